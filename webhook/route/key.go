@@ -1,0 +1,123 @@
+package route
+
+import (
+	"bytes"
+	"strings"
+)
+
+// Carriers names what carries a key in a request. In order of precedence: the header Header; the member Member of the
+// headers "baggage" and "tracestate".
+type Carriers struct {
+	Header string // in lower case
+	Member string
+}
+
+// A Finder collects the key of one request as its headers pass by, in any order.
+// The zero value, with Carriers set, is ready to use; Reset makes it so again.
+type Finder struct {
+	Carriers
+	header, baggage, tracestate []byte
+	ambiguous                   bool
+}
+
+// Reset forgets the request and keeps the carriers.
+func (f *Finder) Reset() { *f = Finder{Carriers: f.Carriers} }
+
+// Header notes one header field. The name's case does not matter; value is kept, not copied, where it holds a key.
+func (f *Finder) Header(name, value []byte) {
+	switch {
+	case len(name) == len(f.Carriers.Header) && equalFold(name, f.Carriers.Header):
+		v := bytes.Trim(value, " \t")
+		if f.header != nil && !bytes.Equal(f.header, v) {
+			f.ambiguous = true
+		}
+		f.header = v
+	case len(name) == len("baggage") && equalFold(name, "baggage"):
+		if v := BaggageMember(value, f.Member); v != nil {
+			f.baggage = v // of several, the last counts, as in OpenTelemetry's SDKs
+		}
+	case len(name) == len("tracestate") && equalFold(name, "tracestate"):
+		if f.tracestate == nil {
+			f.tracestate = TracestateMember(value, f.Member)
+		}
+	}
+}
+
+// Key returns the request's key, empty when it carries none. It fails when the key header came twice with different values:
+// whichever were chosen, some hop could choose the other.
+func (f *Finder) Key() (key []byte, ok bool) {
+	switch {
+	case f.ambiguous:
+		return nil, false
+	case len(f.header) > 0:
+		return f.header, true
+	case len(f.baggage) > 0:
+		return f.baggage, true
+	}
+	return f.tracestate, true
+}
+
+// BaggageMember returns the value of the named member of a W3C Baggage header value, percent-decoded, without its
+// properties; nil when there is none. Of members with the same name the last counts, as in OpenTelemetry's SDKs.
+func BaggageMember(header []byte, name string) []byte {
+	var found []byte
+	for len(header) > 0 {
+		var member []byte
+		member, header, _ = bytes.Cut(header, []byte{','})
+		key, value, ok := bytes.Cut(member, []byte{'='})
+		if !ok || string(bytes.Trim(key, " \t")) != name {
+			continue
+		}
+		value, _, _ = bytes.Cut(value, []byte{';'})
+		found = percentDecode(bytes.Trim(value, " \t"))
+	}
+	return found
+}
+
+// TracestateMember returns the value of the named member of a W3C Trace Context tracestate header value; nil when there is
+// none. Of members with the same name the first counts: the one set last, which the specification puts on the left.
+func TracestateMember(header []byte, name string) []byte {
+	for len(header) > 0 {
+		var member []byte
+		member, header, _ = bytes.Cut(header, []byte{','})
+		key, value, ok := bytes.Cut(bytes.Trim(member, " \t"), []byte{'='})
+		if ok && string(key) == name {
+			return value
+		}
+	}
+	return nil
+}
+
+// percentDecode returns v itself where nothing is encoded. A '%' that two hexadecimal digits do not follow stands as it is.
+func percentDecode(v []byte) []byte {
+	if bytes.IndexByte(v, '%') < 0 {
+		return v
+	}
+	out := make([]byte, 0, len(v))
+	for i := 0; i < len(v); i++ {
+		if v[i] == '%' && i+2 < len(v) {
+			hi, ok1 := unhex(v[i+1])
+			lo, ok2 := unhex(v[i+2])
+			if ok1 && ok2 {
+				out = append(out, hi<<4|lo)
+				i += 2
+				continue
+			}
+		}
+		out = append(out, v[i])
+	}
+	return out
+}
+
+func unhex(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10, true
+	}
+	return 0, false
+}
+
+// equalFold compares a header name with a lower-case string of the same length.
+func equalFold(name []byte, lower string) bool { return strings.EqualFold(string(name), lower) }

@@ -1,0 +1,71 @@
+// Package route is what the control plane and the routers share: the table of routes of one baseline, how a request's key
+// is found, and the form in which tables travel. It imports nothing of Kubernetes.
+package route
+
+import (
+	"cmp"
+	"maps"
+)
+
+// A Version orders the tables of one baseline. Term is the number of lease transitions at the time, so that every table of
+// a new lease holder is newer than all of its predecessor's; Counter counts within a term.
+type Version struct {
+	Term    int64  `json:"term"`
+	Counter uint64 `json:"counter"`
+}
+
+// Compare returns -1, 0 or +1 as v is older than, the same as, or newer than w.
+func (v Version) Compare(w Version) int {
+	return cmp.Or(cmp.Compare(v.Term, w.Term), cmp.Compare(v.Counter, w.Counter))
+}
+
+// A Table holds every route of one baseline. It is immutable once published: changes make a new one.
+type Table struct {
+	Version Version         `json:"version"`
+	Routes  map[string]Fork `json:"routes,omitempty"` // by routing key
+}
+
+// A Fork is where a key's requests go.
+type Fork struct {
+	Sandbox string `json:"sandbox"`
+	Name    string `json:"name"` // the fork's Deployment
+	// FallBack sends requests to the baseline while Pods is empty; otherwise they get 503.
+	FallBack bool `json:"fallBack,omitempty"`
+	// Pods are the fork's pods that can serve: containers ready, of the newest revision that has any. In order of name.
+	Pods []Pod `json:"pods,omitempty"`
+	// Reason says, for people, why Pods is empty.
+	Reason string `json:"reason,omitempty"`
+}
+
+// A Pod is one that serves a fork.
+type Pod struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+	IP   string `json:"ip"`
+	// Ports maps the names of captured ports to the numbers this pod serves them on, where they differ from the baseline's.
+	Ports map[string]uint16 `json:"ports,omitempty"`
+}
+
+// A Delta turns the table of version Base into that of version Version.
+type Delta struct {
+	Base    Version         `json:"base"`
+	Version Version         `json:"version"`
+	Set     map[string]Fork `json:"set,omitempty"`
+	Remove  []string        `json:"remove,omitempty"`
+}
+
+// Apply returns the table that d makes of t, and false when d does not build on t's version.
+func (t *Table) Apply(d *Delta) (*Table, bool) {
+	if d.Base != t.Version || d.Version.Compare(t.Version) <= 0 {
+		return nil, false
+	}
+	routes := maps.Clone(t.Routes)
+	if routes == nil {
+		routes = make(map[string]Fork, len(d.Set))
+	}
+	for _, key := range d.Remove {
+		delete(routes, key)
+	}
+	maps.Copy(routes, d.Set)
+	return &Table{Version: d.Version, Routes: routes}, true
+}

@@ -1,0 +1,165 @@
+package route
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+)
+
+// StreamPath is where the control plane serves the route stream: a POST over HTTP/2 whose request and response bodies are
+// both open for as long as the router lives. The request body carries ToControl frames, the response body ToRouter frames,
+// one JSON object a line. The request authenticates with "Authorization: Bearer" and a projected token of
+// sandbox.Audience, from which the control plane knows the pod, its namespace and so its baseline. A replica that does not
+// hold the lease answers 307 with the holder's address in Location (the TLS server name stays the configured one), or 503
+// when there is none yet.
+const StreamPath = "/v1/routes"
+
+// MaxFrame is the longest line that either side accepts, in bytes.
+const MaxFrame = 16 << 20
+
+// A ToRouter frame has exactly one field set.
+type ToRouter struct {
+	Snapshot *Table  `json:"snapshot,omitempty"` // first frame; again whenever the control plane sees fit
+	Delta    *Delta  `json:"delta,omitempty"`
+	Ping     *Ping   `json:"ping,omitempty"`   // every PingInterval; the table is as fresh as the last frame
+	Report   *Report `json:"report,omitempty"` // send Counts at once, with this nonce
+	Trust    *Trust  `json:"trust,omitempty"`  // the CA bundle to trust from the next connection on
+}
+
+// A ToControl frame has exactly one field set.
+type ToControl struct {
+	Hello  *Hello   `json:"hello,omitempty"` // first frame
+	Ack    *Version `json:"ack,omitempty"`   // every request from now on is routed by this table or a newer one
+	Counts *Counts  `json:"counts,omitempty"`
+}
+
+// Ping keeps a quiet stream alive and the table fresh.
+type Ping struct{}
+
+// A Report asks for counts.
+type Report struct {
+	Nonce string `json:"nonce"`
+}
+
+// Trust carries certificates of authorities, PEM.
+type Trust struct {
+	CA string `json:"ca"`
+}
+
+// Hello introduces a router.
+type Hello struct {
+	Build string  `json:"build"`         // the router's own version
+	Start string  `json:"start"`         // random, new whenever the router starts: counts count from there
+	Have  Version `json:"have,omitzero"` // the table it routes by now
+	CA    string  `json:"ca,omitempty"`  // SHA-256 of the PEM bundle it trusts, hexadecimal
+}
+
+// Counts are totals since the router started, for every key of its table that it has seen.
+type Counts struct {
+	Nonce string           `json:"nonce,omitempty"` // of the Report this answers
+	Keys  map[string]Count `json:"keys"`
+}
+
+// A Count is what became of the requests of one key at one baseline.
+type Count struct {
+	Fork       uint64 `json:"fork,omitempty"`       // served by the fork
+	FellBack   uint64 `json:"fellBack,omitempty"`   // fork not ready, sent to the baseline as asked
+	Refused    uint64 `json:"refused,omitempty"`    // answered 503 by the router
+	Unfinished uint64 `json:"unfinished,omitempty"` // reached the fork, which broke off before the answer was whole
+}
+
+// Add returns the sum of c and d.
+func (c Count) Add(d Count) Count {
+	return Count{c.Fork + d.Fork, c.FellBack + d.FellBack, c.Refused + d.Refused, c.Unfinished + d.Unfinished}
+}
+
+// Totals is what sandbox.DataCounts holds: per workload (sandbox.WorkloadLabel), the sum over all its routers.
+type Totals map[string]Count
+
+// A Reader reads frames.
+type Reader struct{ s *bufio.Scanner }
+
+// NewReader returns a Reader of r.
+func NewReader(r io.Reader) *Reader {
+	s := bufio.NewScanner(r)
+	s.Buffer(make([]byte, 0, 4096), MaxFrame)
+	return &Reader{s}
+}
+
+// ToRouter reads the next frame for a router; io.EOF at the end of the stream. A frame that is malformed or not of
+// exactly one field is an error: after an error the stream can't be used any more.
+func (r *Reader) ToRouter() (*ToRouter, error) {
+	var f ToRouter
+	if err := r.next(&f); err != nil {
+		return nil, err
+	}
+	switch n := count(f.Snapshot != nil, f.Delta != nil, f.Ping != nil, f.Report != nil, f.Trust != nil); {
+	case n != 1:
+		return nil, fmt.Errorf("frame has %d fields, must have one", n)
+	case f.Snapshot != nil:
+		return &f, validate(f.Snapshot.Routes)
+	case f.Delta != nil:
+		return &f, validate(f.Delta.Set)
+	}
+	return &f, nil
+}
+
+// ToControl reads the next frame for the control plane; the errors are those of ToRouter.
+func (r *Reader) ToControl() (*ToControl, error) {
+	var f ToControl
+	if err := r.next(&f); err != nil {
+		return nil, err
+	}
+	if n := count(f.Hello != nil, f.Ack != nil, f.Counts != nil); n != 1 {
+		return nil, fmt.Errorf("frame has %d fields, must have one", n)
+	}
+	return &f, nil
+}
+
+func (r *Reader) next(frame any) error {
+	if !r.s.Scan() {
+		if err := r.s.Err(); err != nil {
+			return err
+		}
+		return io.EOF
+	}
+	return json.Unmarshal(r.s.Bytes(), frame)
+}
+
+// Write writes one frame, a ToRouter or ToControl.
+func Write(w io.Writer, frame any) error {
+	b, err := json.Marshal(frame)
+	if err != nil {
+		return err
+	}
+	if len(b) >= MaxFrame {
+		return errors.New("frame is too long")
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
+
+// validate holds what came over the wire to what the router dials by.
+func validate(routes map[string]Fork) error {
+	for key, fork := range routes {
+		for _, pod := range fork.Pods {
+			if _, err := netip.ParseAddr(pod.IP); err != nil {
+				return fmt.Errorf("route %q: pod %q: %w", key, pod.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func count(set ...bool) int {
+	n := 0
+	for _, s := range set {
+		if s {
+			n++
+		}
+	}
+	return n
+}

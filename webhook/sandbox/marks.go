@@ -1,0 +1,125 @@
+// Package sandbox is the contract that plugin, admission, controller and router share: labels, annotations, names, keys and
+// the environment of an injected container. It imports nothing of Kubernetes, so that the router can share it too.
+package sandbox
+
+// Prefix begins every label, annotation and condition the product owns.
+const Prefix = "kubectl-sandbox.dev/"
+
+// FieldManager is the server-side apply manager of everything the plugin writes.
+const FieldManager = "kubectl-sandbox"
+
+// Labels.
+const (
+	// LabelSandbox names the sandbox an object belongs to. On the ConfigMap, forks, their pods and check pods.
+	LabelSandbox = Prefix + "sandbox"
+	// LabelRole says what an object is: one of the Role values. Admission selects pods by it.
+	LabelRole = Prefix + "role"
+	// LabelWorkload names a baseline as WorkloadLabel writes it. On a baseline's pod template, on forks and their pods.
+	LabelWorkload = Prefix + "workload"
+)
+
+// Values of LabelRole.
+const (
+	RoleSandbox  = "sandbox"  // the ConfigMap that owns all else in a sandbox
+	RoleFork     = "fork"     // a fork's Deployment, ReplicaSets and pods
+	RoleBaseline = "baseline" // a baseline's pods: they get a router
+	RoleCheck    = "check"    // a test Job's pods: they get a key-stamping router
+	RoleRoute    = "route"    // objects `route` adds beside a baseline (NetworkPolicies), removed by `unroute`
+)
+
+// Annotations.
+const (
+	// AnnotationPatch holds a fork's difference from its baseline's pod template, an RFC 6902 patch. On the fork's Deployment.
+	AnnotationPatch = Prefix + "patch"
+	// AnnotationKey holds the sandbox's routing key. On the fork's Deployment and its pod template.
+	AnnotationKey = Prefix + "key"
+	// AnnotationWhenUnready says where keyed requests go while no pod of the fork is ready: WhenUnreadyError (default) or
+	// WhenUnreadyBaseline. On the fork's Deployment and its pod template.
+	AnnotationWhenUnready = Prefix + "when-unready"
+	// AnnotationPorts lists the named TCP ports a router captures, as FormatPorts writes them. On a baseline's pod template.
+	AnnotationPorts = Prefix + "ports"
+	// AnnotationOutgoing, set to OutgoingOff on a pod template, keeps HTTP_PROXY out of a fork's or check's containers.
+	AnnotationOutgoing = Prefix + "outgoing"
+	// AnnotationRouted records, as JSON on a baseline workload's own metadata, what `route` changed, so that `unroute` can
+	// restore it exactly.
+	AnnotationRouted = Prefix + "routed"
+	// AnnotationTargetPorts records, as JSON on a Service, the numeric targetPorts that `route` replaced by names: a map from
+	// port name to number, see FormatTargetPorts.
+	AnnotationTargetPorts = Prefix + "target-ports"
+	// AnnotationPutBack says, on a Service, that the guard put numeric targetPorts back, when, and why.
+	AnnotationPutBack = Prefix + "put-back"
+	// AnnotationRestartedAt rolls a fork whose spec is otherwise unchanged (RFC 3339). On the fork's pod template.
+	AnnotationRestartedAt = Prefix + "restarted-at"
+	// AnnotationRetriedAt is touched by the controller on a fork's Deployment to have pod creation tried again at once after
+	// admission was away (RFC 3339).
+	AnnotationRetriedAt = Prefix + "retried-at"
+	// AnnotationFlush asks the controller, on a sandbox's ConfigMap, to collect the routers' counts now; it answers by setting
+	// AnnotationFlushed to the same value.
+	AnnotationFlush   = Prefix + "flush"
+	AnnotationFlushed = Prefix + "flushed"
+	// AnnotationInjected says what admission did to a pod: the version of the injection, or the reason it declined.
+	AnnotationInjected = Prefix + "injected"
+)
+
+// Values of AnnotationWhenUnready and AnnotationOutgoing.
+const (
+	WhenUnreadyError    = "error"
+	WhenUnreadyBaseline = "baseline"
+	OutgoingOff         = "off"
+)
+
+// ConditionRouted is the readiness gate of a fork's pods: True means that every ready baseline pod's router acknowledged a
+// table in which this pod serves its key.
+const ConditionRouted = Prefix + "routed"
+
+// Keys of a sandbox ConfigMap's data.
+const (
+	DataKey       = "key"        // the routing key
+	DataCreatedBy = "created-by" // user name of who made it, as the API server knows it
+	DataExpires   = "expires"    // RFC 3339; absent: never
+	DataCounts    = "counts"     // JSON, see route.Totals: requests seen by the routers, per workload
+)
+
+// RouterContainer is the name of the injected native sidecar; an existing container of that name means "already injected".
+const RouterContainer = "sandbox-router"
+
+// Audience is the audience of the token with which routers authenticate to the route stream.
+const Audience = "kubectl-sandbox.dev"
+
+// Environment of app containers in forks and checks.
+const (
+	EnvName    = "SANDBOX_NAME"
+	EnvKey     = "SANDBOX_KEY"
+	EnvBaggage = "SANDBOX_BAGGAGE" // a ready-made W3C baggage value: "sandbox-key=KEY"
+	EnvURL     = "SANDBOX_URL"     // checks only
+)
+
+// Environment of the router container: written by inject, read by the router.
+const (
+	EnvRouterPorts       = "SANDBOX_ROUTER_PORTS"        // NAME=LISTEN:APP,...: captured ports; empty in forks and checks
+	EnvRouterOutgoing    = "SANDBOX_ROUTER_OUTGOING"     // loopback address of the stamping HTTP proxy; empty: none
+	EnvRouterAdmin       = "SANDBOX_ROUTER_ADMIN"        // address for /metrics, /ready and /healthz, e.g. ":15370"
+	EnvRouterControl     = "SANDBOX_ROUTER_CONTROL"      // HOST:PORT,... of the route stream, tried in turn
+	EnvRouterControlName = "SANDBOX_ROUTER_CONTROL_NAME" // TLS server name of the route stream
+	EnvRouterCA          = "SANDBOX_ROUTER_CA"           // PEM bundle that the route stream's certificate must chain to
+	EnvRouterToken       = "SANDBOX_ROUTER_TOKEN"        // path of the projected token, read anew at each connection
+	EnvRouterState       = "SANDBOX_ROUTER_STATE"        // directory (emptyDir) for the last table
+	EnvRouterHeader      = "SANDBOX_ROUTER_HEADER"       // key header's name
+	EnvRouterMember      = "SANDBOX_ROUTER_MEMBER"       // key's member name in baggage and tracestate
+	EnvRouterStaleAfter  = "SANDBOX_ROUTER_STALE_AFTER"  // Go duration: a table older than this answers its keys with 503
+	EnvRouterFirstWait   = "SANDBOX_ROUTER_FIRST_WAIT"   // Go duration: how long /ready waits for the first table
+	EnvRouterPodName     = "SANDBOX_ROUTER_POD_NAME"     // downward API
+	EnvRouterPodIP       = "SANDBOX_ROUTER_POD_IP"       // downward API
+)
+
+// Defaults of the names that carry a key; a chart value changes them.
+const (
+	DefaultHeader = "x-sandbox-key"
+	DefaultMember = "sandbox-key"
+)
+
+// Headers of an answer to a keyed request.
+const (
+	HeaderServedBy = "x-sandbox-served-by" // pod that answered
+	HeaderError    = "x-sandbox-error"     // why the router itself answered 503
+)

@@ -1,0 +1,113 @@
+package sandbox
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxName is the longest sandbox name, in bytes: short enough that the preview host, the ConfigMap's name and the fork's
+// name stay readable.
+const MaxName = 40
+
+// maxForkName leaves room in a 63-byte pod name (RFC 1123 label, used as host name) for what the Deployment and ReplicaSet
+// controllers append: "-" and up to 10 bytes of template hash, "-" and 5 random bytes.
+const maxForkName = 63 - 11 - 6
+
+// maxLabelValue is the longest label value Kubernetes takes, in bytes.
+const maxLabelValue = 63
+
+// MaxKey is the longest routing key, in bytes.
+const MaxKey = 63
+
+var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// NewKey returns a random routing key of 100 bits, lowercase base32.
+func NewKey() string { return strings.ToLower(rand.Text())[:20] }
+
+// NewName returns a random name for a sandbox that was given none.
+func NewName() string { return "sb-" + strings.ToLower(rand.Text())[:6] }
+
+// ValidateName says whether name can be a sandbox's: an RFC 1123 label of at most MaxName bytes.
+func ValidateName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("must not be empty")
+	case len(name) > MaxName:
+		return fmt.Errorf("must be at most %d characters long, is %d", MaxName, len(name))
+	case !all(name, nameByte):
+		return errors.New("must consist of lowercase letters, digits and '-'")
+	case name[0] == '-' || name[len(name)-1] == '-':
+		return errors.New("must begin and end with a letter or digit")
+	}
+	return nil
+}
+
+// ValidateKey says whether key can be a routing key: lowercase letters, digits, '-', '_' and '.', at most MaxKey bytes, so
+// that it needs no escaping in a header (RFC 9110), in baggage (W3C Baggage), in tracestate (W3C Trace Context) or in a
+// label value.
+func ValidateKey(key string) error {
+	switch {
+	case key == "":
+		return errors.New("must not be empty")
+	case len(key) > MaxKey:
+		return fmt.Errorf("must be at most %d characters long, is %d", MaxKey, len(key))
+	case !all(key, keyByte):
+		return errors.New("must consist of lowercase letters, digits, '-', '_' and '.'")
+	case !alnum(key[0]) || !alnum(key[len(key)-1]):
+		return errors.New("must begin and end with a letter or digit")
+	}
+	return nil
+}
+
+// ConfigMapName returns the name of the ConfigMap that is the sandbox.
+func ConfigMapName(sandbox string) string { return "sandbox-" + sandbox }
+
+// WorkloadLabel returns the value of LabelWorkload for a baseline: "KIND.NAME" with the kind in lower case, its end replaced
+// by a hash of the whole where that would be longer than a label value may be.
+func WorkloadLabel(kind, name string) string {
+	return cut(strings.ToLower(kind)+"."+name, maxLabelValue, "")
+}
+
+// ForkName returns the name of the fork's Deployment: "BASELINE-SANDBOX", its end replaced by a hash of the whole when it
+// is too long for pods named after it. Two baselines may come to the same name ("a" in "b-c", "a-b" in "c"): the caller
+// that finds the name taken by something else uses ForkNameHashed.
+func ForkName(workload, baseline, sandbox string) string {
+	return cut(strings.ReplaceAll(baseline, ".", "-")+"-"+sandbox, maxForkName, workload)
+}
+
+// ForkNameHashed returns the name to use when ForkName is taken by an object of somebody else's.
+func ForkNameHashed(workload, baseline, sandbox string) string {
+	return hashed(strings.ReplaceAll(baseline, ".", "-")+"-"+sandbox, maxForkName, workload)
+}
+
+func cut(s string, limit int, salt string) string {
+	if len(s) <= limit {
+		return s
+	}
+	return hashed(s, limit, salt)
+}
+
+// hashed returns s, cut where it must be, and a hash of salt and all of s, in at most limit bytes.
+func hashed(s string, limit int, salt string) string {
+	sum := sha256.Sum256([]byte(salt + "\x00" + s))
+	h := lowerBase32.EncodeToString(sum[:5])
+	keep := min(len(s), limit-len(h)-1)
+	return strings.TrimRight(s[:keep], "-._") + "-" + h
+}
+
+func all(s string, ok func(byte) bool) bool {
+	for i := range len(s) {
+		if !ok(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func alnum(b byte) bool    { return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' }
+func nameByte(b byte) bool { return alnum(b) || b == '-' }
+func keyByte(b byte) bool  { return alnum(b) || b == '-' || b == '_' || b == '.' }

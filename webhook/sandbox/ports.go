@@ -1,0 +1,141 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Port is a named TCP port of a baseline that its router captures.
+type Port struct {
+	Name   string // the port's name in the pod template
+	Number uint16 // the port the app listens on
+}
+
+// FormatPorts writes the value of AnnotationPorts: "NAME=NUMBER,..." in order of name.
+func FormatPorts(ports []Port) string {
+	sorted := slices.SortedFunc(slices.Values(ports), func(a, b Port) int { return strings.Compare(a.Name, b.Name) })
+	parts := make([]string, len(sorted))
+	for i, p := range sorted {
+		parts[i] = p.Name + "=" + strconv.Itoa(int(p.Number))
+	}
+	return strings.Join(parts, ",")
+}
+
+// ParsePorts reads the value of AnnotationPorts. The empty string is no ports. A name or number that is not a port's, or
+// one that comes twice, is an error.
+func ParsePorts(s string) ([]Port, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var ports []Port
+	for part := range strings.SplitSeq(s, ",") {
+		name, number, ok := strings.Cut(part, "=")
+		if !ok || !portName(name) {
+			return nil, fmt.Errorf("port %q is not NAME=NUMBER", part)
+		}
+		n, err := parsePort(number)
+		if err != nil {
+			return nil, fmt.Errorf("port %q: %w", part, err)
+		}
+		if slices.ContainsFunc(ports, func(p Port) bool { return p.Name == name || p.Number == n }) {
+			return nil, fmt.Errorf("port %q comes twice", part)
+		}
+		ports = append(ports, Port{Name: name, Number: n})
+	}
+	return ports, nil
+}
+
+// A Capture is a captured port as the router sees it: it listens on Listen for what the app would have got on Number.
+type Capture struct {
+	Port
+	Listen uint16
+}
+
+// FormatCaptures writes the value of EnvRouterPorts: "NAME=LISTEN:APP,...".
+func FormatCaptures(captures []Capture) string {
+	parts := make([]string, len(captures))
+	for i, c := range captures {
+		parts[i] = fmt.Sprintf("%s=%d:%d", c.Name, c.Listen, c.Number)
+	}
+	return strings.Join(parts, ",")
+}
+
+// ParseCaptures reads the value of EnvRouterPorts.
+func ParseCaptures(s string) ([]Capture, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var captures []Capture
+	for part := range strings.SplitSeq(s, ",") {
+		name, rest, ok := strings.Cut(part, "=")
+		listen, app, ok2 := strings.Cut(rest, ":")
+		if !ok || !ok2 || !portName(name) {
+			return nil, fmt.Errorf("port %q is not NAME=LISTEN:APP", part)
+		}
+		l, err := parsePort(listen)
+		if err != nil {
+			return nil, fmt.Errorf("port %q: %w", part, err)
+		}
+		a, err := parsePort(app)
+		if err != nil {
+			return nil, fmt.Errorf("port %q: %w", part, err)
+		}
+		captures = append(captures, Capture{Port: Port{Name: name, Number: a}, Listen: l})
+	}
+	return captures, nil
+}
+
+// TargetPorts is what `route` changed in a Service: the number each of its ports (by the Service port's index name,
+// see PortKey) had as targetPort, and the name it has now.
+type TargetPorts map[string]TargetPort
+
+// A TargetPort is one change of a Service's targetPort from a number to a name.
+type TargetPort struct {
+	Number uint16 `json:"number"`          // the number that stood there, or that the absent targetPort stood for
+	Name   string `json:"name"`            // the name that stands there now
+	Unset  bool   `json:"unset,omitempty"` // the Service was written with no targetPort: Number is its port
+}
+
+// PortKey identifies a port within a Service: protocol and port number, which the API server keeps unique.
+func PortKey(protocol string, port int32) string {
+	if protocol == "" {
+		protocol = "TCP"
+	}
+	return protocol + "-" + strconv.Itoa(int(port))
+}
+
+// FormatTargetPorts writes the value of AnnotationTargetPorts.
+func FormatTargetPorts(t TargetPorts) string {
+	b, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // a map of plain structs always encodes
+	}
+	return string(b)
+}
+
+// ParseTargetPorts reads the value of AnnotationTargetPorts.
+func ParseTargetPorts(s string) (TargetPorts, error) {
+	var t TargetPorts
+	if err := json.Unmarshal([]byte(s), &t); err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", AnnotationTargetPorts, err)
+	}
+	return t, nil
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a port number", s)
+	}
+	return uint16(n), nil
+}
+
+// portName holds a name to RFC 6335 as Kubernetes applies it to container ports: at most 15 lowercase letters, digits and
+// single inner '-', with at least one letter.
+func portName(s string) bool {
+	return s != "" && len(s) <= 15 && all(s, nameByte) && s[0] != '-' && s[len(s)-1] != '-' && !strings.Contains(s, "--") &&
+		strings.ContainsAny(s, "abcdefghijklmnopqrstuvwxyz")
+}
