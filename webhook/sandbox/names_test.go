@@ -1,0 +1,99 @@
+package sandbox
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+func TestValidateName_TakesLabelsOnly(t *testing.T) {
+	for _, ok := range []string{"a", "pr-42", "0", strings.Repeat("x", MaxName)} {
+		if err := ValidateName(ok); err != nil {
+			t.Errorf("ValidateName(%q) = %v, want nil", ok, err)
+		}
+	}
+	for _, bad := range []string{"", "-a", "a-", "A", "a.b", "a_b", "ä", "a b", "a/b", strings.Repeat("x", MaxName+1)} {
+		if ValidateName(bad) == nil {
+			t.Errorf("ValidateName(%q) = nil, want an error", bad)
+		}
+	}
+}
+
+func TestValidateKey_TakesWhatNeedsNoEscaping(t *testing.T) {
+	for _, ok := range []string{"a", "pr-42", "a.b_c-d", strings.Repeat("k", MaxKey)} {
+		if err := ValidateKey(ok); err != nil {
+			t.Errorf("ValidateKey(%q) = %v, want nil", ok, err)
+		}
+	}
+	for _, bad := range []string{"", "-a", "a.", "A", "a=b", "a,b", "a;b", "a%20", "a b", "a\n", strings.Repeat("k", MaxKey+1)} {
+		if ValidateKey(bad) == nil {
+			t.Errorf("ValidateKey(%q) = nil, want an error", bad)
+		}
+	}
+}
+
+func TestNewKeyAndName_AreValidAndDiffer(t *testing.T) {
+	seen := map[string]bool{}
+	for range 1000 {
+		key, name := NewKey(), NewName()
+		if err := ValidateKey(key); err != nil {
+			t.Fatalf("NewKey() = %q: %v", key, err)
+		}
+		if err := ValidateName(name); err != nil {
+			t.Fatalf("NewName() = %q: %v", name, err)
+		}
+		if len(key)*5 < 80 {
+			t.Fatalf("NewKey() = %q has fewer than 80 bits", key)
+		}
+		if seen[key] {
+			t.Fatalf("NewKey() = %q came twice", key)
+		}
+		seen[key] = true
+	}
+}
+
+func TestForkName_LeavesRoomForThePodSuffixAndStaysALabel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		baseline := rapid.StringMatching(`[a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?`).Draw(t, "baseline")
+		name := rapid.StringMatching(`[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?`).Draw(t, "sandbox")
+		workload := WorkloadLabel("Deployment", baseline)
+		for _, got := range []string{ForkName(workload, baseline, name), ForkNameHashed(workload, baseline, name)} {
+			if pod := got + "-0123456789-abcde"; len(pod) > 63 {
+				t.Fatalf("pod %q of fork %q has more than 63 bytes", pod, got)
+			}
+			if !label.MatchString(got) {
+				t.Fatalf("fork name %q is no label", got)
+			}
+		}
+		if len(workload) > 63 {
+			t.Fatalf("WorkloadLabel = %q has more than 63 bytes", workload)
+		}
+	})
+}
+
+func TestForkNameHashed_TellsApartWhatForkNameConfuses(t *testing.T) {
+	w1, w2 := WorkloadLabel("Deployment", "a"), WorkloadLabel("Deployment", "a-b")
+	if ForkName(w1, "a", "b-c") != ForkName(w2, "a-b", "c") {
+		t.Fatal("the example no longer collides: choose another")
+	}
+	if ForkNameHashed(w1, "a", "b-c") == ForkNameHashed(w2, "a-b", "c") {
+		t.Error("hashed names collide as well")
+	}
+	if ForkName(w1, "a", "b") == ForkName(w2, "a-b", "b") {
+		t.Error("names of different baselines are the same")
+	}
+}
+
+func TestWorkloadLabel_TellsLongNamesApart(t *testing.T) {
+	long := strings.Repeat("n", 70)
+	if WorkloadLabel("Deployment", long+"a") == WorkloadLabel("Deployment", long+"b") {
+		t.Error("two long names have one label")
+	}
+	if got := WorkloadLabel("StatefulSet", "db"); got != "statefulset.db" {
+		t.Errorf("WorkloadLabel = %q", got)
+	}
+}
