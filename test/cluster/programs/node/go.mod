@@ -1,0 +1,3 @@
+module github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/programs/node
+
+go 1.26.0

@@ -1,0 +1,103 @@
+//go:build linux
+
+// Command node is process 1 of the cluster's node. It is started in fresh
+// mount, process and network namespaces, lays the node's file tree over the
+// machine's, says so, and then only holds the namespaces open. When it dies,
+// the kernel ends every process in its process namespace and drops every
+// mount made in its mount namespace: nothing of a cluster outlives it.
+//
+//	node STATE PROGRAMS
+//
+// STATE appears as /run/node, PROGRAMS read-only as /run/programs, and
+// STATE/var as /var; the rest of /run is a fresh tmpfs. So all paths inside are
+// the same and short wherever the clone lies (the address of a Unix socket has
+// at most 107 bytes), and paths that programs have built in, such as
+// /var/lib/kubelet/device-plugins or /run/containerd/s, are not the machine's.
+//
+// On file descriptor 3 it writes "ready", or the error that it ends with.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	answer := os.NewFile(3, "answer")
+	if err := arrange(); err != nil {
+		fmt.Fprint(answer, err)
+		os.Exit(1)
+	}
+	// With SIGCHLD ignored the kernel reaps children by itself (wait(2)).
+	signal.Ignore(syscall.SIGCHLD, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
+	fmt.Fprint(answer, "ready")
+	answer.Close()
+	select {} // until SIGKILL
+}
+
+// arrange makes the mounts.
+func arrange() error {
+	if len(os.Args) != 3 || os.Getpid() != 1 {
+		return errors.New("usage, as process 1 of a process namespace: node STATE PROGRAMS")
+	}
+	// Held open, so that they can be mounted after what they lie under is covered.
+	state, err := os.Open(os.Args[1])
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	programs, err := os.Open(os.Args[2])
+	if err != nil {
+		return err
+	}
+	defer programs.Close()
+	variable, err := os.Open(os.Args[1] + "/var")
+	if err != nil {
+		return err
+	}
+	defer variable.Close()
+
+	// Bound while the machine's /proc, which shows the descriptors, is in place.
+	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := mount("tmpfs", "/run", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=0755"); err != nil {
+		return err
+	}
+	for _, dir := range []string{"/run/node", "/run/programs"} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := mount(descriptor(state), "/run/node", "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+		return err
+	}
+	if err := mount(descriptor(programs), "/run/programs", "", syscall.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := mount("", "/run/programs", "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	if err := mount(descriptor(variable), "/var", "", syscall.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	// Shared inside, as the kubelet's mount propagation wants it.
+	return mount("", "/", "", syscall.MS_REC|syscall.MS_SHARED, "")
+}
+
+func descriptor(f *os.File) string {
+	return fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+}
+
+func mount(source, target, kind string, flags uintptr, data string) error {
+	if err := syscall.Mount(source, target, kind, flags, data); err != nil {
+		return fmt.Errorf("mount %s: %w", target, err)
+	}
+	return nil
+}
