@@ -42,7 +42,8 @@ type Pod struct {
 	Name string `json:"name"`
 	UID  string `json:"uid"`
 	IP   string `json:"ip"`
-	// Ports maps the names of captured ports to the numbers this pod serves them on, where they differ from the baseline's.
+	// Ports maps the names of captured ports to the numbers this pod serves them on; a name that is missing is served on the
+	// baseline's number.
 	Ports map[string]uint16 `json:"ports,omitempty"`
 }
 

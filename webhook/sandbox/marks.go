@@ -25,6 +25,7 @@ const (
 	RoleBaseline = "baseline" // a baseline's pods: they get a router
 	RoleCheck    = "check"    // a test Job's pods: they get a key-stamping router
 	RoleRoute    = "route"    // objects `route` adds beside a baseline (NetworkPolicies), removed by `unroute`
+	RoleService  = "service"  // a Service of the user's whose targetPorts `route` switched to names: the guard watches it
 )
 
 // Annotations.
@@ -46,7 +47,7 @@ const (
 	// AnnotationTargetPorts records, as JSON on a Service, the numeric targetPorts that `route` replaced by names: a map from
 	// port name to number, see FormatTargetPorts.
 	AnnotationTargetPorts = Prefix + "target-ports"
-	// AnnotationPutBack says, on a Service, that the guard put numeric targetPorts back, when, and why.
+	// AnnotationPutBack says, on a Service, that the guard put numeric targetPorts back, when, and why: see FormatPutBack.
 	AnnotationPutBack = Prefix + "put-back"
 	// AnnotationRestartedAt rolls a fork whose spec is otherwise unchanged (RFC 3339). On the fork's pod template.
 	AnnotationRestartedAt = Prefix + "restarted-at"
@@ -57,6 +58,8 @@ const (
 	// AnnotationFlushed to the same value.
 	AnnotationFlush   = Prefix + "flush"
 	AnnotationFlushed = Prefix + "flushed"
+	// AnnotationFlushMissing names the routers that did not answer the last flush in time; absent when all did.
+	AnnotationFlushMissing = Prefix + "flush-missing"
 	// AnnotationInjected says what admission did to a pod: the version of the injection, or the reason it declined.
 	AnnotationInjected = Prefix + "injected"
 )
@@ -78,6 +81,7 @@ const (
 	DataCreatedBy = "created-by" // user name of who made it, as the API server knows it
 	DataExpires   = "expires"    // RFC 3339; absent: never
 	DataCounts    = "counts"     // JSON, see route.Totals: requests seen by the routers, per workload
+	DataCounted   = "counted"    // the controller's own: how much of each router's count is in DataCounts
 )
 
 // RouterContainer is the name of the injected native sidecar; an existing container of that name means "already injected".

@@ -125,6 +125,30 @@ func ParseTargetPorts(s string) (TargetPorts, error) {
 	return t, nil
 }
 
+// A PutBack is what the guard says of a Service whose targetPorts it turned back into numbers.
+type PutBack struct {
+	Time   string `json:"time"` // RFC 3339
+	Reason string `json:"reason"`
+}
+
+// FormatPutBack writes the value of AnnotationPutBack.
+func FormatPutBack(p PutBack) string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // two strings always encode
+	}
+	return string(b)
+}
+
+// ParsePutBack reads the value of AnnotationPutBack.
+func ParsePutBack(s string) (PutBack, error) {
+	var p PutBack
+	if err := json.Unmarshal([]byte(s), &p); err != nil {
+		return PutBack{}, fmt.Errorf("annotation %s: %w", AnnotationPutBack, err)
+	}
+	return p, nil
+}
+
 func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 {
