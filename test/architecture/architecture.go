@@ -1,0 +1,170 @@
+// Package architecture holds the product's packages to their design: which may import which, and which may not know
+// Kubernetes. Its test reads the packages as the go command lists them.
+package architecture
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Module is the import path of the product.
+const Module = "github.com/kubectl-sandbox/kubectl-sandbox"
+
+// A Package is what `go list -json` says of one.
+type Package struct {
+	ImportPath string
+	Name       string
+	Imports    []string // direct, without tests
+	Deps       []string // transitive
+}
+
+// A layer is a package of the design, with all below it.
+type layer struct {
+	path string
+	// imports are the layers it may import beside itself.
+	imports []string
+	// pure packages do no I/O and call no API: what they know they were given.
+	pure bool
+	// standalone packages, and all that they import, do without Kubernetes: they are built into the router.
+	standalone bool
+}
+
+func layers() []layer {
+	leaves := []string{"webhook/sandbox", "webhook/fork", "webhook/route"}
+	over := func(more ...string) []string { return append(more, leaves...) }
+	return []layer{
+		{path: "cmd/kubectl-sandbox", imports: []string{"plugin/command"}},
+		{path: "cmd/sandbox-webhook", imports: []string{"webhook/server"}},
+		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
+		{path: "cmd/sandbox-probe"},
+
+		{path: "plugin/command", imports: over("plugin/plan", "plugin/cluster", "plugin/experiment", "plugin/report")},
+		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/experiment")},
+		{path: "plugin/report", imports: over("plugin/plan", "plugin/experiment")},
+		{path: "plugin/experiment", imports: over(), pure: true},
+		{path: "plugin/plan", imports: over(), pure: true},
+
+		{path: "webhook/server", imports: over("webhook/inject", "webhook/routes", "webhook/router", "webhook/gateway",
+			"webhook/lifecycle", "webhook/certs")},
+		{path: "webhook/lifecycle", imports: over()},
+		{path: "webhook/routes", imports: over()},
+		{path: "webhook/gateway", imports: over()},
+		{path: "webhook/certs", imports: over()},
+		{path: "webhook/inject", imports: over(), pure: true},
+		{path: "webhook/router", imports: []string{"webhook/sandbox", "webhook/route"}, standalone: true},
+
+		{path: "webhook/fork", imports: []string{"webhook/sandbox"}, pure: true},
+		{path: "webhook/route", imports: []string{"webhook/sandbox"}, pure: true, standalone: true},
+		{path: "webhook/sandbox", pure: true, standalone: true},
+	}
+}
+
+// Check returns what is against the design, one sentence each, in order.
+func Check(packages []Package) []string {
+	var problems []string
+	for _, p := range packages {
+		path, ours := strings.CutPrefix(p.ImportPath, Module+"/")
+		if !ours {
+			continue
+		}
+		l, ok := layerOf(path)
+		if !ok {
+			problems = append(problems, fmt.Sprintf("%s has no place in the layout", path))
+			continue
+		}
+		for _, why := range slices.Concat(checkName(p), l.checkOwn(p), l.checkPure(p), l.checkKubernetes(p)) {
+			problems = append(problems, path+" "+why)
+		}
+	}
+	slices.Sort(problems)
+	return problems
+}
+
+func layerOf(path string) (layer, bool) {
+	for _, l := range layers() {
+		if within(path, l.path) {
+			return l, true
+		}
+	}
+	return layer{}, false
+}
+
+func checkName(p Package) []string {
+	if slices.Contains([]string{"util", "utils", "common", "helpers", "misc"}, p.Name) {
+		return []string{"is named for nothing that it does"}
+	}
+	return nil
+}
+
+// checkOwn holds the direction in which the product's own packages import one another.
+func (l layer) checkOwn(p Package) []string {
+	var problems []string
+	for _, i := range p.Imports {
+		target, ours := strings.CutPrefix(i, Module+"/")
+		if ours && !within(target, l.path) && !withinAny(target, l.imports) {
+			problems = append(problems, "must not import "+target)
+		}
+	}
+	return problems
+}
+
+func (l layer) checkPure(p Package) []string {
+	if !l.pure {
+		return nil
+	}
+	const why = "is pure and must not import"
+	return append(forbidExactly(p.Imports, why, "net"), forbid(p.Imports, why, "os", "net/http", "syscall", "log", "k8s.io/client-go",
+		"k8s.io/cli-runtime", "k8s.io/kubectl", "sigs.k8s.io/controller-runtime")...)
+}
+
+func (l layer) checkKubernetes(p Package) []string {
+	var problems []string
+	if l.standalone {
+		problems = append(problems, forbid(p.Deps, "must do without Kubernetes and depends on", "k8s.io", "sigs.k8s.io")...)
+	}
+	if !within(l.path, "plugin") && l.path != "cmd/kubectl-sandbox" {
+		problems = append(problems, forbid(p.Deps, "is no part of the plugin and depends on", "k8s.io/kubectl")...)
+	}
+	if within(l.path, "plugin") && l.path != "plugin/cluster" {
+		// Flags and factory of k8s.io/kubectl, and the configuration they make, are handed through; calls are made in plugin/cluster.
+		problems = append(problems, forbid(p.Imports, "leaves API calls to plugin/cluster and must not import",
+			"k8s.io/cli-runtime/pkg/resource", "k8s.io/client-go/discovery", "k8s.io/client-go/dynamic", "k8s.io/client-go/kubernetes",
+			"k8s.io/client-go/metadata", "k8s.io/client-go/scale", "k8s.io/client-go/tools/cache", "k8s.io/client-go/tools/watch",
+			"net/http", "sigs.k8s.io/controller-runtime")...)
+	}
+	if l.path != "webhook/server" {
+		// Other packages name the interfaces of controller-runtime; one makes the manager, its server and its signals.
+		problems = append(problems, forbidExactly(p.Imports, "leaves the set-up of controller-runtime to webhook/server and must not import",
+			"sigs.k8s.io/controller-runtime", "sigs.k8s.io/controller-runtime/pkg/manager/signals",
+			"sigs.k8s.io/controller-runtime/pkg/webhook")...)
+	}
+	return problems
+}
+
+func forbid(imports []string, why string, paths ...string) []string {
+	var problems []string
+	for _, i := range imports {
+		if withinAny(i, paths) {
+			problems = append(problems, why+" "+i)
+		}
+	}
+	return problems
+}
+
+func forbidExactly(imports []string, why string, paths ...string) []string {
+	var problems []string
+	for _, i := range imports {
+		if slices.Contains(paths, i) {
+			problems = append(problems, why+" "+i)
+		}
+	}
+	return problems
+}
+
+// within says whether path is root or lies below it.
+func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
+
+func withinAny(path string, roots []string) bool {
+	return slices.ContainsFunc(roots, func(root string) bool { return within(path, root) })
+}
