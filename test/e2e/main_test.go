@@ -1,0 +1,7 @@
+package e2e
+
+import "testing"
+
+var shared *world
+
+func TestMain(m *testing.M) { m.Run() }
