@@ -1,0 +1,114 @@
+// Package cluster is the part of the plugin that talks to an API server, with the caller's credentials and no others.
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A Client reads and writes one cluster.
+type Client struct {
+	// Namespace is the one the command works in: that of --namespace, or of the context.
+	Namespace string
+	Kube      kubernetes.Interface
+	Dynamic   dynamic.Interface
+	Mapper    meta.RESTMapper
+
+	builder func() *resource.Builder
+}
+
+// New returns a Client for the cluster, namespace and user that the factory's flags choose. It makes no API call.
+func New(f cmdutil.Factory) (*Client, error) {
+	namespace, _, err := f.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return nil, Explain(err)
+	}
+	config, err := f.ToRESTConfig()
+	if err != nil {
+		return nil, Explain(err)
+	}
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	dyn, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	mapper, err := f.ToRESTMapper()
+	if err != nil {
+		return nil, Explain(err)
+	}
+	return &Client{Namespace: namespace, Kube: kube, Dynamic: dyn, Mapper: mapper, builder: f.NewBuilder}, nil
+}
+
+// Workloads reads the workloads that args name as kubectl lets one name them ("deploy/api", "deployment api worker"), in
+// the client's namespace. One that does not exist, or that has no pod template, is a *plan.Problem.
+func (c *Client) Workloads(ctx context.Context, args []string) ([]*plan.Workload, error) {
+	type answer struct {
+		infos []*resource.Info
+		err   error
+	}
+	// The builder takes no context; its reads change nothing, so on cancellation they are left to end by themselves.
+	done := make(chan answer, 1)
+	go func() {
+		infos, err := c.builder().Unstructured().NamespaceParam(c.Namespace).DefaultNamespace().
+			ResourceTypeOrNameArgs(false, args...).Flatten().Latest().Do().Infos()
+		done <- answer{infos, err}
+	}()
+	var a answer
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case a = <-done:
+	}
+	if a.err != nil {
+		return nil, Explain(a.err)
+	}
+	workloads := make([]*plan.Workload, len(a.infos))
+	for i, info := range a.infos {
+		u, err := asUnstructured(info)
+		if err != nil {
+			return nil, err
+		}
+		workloads[i] = &plan.Workload{Object: u, Resource: info.Mapping.Resource.GroupResource()}
+		if workloads[i].Template() == nil {
+			return nil, &plan.Problem{
+				What: workloads[i].String() + " has no pod template at spec.template, so it is not a workload that can be forked",
+				Say:  "workloads of this namespace",
+				Fix:  plan.Kubectl("get", "deployments,statefulsets,daemonsets"),
+			}
+		}
+	}
+	return workloads, nil
+}
+
+// Apply writes obj by server-side apply as sandbox.FieldManager, without force: a field that somebody else owns with another
+// value is a conflict (apierrors.IsConflict) and changes nothing. With dryRun the API server does all but store it.
+func (c *Client) Apply(ctx context.Context, resource schema.GroupVersionResource, obj *unstructured.Unstructured, dryRun bool) (*unstructured.Unstructured, error) {
+	options := metav1.ApplyOptions{FieldManager: sandbox.FieldManager}
+	if dryRun {
+		options.DryRun = []string{metav1.DryRunAll}
+	}
+	return c.Dynamic.Resource(resource).Namespace(obj.GetNamespace()).Apply(ctx, obj.GetName(), obj, options)
+}
+
+func asUnstructured(info *resource.Info) (*unstructured.Unstructured, error) {
+	u, ok := info.Object.(*unstructured.Unstructured)
+	if !ok {
+		return nil, fmt.Errorf("%s: the API server answered with a %T", info.ObjectName(), info.Object)
+	}
+	return u, nil
+}

@@ -1,0 +1,114 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// Explain turns an error of client-go's that whoever ran the command can mend into a *plan.Problem, and returns any other
+// as it is.
+func Explain(err error) error {
+	var p *plan.Problem
+	if err == nil || errors.As(err, &p) {
+		return err
+	}
+	if p := explainConfig(err); p != nil {
+		return p
+	}
+	var noKind *meta.NoKindMatchError
+	var noResource *meta.NoResourceMatchError
+	switch {
+	case errors.As(err, &noResource), errors.As(err, &noKind), strings.Contains(err.Error(), "the server doesn't have a resource type"):
+		what := err.Error()
+		if noResource != nil {
+			what = fmt.Sprintf("the server doesn't have a resource type %q", noResource.PartialResource.Resource)
+		}
+		return &plan.Problem{What: what, Say: "types it has", Fix: plan.Kubectl("api-resources"), Err: err}
+	}
+	return explainStatus(err)
+}
+
+func explainConfig(err error) *plan.Problem {
+	var dial *url.Error
+	switch {
+	case clientcmd.IsContextNotFound(err):
+		_, name, _ := strings.Cut(strings.TrimSuffix(err.Error(), "]"), "specified context: ")
+		name, _, _ = strings.Cut(name, ",")
+		return &plan.Problem{
+			What: fmt.Sprintf("context %q is not in the kubeconfig (--context, or its current-context)", name),
+			Say:  "contexts there are", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+		}
+	case clientcmd.IsEmptyConfig(err):
+		return &plan.Problem{
+			What: "no cluster is configured (--kubeconfig, KUBECONFIG or ~/.kube/config)",
+			Say:  "contexts there are", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+		}
+	case errors.As(err, &dial):
+		host := dial.URL
+		if u, perr := url.Parse(dial.URL); perr == nil {
+			host = u.Scheme + "://" + u.Host
+		}
+		return &plan.Problem{
+			What: fmt.Sprintf("the API server at %s can't be reached: %s", host, innermost(dial.Err)),
+			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+		}
+	}
+	return nil
+}
+
+var forbiddenUser = regexp.MustCompile(`User "([^"]+)"`)
+
+func explainStatus(err error) error {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return err
+	}
+	s := status.Status()
+	switch {
+	case apierrors.IsUnauthorized(err):
+		return &plan.Problem{
+			What: "the API server does not accept these credentials: " + s.Message,
+			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+		}
+	case apierrors.IsForbidden(err):
+		if strings.Contains(s.Message, "exceeded quota") || strings.Contains(s.Message, "PodSecurity") {
+			return err
+		}
+		p := &plan.Problem{What: "not allowed: " + s.Message, Err: err}
+		if m := forbiddenUser.FindStringSubmatch(s.Message); m != nil {
+			p.Say = "whoever administers the cluster can allow it"
+			p.Fix = grant(m[1])
+		}
+		return p
+	}
+	return err
+}
+
+// grant returns the command that lets user fork in the namespace: Kubernetes' own role `edit` holds the chart's user rights by
+// aggregation.
+func grant(user string) []string {
+	name := "sandbox-" + strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(user), "-"), "-")
+	if sa, ok := strings.CutPrefix(user, "system:serviceaccount:"); ok {
+		return plan.Kubectl("create", "rolebinding", name, "--clusterrole=edit", "--serviceaccount="+sa)
+	}
+	return plan.Kubectl("create", "rolebinding", name, "--clusterrole=edit", "--user="+user)
+}
+
+func innermost(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		err = next
+	}
+}

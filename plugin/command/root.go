@@ -1,0 +1,187 @@
+// Package command holds the verbs of `kubectl sandbox`, one file each: parse, call, print. Every verb is a struct of flags
+// with the steps Complete (parse only), Validate and Run.
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
+	"k8s.io/kubectl/pkg/cmd/options"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// A tool is what every verb works with.
+type tool struct {
+	genericiooptions.IOStreams
+	factory cmdutil.Factory
+	// globals are the flags by which the caller chooses cluster, user and namespace.
+	globals *pflag.FlagSet
+}
+
+// client returns the client for the cluster the flags choose.
+func (t *tool) client() (*cluster.Client, error) { return cluster.New(t.factory) }
+
+// warn prints a warning as kubectl prints those of an API server.
+func (t *tool) warn(format string, args ...any) {
+	fmt.Fprintf(t.ErrOut, "Warning: "+format+"\n", args...)
+}
+
+// New returns the command `kubectl sandbox`, as a child of a command `kubectl`, so that help and usage show what one types.
+// Execute it with Run, or by the parent. Every request to an API server passes through wrap, the outermost last.
+func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cobra.Command {
+	flags := genericclioptions.NewConfigFlags(true).
+		WithDiscoveryBurst(300).WithDiscoveryQPS(50).
+		WithWarningPrinter(streams).
+		WithWrapConfigFn(func(c *rest.Config) *rest.Config {
+			c.QPS = -1 // the API server's priority and fairness limits, as for kubectl's single commands
+			for _, w := range wrap {
+				c.Wrap(w)
+			}
+			return c
+		})
+	cmd := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Fork a workload, and send it only the requests that ask for it",
+		Long: templates.LongDesc(`
+			Give a change its own sandbox in the cluster you already have: a fork of just the changed workload, next to
+			everything it talks to. Only requests that carry the sandbox's routing key reach the fork; all others stay on
+			the baseline.`),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          unknownVerb,
+	}
+	flags.AddFlags(cmd.PersistentFlags())
+	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
+
+	groups := templates.CommandGroups{
+		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newVersion(t)}},
+	}
+	groups.Add(cmd)
+	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
+	cmd.SetUsageFunc(fullName(cmd.UsageFunc()))
+	cmd.AddCommand(options.NewCmdOptions(streams.Out))
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err.Error()) })
+
+	kubectl := &cobra.Command{Use: "kubectl", SilenceUsage: true, SilenceErrors: true}
+	kubectl.SetIn(streams.In)
+	kubectl.SetOut(streams.Out)
+	kubectl.SetErr(streams.ErrOut)
+	kubectl.CompletionOptions.DisableDefaultCmd = true
+	kubectl.AddCommand(cmd)
+	return cmd
+}
+
+// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit code: 0, or 1 after an error.
+func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
+	root := cmd.Root()
+	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
+		root.SetArgs(append([]string{args[0], cmd.Name()}, args[1:]...)) // cobra answers these at the root only
+	} else {
+		root.SetArgs(append([]string{cmd.Name()}, args...))
+	}
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	printError(root.ErrOrStderr(), err, given(cmd.PersistentFlags()))
+	return 1
+}
+
+// printError prints what went wrong, and one hint where there is something to do about it.
+func printError(w io.Writer, err error, globals []string) {
+	if errors.Is(err, cmdutil.ErrExit) {
+		return // already printed
+	}
+	err = cluster.Explain(err)
+	fmt.Fprintf(w, "error: %s\n", strings.TrimPrefix(strings.TrimSpace(err.Error()), "error: "))
+	var p *plan.Problem
+	if !errors.As(err, &p) || len(p.Fix) == 0 {
+		return
+	}
+	fix := p.Fix
+	if fix[0] == "kubectl" {
+		fix = withGlobals(fix, globals)
+	}
+	if p.Say == "" {
+		fmt.Fprintf(w, "hint: %s\n", plan.Quote(fix))
+	} else {
+		fmt.Fprintf(w, "hint: %s: %s\n", p.Say, plan.Quote(fix))
+	}
+}
+
+// given returns the global flags that the caller set, as arguments.
+func given(globals *pflag.FlagSet) []string {
+	var args []string
+	globals.Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "token", "password", "username":
+			return // secrets are not repeated on a screen
+		}
+		if f.Changed {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return args
+}
+
+// withGlobals adds the flags to a kubectl command that does not set them itself.
+func withGlobals(words, globals []string) []string {
+	out := append([]string(nil), words...)
+	for _, g := range globals {
+		name, _, _ := strings.Cut(g, "=")
+		has := false
+		for _, w := range words {
+			has = has || w == name || strings.HasPrefix(w, name+"=") || name == "--namespace" && (w == "-n" || w == "-A" || w == "--all-namespaces")
+		}
+		if !has {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// usageError is a *plan.Problem about how cmd was called.
+func usageError(cmd *cobra.Command, what string) error {
+	return &plan.Problem{What: what, Fix: append(strings.Fields(cmd.CommandPath()), "--help")}
+}
+
+// fullName mends the one line of kubectl's usage template that names a command without its parent.
+func fullName(usage func(*cobra.Command) error) func(*cobra.Command) error {
+	return func(c *cobra.Command) error {
+		out := c.OutOrStderr()
+		var text bytes.Buffer
+		c.SetOut(&text)
+		defer c.SetOut(out)
+		if err := usage(c); err != nil {
+			return err
+		}
+		_, err := io.WriteString(out, strings.Replace(text.String(), `Use "sandbox <command>`, `Use "kubectl sandbox <command>`, 1))
+		return err
+	}
+}
+
+func unknownVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("unknown command %q", args[0])
+	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+		what += fmt.Sprintf("; did you mean %q?", s[0])
+	}
+	return usageError(cmd, what)
+}

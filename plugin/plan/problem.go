@@ -1,0 +1,47 @@
+// Package plan decides what a command writes: from workloads, options and what is in the namespace it makes objects and
+// warnings, or a Problem. It is pure: it neither reads nor writes a cluster, a clock or a file.
+package plan
+
+import "strings"
+
+// A Problem is a failure that whoever ran the command can mend. It is printed as
+//
+//	error: WHAT
+//	hint: SAY: FIX
+type Problem struct {
+	// What is wrong: lower case, one line, naming the object and the flag.
+	What string
+	// Say is what Fix does, in a few words; may be empty.
+	Say string
+	// Fix is a command line that mends it, as words yet unquoted. Where it begins with "kubectl", the flags by which the
+	// caller chose cluster and namespace are added as it is printed, so that it does the same when pasted.
+	Fix []string
+	// Err is the error beneath, if any.
+	Err error
+}
+
+// Error returns p.What.
+func (p *Problem) Error() string { return p.What }
+
+// Unwrap returns p.Err.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Kubectl returns the words of "kubectl ARGS...", for Problem.Fix.
+func Kubectl(args ...string) []string { return append([]string{"kubectl"}, args...) }
+
+// Quote writes a command line so that a POSIX shell reads the same words.
+func Quote(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quoteWord(w)
+	}
+	return strings.Join(quoted, " ")
+}
+
+func quoteWord(w string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,@%+"
+	if w != "" && strings.Trim(w, plain) == "" {
+		return w
+	}
+	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+}

@@ -1,0 +1,341 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A RouteView is all that `route` and `unroute` look at, read from one namespace at about one moment. Route and Unroute
+// make the next step from it alone, so that a command that was interrupted anywhere is continued, or undone, by looking
+// again: there is no other state.
+type RouteView struct {
+	// Targets are the workloads that the command names, in its order.
+	Targets []*Workload
+	// Others are the further workloads of the namespace, forks included.
+	Others   []*Workload
+	Services []*corev1.Service
+	Pods     []*corev1.Pod
+	// Owners gives the controller of each ReplicaSet, by the ReplicaSet's uid: with it, a pod's workload is found.
+	Owners map[types.UID]metav1.OwnerReference
+	// Policies are the namespace's NetworkPolicies, PoliciesElsewhere those of other namespaces as far as they may be read.
+	Policies          []*networkingv1.NetworkPolicy
+	PoliciesElsewhere []*networkingv1.NetworkPolicy
+	// Unreadable names the kinds of policy that are in force here and that this program does not understand.
+	Unreadable []string
+	// NamespaceLabels are the labels of the namespace.
+	NamespaceLabels map[string]string
+	// ControlNamespace is where the webhook runs; empty when that may not be read.
+	ControlNamespace string
+	// RolledOut has every rollout taken as done, and the targets' pods as being of their templates: for dry runs.
+	RolledOut bool
+}
+
+// A RouteStep is what to do next: write, in any order, or else wait until nothing waits any more, then look again; or
+// nothing, when Done.
+type RouteStep struct {
+	// Title says in a few words what the step does.
+	Title  string
+	Writes []RouteWrite
+	Waits  []RouteWait
+	Done   bool
+}
+
+// A RouteWrite changes one object. Exactly one of Patch, Create and Delete is set.
+type RouteWrite struct {
+	Resource  schema.GroupVersionResource
+	Namespace string
+	Name      string
+	// Object is what kubectl prints for the object.
+	Object string
+	// Change says what changes, as the rest of a sentence about the object.
+	Change string
+	// Patch is an RFC 6902 patch that tests all it relies on; After is what it makes of the object.
+	Patch []jsonpatch.Operation
+	After *unstructured.Unstructured
+	// Create is a new object.
+	Create *unstructured.Unstructured
+	// Delete is the uid of the object to delete.
+	Delete types.UID
+	// Rolls is the workload that rolls out anew because of this write, if any.
+	Rolls *Workload
+}
+
+// A RouteWait is something that has to happen before the next step.
+type RouteWait struct {
+	Workload *Workload
+	Message  string
+}
+
+// Route returns the next step towards routers in front of all targets, or a *Problem. The steps, each skipped where there
+// is nothing to do: name the ports that Services know by number (a rollout); switch the Services to the names; admit the
+// router in NetworkPolicies; ask for routers (a rollout). Every write leaves all Services with the endpoints they had, and
+// all targets either as they were or serving.
+func Route(v *RouteView) (*RouteStep, error) {
+	a, err := analyse(v)
+	if err != nil {
+		return nil, err
+	}
+	var step RouteStep
+	for _, t := range a.targets {
+		if len(t.add) > 0 {
+			step.Writes = append(step.Writes, t.writeNames())
+		}
+	}
+	if len(step.Writes) > 0 {
+		step.Title = "naming ports"
+		return &step, nil
+	}
+
+	var switches []RouteWrite
+	for _, s := range a.services {
+		if w, ok := s.writeSwitch(); ok {
+			switches = append(switches, w)
+			step.Waits = append(step.Waits, a.unnamedPods(s)...)
+		}
+	}
+	if len(switches) > 0 {
+		// Also the targets that need no Service of theirs switched are waited for: one rollout at a time.
+		step.Waits = append(a.rollouts(), step.Waits...)
+		if len(step.Waits) > 0 {
+			step.Title = "waiting for pods whose ports have names"
+			return &step, nil
+		}
+		return &RouteStep{Title: "switching Services from port numbers to names", Writes: switches}, nil
+	}
+
+	writes, err := a.writePolicies()
+	if err != nil {
+		return nil, err
+	}
+	if len(writes) > 0 {
+		return &RouteStep{Title: "admitting the router in NetworkPolicies", Writes: writes}, nil
+	}
+
+	for _, t := range a.targets {
+		if w, ok := t.writeMarks(); ok {
+			step.Writes = append(step.Writes, w)
+		}
+	}
+	if len(step.Writes) > 0 {
+		step.Title = "adding routers"
+		return &step, nil
+	}
+	step.Waits = append(a.rollouts(), a.unmarkedPods()...)
+	if len(step.Waits) > 0 {
+		step.Title = "waiting for pods with routers"
+		return &step, nil
+	}
+	return &RouteStep{Done: true}, nil
+}
+
+// RouteSteps returns all the steps that next, Route or Unroute, would take from v on if every rollout went well.
+func RouteSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
+	v = v.clone()
+	v.RolledOut = true
+	var steps []*RouteStep
+	// Every step brings the view nearer to its end; the bound is there to turn a mistake in this package into an error.
+	for range 20 {
+		step, err := next(v)
+		if err != nil {
+			return nil, nil, err
+		}
+		if step.Done {
+			return steps, v, nil
+		}
+		if len(step.Writes) == 0 {
+			return nil, nil, fmt.Errorf("planning does not get past %q", step.Title)
+		}
+		for i := range step.Writes {
+			if err := v.apply(&step.Writes[i]); err != nil {
+				return nil, nil, err
+			}
+		}
+		steps = append(steps, step)
+	}
+	return nil, nil, fmt.Errorf("planning finds no end")
+}
+
+// RouterGaps returns the ready pods of the targets that ask for a router and have none, each with the reason as far as
+// admission gave one.
+func RouterGaps(v *RouteView) []RouteWait {
+	var gaps []RouteWait
+	for _, t := range v.Targets {
+		for _, pod := range v.podsOf(t) {
+			if pod.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || !podReady(pod) || router(pod) != nil {
+				continue
+			}
+			reason := pod.Annotations[sandbox.AnnotationInjected]
+			if reason == "" {
+				reason = "admission did not answer when it was made"
+			}
+			gaps = append(gaps, RouteWait{t, "pod/" + pod.Name + " has no router: " + reason})
+		}
+	}
+	return gaps
+}
+
+func (v *RouteView) clone() *RouteView {
+	c := *v
+	c.Targets = slices.Clone(v.Targets)
+	c.Services = slices.Clone(v.Services)
+	c.Policies = slices.Clone(v.Policies)
+	return &c
+}
+
+// apply has v show what it would after w.
+func (v *RouteView) apply(w *RouteWrite) error {
+	switch w.Resource {
+	case servicesResource:
+		i := slices.IndexFunc(v.Services, func(s *corev1.Service) bool { return s.Name == w.Name })
+		s := new(corev1.Service)
+		if err := decode(w.After, s); err != nil {
+			return err
+		}
+		v.Services[i] = s
+	case policiesResource:
+		i := slices.IndexFunc(v.Policies, func(p *networkingv1.NetworkPolicy) bool { return p.Name == w.Name })
+		if w.Delete != "" {
+			v.Policies = slices.Delete(v.Policies, i, i+1)
+			return nil
+		}
+		p := new(networkingv1.NetworkPolicy)
+		obj := w.After
+		if w.Create != nil {
+			obj = w.Create
+		}
+		if err := decode(obj, p); err != nil {
+			return err
+		}
+		if i < 0 {
+			v.Policies = append(v.Policies, p)
+		} else {
+			v.Policies[i] = p
+		}
+	default:
+		i := slices.IndexFunc(v.Targets, func(t *Workload) bool { return t.Name() == w.Name && t.Resource == w.Resource.GroupResource() })
+		v.Targets[i] = &Workload{Object: w.After, Resource: v.Targets[i].Resource}
+	}
+	return nil
+}
+
+// podsOf returns the pods of w that endpoints know or will: neither finished nor being deleted.
+func (v *RouteView) podsOf(w *Workload) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, pod := range v.Pods {
+		if live(pod) && v.owner(pod).UID == w.Object.GetUID() {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+// owner returns the reference to the workload that a pod is of, past its ReplicaSet; the zero value for a pod on its own.
+func (v *RouteView) owner(pod *corev1.Pod) metav1.OwnerReference {
+	ref := metav1.GetControllerOf(pod)
+	if ref == nil {
+		return metav1.OwnerReference{}
+	}
+	if above, ok := v.Owners[ref.UID]; ok {
+		return above
+	}
+	return *ref
+}
+
+// workload returns the target or other workload of that uid; nil when there is none.
+func (v *RouteView) workload(uid types.UID) *Workload {
+	for _, list := range [][]*Workload{v.Targets, v.Others} {
+		for _, w := range list {
+			if w.Object.GetUID() == uid {
+				return w
+			}
+		}
+	}
+	return nil
+}
+
+// rollouts returns a wait for each target whose pods are not all of its present template and available.
+func (a *analysis) rollouts() []RouteWait {
+	if a.view.RolledOut {
+		return nil
+	}
+	var waits []RouteWait
+	for _, t := range a.targets {
+		if message, done := RolledOut(t.Workload); !done {
+			waits = append(waits, RouteWait{t.Workload, message})
+		}
+	}
+	return waits
+}
+
+// unmarkedPods returns a wait for each target that has a pod of an earlier template. Where RolledOut understands a
+// workload's status there is none left; for other kinds the pods are all there is to judge by.
+func (a *analysis) unmarkedPods() []RouteWait {
+	if a.view.RolledOut {
+		return nil
+	}
+	var waits []RouteWait
+	for _, t := range a.targets {
+		for _, pod := range a.view.podsOf(t.Workload) {
+			if pod.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || pod.Annotations[sandbox.AnnotationPorts] != sandbox.FormatPorts(t.ports) {
+				waits = append(waits, RouteWait{t.Workload, "pod/" + pod.Name + " is still of the template before"})
+				break
+			}
+		}
+	}
+	return waits
+}
+
+// unnamedPods returns a wait for each workload with a pod that would drop out of the Service if it switched to names now.
+func (a *analysis) unnamedPods(s *routeService) []RouteWait {
+	var waits []RouteWait
+	seen := map[types.UID]bool{}
+	for _, pod := range a.view.Pods {
+		owner := a.view.owner(pod)
+		if !live(pod) || !selects(s.Service, pod.Labels) || seen[owner.UID] {
+			continue
+		}
+		w := a.view.workload(owner.UID)
+		if a.view.RolledOut && slices.Contains(a.view.Targets, w) {
+			continue
+		}
+		view := appView(pod)
+		for _, sw := range s.switches {
+			if n, ok := findPort(view, sw.name); !ok || n != sw.number {
+				seen[owner.UID] = owner.UID != ""
+				waits = append(waits, RouteWait{w, fmt.Sprintf("pod/%s has no name %s for port %d yet", pod.Name, sw.name, sw.number)})
+				break
+			}
+		}
+	}
+	return waits
+}
+
+// live reports whether the endpoints controller takes a pod into account as one that serves, or will.
+func live(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+}
+
+func podReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// list writes words as a sentence does: "a, b and c".
+func list(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}

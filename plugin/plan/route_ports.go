@@ -1,0 +1,587 @@
+package plan
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/endpointslice"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// analysis is what follows from a view: which ports of which Services reach the targets, by what names, and what is missing.
+type analysis struct {
+	view     *RouteView
+	targets  []*routeTarget
+	members  []*routeMember
+	services []*routeService
+	notices  []string
+}
+
+// A routeTarget is a target and what it comes to.
+type routeTarget struct {
+	*Workload
+	*routeMember
+	record RouteRecord
+	add    []AddedName    // names that its ports still lack
+	ports  []sandbox.Port // what its routers capture, once the names are there
+}
+
+// A routeMember is whatever has pods behind a Service: a workload's template, or a pod of no workload that was read.
+type routeMember struct {
+	workload *Workload // nil for a pod of something unknown
+	pod      *corev1.Pod
+	labels   labels.Set
+	arg      string // as one types it
+	movable  bool   // `route` can be told to change it
+	target   *routeTarget
+}
+
+// A routeService is a Service that has a port routers capture.
+type routeService struct {
+	*corev1.Service
+	marks    sandbox.TargetPorts
+	members  []*routeMember
+	switches []portSwitch // ports known by number, in the Service's order
+}
+
+// A portSwitch is one port of a Service that is to name what it knew by number.
+type portSwitch struct {
+	index  int
+	number uint16
+	name   string
+}
+
+// RouteRecord is what sandbox.AnnotationRouted holds: what `route` added to a workload, for `unroute` to take away.
+type RouteRecord struct {
+	Names []AddedName `json:"names,omitempty"`
+	// Made lists, as JSON pointers, the maps that were not there and were made to hold a label or annotation.
+	Made []string `json:"made,omitempty"`
+}
+
+// An AddedName is a name given to a port of the pod template.
+type AddedName struct {
+	Container string `json:"container"`
+	Port      uint16 `json:"port"`
+	Name      string `json:"name"`
+	// Made says what had to be made for the name: MadeName, MadePort or MadePorts.
+	Made string `json:"made"`
+}
+
+// Values of AddedName.Made.
+const (
+	MadeName  = "name"  // the port was declared, without a name
+	MadePort  = "port"  // the port was not declared
+	MadePorts = "ports" // the container declared no ports
+)
+
+// ParseRouteRecord reads sandbox.AnnotationRouted; the empty string is an empty record.
+func ParseRouteRecord(s string) (RouteRecord, error) {
+	var r RouteRecord
+	if s == "" {
+		return r, nil
+	}
+	if err := json.Unmarshal([]byte(s), &r); err != nil {
+		return r, fmt.Errorf("annotation %s: %w", sandbox.AnnotationRouted, err)
+	}
+	return r, nil
+}
+
+// String writes the record as ParseRouteRecord reads it.
+func (r RouteRecord) String() string {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	return string(b)
+}
+
+func analyse(v *RouteView) (*analysis, error) {
+	a := &analysis{view: v}
+	for _, w := range v.Targets {
+		template, err := w.PodTemplate()
+		if err != nil {
+			return nil, err
+		}
+		record, err := ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
+		if err != nil {
+			return nil, &Problem{What: w.String() + ": " + err.Error(), Say: "look at it", Fix: Kubectl("edit", w.Arg())}
+		}
+		m := &routeMember{workload: w, pod: templatePod(template), labels: template.Labels, arg: w.Arg(), movable: true}
+		m.target = &routeTarget{Workload: w, routeMember: m, record: record}
+		a.targets = append(a.targets, m.target)
+		a.members = append(a.members, m)
+	}
+	for _, w := range v.Others {
+		template, err := w.PodTemplate()
+		if err != nil {
+			return nil, err
+		}
+		a.members = append(a.members, &routeMember{workload: w, pod: templatePod(template), labels: template.Labels, arg: w.Arg(), movable: true})
+	}
+	for _, pod := range v.Pods {
+		owner := v.owner(pod)
+		if !live(pod) || v.workload(owner.UID) != nil {
+			continue
+		}
+		m := &routeMember{pod: appView(pod), labels: pod.Labels, arg: "pod/" + pod.Name}
+		if owner.Kind != "" {
+			group, _, _ := strings.Cut(owner.APIVersion, "/")
+			m.arg, m.movable = strings.ToLower(owner.Kind)+"."+group+"/"+owner.Name, owner.Kind != "Job"
+			if !strings.Contains(owner.APIVersion, "/") || group == "apps" {
+				m.arg = strings.ToLower(owner.Kind) + "/" + owner.Name
+			}
+		}
+		a.members = append(a.members, m)
+	}
+	for _, t := range a.targets {
+		if p := checkKind(t.Workload); p != nil {
+			return nil, p
+		}
+	}
+	if err := a.findServices(); err != nil {
+		return nil, err
+	}
+	if err := a.nameNumbers(); err != nil {
+		return nil, err
+	}
+	for _, t := range a.targets {
+		if err := a.findPorts(t); err != nil {
+			return nil, err
+		}
+		if !v.RolledOut {
+			if p := t.checkRollout(); p != nil {
+				return nil, p
+			}
+		}
+	}
+	return a, nil
+}
+
+// findServices collects the Services whose TCP connections a router can capture: those with a cluster address that select
+// pods of a target.
+func (a *analysis) findServices() error {
+	services := slices.SortedFunc(slices.Values(a.view.Services), func(s, t *corev1.Service) int { return cmp.Compare(s.Name, t.Name) })
+	for _, svc := range services {
+		s := &routeService{Service: svc}
+		ours := false
+		for _, m := range a.members {
+			if selects(svc, m.labels) {
+				s.members = append(s.members, m)
+				ours = ours || m.target != nil
+			}
+		}
+		if !ours {
+			continue
+		}
+		if svc.Spec.ClusterIP == corev1.ClusterIPNone {
+			a.notices = append(a.notices, fmt.Sprintf("service/%s is headless: clients that dial its pods' own addresses get the app itself, never a fork", svc.Name))
+			continue
+		}
+		if text := svc.Annotations[sandbox.AnnotationTargetPorts]; text != "" {
+			marks, err := sandbox.ParseTargetPorts(text)
+			if err != nil {
+				return &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+			}
+			s.marks = marks
+		}
+		for i := range svc.Spec.Ports {
+			if number, ok := numberOf(&svc.Spec.Ports[i], s.marks); ok {
+				s.switches = append(s.switches, portSwitch{index: i, number: number})
+			}
+		}
+		a.services = append(a.services, s)
+	}
+	return nil
+}
+
+// numberOf returns the number that a TCP port of a Service sends to, or sent to before `route` named it; false for a port
+// that its author named.
+func numberOf(p *corev1.ServicePort, marks sandbox.TargetPorts) (uint16, bool) {
+	if protocol(p.Protocol) != corev1.ProtocolTCP {
+		return 0, false
+	}
+	if p.TargetPort.Type == intstr.String {
+		mark, ok := marks[sandbox.PortKey(string(p.Protocol), p.Port)]
+		return mark.Number, ok && mark.Name == p.TargetPort.StrVal
+	}
+	return uint16(cmp.Or(p.TargetPort.IntVal, p.Port)), true
+}
+
+// nameNumbers finds one name for each number that a Service sends to, the same in all that the Service has pods of, and so
+// the same in all Services that share such a workload. A name that a port has already is kept: others may know it.
+func (a *analysis) nameNumbers() error {
+	for _, s := range a.services {
+		for i := range s.switches {
+			if s.switches[i].name != "" {
+				continue
+			}
+			number := s.switches[i].number
+			services, members := a.sharing(s, number)
+			name, err := a.nameFor(s, number, members)
+			if err != nil {
+				return err
+			}
+			for _, s := range services {
+				for i := range s.switches {
+					if s.switches[i].number == number {
+						s.switches[i].name = name
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// sharing returns the Services that send to number and that share, directly or over others of them, a member with s; and
+// all their members.
+func (a *analysis) sharing(s *routeService, number uint16) ([]*routeService, []*routeMember) {
+	services := []*routeService{s}
+	var members []*routeMember
+	for i := 0; i < len(services); i++ {
+		for _, m := range services[i].members {
+			if slices.Contains(members, m) {
+				continue
+			}
+			members = append(members, m)
+			for _, other := range a.services {
+				sends := slices.ContainsFunc(other.switches, func(sw portSwitch) bool { return sw.number == number })
+				if sends && slices.Contains(other.members, m) && !slices.Contains(services, other) {
+					services = append(services, other)
+				}
+			}
+		}
+	}
+	return services, members
+}
+
+// nameFor chooses the name by which Services reach number in all members, and notes which targets have to be given it.
+func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMember) (string, error) {
+	// Targets first: their order is the caller's, so what is chosen does not depend on what else is there.
+	slices.SortStableFunc(members, func(m, n *routeMember) int { return cmp.Compare(rank(m), rank(n)) })
+	var candidates []string
+	var named *routeMember
+	var lacking []*routeMember
+	for _, m := range members {
+		names := namesOf(m.pod, number)
+		usable := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return len(containersNaming(m.pod, name)) > 1 })
+		switch {
+		case len(names) == 0:
+			lacking = append(lacking, m)
+		case len(usable) == 0:
+			return "", sharedName(m, names[0])
+		case named == nil:
+			named, candidates = m, usable
+		default:
+			common := slices.DeleteFunc(slices.Clone(candidates), func(name string) bool { return !slices.Contains(usable, name) })
+			if len(common) == 0 {
+				return "", &Problem{
+					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s and %s names %s: routing needs one name for both", s.Name, number, named.arg, candidates[0], m.arg, usable[0]),
+					Say:  "give the port the same name in both",
+					Fix:  Kubectl("edit", m.arg),
+				}
+			}
+			candidates = common
+		}
+	}
+	if err := a.unchangeable(s, number, lacking); err != nil {
+		return "", err
+	}
+	name := ""
+	if len(candidates) > 0 {
+		name = candidates[0]
+		for _, m := range lacking {
+			if len(containersNaming(m.pod, name)) > 0 {
+				return "", &Problem{
+					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s, but in %s another port has that name: routing needs one name for both", s.Name, number, named.arg, name, m.arg),
+					Say:  "name the ports alike in both",
+					Fix:  Kubectl("edit", m.arg),
+				}
+			}
+		}
+	} else {
+		name = a.newName(number, members)
+	}
+	for _, m := range lacking {
+		m.target.addName(number, name, &a.notices)
+	}
+	return name, nil
+}
+
+func rank(m *routeMember) int {
+	switch {
+	case m.target != nil:
+		return 0
+	case m.workload != nil:
+		return 1
+	}
+	return 2
+}
+
+// unchangeable returns a Problem when some of those that lack a name are not among the targets.
+func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*routeMember) error {
+	var args []string
+	for _, m := range lacking {
+		if m.target != nil || slices.Contains(args, m.arg) {
+			continue
+		}
+		if !m.movable {
+			return &Problem{
+				What: fmt.Sprintf("service/%s also selects %s, which has no name for port %d and can't be given one", s.Name, m.arg, number),
+				Say:  "take it out of the way",
+				Fix:  Kubectl("delete", m.arg),
+			}
+		}
+		args = append(args, m.arg)
+	}
+	if len(args) == 0 {
+		return nil
+	}
+	command := Kubectl("sandbox", "route")
+	for _, t := range a.targets {
+		command = append(command, t.Arg())
+	}
+	return &Problem{
+		What: fmt.Sprintf("service/%s also selects pods of %s, where port %d has no name", s.Name, list(args), number),
+		Say:  "route all of them together",
+		Fix:  append(command, args...),
+	}
+}
+
+// newName makes a name for number that nothing in members uses, nor any Service of the view in vain.
+func (a *analysis) newName(number uint16, members []*routeMember) string {
+	taken := func(name string) bool {
+		return slices.ContainsFunc(members, func(m *routeMember) bool { return len(containersNaming(m.pod, name)) > 0 }) ||
+			slices.ContainsFunc(a.view.Services, func(s *corev1.Service) bool {
+				return slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
+					_, ours := numberOf(&p, marksOf(s))
+					return p.TargetPort.StrVal == name && !ours
+				})
+			})
+	}
+	name := "sbx-" + strconv.Itoa(int(number))
+	for n := 2; taken(name); n++ {
+		name = "sbx-" + strconv.Itoa(int(number)) + "-" + strconv.Itoa(n)
+	}
+	return name
+}
+
+func marksOf(s *corev1.Service) sandbox.TargetPorts {
+	marks, err := sandbox.ParseTargetPorts(s.Annotations[sandbox.AnnotationTargetPorts])
+	if err != nil {
+		return nil
+	}
+	return marks
+}
+
+// addName has the target give number a name: where the port is declared, or else as a port of the first container.
+func (t *routeTarget) addName(number uint16, name string, notices *[]string) {
+	added := AddedName{Port: number, Name: name}
+	for _, c := range servingContainers(t.pod) {
+		for i := range c.Ports {
+			if added.Container == "" && protocol(c.Ports[i].Protocol) == corev1.ProtocolTCP && c.Ports[i].ContainerPort == int32(number) && c.Ports[i].Name == "" {
+				added.Container, added.Made = c.Name, MadeName
+				c.Ports[i].Name = name
+			}
+		}
+	}
+	if added.Container == "" {
+		c := &t.pod.Spec.Containers[0]
+		added.Container, added.Made = c.Name, MadePort
+		if len(c.Ports) == 0 {
+			added.Made = MadePorts
+		}
+		c.Ports = append(c.Ports, corev1.ContainerPort{Name: name, ContainerPort: int32(number), Protocol: corev1.ProtocolTCP})
+		if len(t.pod.Spec.Containers) > 1 {
+			*notices = append(*notices, fmt.Sprintf("%s: no container declares port %d; it is declared on container %s (whichever listens, the router reaches it)", t.Workload, number, c.Name))
+		}
+	}
+	t.add = append(t.add, added)
+}
+
+// findPorts lists the names that routers of the target capture: those that a Service sends TCP connections to.
+func (a *analysis) findPorts(t *routeTarget) error {
+	for _, s := range a.services {
+		if !slices.Contains(s.members, t.routeMember) {
+			continue
+		}
+		names := map[int]string{}
+		for _, sw := range s.switches {
+			names[sw.index] = sw.name
+		}
+		for i, p := range s.Spec.Ports {
+			name, switched := names[i]
+			if !switched {
+				if p.TargetPort.Type != intstr.String || protocol(p.Protocol) != corev1.ProtocolTCP {
+					continue
+				}
+				name = p.TargetPort.StrVal
+			}
+			number, ok := findPort(t.pod, name)
+			if !ok {
+				a.notices = append(a.notices, fmt.Sprintf("service/%s sends port %d to the name %s, which no container of %s has: it is left alone", s.Name, p.Port, name, t.Workload))
+				continue
+			}
+			if len(containersNaming(t.pod, name)) > 1 {
+				return sharedName(t.routeMember, name)
+			}
+			port := sandbox.Port{Name: name, Number: number}
+			if !slices.Contains(t.ports, port) {
+				t.ports = append(t.ports, port)
+			}
+		}
+	}
+	slices.SortFunc(t.ports, func(p, q sandbox.Port) int { return strings.Compare(p.Name, q.Name) })
+	if len(t.ports) == 0 {
+		return a.nothingToRoute(t)
+	}
+	return nil
+}
+
+func (a *analysis) nothingToRoute(t *routeTarget) error {
+	var headless []string
+	for _, s := range a.view.Services {
+		if selects(s, t.labels) && s.Spec.ClusterIP == corev1.ClusterIPNone {
+			headless = append(headless, "service/"+s.Name)
+		}
+	}
+	if len(headless) > 0 {
+		return &Problem{
+			What: fmt.Sprintf("%s is reached by the headless %s alone: its clients dial the pods' own addresses, where no router can stand in; it needs a Service with an address too", t.Workload, list(headless)),
+			Say:  "Services of this namespace, and what they select",
+			Fix:  Kubectl("get", "services", "-o", "wide"),
+		}
+	}
+	p := &Problem{
+		What: fmt.Sprintf("no Service sends TCP connections to the pods of %s, so there is nothing to route", t.Workload),
+		Say:  "Services of this namespace, and what they select",
+		Fix:  Kubectl("get", "services", "-o", "wide"),
+	}
+	if t.Kind() == "Deployment" {
+		for _, c := range servingContainers(t.pod) {
+			for _, port := range c.Ports {
+				if port.Protocol == corev1.ProtocolTCP {
+					p.Say, p.Fix = "put a Service in front of it", Kubectl("expose", t.Arg(), "--port", strconv.Itoa(int(port.ContainerPort)))
+					return p
+				}
+			}
+		}
+	}
+	return p
+}
+
+func sharedName(m *routeMember, name string) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("%s: containers %s all name a port %s, so that no router can take its place", m.arg, list(containersNaming(m.pod, name)), name),
+		Say:  "rename all but one",
+		Fix:  Kubectl("edit", m.arg),
+	}
+}
+
+// selects reports whether a Service's endpoints are made from pods with these labels.
+func selects(s *corev1.Service, l labels.Set) bool {
+	return s.Spec.Type != corev1.ServiceTypeExternalName && len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(l)
+}
+
+// protocol returns p as the API server defaults it; templates of custom kinds may lack it.
+func protocol(p corev1.Protocol) corev1.Protocol { return cmp.Or(p, corev1.ProtocolTCP) }
+
+// templatePod returns a pod of the template, for findPort.
+func templatePod(t *corev1.PodTemplateSpec) *corev1.Pod {
+	pod := &corev1.Pod{Spec: *t.Spec.DeepCopy()}
+	for _, c := range servingContainers(pod) {
+		for i := range c.Ports {
+			c.Ports[i].Protocol = protocol(c.Ports[i].Protocol)
+		}
+	}
+	return pod
+}
+
+// appView returns the pod with its router's ports counted as those of the app that they stand for.
+func appView(pod *corev1.Pod) *corev1.Pod {
+	r := router(pod)
+	if r == nil {
+		return pod
+	}
+	var captures []sandbox.Capture
+	for _, env := range r.Env {
+		if env.Name == sandbox.EnvRouterPorts {
+			captures, _ = sandbox.ParseCaptures(env.Value) // none: the names then resolve to ports that fit nothing
+		}
+	}
+	pod = pod.DeepCopy()
+	r = router(pod)
+	for i := range r.Ports {
+		for _, c := range captures {
+			if r.Ports[i].ContainerPort == int32(c.Listen) {
+				r.Ports[i].ContainerPort = int32(c.Number)
+			}
+		}
+	}
+	return pod
+}
+
+func router(pod *corev1.Pod) *corev1.Container {
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == sandbox.RouterContainer {
+			return &pod.Spec.InitContainers[i]
+		}
+	}
+	return nil
+}
+
+// servingContainers are those whose ports Services see, in the order in which they are searched.
+func servingContainers(pod *corev1.Pod) []*corev1.Container {
+	var containers []*corev1.Container
+	for i := range pod.Spec.Containers {
+		containers = append(containers, &pod.Spec.Containers[i])
+	}
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			containers = append(containers, c)
+		}
+	}
+	return containers
+}
+
+// findPort resolves a name to a TCP port of the pod as the endpoints controller does.
+func findPort(pod *corev1.Pod, name string) (uint16, bool) {
+	n, err := endpointslice.FindPort(pod, &corev1.ServicePort{Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString(name)})
+	return uint16(n), err == nil
+}
+
+// namesOf returns the names that resolve to number.
+func namesOf(pod *corev1.Pod, number uint16) []string {
+	var names []string
+	for _, c := range servingContainers(pod) {
+		for _, p := range c.Ports {
+			if p.Name == "" || p.ContainerPort != int32(number) || slices.Contains(names, p.Name) {
+				continue
+			}
+			if n, ok := findPort(pod, p.Name); ok && n == number {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return names
+}
+
+// containersNaming returns the containers that give some port, of whatever protocol, this name.
+func containersNaming(pod *corev1.Pod, name string) []string {
+	var containers []string
+	for _, c := range servingContainers(pod) {
+		if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name }) {
+			containers = append(containers, c.Name)
+		}
+	}
+	return containers
+}

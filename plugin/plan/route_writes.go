@@ -1,0 +1,285 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// servicesResource and policiesResource identify writes of Services and NetworkPolicies.
+//
+//nolint:gochecknoglobals // constants, but for the language
+var (
+	servicesResource = corev1.SchemeGroupVersion.WithResource("services")
+	policiesResource = networkingv1.SchemeGroupVersion.WithResource("networkpolicies")
+)
+
+// write returns the write that p is of the workload.
+func (w *Workload) write(p *patcher, change string) RouteWrite {
+	rolls := w
+	if !slices.ContainsFunc(p.ops, func(op jsonpatch.Operation) bool { return op.Operation != "test" && strings.HasPrefix(op.Path, "/spec/") }) {
+		rolls = nil
+	}
+	version := w.Object.GroupVersionKind().Version
+	return RouteWrite{
+		Resource: w.Resource.WithVersion(version), Namespace: w.Namespace(), Name: w.Name(), Object: w.String(),
+		Change: change, Patch: p.ops, After: p.object, Rolls: rolls,
+	}
+}
+
+// writeNames gives the target's ports the names they lack, and records them in the same write.
+func (t *routeTarget) writeNames() RouteWrite {
+	p := patch(t.Object)
+	var says []string
+	for _, added := range t.add {
+		container := t.containerPath(p, added.Container)
+		ports := append(slices.Clone(container), "ports")
+		p.test(append(slices.Clone(container), "name")...)
+		if added.Made == MadeName {
+			i := t.portIndex(p, container, added.Port, "")
+			p.test(append(slices.Clone(ports), strconv.Itoa(i), "containerPort")...)
+			p.put(added.Name, append(slices.Clone(ports), strconv.Itoa(i), "name")...)
+		} else {
+			p.push(map[string]any{"name": added.Name, "containerPort": int64(added.Port), "protocol": string(corev1.ProtocolTCP)}, ports...)
+		}
+		says = append(says, fmt.Sprintf("port %d of container %s gets the name %s", added.Port, added.Container, added.Name))
+	}
+	record := t.record
+	record.Names = append(t.presentNames(p), t.add...)
+	p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
+	return t.write(p, list(says))
+}
+
+// presentNames returns the recorded names that the template still has: a template that went back to an earlier one by
+// itself has lost them.
+func (t *routeTarget) presentNames(p *patcher) []AddedName {
+	var names []AddedName
+	for _, n := range t.record.Names {
+		if slices.Contains(t.add, n) || slices.ContainsFunc(t.add, func(m AddedName) bool { return m.Name == n.Name }) {
+			continue
+		}
+		if container := t.containerPath(p, n.Container); container != nil && t.portIndex(p, container, n.Port, n.Name) >= 0 {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// writeMarks has the target's pods ask for routers; false when they do already.
+func (t *routeTarget) writeMarks() (RouteWrite, bool) {
+	p := patch(t.Object)
+	p.put(sandbox.RoleBaseline, "spec", "template", "metadata", "labels", sandbox.LabelRole)
+	p.put(t.Label(), "spec", "template", "metadata", "labels", sandbox.LabelWorkload)
+	p.put(sandbox.FormatPorts(t.ports), "spec", "template", "metadata", "annotations", sandbox.AnnotationPorts)
+	rolls := p.changed()
+	record := t.record
+	for _, made := range p.made {
+		if !slices.Contains(record.Made, made) {
+			record.Made = append(slices.Clone(record.Made), made)
+		}
+	}
+	record.Names = t.presentNames(p)
+	p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
+	if !p.changed() {
+		return RouteWrite{}, false
+	}
+	change := "what was changed is recorded"
+	if rolls {
+		change = "its pods get a router for " + describePorts(t.ports)
+	}
+	return t.write(p, change), true
+}
+
+func describePorts(ports []sandbox.Port) string {
+	words := make([]string, len(ports))
+	for i, p := range ports {
+		words[i] = fmt.Sprintf("%s (%d)", p.Name, p.Number)
+	}
+	if len(words) == 1 {
+		return "port " + words[0]
+	}
+	return "ports " + list(words)
+}
+
+// writeUnmark takes out of the template all that writeNames and writeMarks put there; false when nothing is left of it. The
+// record stays until nothing else does.
+func (t *routeTarget) writeUnmark() (RouteWrite, bool) {
+	p := patch(t.Object)
+	labels, annotations := []string{"spec", "template", "metadata", "labels"}, []string{"spec", "template", "metadata", "annotations"}
+	if role, _ := p.get(append(slices.Clone(labels), sandbox.LabelRole)...); role == sandbox.RoleBaseline {
+		p.drop(append(slices.Clone(labels), sandbox.LabelRole)...)
+		p.drop(append(slices.Clone(labels), sandbox.LabelWorkload)...)
+	}
+	p.drop(append(slices.Clone(annotations), sandbox.AnnotationPorts)...)
+	for _, made := range slices.Backward(t.record.Made) {
+		p.dropEmpty(unpointer(made)...)
+	}
+	for _, added := range slices.Backward(t.record.Names) {
+		t.dropName(p, added)
+	}
+	if !p.changed() {
+		return RouteWrite{}, false
+	}
+	return t.write(p, "its pods lose their routers, and its ports the names they were given"), true
+}
+
+func (t *routeTarget) dropName(p *patcher, added AddedName) {
+	container := t.containerPath(p, added.Container)
+	if container == nil {
+		return
+	}
+	i := t.portIndex(p, container, added.Port, added.Name)
+	if i < 0 {
+		return
+	}
+	p.test(append(slices.Clone(container), "name")...)
+	ports := append(slices.Clone(container), "ports")
+	port := append(slices.Clone(ports), strconv.Itoa(i))
+	entry, _ := p.get(port...)
+	if fields, _ := entry.(map[string]any); added.Made == MadeName || len(fields) > 3 {
+		p.test(append(slices.Clone(port), "containerPort")...)
+		p.drop(append(slices.Clone(port), "name")...)
+		return // an entry with more to it than `route` made has become somebody else's
+	}
+	p.drop(port...)
+	if added.Made == MadePorts {
+		p.dropEmpty(ports...)
+	}
+}
+
+// writeForget removes the record.
+func (t *routeTarget) writeForget() (RouteWrite, bool) {
+	p := patch(t.Object)
+	p.drop("metadata", "annotations", sandbox.AnnotationRouted)
+	p.dropEmpty("metadata", "annotations") // as the API server does
+	return t.write(p, "nothing of it is left to undo"), p.changed()
+}
+
+// containerPath returns the path of a serving container in the workload; nil when there is none of that name.
+func (t *routeTarget) containerPath(p *patcher, name string) []string {
+	for _, list := range []string{"containers", "initContainers"} {
+		containers, _ := p.get("spec", "template", "spec", list)
+		items, _ := containers.([]any)
+		for i, c := range items {
+			if c, ok := c.(map[string]any); ok && c["name"] == name {
+				return []string{"spec", "template", "spec", list, strconv.Itoa(i)}
+			}
+		}
+	}
+	return nil
+}
+
+// portIndex returns the index of the container's TCP port of that number and name (which may be empty: none), -1 when there
+// is none.
+func (t *routeTarget) portIndex(p *patcher, container []string, number uint16, name string) int {
+	ports, _ := p.get(append(slices.Clone(container), "ports")...)
+	items, _ := ports.([]any)
+	return slices.IndexFunc(items, func(item any) bool {
+		port, _ := item.(map[string]any)
+		portName, _ := port["name"].(string)
+		portProtocol, _ := port["protocol"].(string)
+		return asInt(port["containerPort"]) == int64(number) && portName == name && protocol(corev1.Protocol(portProtocol)) == corev1.ProtocolTCP
+	})
+}
+
+func asInt(v any) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case float64:
+		return int64(v)
+	}
+	return 0
+}
+
+// writeSwitch has the Service know by name what it knew by number; false when it does.
+func (s *routeService) writeSwitch() (RouteWrite, bool) {
+	if len(s.switches) == 0 {
+		return RouteWrite{}, false
+	}
+	p := patch(toUnstructured(s.Service, "Service"))
+	marks := sandbox.TargetPorts{}
+	var says []string
+	for _, sw := range s.switches {
+		port := &s.Spec.Ports[sw.index]
+		marks[sandbox.PortKey(string(port.Protocol), port.Port)] = sandbox.TargetPort{Number: sw.number, Name: sw.name}
+		if port.TargetPort == intstr.FromString(sw.name) {
+			continue
+		}
+		index := strconv.Itoa(sw.index)
+		p.test("spec", "ports", index, "port")
+		p.test("spec", "ports", index, "protocol")
+		p.put(sw.name, "spec", "ports", index, "targetPort")
+		says = append(says, fmt.Sprintf("port %d goes to the name %s instead of the number %d", port.Port, sw.name, sw.number))
+	}
+	p.put(sandbox.RoleService, "metadata", "labels", sandbox.LabelRole)
+	p.put(sandbox.FormatTargetPorts(marks), "metadata", "annotations", sandbox.AnnotationTargetPorts)
+	p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
+	if len(says) == 0 {
+		says = append(says, "what was changed is recorded")
+	}
+	return serviceWrite(s.Service, p, list(says)), p.changed()
+}
+
+// writeRestore undoes writeSwitch; false when there is nothing to undo. A port that no longer has the name it was given is
+// left as it is.
+func (s *routeService) writeRestore() (RouteWrite, bool) {
+	p := patch(toUnstructured(s.Service, "Service"))
+	var says []string
+	for i := range s.Spec.Ports {
+		port := &s.Spec.Ports[i]
+		mark, ok := s.marks[sandbox.PortKey(string(port.Protocol), port.Port)]
+		if !ok || port.TargetPort != intstr.FromString(mark.Name) {
+			continue
+		}
+		index := strconv.Itoa(i)
+		p.test("spec", "ports", index, "port")
+		p.test("spec", "ports", index, "protocol")
+		p.put(int64(mark.Number), "spec", "ports", index, "targetPort")
+		says = append(says, fmt.Sprintf("port %d goes to the number %d again", port.Port, mark.Number))
+	}
+	p.drop("metadata", "annotations", sandbox.AnnotationTargetPorts)
+	p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
+	p.dropEmpty("metadata", "annotations") // as the API server does
+	if s.Labels[sandbox.LabelRole] == sandbox.RoleService {
+		p.drop("metadata", "labels", sandbox.LabelRole)
+		p.dropEmpty("metadata", "labels")
+	}
+	if len(says) == 0 {
+		says = append(says, "its marks are removed")
+	}
+	return serviceWrite(s.Service, p, list(says)), p.changed()
+}
+
+func serviceWrite(s *corev1.Service, p *patcher, change string) RouteWrite {
+	return RouteWrite{
+		Resource: servicesResource, Namespace: s.Namespace, Name: s.Name, Object: "service/" + s.Name,
+		Change: change, Patch: p.ops, After: p.object,
+	}
+}
+
+// toUnstructured converts a typed object; kind is set, since objects in lists lack it.
+func toUnstructured(obj runtime.Object, kind string) *unstructured.Unstructured {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
+	if err != nil {
+		panic(err) // API types always convert
+	}
+	u := &unstructured.Unstructured{Object: content}
+	version := schema.GroupVersion{Version: "v1"}
+	if kind == "NetworkPolicy" {
+		version = networkingv1.SchemeGroupVersion
+	}
+	u.SetGroupVersionKind(version.WithKind(kind))
+	return u
+}
