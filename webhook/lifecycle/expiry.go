@@ -1,0 +1,87 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// warnBefore is how long before its expiry a sandbox gets an Event that says so.
+const warnBefore = 5 * time.Minute
+
+// expiry deletes sandboxes whose time is over. What they own goes with them.
+type expiry struct {
+	cache  client.Reader
+	client client.Client
+	events events.EventRecorder
+	clock  clock.PassiveClock
+
+	mu     sync.Mutex
+	warned map[types.NamespacedName]string // the expiry an Event was sent for
+}
+
+// Reconcile looks at one sandbox.
+func (e *expiry) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var cm corev1.ConfigMap
+	if err := e.cache.Get(ctx, req.NamespacedName, &cm); err != nil {
+		e.note(req.NamespacedName, "")
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	expires := cm.Data[sandbox.DataExpires]
+	if expires == "" || cm.DeletionTimestamp != nil || cm.Name != sandbox.ConfigMapName(cm.Labels[sandbox.LabelSandbox]) {
+		return reconcile.Result{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, expires)
+	if err != nil {
+		if e.note(req.NamespacedName, expires) {
+			e.events.Eventf(&cm, nil, corev1.EventTypeWarning, "InvalidExpiry", "Expire",
+				"data.%s is not a time (RFC 3339): the sandbox stays until it is deleted", sandbox.DataExpires)
+		}
+		return reconcile.Result{}, nil
+	}
+	switch left := at.Sub(e.clock.Now()); {
+	case left > warnBefore:
+		return reconcile.Result{RequeueAfter: left - warnBefore}, nil
+	case left > 0:
+		if e.note(req.NamespacedName, expires) {
+			e.events.Eventf(&cm, nil, corev1.EventTypeNormal, "ExpiresSoon", "Expire", "sandbox will be deleted at %s", expires)
+		}
+		return reconcile.Result{RequeueAfter: left}, nil
+	}
+	// Both preconditions: the sandbox may have been made anew, or given more time, since the cache saw it.
+	err = e.client.Delete(ctx, cm.DeepCopy(), client.Preconditions{UID: &cm.UID, ResourceVersion: &cm.ResourceVersion})
+	switch {
+	case apierrors.IsConflict(err):
+		return reconcile.Result{RequeueAfter: time.Second}, nil
+	case apierrors.IsNotFound(err):
+		return reconcile.Result{}, nil
+	case err != nil:
+		return reconcile.Result{}, fmt.Errorf("delete expired sandbox %s: %w", req, err)
+	}
+	e.events.Eventf(&cm, nil, corev1.EventTypeNormal, "Expired", "Expire", "sandbox expired at %s and was deleted", expires)
+	return reconcile.Result{}, nil
+}
+
+// note says whether this is the first time that the sandbox has this expiry.
+func (e *expiry) note(name types.NamespacedName, expires string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if expires == "" {
+		delete(e.warned, name)
+		return false
+	}
+	first := e.warned[name] != expires
+	e.warned[name] = expires
+	return first
+}

@@ -1,0 +1,244 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/routes"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Reasons of the condition sandbox.ConditionRouted, beside those of a routes.Problem.
+const (
+	ReasonRouted        = "Routed"
+	ReasonWaiting       = "WaitingForRouters"
+	ReasonNoBaselinePod = "NoBaselinePod"
+	ReasonOlderRevision = "OlderRevision"
+)
+
+const (
+	// maxNamed bounds how many baseline pods a condition's message names.
+	maxNamed = 5
+	// tellAfter is how long a pod waits before its condition says for what, and how often that may change: on the way to True,
+	// which takes milliseconds, nothing else is written.
+	tellAfter = time.Second
+	// maxPatches bounds the patches under way at once for the pods of one baseline's forks.
+	maxPatches = 16
+)
+
+// A gate sets the readiness gate sandbox.ConditionRouted on the pods of forks. Once True it stays so: Decide is not asked about
+// such a pod again, whatever becomes of the baseline, the routers or the lease.
+type gate struct {
+	hub    *routes.Hub
+	cache  client.Reader
+	client client.Client
+	clock  clock.PassiveClock
+
+	mu   sync.Mutex
+	pods map[routes.Baseline]map[types.UID]*gated // touched by the one Reconcile of that baseline
+}
+
+// gated is what the gate remembers of a pod whose condition is not known to be True.
+type gated struct {
+	routed bool      // True was written; the cache may not have it yet
+	tell   time.Time // not before this is False written
+}
+
+// Reconcile turns the gates of all pods of a baseline's forks that can turn, and says of the others what they wait for.
+func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Result, error) {
+	select {
+	case <-g.hub.Serving():
+	case <-ctx.Done():
+		return reconcile.Result{}, ctx.Err()
+	}
+	forks, err := routes.Pods(ctx, g.cache, b, sandbox.RoleFork)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	waiting := g.waiting(b, forks)
+	if len(waiting) == 0 {
+		return reconcile.Result{}, nil
+	}
+	baseline, err := routes.Pods(ctx, g.cache, b, sandbox.RoleBaseline)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	view, err := g.hub.View(ctx, b)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	var again time.Duration
+	patches, ctx := errgroup.WithContext(ctx)
+	patches.SetLimit(maxPatches)
+	for pod, state := range waiting {
+		want := Decide(pod, baseline, view)
+		have := routed(pod)
+		if have != nil && have.Reason == want.Reason && have.Message == want.Message {
+			continue
+		}
+		if want.Status != corev1.ConditionTrue {
+			if left := state.tell.Sub(g.clock.Now()); left > 0 {
+				if again == 0 || left < again {
+					again = left
+				}
+				continue
+			}
+			state.tell = g.clock.Now().Add(tellAfter)
+		}
+		patches.Go(func() error {
+			if err := g.patch(ctx, pod, have, want); err != nil {
+				return err
+			}
+			state.routed = want.Status == corev1.ConditionTrue
+			return nil
+		})
+	}
+	return reconcile.Result{RequeueAfter: again}, patches.Wait()
+}
+
+// waiting returns the pods whose gate may have to be written.
+func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*gated {
+	g.mu.Lock()
+	old := g.pods[b]
+	g.mu.Unlock()
+	known := map[types.UID]*gated{}
+	waiting := map[*corev1.Pod]*gated{}
+	for i := range pods {
+		pod := &pods[i]
+		if c := routed(pod); c != nil && c.Status == corev1.ConditionTrue || !isGated(pod) || !ready(pod, corev1.ContainersReady) {
+			continue
+		}
+		state := old[pod.UID]
+		if state == nil {
+			state = &gated{tell: g.clock.Now().Add(tellAfter)}
+		}
+		known[pod.UID] = state
+		if !state.routed {
+			waiting[pod] = state
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(known) == 0 {
+		delete(g.pods, b)
+	} else {
+		g.pods[b] = known
+	}
+	return waiting
+}
+
+// Decide returns the condition of a fork's pod that has the gate and whose containers are ready, from the baseline's pods
+// and what is known of routes and routers.
+func Decide(pod *corev1.Pod, baseline []corev1.Pod, view routes.View) corev1.PodCondition {
+	no := func(reason, message string) corev1.PodCondition {
+		return corev1.PodCondition{Type: sandbox.ConditionRouted, Status: corev1.ConditionFalse, Reason: reason, Message: message}
+	}
+	if problem, ok := view.Problems[pod.Labels[sandbox.LabelSandbox]]; ok {
+		return no(problem.Reason, problem.Message)
+	}
+	since, ok := view.Serving[string(pod.UID)]
+	if !ok {
+		return no(ReasonOlderRevision, "the key is routed to the pods of a newer revision")
+	}
+	var ahead []string
+	seen := false
+	for i := range baseline {
+		p := &baseline[i]
+		if p.DeletionTimestamp != nil || !ready(p, corev1.PodReady) {
+			continue
+		}
+		seen = true
+		router, connected := view.Routers[p.UID]
+		switch {
+		case !routes.HasRouter(p):
+			ahead = append(ahead, "pod "+p.Name+" has no router")
+		case !connected:
+			ahead = append(ahead, "router of pod "+p.Name+" has not connected")
+		case router.Acked.Compare(since) >= 0:
+		case !router.Connected:
+			ahead = append(ahead, "router of pod "+p.Name+" is disconnected and has not acknowledged")
+		default:
+			ahead = append(ahead, "router of pod "+p.Name+" has not acknowledged")
+		}
+	}
+	switch {
+	case !seen:
+		return no(ReasonNoBaselinePod, fmt.Sprintf("waiting for a ready pod of the baseline %s", pod.Labels[sandbox.LabelWorkload]))
+	case len(ahead) > 0:
+		slices.Sort(ahead)
+		message := "waiting: " + strings.Join(ahead[:min(len(ahead), maxNamed)], "; ")
+		if more := len(ahead) - maxNamed; more > 0 {
+			message += fmt.Sprintf("; and %d more", more)
+		}
+		return no(ReasonWaiting, message)
+	}
+	return corev1.PodCondition{
+		Type: sandbox.ConditionRouted, Status: corev1.ConditionTrue, Reason: ReasonRouted,
+		Message: "the routers of all ready baseline pods route the key to this pod",
+	}
+}
+
+// patch writes the one condition and leaves the kubelet's alone: a strategic merge patch merges conditions by their type.
+func (g *gate) patch(ctx context.Context, pod *corev1.Pod, have *corev1.PodCondition, want corev1.PodCondition) error {
+	want.LastTransitionTime = metav1.NewTime(g.clock.Now())
+	if have != nil && have.Status == want.Status {
+		want.LastTransitionTime = have.LastTransitionTime
+	}
+	want.ObservedGeneration = pod.Generation
+	meta := map[string]any{"uid": pod.UID}
+	if want.Status != corev1.ConditionTrue {
+		// The pod may have been routed meanwhile, by a holder of the lease before: True must never be overwritten.
+		meta["resourceVersion"] = pod.ResourceVersion
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": meta,
+		"status":   map[string]any{"conditions": []corev1.PodCondition{want}},
+	})
+	if err != nil {
+		return err
+	}
+	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
+	err = g.client.Status().Patch(ctx, target, client.RawPatch(types.StrategicMergePatchType, patch))
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // it changed: an event tells
+	}
+	if err != nil {
+		return fmt.Errorf("set condition %s of pod %s/%s: %w", want.Type, pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+func isGated(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
+		return g.ConditionType == sandbox.ConditionRouted
+	})
+}
+
+func routed(pod *corev1.Pod) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == sandbox.ConditionRouted {
+			return &pod.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func ready(pod *corev1.Pod, kind corev1.PodConditionType) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == kind && c.Status == corev1.ConditionTrue
+	})
+}

@@ -1,0 +1,255 @@
+package routes
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// annotationRevision is where the Deployment controller numbers a Deployment's ReplicaSets (k8s.io/kubectl's
+// deploymentutil.RevisionAnnotation); a ReplicaSet that comes back by a rollback gets a new, higher number.
+const annotationRevision = "deployment.kubernetes.io/revision"
+
+// Field indices over the caches of CacheOptions. They are within a namespace.
+const (
+	// indexBaseline finds Deployments, ReplicaSets and pods by "ROLE/WORKLOAD".
+	indexBaseline = "sandbox-baseline"
+	// indexSandbox finds forks' Deployments by the name of their sandbox.
+	indexSandbox = "sandbox-name"
+)
+
+// CacheOptions says what of the cluster the packages routes and lifecycle read, and how little of each object they keep.
+// Thousands of forks and tens of thousands of pods are in these caches.
+func CacheOptions() map[client.Object]cache.ByObject {
+	return map[client.Object]cache.ByObject{
+		&appsv1.Deployment{}: {Label: roles(sandbox.RoleFork), Transform: transform(stripDeployment)},
+		replicaSet():         {Label: roles(sandbox.RoleFork), Transform: transform(stripReplicaSet)},
+		&corev1.Pod{}:        {Label: roles(sandbox.RoleFork, sandbox.RoleBaseline), Transform: transform(stripPod)},
+		&corev1.ConfigMap{}:  {Label: roles(sandbox.RoleSandbox), Transform: transform(stripConfigMap)},
+	}
+}
+
+// Index adds the indices that this package and lifecycle look things up by. Call it once, before the cache starts.
+func Index(ctx context.Context, c cache.Cache) error {
+	for _, object := range []client.Object{&appsv1.Deployment{}, replicaSet(), &corev1.Pod{}} {
+		err := c.IndexField(ctx, object, indexBaseline, func(o client.Object) []string {
+			return []string{o.GetLabels()[sandbox.LabelRole] + "/" + o.GetLabels()[sandbox.LabelWorkload]}
+		})
+		if err != nil {
+			return fmt.Errorf("index %T by baseline: %w", object, err)
+		}
+	}
+	return c.IndexField(ctx, &appsv1.Deployment{}, indexSandbox, func(o client.Object) []string {
+		return []string{o.GetLabels()[sandbox.LabelSandbox]}
+	})
+}
+
+func roles(role ...string) labels.Selector {
+	r, err := labels.NewRequirement(sandbox.LabelRole, selection.In, role)
+	if err != nil {
+		panic(err) // constants that do not parse
+	}
+	return labels.NewSelector().Add(*r)
+}
+
+// replicaSet returns an empty ReplicaSet of which only metadata is watched.
+func replicaSet() *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "ReplicaSet"}}
+}
+
+func replicaSetList() *metav1.PartialObjectMetadataList {
+	return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "ReplicaSetList"}}
+}
+
+// A state reads the forks of a baseline. Two reads, one after the other, never go back in time.
+type state interface {
+	Forks(ctx context.Context, b Baseline) ([]Fork, error)
+}
+
+// cacheState is the state as the informers know it.
+type cacheState struct{ reader client.Reader }
+
+// Forks lists by index, so its cost is that of the baseline's forks and not of the cluster's. The objects are the cache's
+// own: they must not be changed.
+func (s cacheState) Forks(ctx context.Context, b Baseline) ([]Fork, error) {
+	opts := inBaseline(b, sandbox.RoleFork)
+	var deployments appsv1.DeploymentList
+	if err := s.reader.List(ctx, &deployments, opts...); err != nil {
+		return nil, err
+	}
+	if len(deployments.Items) == 0 {
+		return nil, nil
+	}
+	replicaSets := replicaSetList()
+	if err := s.reader.List(ctx, replicaSets, opts...); err != nil {
+		return nil, err
+	}
+	var pods corev1.PodList
+	if err := s.reader.List(ctx, &pods, opts...); err != nil {
+		return nil, err
+	}
+	revisions := make(map[types.UID]int64, len(replicaSets.Items))
+	for i := range replicaSets.Items {
+		r, err := strconv.ParseInt(replicaSets.Items[i].Annotations[annotationRevision], 10, 64)
+		if err == nil {
+			revisions[replicaSets.Items[i].UID] = r
+		}
+	}
+	// A fork's Deployment selects by exactly {sandbox, workload, role}, so within a baseline the sandbox tells whose a pod is.
+	bySandbox := make(map[string][]*corev1.Pod, len(deployments.Items))
+	for i := range pods.Items {
+		name := pods.Items[i].Labels[sandbox.LabelSandbox]
+		bySandbox[name] = append(bySandbox[name], &pods.Items[i])
+	}
+	forks := make([]Fork, len(deployments.Items))
+	for i := range deployments.Items {
+		d := &deployments.Items[i]
+		forks[i] = Fork{Deployment: d, Pods: bySandbox[d.Labels[sandbox.LabelSandbox]], Revisions: revisions}
+	}
+	return forks, nil
+}
+
+// Pods lists a baseline's own pods (role sandbox.RoleBaseline) or those of its forks (sandbox.RoleFork) from a cache with
+// CacheOptions and Index. They are the cache's own: they must not be changed.
+func Pods(ctx context.Context, c client.Reader, b Baseline, role string) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	err := c.List(ctx, &pods, inBaseline(b, role)...)
+	return pods.Items, err
+}
+
+// Deployments lists the forks of a sandbox from a cache with CacheOptions and Index. They are the cache's own: they must not
+// be changed.
+func Deployments(ctx context.Context, c client.Reader, namespace, sandboxName string) ([]appsv1.Deployment, error) {
+	var forks appsv1.DeploymentList
+	err := c.List(ctx, &forks, client.InNamespace(namespace), client.MatchingFields{indexSandbox: sandboxName}, client.UnsafeDisableDeepCopy)
+	return forks.Items, err
+}
+
+func inBaseline(b Baseline, role string) []client.ListOption {
+	return []client.ListOption{
+		client.InNamespace(b.Namespace),
+		client.MatchingFields{indexBaseline: role + "/" + b.Workload},
+		client.UnsafeDisableDeepCopy,
+	}
+}
+
+// BaselineOf returns the baseline that a Deployment, ReplicaSet or pod of CacheOptions belongs to.
+func BaselineOf(o client.Object) (b Baseline, role string) {
+	l := o.GetLabels()
+	return Baseline{Namespace: o.GetNamespace(), Workload: l[sandbox.LabelWorkload]}, l[sandbox.LabelRole]
+}
+
+func transform[T any](strip func(T) T) func(any) (any, error) {
+	return func(o any) (any, error) {
+		if t, ok := o.(T); ok {
+			return strip(t), nil
+		}
+		return o, nil // a tombstone
+	}
+}
+
+// stripMeta keeps of an object's metadata what identifies it, our labels and the named annotations.
+func stripMeta(m *metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
+	kept := metav1.ObjectMeta{
+		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion, Generation: m.Generation,
+		CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
+		Labels:      subset(m.Labels, sandbox.LabelRole, sandbox.LabelSandbox, sandbox.LabelWorkload),
+		Annotations: subset(m.Annotations, annotations...),
+	}
+	for _, o := range m.OwnerReferences {
+		kept.OwnerReferences = append(kept.OwnerReferences, metav1.OwnerReference{
+			APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: o.UID,
+		})
+	}
+	return kept
+}
+
+func subset(m map[string]string, keys ...string) map[string]string {
+	var kept map[string]string
+	for _, k := range keys {
+		if v, ok := m[k]; ok {
+			if kept == nil {
+				kept = make(map[string]string, len(keys))
+			}
+			kept[k] = v
+		}
+	}
+	return kept
+}
+
+func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
+	kept := &appsv1.Deployment{
+		ObjectMeta: stripMeta(&d.ObjectMeta, sandbox.AnnotationKey, sandbox.AnnotationWhenUnready, sandbox.AnnotationRetriedAt),
+		Spec:       appsv1.DeploymentSpec{Replicas: d.Spec.Replicas},
+	}
+	for i := range d.Status.Conditions {
+		if d.Status.Conditions[i].Type == appsv1.DeploymentReplicaFailure {
+			kept.Status.Conditions = append(kept.Status.Conditions, d.Status.Conditions[i])
+		}
+	}
+	return kept
+}
+
+func stripReplicaSet(r *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{TypeMeta: r.TypeMeta, ObjectMeta: stripMeta(&r.ObjectMeta, annotationRevision)}
+}
+
+func stripConfigMap(c *corev1.ConfigMap) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: stripMeta(&c.ObjectMeta, sandbox.AnnotationFlush, sandbox.AnnotationFlushed, sandbox.AnnotationFlushMissing),
+		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataCounts, sandbox.DataCounted),
+	}
+}
+
+func stripPod(p *corev1.Pod) *corev1.Pod {
+	kept := &corev1.Pod{
+		ObjectMeta: stripMeta(&p.ObjectMeta),
+		Status:     corev1.PodStatus{Phase: p.Status.Phase},
+	}
+	for i := range p.Spec.InitContainers {
+		if p.Spec.InitContainers[i].Name == sandbox.RouterContainer {
+			kept.Spec.InitContainers = []corev1.Container{{Name: sandbox.RouterContainer}}
+		}
+	}
+	if p.Labels[sandbox.LabelRole] == sandbox.RoleBaseline {
+		for i := range p.Status.Conditions {
+			if c := &p.Status.Conditions[i]; c.Type == corev1.PodReady {
+				kept.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
+			}
+		}
+		return kept
+	}
+	kept.Annotations = subset(p.Annotations, sandbox.AnnotationPorts)
+	kept.Spec.ReadinessGates = p.Spec.ReadinessGates
+	for i := range p.Spec.Containers {
+		c := &p.Spec.Containers[i]
+		kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Name: c.Name, Ports: c.Ports})
+	}
+	kept.Status.PodIP, kept.Status.Reason, kept.Status.Message = p.Status.PodIP, p.Status.Reason, p.Status.Message
+	kept.Status.Conditions = p.Status.Conditions
+	kept.Status.ContainerStatuses = stripStatuses(p.Status.ContainerStatuses)
+	kept.Status.InitContainerStatuses = stripStatuses(p.Status.InitContainerStatuses)
+	return kept
+}
+
+func stripStatuses(statuses []corev1.ContainerStatus) []corev1.ContainerStatus {
+	kept := make([]corev1.ContainerStatus, len(statuses))
+	for i := range statuses {
+		s := &statuses[i]
+		kept[i] = corev1.ContainerStatus{
+			Name: s.Name, Ready: s.Ready, Started: s.Started, Image: s.Image, State: s.State, LastTerminationState: s.LastTerminationState,
+		}
+	}
+	return kept
+}

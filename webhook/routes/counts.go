@@ -1,0 +1,386 @@
+package routes
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// How requests are counted.
+//
+// A router reports, per key, totals since it started. A sandbox's ConfigMap holds the sum over all routers there ever were
+// (data.counts) and, beside it, how much of every living router's totals is in that sum already (data.counted: its mark).
+// Both are written at once, on the version of the ConfigMap they were made from. So what is added is always total minus mark, and it
+// does not matter who writes, how often, or what the lease holder knew: a new one starts with the marks it finds, and no
+// count is ever added twice.
+//
+// Bounds: what a router counted after its last report is lost if it is killed (it reports at least every few seconds, and
+// when it stops in order). A key that goes from one sandbox to another of the same name and key so fast that a router
+// never sees it leave keeps its totals. Both errors concern single seconds; nothing else is missed or doubled.
+
+const (
+	// countsInterval is how long a changed count may wait to be written, so also how often a ConfigMap is at most.
+	countsInterval = 10 * time.Second
+	// collectTimeout bounds the wait for the routers' reports when counts are asked for at once.
+	collectTimeout = time.Second
+	// maxMissing bounds how many routers sandbox.AnnotationFlushMissing names.
+	maxMissing = 5
+)
+
+// A report is what a router counted in one life of its process.
+type report struct {
+	uid  types.UID
+	keys map[string]tally
+}
+
+type tally struct {
+	total   route.Count
+	written bool // the total is in the sandbox's ConfigMap
+}
+
+// marks hold how much of each router's total is in the sum: by workload, by routerID.
+type marks map[string]map[string]route.Count
+
+// routerID names one life of one router, in 16 bytes: every sandbox's ConfigMap has one for each router that saw it.
+func routerID(uid types.UID, start string) string { return short(string(uid)) + short(start) }
+
+func short(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:5]))
+}
+
+// fold adds to totals what the reports of one workload's routers have beyond their marks, and moves the marks. It then
+// drops the marks of routers that are gone, and says whether anything changed.
+func fold(totals route.Totals, m marks, workload string, reports map[string]route.Count, gone func(routerID string) bool) bool {
+	changed := false
+	for id, total := range reports {
+		mark := m[workload][id]
+		if total == mark {
+			continue
+		}
+		if total.Fork < mark.Fork || total.FellBack < mark.FellBack || total.Refused < mark.Refused || total.Unfinished < mark.Unfinished {
+			mark = route.Count{} // the key left the router's table and came back: it counts from zero again
+		}
+		totals[workload] = totals[workload].Add(route.Count{
+			Fork: total.Fork - mark.Fork, FellBack: total.FellBack - mark.FellBack,
+			Refused: total.Refused - mark.Refused, Unfinished: total.Unfinished - mark.Unfinished,
+		})
+		if m[workload] == nil {
+			m[workload] = map[string]route.Count{}
+		}
+		m[workload][id] = total
+		changed = true
+	}
+	for id := range m[workload] {
+		if gone(id) {
+			delete(m[workload], id)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// A collection waits for the routers' answers to one Report.
+type collection struct {
+	waiting  map[types.UID]bool
+	answered map[types.UID]bool
+	done     chan struct{}
+}
+
+// onCount has f called whenever a count of a sandbox changed.
+func (h *Hub) onCount(f func(namespace, sandbox string)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.counted = f
+}
+
+// count takes a router's totals in. A key counts only for the sandbox that has it now, and only once the router
+// acknowledged that: what it counted for a sandbox that had the key before is not this one's.
+func (h *Hub) count(s *stream, c *route.Counts) {
+	var sandboxes []string
+	h.mu.Lock()
+	b, r := s.baseline, s.router
+	for key, total := range c.Keys {
+		since, ok := b.current.entered[key]
+		if !ok || r.acked.Compare(since) < 0 {
+			continue
+		}
+		rep := b.reports[r.id]
+		if rep == nil {
+			rep = &report{uid: r.uid, keys: map[string]tally{}}
+			b.reports[r.id] = rep
+		}
+		if old, ok := rep.keys[key]; !ok || old.total != total {
+			rep.keys[key] = tally{total: total}
+			sandboxes = append(sandboxes, b.current.table.Routes[key].Sandbox)
+		}
+	}
+	if ask := h.asks[c.Nonce]; ask != nil && ask.waiting[r.uid] {
+		delete(ask.waiting, r.uid)
+		ask.answered[r.uid] = true
+		if len(ask.waiting) == 0 {
+			close(ask.done)
+		}
+	}
+	counted := h.counted
+	h.mu.Unlock()
+	for _, name := range sandboxes {
+		counted(b.name.Namespace, name)
+	}
+}
+
+// forgetKeys drops what was counted for keys that left the table or went to another sandbox with this version. The caller
+// holds Hub.mu.
+func (b *baseline) forgetKeys() {
+	for id, rep := range b.reports {
+		for key := range rep.keys {
+			if since, ok := b.current.entered[key]; !ok || since == b.current.table.Version {
+				delete(rep.keys, key)
+			}
+		}
+		if len(rep.keys) == 0 {
+			delete(b.reports, id)
+		}
+	}
+}
+
+// collect asks all connected routers of the baselines for their counts and waits for the answers, at most collectTimeout. It
+// returns the pods whose routers answered.
+func (h *Hub) collect(ctx context.Context, names []Baseline) map[types.UID]bool {
+	ask := &collection{waiting: map[types.UID]bool{}, answered: map[types.UID]bool{}, done: make(chan struct{})}
+	h.mu.Lock()
+	h.nonce++
+	nonce := strconv.FormatUint(h.nonce, 10)
+	for _, name := range names {
+		if b := h.baselines[name]; b != nil {
+			for uid, r := range b.routers {
+				if r.stream != nil {
+					ask.waiting[uid] = true
+					r.stream.asks = append(r.stream.asks, nonce)
+					r.stream.poke()
+				}
+			}
+		}
+	}
+	waiting := len(ask.waiting) > 0
+	if waiting {
+		h.asks[nonce] = ask
+	}
+	h.mu.Unlock()
+	if waiting {
+		ctx, cancel := context.WithTimeout(ctx, collectTimeout)
+		defer cancel()
+		select {
+		case <-ask.done:
+		case <-ctx.Done():
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.asks, nonce)
+	return ask.answered
+}
+
+// reports returns what the routers of a baseline counted for a sandbox, by routerID, and the ID of every connected or once
+// connected router by its pod's.
+func (h *Hub) reports(name Baseline, sandboxName string) (counts map[string]route.Count, routers map[types.UID]string) {
+	counts, routers = map[string]route.Count{}, map[types.UID]string{}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.baselines[name]
+	if b == nil || b.current == nil {
+		return counts, routers
+	}
+	for uid, r := range b.routers {
+		routers[uid] = r.id
+	}
+	for key, f := range b.current.table.Routes {
+		if f.Sandbox != sandboxName {
+			continue
+		}
+		for id, rep := range b.reports {
+			if t, ok := rep.keys[key]; ok {
+				counts[id] = t.total
+			}
+		}
+	}
+	return counts, routers
+}
+
+// written notes that the counts are in the sandbox's ConfigMap, and drops the reports of routers that are gone and of which
+// nothing is left to write.
+func (h *Hub) written(name Baseline, sandboxName string, counts map[string]route.Count) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.baselines[name]
+	if b == nil {
+		return
+	}
+	for id, rep := range b.reports {
+		left := false
+		for key, t := range rep.keys {
+			if b.current.table.Routes[key].Sandbox == sandboxName && t.total == counts[id] {
+				t.written = true
+				rep.keys[key] = t
+			}
+			left = left || !t.written
+		}
+		if r := b.routers[rep.uid]; !left && (r == nil || r.id != id) {
+			delete(b.reports, id)
+		}
+	}
+	h.trim(b)
+}
+
+// A counter writes counts to the ConfigMaps of sandboxes.
+type counter struct {
+	hub    *Hub
+	cache  client.Reader
+	client client.Client
+}
+
+// Reconcile writes the counts of one sandbox, where they changed or were asked for.
+func (c *counter) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	var cm corev1.ConfigMap
+	if err := c.cache.Get(ctx, req.NamespacedName, &cm); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	name := cm.Labels[sandbox.LabelSandbox]
+	if cm.Name != sandbox.ConfigMapName(name) || cm.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	baselines, err := c.baselines(ctx, cm.Namespace, name)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	nonce := cm.Annotations[sandbox.AnnotationFlush]
+	asked := nonce != "" && nonce != cm.Annotations[sandbox.AnnotationFlushed]
+	var answered map[types.UID]bool
+	if asked {
+		answered = c.hub.collect(ctx, baselines)
+	}
+
+	// What is not JSON was written by somebody else: begin with nothing, as for a new sandbox.
+	totals, marked := route.Totals{}, marks{}
+	if json.Unmarshal([]byte(cm.Data[sandbox.DataCounts]), &totals) != nil || totals == nil {
+		totals = route.Totals{}
+	}
+	if json.Unmarshal([]byte(cm.Data[sandbox.DataCounted]), &marked) != nil || marked == nil {
+		marked = marks{}
+	}
+	changed, missing := false, []string(nil)
+	counts := make([]map[string]route.Count, len(baselines))
+	for i, b := range baselines {
+		pods, err := Pods(ctx, c.cache, b, sandbox.RoleBaseline)
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		var routers map[types.UID]string
+		counts[i], routers = c.hub.reports(b, name)
+		changed = fold(totals, marked, b.Workload, counts[i], goneRouters(pods, routers)) || changed
+		for j := range pods {
+			if HasRouter(&pods[j]) && pods[j].DeletionTimestamp == nil && !answered[pods[j].UID] {
+				missing = append(missing, pods[j].Name)
+			}
+		}
+	}
+	if !changed && !asked {
+		return reconcile.Result{}, nil
+	}
+	if err := c.write(ctx, &cm, totals, marked, asked, missing); err != nil {
+		if apierrors.IsConflict(err) {
+			return reconcile.Result{RequeueAfter: 20 * time.Millisecond}, nil // the cache is behind; it comes
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	for i, b := range baselines {
+		c.hub.written(b, name, counts[i])
+	}
+	return reconcile.Result{}, nil
+}
+
+func (c *counter) write(ctx context.Context, cm *corev1.ConfigMap, totals route.Totals, m marks, asked bool, missing []string) error {
+	counts, err := json.Marshal(totals)
+	if err != nil {
+		return err
+	}
+	counted, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	meta := map[string]any{"uid": cm.UID, "resourceVersion": cm.ResourceVersion}
+	if asked {
+		a := map[string]any{sandbox.AnnotationFlushed: cm.Annotations[sandbox.AnnotationFlush], sandbox.AnnotationFlushMissing: nil}
+		if len(missing) > 0 {
+			slices.Sort(missing)
+			a[sandbox.AnnotationFlushMissing] = list(missing, maxMissing)
+		}
+		meta["annotations"] = a
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": meta,
+		"data":     map[string]string{sandbox.DataCounts: string(counts), sandbox.DataCounted: string(counted)},
+	})
+	if err != nil {
+		return err
+	}
+	return c.client.Patch(ctx, cm.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+}
+
+// baselines returns the baselines that a sandbox forks.
+func (c *counter) baselines(ctx context.Context, namespace, name string) ([]Baseline, error) {
+	forks, err := Deployments(ctx, c.cache, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	var found []Baseline
+	for i := range forks {
+		if b, _ := BaselineOf(&forks[i]); !slices.Contains(found, b) {
+			found = append(found, b)
+		}
+	}
+	return found, nil
+}
+
+// goneRouters tells the IDs of routers whose pod is gone, or that started anew in the same pod.
+func goneRouters(pods []corev1.Pod, routers map[types.UID]string) func(id string) bool {
+	living := make(map[string]string, len(pods))
+	for i := range pods {
+		living[short(string(pods[i].UID))] = routers[pods[i].UID]
+	}
+	return func(id string) bool {
+		if len(id) < len(short("")) {
+			return true
+		}
+		now, lives := living[id[:len(short(""))]]
+		return !lives || now != "" && now != id
+	}
+}
+
+// HasRouter says whether admission put a router into the pod.
+func HasRouter(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
+}
+
+// list joins at most limit of names, and says how many more there are.
+func list(names []string, limit int) string {
+	if len(names) <= limit {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), len(names)-limit)
+}

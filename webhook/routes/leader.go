@@ -1,0 +1,182 @@
+package routes
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Options are what a Hub stands on.
+type Options struct {
+	Cache    cache.Cache          // with CacheOptions and Index, and the Lease
+	API      client.Reader        // reads past the cache
+	Client   client.Client        // writes
+	Lease    types.NamespacedName // the lease whose holder serves
+	Identity string               // of this process: see Identity
+	Log      logr.Logger
+	Clock    clock.WithTicker
+}
+
+// A Server is a Hub that stands for its lease: it serves streams in every replica, and tables in the one that holds the
+// lease. It is a manager.Runnable and a manager.LeaderElectionRunnable.
+type Server struct {
+	*Hub
+	opts Options
+}
+
+// NewServer returns a Server; Start makes it the one that has the tables.
+func NewServer(o Options) *Server { return &Server{newHub(cacheState{o.Cache}), o} }
+
+// NeedLeaderElection says that Start may be called by the lease's holder only.
+func (*Server) NeedLeaderElection() bool { return true }
+
+// Handler returns the handler of the route stream, for every replica. It needs HTTP/2, and a server without timeouts for
+// reading and writing.
+func (s *Server) Handler() http.Handler {
+	return &streamHandler{
+		hub: s.Hub, gate: newTokenGate(s.opts.Cache, s.opts.Client), holder: s.holder, clock: s.opts.Clock, log: s.opts.Log,
+	}
+}
+
+// holder returns the address of the stream of another replica that holds the lease, "" when there is none.
+func (s *Server) holder(ctx context.Context) string {
+	var l coordinationv1.Lease
+	if err := s.opts.Cache.Get(ctx, s.opts.Lease, &l); err != nil {
+		return ""
+	}
+	identity := holder(&l, s.opts.Clock.Now())
+	if identity == s.opts.Identity {
+		return "" // ours, but not ready to serve yet
+	}
+	return address(identity)
+}
+
+// Start serves tables until ctx ends, which is when the lease is lost. The process must end then: a Server leads once.
+func (s *Server) Start(ctx context.Context) error {
+	defer close(s.stopped)
+	var lease coordinationv1.Lease
+	if err := s.opts.API.Get(ctx, s.opts.Lease, &lease); err != nil {
+		return fmt.Errorf("read the lease: %w", err)
+	}
+	if id := ptr.Deref(lease.Spec.HolderIdentity, ""); id != s.opts.Identity {
+		return fmt.Errorf("lease %s is held by %q, not by this process", s.opts.Lease, id)
+	}
+	start := s.opts.Clock.Now()
+	if err := s.catchUp(ctx); err != nil {
+		return fmt.Errorf("wait for caches as new as the lease: %w", err)
+	}
+	builds, err := s.builds()
+	if err != nil {
+		return err
+	}
+	counts, err := s.counts()
+	if err != nil {
+		return err
+	}
+	s.serve(term(&lease))
+	s.opts.Log.Info("serving routes", "term", term(&lease), "caughtUpIn", s.opts.Clock.Since(start).Round(time.Millisecond).String())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return builds.Start(ctx) })
+	g.Go(func() error { return counts.Start(ctx) })
+	return g.Wait()
+}
+
+// builds rebuilds the table of a baseline whenever something it is made from changes.
+func (s *Server) builds() (controller.TypedController[Baseline], error) {
+	c, err := controller.NewTypedUnmanaged("routes", controller.TypedOptions[Baseline]{
+		Logger:                  s.opts.Log,
+		MaxConcurrentReconciles: 4,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[Baseline](5*time.Millisecond, 5*time.Second),
+		Reconciler: reconcile.TypedFunc[Baseline](func(ctx context.Context, b Baseline) (reconcile.Result, error) {
+			_, err := s.rebuild(ctx, b)
+			return reconcile.Result{}, err
+		}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = c.Watch(source.TypedKind(s.opts.Cache, &appsv1.Deployment{}, enqueue[*appsv1.Deployment]()))
+	if err != nil {
+		return nil, err
+	}
+	err = c.Watch(source.TypedKind(s.opts.Cache, replicaSet(), enqueue[*metav1.PartialObjectMetadata]()))
+	if err != nil {
+		return nil, err
+	}
+	pods := enqueue[*corev1.Pod]()
+	deleted := pods.DeleteFunc
+	pods.DeleteFunc = func(ctx context.Context, e event.TypedDeleteEvent[*corev1.Pod], q workqueue.TypedRateLimitingInterface[Baseline]) {
+		if b, role := BaselineOf(e.Object); role == sandbox.RoleBaseline {
+			s.forget(b, e.Object.UID)
+		}
+		deleted(ctx, e, q)
+	}
+	return c, c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, pods))
+}
+
+type queue = workqueue.TypedRateLimitingInterface[Baseline]
+
+// enqueue asks for a build of the baseline whose fork an object is part of.
+func enqueue[T client.Object]() handler.TypedFuncs[T, Baseline] {
+	add := func(o client.Object, q queue) {
+		if b, role := BaselineOf(o); role == sandbox.RoleFork && b.Workload != "" {
+			q.Add(b)
+		}
+	}
+	return handler.TypedFuncs[T, Baseline]{
+		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q queue) { add(e.Object, q) },
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[T], q queue) {
+			add(e.ObjectOld, q)
+			add(e.ObjectNew, q)
+		},
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q queue) { add(e.Object, q) },
+	}
+}
+
+// counts writes a sandbox's counts countsInterval after they changed, or at once when asked by annotation.
+func (s *Server) counts() (controller.Controller, error) {
+	c, err := controller.NewUnmanaged("counts", controller.Options{
+		Logger:                  s.opts.Log,
+		MaxConcurrentReconciles: 8,
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, 30*time.Second),
+		Reconciler:              &counter{hub: s.Hub, cache: s.opts.Cache, client: s.opts.Client},
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = c.Watch(source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		s.onCount(func(namespace, name string) {
+			q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: sandbox.ConfigMapName(name)}}, countsInterval)
+		})
+		return nil
+	}))
+	if err != nil {
+		return nil, err
+	}
+	asked := predicate.NewTypedPredicateFuncs(func(c *corev1.ConfigMap) bool {
+		return c.Annotations[sandbox.AnnotationFlush] != c.Annotations[sandbox.AnnotationFlushed]
+	})
+	return c, c.Watch(source.Kind(s.opts.Cache, &corev1.ConfigMap{}, &handler.TypedEnqueueRequestForObject[*corev1.ConfigMap]{}, asked))
+}
