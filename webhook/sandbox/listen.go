@@ -12,6 +12,9 @@ const (
 	FirstListenPort = 15361 // captured ports: from here upwards, see Listen
 )
 
+// RoutesPort is where the webhook's pods serve the route stream, and what routers in isolated pods must be let reach.
+const RoutesPort = 9444
+
 // Listen chooses the ports on which the router stands in for ports: counting up from FirstListenPort in order of the ports'
 // names, passing over the app's own numbers and over taken, which are all ports that any container of the pod declares, of
 // whatever protocol. Admission and the NetworkPolicies that `route` adds both call it, so they agree as long as they see

@@ -20,6 +20,9 @@ const maxForkName = 63 - 11 - 6
 // maxLabelValue is the longest label value Kubernetes takes, in bytes.
 const maxLabelValue = 63
 
+// maxObjectName is the longest name of most objects, in bytes (RFC 1123 subdomain).
+const maxObjectName = 253
+
 // MaxKey is the longest routing key, in bytes.
 const MaxKey = 63
 
@@ -82,6 +85,15 @@ func ForkName(workload, baseline, sandbox string) string {
 // ForkNameHashed returns the name to use when ForkName is taken by an object of somebody else's.
 func ForkNameHashed(workload, baseline, sandbox string) string {
 	return hashed(strings.ReplaceAll(baseline, ".", "-")+"-"+sandbox, maxForkName, workload)
+}
+
+// PolicyName returns the name of a NetworkPolicy that `route` adds for a baseline; suffix tells several apart.
+func PolicyName(kind, name, suffix string) string {
+	s := "sandbox-route-" + strings.ToLower(kind) + "-" + name
+	if suffix != "" {
+		s += "-" + suffix
+	}
+	return cut(s, maxObjectName, "")
 }
 
 func cut(s string, limit int, salt string) string {

@@ -97,3 +97,14 @@ func TestWorkloadLabel_TellsLongNamesApart(t *testing.T) {
 		t.Errorf("WorkloadLabel = %q", got)
 	}
 }
+
+func TestPolicyName_FitsAndTellsApart(t *testing.T) {
+	if got, want := PolicyName("Deployment", "api", "from-web"), "sandbox-route-deployment-api-from-web"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	long := strings.Repeat("x", 250)
+	a, b := PolicyName("Deployment", long, "forks"), PolicyName("Deployment", long, "")
+	if len(a) > 253 || len(b) > 253 || a == b {
+		t.Errorf("%q and %q must be two names of at most 253 bytes", a, b)
+	}
+}

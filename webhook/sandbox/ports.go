@@ -24,8 +24,8 @@ func FormatPorts(ports []Port) string {
 	return strings.Join(parts, ",")
 }
 
-// ParsePorts reads the value of AnnotationPorts. The empty string is no ports. A name or number that is not a port's, or
-// one that comes twice, is an error.
+// ParsePorts reads the value of AnnotationPorts. The empty string is no ports. A name or number that is not a port's is an
+// error, and so is a name that comes twice. A number may have two names: Services may know one port by either.
 func ParsePorts(s string) ([]Port, error) {
 	if s == "" {
 		return nil, nil
@@ -40,7 +40,7 @@ func ParsePorts(s string) ([]Port, error) {
 		if err != nil {
 			return nil, fmt.Errorf("port %q: %w", part, err)
 		}
-		if slices.ContainsFunc(ports, func(p Port) bool { return p.Name == name || p.Number == n }) {
+		if slices.ContainsFunc(ports, func(p Port) bool { return p.Name == name }) {
 			return nil, fmt.Errorf("port %q comes twice", part)
 		}
 		ports = append(ports, Port{Name: name, Number: n})

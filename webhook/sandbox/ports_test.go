@@ -21,9 +21,16 @@ func TestPorts_SurviveWritingAndReading(t *testing.T) {
 	}
 }
 
+func TestParsePorts_TakesTwoNamesOfOneNumber(t *testing.T) {
+	got, err := ParsePorts("http=80,web=80")
+	if err != nil || !slices.Equal(got, []Port{{"http", 80}, {"web", 80}}) {
+		t.Errorf("ParsePorts = %v, %v", got, err)
+	}
+}
+
 func TestParsePorts_RefusesWhatIsNoPort(t *testing.T) {
 	for _, bad := range []string{"web", "web=", "=80", "web=0", "web=65536", "web=-1", "web=80,", "Web=80", "8080=80", "a--b=80",
-		"-a=80", "averyveryverylong=80", "web=80,web=81", "web=80,other=80", "web=80 "} {
+		"-a=80", "averyveryverylong=80", "web=80,web=81", "web=80 "} {
 		if got, err := ParsePorts(bad); err == nil {
 			t.Errorf("ParsePorts(%q) = %v, want an error", bad, got)
 		}
