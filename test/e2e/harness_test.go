@@ -26,11 +26,13 @@ import (
 type world struct {
 	kubeconfig string
 	programs   string // directory of kubectl, kubectl-sandbox and helm
+	release    string // namespace of the chart's release
+	interop    string // path of the gRPC interop client
 	config     *rest.Config
 	client     kubernetes.Interface
 }
 
-func newWorld(kubeconfig, programs string) (*world, error) {
+func newWorld(kubeconfig, programs, release string) (*world, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, err
@@ -40,7 +42,16 @@ func newWorld(kubeconfig, programs string) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &world{kubeconfig: kubeconfig, programs: programs, config: config, client: client}, nil
+	return &world{kubeconfig: kubeconfig, programs: programs, release: release, config: config, client: client}, nil
+}
+
+// webhookReady waits until every replica of the webhook is ready.
+func (w *world) webhookReady(t *testing.T) {
+	t.Helper()
+	r := run(w.command(t.Context(), "kubectl", "-n", w.release, "rollout", "status", "deployment/sandbox-webhook", "--timeout=90s"))
+	if r.err != nil {
+		t.Fatal(r)
+	}
 }
 
 // A space is one test's namespace.
@@ -102,7 +113,11 @@ func (s *space) describe() {
 
 // command returns a program of ours set up to talk to the cluster.
 func (w *world) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(w.programs, program), args...)
+	return w.commandAt(ctx, filepath.Join(w.programs, program), args...)
+}
+
+func (w *world) commandAt(ctx context.Context, path string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.kubeconfig, "PATH="+w.programs+":"+os.Getenv("PATH"), "NO_COLOR=1")
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

@@ -105,6 +105,8 @@ func requests(cpu, memory string) corev1.ResourceRequirements {
 	}}
 }
 
+func intstrFrom(n int32) intstr.IntOrString { return intstr.FromInt32(n) }
+
 func ptr[T any](v T) *T { return &v }
 
 // settle is how long a Service's rules may take to follow its endpoints on every node.

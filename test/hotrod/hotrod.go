@@ -1,0 +1,188 @@
+// Package hotrod runs HotROD, Jaeger's demo of four services that call each other, and tells which of its pods had a part in
+// answering a request.
+package hotrod
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Frontend, Customer, Driver and Route are the services, in the order in which a request to Frontend calls them.
+const (
+	Frontend = "frontend"
+	Customer = "customer"
+	Driver   = "driver" // gRPC; the others are HTTP/1.1
+	Route    = "route"
+)
+
+// Services returns the names of all four.
+func Services() []string { return []string{Frontend, Customer, Driver, Route} }
+
+// Port returns the port of a service, of its pods and of its Service alike.
+func Port(service string) int32 {
+	return map[string]int32{Frontend: 8080, Customer: 8081, Driver: 8082, Route: 8083}[service]
+}
+
+// Objects returns the four Deployments, of one pod each, and their Services.
+func Objects() ([]*appsv1.Deployment, []*corev1.Service) {
+	var deployments []*appsv1.Deployment
+	var services []*corev1.Service
+	for _, name := range Services() {
+		deployments = append(deployments, deployment(name))
+		port := corev1.ServicePort{Name: "http", Port: Port(name), TargetPort: intstr.FromInt32(Port(name))}
+		if name == Driver {
+			port.Name = "grpc"
+		}
+		services = append(services, &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{port}},
+		})
+	}
+	return deployments, services
+}
+
+func deployment(name string) *appsv1.Deployment {
+	labels := map[string]string{"app": name}
+	// Spans go to standard output: there is no collector. Each service is told the names of those it calls, not its own,
+	// which is where it listens.
+	args := []string{name, "--otel-exporter=stdout"}
+	for _, other := range Services() {
+		if other != name {
+			args = append(args, "--"+other+"-service-hostname="+other)
+		}
+	}
+	one := int32(1)
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &one,
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{
+					TerminationGracePeriodSeconds: new(int64(3)),
+					Containers: []corev1.Container{{
+						Name:  "hotrod",
+						Image: apps.Hotrod,
+						Args:  args,
+						Ports: []corev1.ContainerPort{{ContainerPort: Port(name)}},
+						ReadinessProbe: &corev1.Probe{
+							ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(Port(name))}},
+							PeriodSeconds: 1,
+						},
+						Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+							corev1.ResourceCPU:    resource.MustParse("10m"),
+							corev1.ResourceMemory: resource.MustParse("32Mi"),
+						}},
+					}},
+				},
+			},
+		},
+	}
+}
+
+// A Hop is a pod that had a part in answering a request.
+type Hop struct {
+	Service string // which of Services it is, or is a fork of
+	Pod     string
+	Sandbox string // empty: the baseline
+	Image   string
+}
+
+// Hops returns the pods whose own log has a line of the trace, in the order of Services. HotROD logs the trace ID with every
+// step, and takes it over from the request's traceparent header: so this is each pod's own word that it took part. It waits,
+// bounded by ctx, until every service has one.
+func Hops(ctx context.Context, client kubernetes.Interface, namespace, traceID string) ([]Hop, error) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		hops, err := hopsNow(ctx, client, namespace, traceID)
+		if err == nil && complete(hops) {
+			return hops, nil
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = fmt.Errorf("trace %s is not in the log of a pod of each service, only in those of %v", traceID, hops)
+			}
+			return hops, err
+		case <-tick.C:
+		}
+	}
+}
+
+func complete(hops []Hop) bool {
+	for _, s := range Services() {
+		if !slices.ContainsFunc(hops, func(h Hop) bool { return h.Service == s }) {
+			return false
+		}
+	}
+	return true
+}
+
+func hopsNow(ctx context.Context, client kubernetes.Interface, namespace, traceID string) ([]Hop, error) {
+	pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var hops []Hop
+	for _, service := range Services() {
+		for _, pod := range pods.Items {
+			if serviceOf(&pod) != service || pod.Status.Phase != corev1.PodRunning {
+				continue
+			}
+			found, err := logHas(ctx, client, &pod, traceID)
+			if err != nil {
+				return nil, err
+			}
+			if found {
+				hops = append(hops, Hop{service, pod.Name, pod.Labels[sandbox.LabelSandbox], pod.Spec.Containers[0].Image})
+			}
+		}
+	}
+	return hops, nil
+}
+
+// serviceOf says which service a pod is of: its app label, or the workload that it is forked from.
+func serviceOf(pod *corev1.Pod) string {
+	if app := pod.Labels["app"]; app != "" {
+		return app
+	}
+	for _, s := range Services() {
+		if pod.Labels[sandbox.LabelWorkload] == sandbox.WorkloadLabel("Deployment", s) {
+			return s
+		}
+	}
+	return ""
+}
+
+func logHas(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, text string) (bool, error) {
+	since := int64(60)
+	log, err := client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "hotrod", SinceSeconds: &since}).Stream(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer log.Close()
+	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), text) {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
+}
