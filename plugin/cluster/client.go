@@ -55,7 +55,7 @@ func New(f cmdutil.Factory) (*Client, error) {
 }
 
 // Workloads reads the workloads that args name as kubectl lets one name them ("deploy/api", "deployment api worker"), in
-// the client's namespace. One that does not exist, or that has no pod template, is a *plan.Problem.
+// the client's namespace. One that does not exist, or that is no workload (plan.CheckWorkload), is a *plan.Problem.
 func (c *Client) Workloads(ctx context.Context, args []string) ([]*plan.Workload, error) {
 	type answer struct {
 		infos []*resource.Info
@@ -84,12 +84,8 @@ func (c *Client) Workloads(ctx context.Context, args []string) ([]*plan.Workload
 			return nil, err
 		}
 		workloads[i] = &plan.Workload{Object: u, Resource: info.Mapping.Resource.GroupResource()}
-		if workloads[i].Template() == nil {
-			return nil, &plan.Problem{
-				What: workloads[i].String() + " has no pod template at spec.template, so it is not a workload that can be forked",
-				Say:  "workloads of this namespace",
-				Fix:  plan.Kubectl("get", "deployments,statefulsets,daemonsets"),
-			}
+		if err := plan.CheckWorkload(workloads[i]); err != nil {
+			return nil, err
 		}
 	}
 	return workloads, nil

@@ -69,3 +69,20 @@ func (w *Workload) Routed() bool {
 	labels, _, _ := unstructured.NestedStringMap(w.Object.Object, "spec", "template", "metadata", "labels")
 	return labels[sandbox.LabelRole] == sandbox.RoleBaseline && labels[sandbox.LabelWorkload] == w.Label()
 }
+
+// CheckWorkload says why an object is not a workload that serves requests. Every error is a *Problem.
+func CheckWorkload(w *Workload) error {
+	why := ""
+	switch {
+	case w.Resource.Group == "batch":
+		why = "runs to completion and serves no requests, so it has no baseline to fork"
+	case w.Template() == nil:
+		why = "has no pod template at spec.template, so it is no workload"
+	default:
+		return nil
+	}
+	return &Problem{
+		What: fmt.Sprintf("%s %s", w, why),
+		Say:  "workloads of this namespace", Fix: Kubectl("get", "deployments,statefulsets,daemonsets"),
+	}
+}

@@ -1,0 +1,204 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// defaultContainer is the annotation by which kubectl knows the main container of a pod of several.
+const defaultContainer = "kubectl.kubernetes.io/default-container"
+
+// A containerAt is a container of a workload, by name.
+type containerAt struct {
+	workload    *Workload
+	name, image string
+	init        bool
+}
+
+// assignImages says which image changes are of which workload. CONTAINER=IMAGE is of the one workload that has the container.
+// A plain IMAGE is of the only container there is, else of the one that kubectl takes for the main one, else of the only one
+// that runs the same repository now.
+func assignImages(o *ForkOptions, workloads []*Workload) (map[*Workload][]ImageChange, error) {
+	var all []containerAt
+	for _, w := range workloads {
+		all = append(all, containersOf(w)...)
+	}
+	assigned := map[*Workload][]ImageChange{}
+	for i, change := range o.Images {
+		var fits []containerAt
+		if change.Container == "" {
+			fits = plainImage(change.Image, all, workloads)
+		} else {
+			fits = matching(all, func(c containerAt) bool { return c.name == change.Container })
+		}
+		if len(fits) == 1 {
+			c := fits[0]
+			if slices.ContainsFunc(assigned[c.workload], func(a ImageChange) bool { return a.Container == c.name }) {
+				return nil, &Problem{
+					What: fmt.Sprintf("--image %s: container %q of %s is given two images", change, c.name, c.workload),
+					Fix:  Kubectl("sandbox", "fork", "--help"),
+				}
+			}
+			assigned[c.workload] = append(assigned[c.workload], ImageChange{c.name, change.Image})
+			continue
+		}
+		return nil, imageProblem(o, i, workloads, all, fits)
+	}
+	return assigned, nil
+}
+
+func plainImage(image string, all []containerAt, workloads []*Workload) []containerAt {
+	apps := matching(all, func(c containerAt) bool { return !c.init })
+	if len(apps) == 1 {
+		return apps
+	}
+	if len(workloads) == 1 {
+		name, _, _ := unstructured.NestedString(workloads[0].Object.Object, "spec", "template", "metadata", "annotations", defaultContainer)
+		if main := matching(apps, func(c containerAt) bool { return c.name == name }); len(main) == 1 {
+			return main
+		}
+	}
+	return matching(apps, func(c containerAt) bool { return repository(c.image) == repository(image) })
+}
+
+// imageProblem says why an --image is of no container, or of several, and proposes the command that names one.
+func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []containerAt) *Problem {
+	change := o.Images[i]
+	var have []string
+	for _, c := range all {
+		if len(workloads) == 1 {
+			have = append(have, c.name)
+		} else {
+			have = append(have, c.workload.Arg()+" "+c.name)
+		}
+	}
+	p := &Problem{Say: "name the container"}
+	again := *o
+	again.Images = slices.Clone(o.Images)
+	if len(all) > 0 {
+		again.Images[i].Container = all[0].name
+		if near := closest(change.Container, all); near != "" {
+			again.Images[i].Container = near
+		}
+	}
+	p.Fix = again.command(workloads...)
+	switch {
+	case change.Container != "" && len(fits) == 0:
+		p.What = fmt.Sprintf("--image %s: no container is named %q; there is %s", change, change.Container, strings.Join(have, ", "))
+	case change.Container != "":
+		var in []string
+		for _, c := range fits {
+			in = append(in, c.workload.String())
+		}
+		one := *o
+		one.Images = []ImageChange{change}
+		p.What = fmt.Sprintf("--image %s: %s each have a container %q", change, strings.Join(in, ", "), change.Container)
+		p.Say, p.Fix = "fork them one after the other into the same sandbox", one.command(fits[0].workload)
+	default:
+		p.What = fmt.Sprintf("--image %s does not say which container: there is %s", change, strings.Join(have, ", "))
+	}
+	return p
+}
+
+// closest returns the container name that a mistyped one most likely stands for: one that begins or ends alike.
+func closest(name string, all []containerAt) string {
+	for _, c := range all {
+		if name != "" && (strings.HasPrefix(c.name, name) || strings.HasPrefix(name, c.name)) {
+			return c.name
+		}
+	}
+	return ""
+}
+
+func containersOf(w *Workload) []containerAt {
+	var out []containerAt
+	template := w.Template()
+	for _, field := range []string{"containers", "initContainers"} {
+		for _, c := range namedMaps(template, field) {
+			name, _ := c["name"].(string)
+			image, _ := c["image"].(string)
+			out = append(out, containerAt{w, name, image, field == "initContainers"})
+		}
+	}
+	return out
+}
+
+// setImages returns template with the images changed, and whether there were any and all of them were there already.
+func setImages(template map[string]any, images []ImageChange) (changed map[string]any, same bool) {
+	changed = runtime.DeepCopyJSON(template)
+	same = len(images) > 0
+	for _, field := range []string{"containers", "initContainers"} {
+		for _, c := range namedMaps(changed, field) {
+			for _, change := range images {
+				if c["name"] == change.Container {
+					same = same && c["image"] == change.Image
+					c["image"] = change.Image
+				}
+			}
+		}
+	}
+	return changed, same
+}
+
+// setEnv changes the environment of all containers but init containers, as `kubectl set env` does, and returns the removals that
+// found nothing to remove. The template is changed in place.
+func setEnv(template map[string]any, changes []EnvChange) (missed []EnvChange) {
+	for _, change := range changes {
+		found := false
+		for _, c := range namedMaps(template, "containers") {
+			env, _ := c["env"].([]any)
+			at := slices.IndexFunc(env, func(e any) bool {
+				m, ok := e.(map[string]any)
+				return ok && m["name"] == change.Name
+			})
+			found = found || at >= 0
+			switch {
+			case change.Remove && at >= 0:
+				env = slices.Delete(env, at, at+1)
+			case change.Remove:
+				continue
+			case at >= 0:
+				env[at] = map[string]any{"name": change.Name, "value": change.Value}
+			default:
+				env = append(env, map[string]any{"name": change.Name, "value": change.Value})
+			}
+			if c["env"] = env; len(env) == 0 {
+				delete(c, "env")
+			}
+		}
+		if change.Remove && !found {
+			missed = append(missed, change)
+		}
+	}
+	return missed
+}
+
+// namedMaps returns the objects of the list at spec.FIELD, as they stand in the template: a change to one changes the template.
+func namedMaps(template map[string]any, field string) []map[string]any {
+	spec, _ := template["spec"].(map[string]any)
+	list, _ := spec[field].([]any)
+	var out []map[string]any
+	for _, e := range list {
+		if m, ok := e.(map[string]any); ok {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func matching(all []containerAt, ok func(containerAt) bool) []containerAt {
+	return slices.DeleteFunc(slices.Clone(all), func(c containerAt) bool { return !ok(c) })
+}
+
+// repository returns an image reference without tag and digest.
+func repository(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	if colon := strings.LastIndex(image, ":"); colon > strings.LastIndex(image, "/") {
+		image = image[:colon]
+	}
+	return image
+}

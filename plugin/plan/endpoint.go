@@ -1,0 +1,75 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// An Endpoint is a port of a Service that selects a workload.
+type Endpoint struct {
+	Service, Namespace string
+	Port               int32
+	// HTTP2 says that the port's name or appProtocol speaks of gRPC or HTTP/2 without TLS.
+	HTTP2 bool
+}
+
+// Host returns the Service's name as the cluster's DNS knows it from any namespace.
+func (e Endpoint) Host() string { return e.Service + "." + e.Namespace }
+
+// Curl returns the command that sends a keyed request to host.
+func (e Endpoint) Curl(header, key, host string) []string {
+	words := []string{"curl"}
+	if e.HTTP2 {
+		words = append(words, "--http2-prior-knowledge")
+	}
+	return append(words, "-H", header+": "+key, fmt.Sprintf("http://%s/", host))
+}
+
+// endpoints returns the TCP ports of the Services that select the workload's pods, in the order of the Services' names; those
+// that speak plain HTTP first.
+func endpoints(w *Workload, services []corev1.Service) []Endpoint {
+	template, err := w.PodTemplate()
+	if err != nil {
+		return nil // the API server would not have stored it
+	}
+	var out []Endpoint
+	for _, s := range services {
+		if s.Namespace != w.Namespace() || len(s.Spec.Selector) == 0 ||
+			!labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(template.Labels)) {
+			continue
+		}
+		for _, port := range s.Spec.Ports {
+			if port.Protocol == "" || port.Protocol == corev1.ProtocolTCP {
+				out = append(out, Endpoint{s.Name, s.Namespace, port.Port, http2(port)})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Endpoint) int {
+		if a.HTTP2 != b.HTTP2 {
+			if b.HTTP2 {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Service, b.Service)
+	})
+	return out
+}
+
+// http2 goes by the port's appProtocol (KEP-3726 names kubernetes.io/h2c), and by the names that service meshes have made
+// customary.
+func http2(port corev1.ServicePort) bool {
+	if port.AppProtocol != nil {
+		switch strings.ToLower(*port.AppProtocol) {
+		case "kubernetes.io/h2c", "grpc", "http2", "h2c":
+			return true
+		}
+		return false
+	}
+	kind, _, _ := strings.Cut(port.Name, "-")
+	return kind == "grpc" || kind == "http2" || kind == "h2c"
+}

@@ -1,0 +1,297 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// ForkState is what a fork is planned against: what the namespace held when it was read.
+type ForkState struct {
+	Namespace string
+	User      string // who runs the command, as the API server knows them; empty where it would not say
+	// NoWebhook says that the webhook is known to be not installed.
+	NoWebhook bool
+	Sandbox   *corev1.ConfigMap // sandbox.ConfigMapName of the sandbox, whatever it is; nil: there is none
+	// Sandboxes are all of the namespace; read only where --key is given.
+	Sandboxes []corev1.ConfigMap
+	Forks     []unstructured.Unstructured // Deployments that carry the sandbox's labels
+	// Taken are the names, out of ForkNames, of Deployments that exist.
+	Taken    map[string]bool
+	Services []corev1.Service
+}
+
+// A ForkPlan is what `fork` writes, in this order: the ConfigMap, then the forks.
+type ForkPlan struct {
+	Sandbox, Namespace, Key string
+	CreatedBy               string
+	Expires                 time.Time         // zero: never
+	ConfigMap               *corev1.ConfigMap // as it is to be
+	// Exists is the ConfigMap's uid where there is one: only its expiry may change. Empty: it is created.
+	Exists   string
+	Forks    []Fork
+	Warnings []string
+}
+
+// A Fork is one Deployment of a ForkPlan.
+type Fork struct {
+	Workload *Workload
+	// Deployment is what is applied; the reference to its owner is added once the ConfigMap's uid is known.
+	Deployment *unstructured.Unstructured
+	// Replaces is the generation of the fork there is, 0 where there is none.
+	Replaces int64
+	// Gated says that its pods wait for the baseline's routers.
+	Gated bool
+	// Reach is where a keyed request can enter, best first.
+	Reach []Endpoint
+}
+
+// Name returns the name of the fork's Deployment.
+func (f *Fork) Name() string { return f.Deployment.GetName() }
+
+// Unrouted returns the workloads whose pods have no router and are behind a Service: requests could not reach a fork of theirs.
+func Unrouted(workloads []*Workload, services []corev1.Service) []*Workload {
+	return slices.DeleteFunc(slices.Clone(workloads), func(w *Workload) bool {
+		return w.Routed() || len(endpoints(w, services)) == 0
+	})
+}
+
+// ForkNames returns the names of Deployments that planning the workloads' forks must know of: whether something else has them.
+func ForkNames(name string, workloads []*Workload, forks []unstructured.Unstructured) []string {
+	var names []string
+	for _, w := range workloads {
+		if existingFork(w, name, forks) == nil {
+			names = append(names, sandbox.ForkName(w.Label(), w.Name(), name))
+		}
+	}
+	return names
+}
+
+// PlanFork plans the forks of workloads in one sandbox. Every error is a *Problem.
+func PlanFork(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
+	if state.NoWebhook {
+		return nil, NoWebhook()
+	}
+	workloads = distinct(workloads)
+	for _, w := range workloads {
+		if err := forkable(o, w); err != nil {
+			return nil, err
+		}
+	}
+	if unrouted := Unrouted(workloads, state.Services); len(unrouted) > 0 {
+		return nil, unroutedProblem(unrouted)
+	}
+	p := &ForkPlan{Sandbox: o.Sandbox, Namespace: state.Namespace}
+	if err := p.planSandbox(o, workloads, state); err != nil {
+		return nil, err
+	}
+	images, err := assignImages(o, workloads)
+	if err != nil {
+		return nil, err
+	}
+	taken := maps.Clone(state.Taken)
+	if taken == nil {
+		taken = map[string]bool{}
+	}
+	for _, w := range workloads {
+		f, err := p.planFork(o, w, images[w], state, taken)
+		if err != nil {
+			return nil, err
+		}
+		p.Forks = append(p.Forks, *f)
+	}
+	return p, nil
+}
+
+// planSandbox plans the ConfigMap.
+func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *ForkState) error {
+	old := state.Sandbox
+	if old == nil {
+		p.Key, p.CreatedBy = o.Key, state.User
+		if p.Key == "" {
+			p.Key = o.NewKey
+		}
+		for _, other := range state.Sandboxes {
+			if o.Key != "" && other.Data[sandbox.DataKey] == o.Key {
+				return keyInUse(o, workloads, &other)
+			}
+		}
+	} else {
+		if err := ownSandbox(o, workloads, old); err != nil {
+			return err
+		}
+		p.Exists, p.Key, p.CreatedBy = string(old.UID), old.Data[sandbox.DataKey], old.Data[sandbox.DataCreatedBy]
+		if p.CreatedBy != "" && state.User != "" && p.CreatedBy != state.User {
+			p.warn("sandbox %q was made by %s", o.Sandbox, p.CreatedBy)
+		}
+	}
+	p.Expires = expires(o, old)
+	p.ConfigMap = &corev1.ConfigMap{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:      sandbox.ConfigMapName(o.Sandbox),
+			Namespace: state.Namespace,
+			Labels:    map[string]string{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleSandbox},
+		},
+		Data: map[string]string{sandbox.DataKey: p.Key},
+	}
+	if p.CreatedBy != "" {
+		p.ConfigMap.Data[sandbox.DataCreatedBy] = p.CreatedBy
+	}
+	if !p.Expires.IsZero() {
+		p.ConfigMap.Data[sandbox.DataExpires] = p.Expires.Format(time.RFC3339)
+	}
+	return nil
+}
+
+// expires returns when the sandbox ends, in UTC and whole seconds; zero for never. Only --ttl makes a sandbox end earlier than it
+// would have.
+func expires(o *ForkOptions, old *corev1.ConfigMap) time.Time {
+	now := o.Now.UTC().Truncate(time.Second)
+	if o.TTL != nil {
+		if *o.TTL == 0 {
+			return time.Time{}
+		}
+		return now.Add(*o.TTL)
+	}
+	renewed := now.Add(DefaultTTL)
+	if old == nil {
+		return renewed
+	}
+	before, err := time.Parse(time.RFC3339, old.Data[sandbox.DataExpires])
+	switch {
+	case old.Data[sandbox.DataExpires] == "":
+		return time.Time{}
+	case err == nil && before.After(renewed):
+		return before
+	}
+	return renewed
+}
+
+func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, state *ForkState, taken map[string]bool) (*Fork, error) {
+	old := existingFork(w, o.Sandbox, state.Forks)
+	f := &Fork{Workload: w, Reach: endpoints(w, state.Services)}
+	options := fork.Options{
+		Sandbox: o.Sandbox, Key: p.Key, OwnerUID: p.Exists,
+		Replicas: 1, WhenUnready: sandbox.WhenUnreadyError,
+	}
+	if old == nil {
+		options.Name = sandbox.ForkName(w.Label(), w.Name(), o.Sandbox)
+		if taken[options.Name] {
+			options.Name = sandbox.ForkNameHashed(w.Label(), w.Name(), o.Sandbox)
+		}
+		taken[options.Name] = true
+	} else {
+		if err := p.ownFork(old); err != nil {
+			return nil, err
+		}
+		options.Name, f.Replaces = old.GetName(), old.GetGeneration()
+		annotations := old.GetAnnotations()
+		options.Patch = []byte(annotations[sandbox.AnnotationPatch])
+		if v := annotations[sandbox.AnnotationWhenUnready]; v != "" {
+			options.WhenUnready = v
+		}
+		if n, ok, _ := unstructured.NestedInt64(old.Object, "spec", "replicas"); ok {
+			options.Replicas = n
+		}
+		options.RestartedAt, _, _ = unstructured.NestedString(old.Object, "spec", "template", "metadata", "annotations", sandbox.AnnotationRestartedAt)
+	}
+	if o.Replicas != nil {
+		options.Replicas = *o.Replicas
+	}
+	if o.WhenUnready != "" {
+		options.WhenUnready = o.WhenUnready
+	}
+	if o.Restart && old != nil {
+		options.RestartedAt = o.Now.UTC().Format(time.RFC3339)
+	}
+	template, err := fork.Template(w.Object, options.Patch)
+	if err != nil {
+		return nil, &Problem{
+			What: fmt.Sprintf("the change of %s no longer fits %s, which changed since: %v", deployment(options.Name), w, err),
+			Say:  "begin anew", Fix: Kubectl("sandbox", "delete", o.Sandbox), Err: err,
+		}
+	}
+	changed, same := setImages(template, images)
+	if same && old != nil && !o.Restart && len(o.Env) == 0 {
+		p.warn("%s runs image %s already, so it stays as it is; --restart rolls it", deployment(options.Name), joined(images))
+	}
+	for _, e := range setEnv(changed, o.Env) {
+		p.warn("%s: --env %s: no container sets it, so there is nothing to remove", w, e)
+	}
+	if options.Patch, err = fork.Diff(w.Template(), changed); err != nil {
+		return nil, fmt.Errorf("%s: %w", w, err)
+	}
+	if f.Deployment, err = fork.Deployment(w.Object, options); err != nil {
+		return nil, fmt.Errorf("%s: %w", w, err)
+	}
+	f.Gated = gated(f.Deployment)
+	p.describe(w, f)
+	return f, nil
+}
+
+// describe warns of what makes the fork behave unlike its baseline.
+func (p *ForkPlan) describe(w *Workload, f *Fork) {
+	if claims, _, _ := unstructured.NestedSlice(w.Object.Object, "spec", "volumeClaimTemplates"); len(claims) > 0 {
+		var names []string
+		for _, c := range claims {
+			if m, ok := c.(map[string]any); ok {
+				name, _, _ := unstructured.NestedString(m, "metadata", "name")
+				names = append(names, name)
+			}
+		}
+		p.warn("%s: each pod of %s gets empty volumes of its own in place of those claimed for the baseline: %s", w, deployment(f.Name()), strings.Join(names, ", "))
+	}
+	if len(f.Reach) == 0 && !f.Gated {
+		p.warn("no Service selects %s, so no request is routed to its fork; it runs beside the baseline (--replicas=0 keeps it from taking the baseline's work from a queue)", w)
+	}
+}
+
+func (p *ForkPlan) warn(format string, args ...any) {
+	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
+}
+
+// gated says whether admission gives the fork's pods the readiness gate: where its baseline has captured ports.
+func gated(d *unstructured.Unstructured) bool {
+	ports, _, _ := unstructured.NestedString(d.Object, "spec", "template", "metadata", "annotations", sandbox.AnnotationPorts)
+	return ports != ""
+}
+
+// existingFork returns the fork of w in the sandbox, by its labels.
+func existingFork(w *Workload, name string, forks []unstructured.Unstructured) *unstructured.Unstructured {
+	for i := range forks {
+		l := forks[i].GetLabels()
+		if l[sandbox.LabelSandbox] == name && l[sandbox.LabelRole] == sandbox.RoleFork && l[sandbox.LabelWorkload] == w.Label() {
+			return &forks[i]
+		}
+	}
+	return nil
+}
+
+func distinct(workloads []*Workload) []*Workload {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(slices.Clone(workloads), func(w *Workload) bool {
+		again := seen[w.String()]
+		seen[w.String()] = true
+		return again
+	})
+}
+
+func deployment(name string) string { return "deployment.apps/" + name }
+
+func joined(images []ImageChange) string {
+	parts := make([]string, len(images))
+	for i, c := range images {
+		parts[i] = c.Image
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,133 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// NoWebhook is the Problem of a cluster without the webhook.
+func NoWebhook() *Problem {
+	return &Problem{
+		What: "the kubectl-sandbox webhook is not installed in this cluster, so no pod gets a router",
+		Say:  "install it",
+		Fix: []string{"helm", "upgrade", "--install", "kubectl-sandbox", "charts/sandbox",
+			"--namespace=kubectl-sandbox", "--create-namespace", "--wait"},
+	}
+}
+
+func unroutedProblem(unrouted []*Workload) *Problem {
+	var names, args []string
+	for _, w := range unrouted {
+		names, args = append(names, w.String()), append(args, w.Arg())
+	}
+	have := "has no routers, so no request could be sent to its fork"
+	if len(unrouted) > 1 {
+		have = "have no routers, so no request could be sent to their forks"
+	}
+	return &Problem{
+		What: strings.Join(names, ", ") + " " + have,
+		Say:  "put routers in front (one rollout of the baseline, or two; --route does it as part of fork)",
+		Fix:  append(Kubectl("sandbox", "route"), args...),
+	}
+}
+
+// forkable says why a workload can't be forked, other than CheckWorkload.
+func forkable(o *ForkOptions, w *Workload) error {
+	if l := w.Object.GetLabels(); l[sandbox.LabelRole] == sandbox.RoleFork {
+		p := &Problem{What: fmt.Sprintf("%s is itself a fork, of sandbox %q", w, l[sandbox.LabelSandbox]), Say: "fork its baseline"}
+		if kind, name, ok := strings.Cut(l[sandbox.LabelWorkload], "."); ok {
+			again := *o
+			p.Fix = again.command(&Workload{Object: &unstructured.Unstructured{Object: map[string]any{
+				"kind": kind, "metadata": map[string]any{"name": name},
+			}}})
+		}
+		return p
+	}
+	if owner := metav1.GetControllerOf(w.Object); owner != nil && w.Kind() == "ReplicaSet" {
+		return &Problem{
+			What: fmt.Sprintf("%s belongs to %s %q", w, strings.ToLower(owner.Kind), owner.Name),
+			Say:  "fork that",
+			Fix: o.command(&Workload{Object: &unstructured.Unstructured{Object: map[string]any{
+				"kind": owner.Kind, "metadata": map[string]any{"name": owner.Name},
+			}}}),
+		}
+	}
+	return nil
+}
+
+// ownSandbox says why the ConfigMap there is can't be the sandbox.
+func ownSandbox(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) error {
+	other := *o
+	other.Sandbox = o.Sandbox + "-2"
+	switch key := c.Data[sandbox.DataKey]; {
+	case c.Labels[sandbox.LabelRole] != sandbox.RoleSandbox || c.Labels[sandbox.LabelSandbox] != o.Sandbox:
+		return &Problem{
+			What: fmt.Sprintf("--name %s is taken: configmap/%s exists and is no sandbox of kubectl-sandbox", o.Sandbox, c.Name),
+			Say:  "choose another name", Fix: other.command(workloads...),
+		}
+	case c.DeletionTimestamp != nil:
+		return &Problem{
+			What: fmt.Sprintf("sandbox %q is being deleted", o.Sandbox),
+			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+c.Name),
+		}
+	case sandbox.ValidateKey(key) != nil:
+		return &Problem{
+			What: fmt.Sprintf("sandbox %q is damaged: configmap/%s holds no valid %s", o.Sandbox, c.Name, sandbox.DataKey),
+			Say:  "delete it, and fork again", Fix: Kubectl("sandbox", "delete", o.Sandbox),
+		}
+	case o.Key != "" && o.Key != key:
+		other.Sandbox, other.Key = o.Sandbox, ""
+		return &Problem{
+			What: fmt.Sprintf("--key %s: sandbox %q has the key %s, and a sandbox keeps its key", o.Key, o.Sandbox, key),
+			Say:  "use the key it has", Fix: other.command(workloads...),
+		}
+	}
+	return nil
+}
+
+func keyInUse(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) *Problem {
+	what := fmt.Sprintf("--key %s is in use by sandbox %q", o.Key, c.Labels[sandbox.LabelSandbox])
+	if by := c.Data[sandbox.DataCreatedBy]; by != "" {
+		what += ", made by " + by
+	}
+	other := *o
+	other.Key = ""
+	return &Problem{What: what, Say: "have a key generated", Fix: other.command(workloads...)}
+}
+
+// ownFork says why the Deployment that carries the fork's labels can't be updated: it must be owned by this sandbox, or, where
+// it came from Git and was not adopted yet, hold its key.
+func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
+	name := deployment(d.GetName())
+	if d.GetDeletionTimestamp() != nil {
+		return &Problem{
+			What: fmt.Sprintf("%s of sandbox %q is being deleted", name, p.Sandbox),
+			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", name),
+		}
+	}
+	owners := d.GetOwnerReferences()
+	for _, owner := range owners {
+		if string(owner.UID) == p.Exists {
+			return nil
+		}
+	}
+	switch {
+	case len(owners) == 0 && d.GetAnnotations()[sandbox.AnnotationKey] == p.Key:
+		return nil
+	case len(owners) > 0:
+		return &Problem{
+			What: fmt.Sprintf("%s is left from an earlier sandbox %q, and about to be deleted with it", name, p.Sandbox),
+			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", name),
+		}
+	}
+	return &Problem{
+		What: fmt.Sprintf("%s carries the labels of sandbox %q, but kubectl-sandbox did not make it", name, p.Sandbox),
+		Say:  "see whose it is", Fix: Kubectl("describe", name),
+	}
+}

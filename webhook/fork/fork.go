@@ -1,0 +1,181 @@
+// Package fork makes a fork's Deployment of a baseline and a patch. It is pure, so that the plugin, which plans forks, and the
+// controller, which lays patches on newer baselines, come to the same.
+package fork
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Options are what a fork has beside its baseline and its patch.
+type Options struct {
+	Name        string // of the Deployment: sandbox.ForkName or ForkNameHashed
+	Sandbox     string
+	Key         string
+	WhenUnready string // sandbox.WhenUnreadyError or WhenUnreadyBaseline
+	Replicas    int64
+	// Patch is the change, an RFC 6902 patch of the baseline's spec.template as it stands there. Empty means "[]".
+	Patch []byte
+	// RestartedAt is when the fork was last asked to roll without a change (RFC 3339); empty: never.
+	RestartedAt string
+	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an owner.
+	OwnerUID string
+}
+
+// Values of a fork's Deployment that differ from what the API server would default.
+const (
+	revisionHistoryLimit    = 2
+	progressDeadlineSeconds = 300
+)
+
+// Deployment returns the fork of baseline, any object with a pod template at spec.template. Of the template it keeps all that
+// it does not know; it replaces the labels, which would have selectors catch the fork, and leaves out the annotations that
+// tie an object to whatever manages the baseline. The volumeClaimTemplates of a StatefulSet become ephemeral volumes. It
+// fails when the patch does not fit.
+func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
+	template, err := Template(baseline, o.Patch)
+	if err != nil {
+		return nil, err
+	}
+	spec, _, _ := unstructured.NestedMap(template, "spec")
+	if spec == nil {
+		spec = map[string]any{}
+	}
+	if err := addClaims(spec, baseline); err != nil {
+		return nil, err
+	}
+	marks := map[string]any{
+		sandbox.LabelSandbox:  o.Sandbox,
+		sandbox.LabelRole:     sandbox.RoleFork,
+		sandbox.LabelWorkload: sandbox.WorkloadLabel(baseline.GetKind(), baseline.GetName()),
+	}
+	annotations := inherited(template)
+	annotations[sandbox.AnnotationKey] = o.Key
+	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
+	if o.RestartedAt != "" {
+		annotations[sandbox.AnnotationRestartedAt] = o.RestartedAt
+	}
+	patch := string(o.Patch)
+	if patch == "" {
+		patch = "[]"
+	}
+	metadata := map[string]any{
+		"name":      o.Name,
+		"namespace": baseline.GetNamespace(),
+		"labels":    maps.Clone(marks),
+		"annotations": map[string]any{
+			sandbox.AnnotationPatch:       patch,
+			sandbox.AnnotationKey:         o.Key,
+			sandbox.AnnotationWhenUnready: o.WhenUnready,
+		},
+	}
+	if o.OwnerUID != "" {
+		metadata["ownerReferences"] = []any{map[string]any{
+			"apiVersion": "v1",
+			"kind":       "ConfigMap",
+			"name":       sandbox.ConfigMapName(o.Sandbox),
+			"uid":        o.OwnerUID,
+		}}
+	}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps/v1",
+		"kind":       "Deployment",
+		"metadata":   metadata,
+		"spec": map[string]any{
+			"replicas":                o.Replicas,
+			"revisionHistoryLimit":    int64(revisionHistoryLimit),
+			"progressDeadlineSeconds": int64(progressDeadlineSeconds),
+			// A broken update leaves the last good pod serving.
+			"strategy": map[string]any{
+				"type":          "RollingUpdate",
+				"rollingUpdate": map[string]any{"maxUnavailable": int64(0), "maxSurge": int64(1)},
+			},
+			"selector": map[string]any{"matchLabels": maps.Clone(marks)},
+			"template": map[string]any{
+				"metadata": map[string]any{"labels": maps.Clone(marks), "annotations": annotations},
+				"spec":     spec,
+			},
+		},
+	}}, nil
+}
+
+// Template returns the baseline's pod template with the patch laid on it: what the fork runs, but for labels and annotations.
+func Template(baseline *unstructured.Unstructured, patch []byte) (map[string]any, error) {
+	template, ok, err := unstructured.NestedMap(baseline.Object, "spec", "template")
+	if err != nil || !ok {
+		return nil, fmt.Errorf("%s %q has no pod template at spec.template", baseline.GetKind(), baseline.GetName())
+	}
+	if len(patch) == 0 {
+		return template, nil
+	}
+	return Apply(template, patch)
+}
+
+// inherited returns the template's annotations that a fork keeps.
+func inherited(template map[string]any) map[string]any {
+	all, _, _ := unstructured.NestedMap(template, "metadata", "annotations")
+	kept := map[string]any{}
+	for name, value := range all {
+		if inherits(name) {
+			kept[name] = value
+		}
+	}
+	return kept
+}
+
+// inherits says whether a fork's pods keep the pod template annotation of that name. Left out are those by which Argo CD, Flux
+// and Helm find what they manage, kubectl's records of its own doings, and of ours all but what the baseline's pods themselves
+// are told: the ports and the switch of the outgoing proxy.
+func inherits(name string) bool {
+	switch name {
+	case sandbox.AnnotationPorts, sandbox.AnnotationOutgoing:
+		return true
+	case "kubectl.kubernetes.io/last-applied-configuration", "kubectl.kubernetes.io/restartedAt", "kubernetes.io/change-cause":
+		return false
+	}
+	domain, _, _ := strings.Cut(name, "/")
+	if domain+"/" == sandbox.Prefix {
+		return false
+	}
+	return !slices.ContainsFunc([]string{"argocd.argoproj.io", "fluxcd.io", "helm.sh", "config.kubernetes.io"}, func(d string) bool {
+		return domain == d || strings.HasSuffix(domain, "."+d)
+	})
+}
+
+// addClaims gives each of the pod's volumes that a StatefulSet would have claimed for it a claim of its own, which lives as
+// long as the pod. As in a StatefulSet's pods, a claim takes the place of a volume of the same name.
+func addClaims(spec map[string]any, baseline *unstructured.Unstructured) error {
+	// A custom kind's field of that name and of another type is not a StatefulSet's: none.
+	claims, _, _ := unstructured.NestedSlice(baseline.Object, "spec", "volumeClaimTemplates")
+	if len(claims) == 0 {
+		return nil
+	}
+	volumes, _, err := unstructured.NestedSlice(spec, "volumes")
+	if err != nil {
+		return fmt.Errorf("spec.template.spec.volumes: %w", err)
+	}
+	for _, c := range claims {
+		claim, ok := c.(map[string]any)
+		if !ok {
+			continue
+		}
+		name, _, _ := unstructured.NestedString(claim, "metadata", "name")
+		volume := map[string]any{
+			"name":      name,
+			"ephemeral": map[string]any{"volumeClaimTemplate": map[string]any{"spec": claim["spec"]}},
+		}
+		volumes = slices.DeleteFunc(volumes, func(v any) bool {
+			m, ok := v.(map[string]any)
+			return ok && m["name"] == name
+		})
+		volumes = append(volumes, volume)
+	}
+	spec["volumes"] = volumes
+	return nil
+}
