@@ -73,8 +73,9 @@ type RouteWrite struct {
 
 // A RouteWait is something that has to happen before the next step.
 type RouteWait struct {
-	Workload *Workload
+	Workload *Workload // nil: pods of no workload that was read
 	Message  string
+	Failed   bool // it waits in vain
 }
 
 // Route returns the next step towards routers in front of all targets, or a *Problem. The steps, each skipped where there
@@ -179,7 +180,7 @@ func RouterGaps(v *RouteView) []RouteWait {
 			if reason == "" {
 				reason = "admission did not answer when it was made"
 			}
-			gaps = append(gaps, RouteWait{t, "pod/" + pod.Name + " has no router: " + reason})
+			gaps = append(gaps, RouteWait{Workload: t, Message: "pod/" + pod.Name + " has no router: " + reason})
 		}
 	}
 	return gaps
@@ -196,14 +197,14 @@ func (v *RouteView) clone() *RouteView {
 // apply has v show what it would after w.
 func (v *RouteView) apply(w *RouteWrite) error {
 	switch w.Resource {
-	case servicesResource:
+	case servicesResource():
 		i := slices.IndexFunc(v.Services, func(s *corev1.Service) bool { return s.Name == w.Name })
 		s := new(corev1.Service)
 		if err := decode(w.After, s); err != nil {
 			return err
 		}
 		v.Services[i] = s
-	case policiesResource:
+	case policiesResource():
 		i := slices.IndexFunc(v.Policies, func(p *networkingv1.NetworkPolicy) bool { return p.Name == w.Name })
 		if w.Delete != "" {
 			v.Policies = slices.Delete(v.Policies, i, i+1)
@@ -271,8 +272,12 @@ func (a *analysis) rollouts() []RouteWait {
 	}
 	var waits []RouteWait
 	for _, t := range a.targets {
-		if message, done := RolledOut(t.Workload); !done {
-			waits = append(waits, RouteWait{t.Workload, message})
+		message, done, err := RolledOut(t.Workload)
+		switch {
+		case err != nil:
+			waits = append(waits, RouteWait{Workload: t.Workload, Message: err.Error(), Failed: true})
+		case !done:
+			waits = append(waits, RouteWait{Workload: t.Workload, Message: message})
 		}
 	}
 	return waits
@@ -288,7 +293,7 @@ func (a *analysis) unmarkedPods() []RouteWait {
 	for _, t := range a.targets {
 		for _, pod := range a.view.podsOf(t.Workload) {
 			if pod.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || pod.Annotations[sandbox.AnnotationPorts] != sandbox.FormatPorts(t.ports) {
-				waits = append(waits, RouteWait{t.Workload, "pod/" + pod.Name + " is still of the template before"})
+				waits = append(waits, RouteWait{Workload: t.Workload, Message: "pod/" + pod.Name + " is still of the template before"})
 				break
 			}
 		}
@@ -313,7 +318,7 @@ func (a *analysis) unnamedPods(s *routeService) []RouteWait {
 		for _, sw := range s.switches {
 			if n, ok := findPort(view, sw.name); !ok || n != sw.number {
 				seen[owner.UID] = owner.UID != ""
-				waits = append(waits, RouteWait{w, fmt.Sprintf("pod/%s has no name %s for port %d yet", pod.Name, sw.name, sw.number)})
+				waits = append(waits, RouteWait{Workload: w, Message: fmt.Sprintf("pod/%s has no name %s for port %d yet", pod.Name, sw.name, sw.number)})
 				break
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/endpointslice"
@@ -106,18 +107,12 @@ func (r RouteRecord) String() string {
 func analyse(v *RouteView) (*analysis, error) {
 	a := &analysis{view: v}
 	for _, w := range v.Targets {
-		template, err := w.PodTemplate()
+		t, err := newTarget(w)
 		if err != nil {
 			return nil, err
 		}
-		record, err := ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
-		if err != nil {
-			return nil, &Problem{What: w.String() + ": " + err.Error(), Say: "look at it", Fix: Kubectl("edit", w.Arg())}
-		}
-		m := &routeMember{workload: w, pod: templatePod(template), labels: template.Labels, arg: w.Arg(), movable: true}
-		m.target = &routeTarget{Workload: w, routeMember: m, record: record}
-		a.targets = append(a.targets, m.target)
-		a.members = append(a.members, m)
+		a.targets = append(a.targets, t)
+		a.members = append(a.members, t.routeMember)
 	}
 	for _, w := range v.Others {
 		template, err := w.PodTemplate()
@@ -133,11 +128,7 @@ func analyse(v *RouteView) (*analysis, error) {
 		}
 		m := &routeMember{pod: appView(pod), labels: pod.Labels, arg: "pod/" + pod.Name}
 		if owner.Kind != "" {
-			group, _, _ := strings.Cut(owner.APIVersion, "/")
-			m.arg, m.movable = strings.ToLower(owner.Kind)+"."+group+"/"+owner.Name, owner.Kind != "Job"
-			if !strings.Contains(owner.APIVersion, "/") || group == "apps" {
-				m.arg = strings.ToLower(owner.Kind) + "/" + owner.Name
-			}
+			m.arg, m.movable = ownerArg(owner), owner.Kind != "Job"
 		}
 		a.members = append(a.members, m)
 	}
@@ -163,6 +154,29 @@ func analyse(v *RouteView) (*analysis, error) {
 		}
 	}
 	return a, nil
+}
+
+func newTarget(w *Workload) (*routeTarget, error) {
+	template, err := w.PodTemplate()
+	if err != nil {
+		return nil, err
+	}
+	record, err := ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
+	if err != nil {
+		return nil, &Problem{What: w.String() + ": " + err.Error(), Say: "look at it", Fix: Kubectl("edit", w.Arg())}
+	}
+	m := &routeMember{workload: w, pod: templatePod(template), labels: template.Labels, arg: w.Arg(), movable: true}
+	m.target = &routeTarget{Workload: w, routeMember: m, record: record}
+	return m.target, nil
+}
+
+// ownerArg returns what one types for a workload that is known by reference only.
+func ownerArg(ref metav1.OwnerReference) string {
+	group, _, found := strings.Cut(ref.APIVersion, "/")
+	if !found || group == "apps" {
+		return strings.ToLower(ref.Kind) + "/" + ref.Name
+	}
+	return strings.ToLower(ref.Kind) + "." + group + "/" + ref.Name
 }
 
 // findServices collects the Services whose TCP connections a router can capture: those with a cluster address that select
@@ -299,9 +313,15 @@ func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMembe
 	if len(candidates) > 0 {
 		name = candidates[0]
 		for _, m := range lacking {
-			if len(containersNaming(m.pod, name)) > 0 {
+			but := ""
+			if nameTaken(m.pod, name) {
+				but = "another port has that name"
+			} else if other := a.knowing(m, name); other != nil {
+				but = fmt.Sprintf("the name would make it an endpoint of service/%s, which it is not now", other.Name)
+			}
+			if but != "" {
 				return "", &Problem{
-					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s, but in %s another port has that name: routing needs one name for both", s.Name, number, named.arg, name, m.arg),
+					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s, but in %s %s: routing needs one name for both", s.Name, number, named.arg, name, m.arg, but),
 					Say:  "name the ports alike in both",
 					Fix:  Kubectl("edit", m.arg),
 				}
@@ -356,16 +376,23 @@ func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*route
 	}
 }
 
-// newName makes a name for number that nothing in members uses, nor any Service of the view in vain.
+// knowing returns a Service of m's that its author has send to the name; nil when there is none.
+func (a *analysis) knowing(m *routeMember, name string) *corev1.Service {
+	for _, s := range a.view.Services {
+		if selects(s, m.labels) && slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
+			_, ours := numberOf(&p, marksOf(s))
+			return p.TargetPort.StrVal == name && !ours
+		}) {
+			return s
+		}
+	}
+	return nil
+}
+
+// newName makes a name for number that nothing in members uses, nor any of their Services in vain.
 func (a *analysis) newName(number uint16, members []*routeMember) string {
 	taken := func(name string) bool {
-		return slices.ContainsFunc(members, func(m *routeMember) bool { return len(containersNaming(m.pod, name)) > 0 }) ||
-			slices.ContainsFunc(a.view.Services, func(s *corev1.Service) bool {
-				return slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
-					_, ours := numberOf(&p, marksOf(s))
-					return p.TargetPort.StrVal == name && !ours
-				})
-			})
+		return slices.ContainsFunc(members, func(m *routeMember) bool { return nameTaken(m.pod, name) || a.knowing(m, name) != nil })
 	}
 	name := "sbx-" + strconv.Itoa(int(number))
 	for n := 2; taken(name); n++ {
@@ -575,13 +602,21 @@ func namesOf(pod *corev1.Pod, number uint16) []string {
 	return names
 }
 
-// containersNaming returns the containers that give some port, of whatever protocol, this name.
+// containersNaming returns the containers that give some TCP port this name. Where there are several, Services see the first
+// alone, and admission leaves the pod as it is.
 func containersNaming(pod *corev1.Pod, name string) []string {
 	var containers []string
 	for _, c := range servingContainers(pod) {
-		if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name }) {
+		if slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name && p.Protocol == corev1.ProtocolTCP }) {
 			containers = append(containers, c.Name)
 		}
 	}
 	return containers
+}
+
+// nameTaken reports whether some port of whatever protocol has this name: a container may not use it twice.
+func nameTaken(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(servingContainers(pod), func(c *corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name })
+	})
 }

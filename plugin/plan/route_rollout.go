@@ -1,28 +1,26 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/kubectl/pkg/polymorphichelpers"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // RolledOut reports whether all pods of a workload are of its present template and available, as `kubectl rollout status`
-// judges it, or else what it waits for. Of kinds that kubectl does not know it believes the status fields that custom
-// kinds share with Deployments, as far as they are there.
-func RolledOut(w *Workload) (string, bool) {
+// judges it, or else what it waits for. An error says that it waits in vain. Of kinds that kubectl does not know it believes
+// the status fields that custom kinds share with Deployments, as far as they are there.
+func RolledOut(w *Workload) (message string, done bool, err error) {
 	if viewer, err := polymorphichelpers.StatusViewerFor(w.Object.GroupVersionKind().GroupKind()); err == nil {
 		message, done, err := viewer.Status(w.Object, 0)
-		if err != nil {
-			return err.Error(), done
-		}
-		return strings.TrimSuffix(strings.TrimSpace(message), "..."), done
+		return strings.TrimSuffix(strings.TrimSpace(message), "..."), done && err == nil, err
 	}
 	get := func(path ...string) (int64, bool) {
 		v, ok, _ := unstructured.NestedFieldNoCopy(w.Object.Object, path...)
@@ -36,12 +34,16 @@ func RolledOut(w *Workload) (string, bool) {
 		return 0, false
 	}
 	if observed, ok := get("status", "observedGeneration"); ok && observed < w.Object.GetGeneration() {
-		return "its controller has not seen the change", false
+		return "its controller has not seen the change", false, nil
 	}
 	if isRollout(w) {
 		if phase, _, _ := unstructured.NestedString(w.Object.Object, "status", "phase"); phase != "Healthy" {
 			message, _, _ := unstructured.NestedString(w.Object.Object, "status", "message")
-			return strings.TrimSpace(fmt.Sprintf("its phase is %s %s", phase, message)), false
+			message = strings.TrimSpace(fmt.Sprintf("its phase is %s %s", phase, message))
+			if phase == "Degraded" {
+				return "", false, errors.New(message)
+			}
+			return message, false, nil
 		}
 	}
 	want, ok := get("spec", "replicas")
@@ -50,10 +52,10 @@ func RolledOut(w *Workload) (string, bool) {
 	}
 	for _, field := range []string{"updatedReplicas", "availableReplicas"} {
 		if n, ok := get("status", field); ok && n < want {
-			return fmt.Sprintf("%d of %d replicas: status.%s", n, want, field), false
+			return fmt.Sprintf("%d of %d replicas: status.%s", n, want, field), false, nil
 		}
 	}
-	return "", true
+	return "", true, nil
 }
 
 func isRollout(w *Workload) bool {
@@ -103,7 +105,7 @@ func checkKind(w *Workload) *Problem {
 
 // checkRollout returns a Problem for a target that has yet to roll out and can't on its own.
 func (t *routeTarget) checkRollout() *Problem {
-	_, done := RolledOut(t.Workload)
+	_, done, _ := RolledOut(t.Workload)
 	marks, changes := t.writeMarks()
 	if done && len(t.add) == 0 && (!changes || marks.Rolls == nil) {
 		return nil

@@ -17,18 +17,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// servicesResource and policiesResource identify writes of Services and NetworkPolicies.
-//
-//nolint:gochecknoglobals // constants, but for the language
-var (
-	servicesResource = corev1.SchemeGroupVersion.WithResource("services")
-	policiesResource = networkingv1.SchemeGroupVersion.WithResource("networkpolicies")
-)
+func servicesResource() schema.GroupVersionResource {
+	return corev1.SchemeGroupVersion.WithResource("services")
+}
+
+func policiesResource() schema.GroupVersionResource {
+	return networkingv1.SchemeGroupVersion.WithResource("networkpolicies")
+}
 
 // write returns the write that p is of the workload.
 func (w *Workload) write(p *patcher, change string) RouteWrite {
 	rolls := w
-	if !slices.ContainsFunc(p.ops, func(op jsonpatch.Operation) bool { return op.Operation != "test" && strings.HasPrefix(op.Path, "/spec/") }) {
+	if !slices.ContainsFunc(p.ops, func(op jsonpatch.Operation) bool {
+		return op.Operation != "test" && strings.HasPrefix(op.Path, "/spec/")
+	}) {
 		rolls = nil
 	}
 	version := w.Object.GroupVersionKind().Version
@@ -264,7 +266,7 @@ func (s *routeService) writeRestore() (RouteWrite, bool) {
 
 func serviceWrite(s *corev1.Service, p *patcher, change string) RouteWrite {
 	return RouteWrite{
-		Resource: servicesResource, Namespace: s.Namespace, Name: s.Name, Object: "service/" + s.Name,
+		Resource: servicesResource(), Namespace: s.Namespace, Name: s.Name, Object: "service/" + s.Name,
 		Change: change, Patch: p.ops, After: p.object,
 	}
 }

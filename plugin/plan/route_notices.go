@@ -1,0 +1,43 @@
+package plan
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// RouteNotices returns what whoever routes the targets should know beforehand: what routers will not see, and what may
+// undo the change.
+func RouteNotices(v *RouteView) ([]string, error) {
+	a, err := analyse(v)
+	if err != nil {
+		return nil, err
+	}
+	notices := a.notices
+	args := []string{}
+	for _, t := range a.targets {
+		args = append(args, t.Arg())
+	}
+	command := Quote(Kubectl(append(append([]string{"sandbox", "route"}, args...), "--dry-run=client", "-o", "yaml")...))
+	kept := func(object string, labels, annotations map[string]string) {
+		if who, does := keeper(labels, annotations); who != "" {
+			notices = append(notices, fmt.Sprintf("%s is kept by %s, which %s: make the change where it comes from; this prints it: %s", object, who, does, command))
+		}
+	}
+	for _, t := range a.targets {
+		kept(t.String(), t.Object.GetLabels(), t.Object.GetAnnotations())
+		for _, c := range servingContainers(t.pod) {
+			for _, p := range c.Ports {
+				if p.HostPort != 0 && p.Protocol == corev1.ProtocolTCP {
+					notices = append(notices, fmt.Sprintf("%s: what comes to port %d of its nodes (hostPort) goes to the app itself, never to a fork", t.Workload, p.HostPort))
+				}
+			}
+		}
+	}
+	for _, s := range a.services {
+		if _, changes := s.writeSwitch(); changes {
+			kept("service/"+s.Name, s.Labels, s.Annotations)
+		}
+	}
+	return append(notices, a.policyNotices()...), nil
+}

@@ -1,0 +1,219 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Unroute returns the next step towards the targets as they were before Route, or a *Problem. Services go back to numbers
+// first, so that no pod's endpoint depends on a name any more; then, in one rollout, routers, labels, annotations and added
+// names go; then the policies, which the last router needed; then the record of it all.
+func Unroute(v *RouteView) (*RouteStep, error) { return unroute(v, false) }
+
+// UnrouteForced is Unroute, but takes the routers away from forks that need them.
+func UnrouteForced(v *RouteView) (*RouteStep, error) { return unroute(v, true) }
+
+func unroute(v *RouteView, force bool) (*RouteStep, error) {
+	a := &analysis{view: v}
+	for _, w := range v.Targets {
+		t, err := newTarget(w)
+		if err != nil {
+			return nil, err
+		}
+		a.targets = append(a.targets, t)
+	}
+	if !force {
+		if p := a.orphans(); p != nil {
+			return nil, p
+		}
+	}
+
+	var step RouteStep
+	restores, err := a.writeRestores()
+	if err != nil {
+		return nil, err
+	}
+	var rolls []RouteWrite
+	for _, t := range a.targets {
+		write, ok := t.writeUnmark()
+		if ok {
+			rolls = append(rolls, write)
+		}
+		if _, done, _ := RolledOut(t.Workload); !v.RolledOut && (ok || !done && t.touched()) {
+			if p := gate(t.Workload); p != nil {
+				return nil, p
+			}
+		}
+	}
+	if len(restores) > 0 {
+		return &RouteStep{Title: "switching Services back to port numbers", Writes: restores}, nil
+	}
+	if len(rolls) > 0 {
+		return &RouteStep{Title: "taking routers away", Writes: rolls}, nil
+	}
+
+	var records []RouteWrite
+	for _, t := range a.targets {
+		for _, p := range v.Policies {
+			if ofTarget(p, t.Workload) {
+				step.Writes = append(step.Writes, deletePolicy(p))
+			}
+		}
+		if write, ok := t.writeForget(); ok {
+			records = append(records, write)
+		}
+	}
+	if len(step.Writes)+len(records) == 0 {
+		return &RouteStep{Done: true}, nil
+	}
+	if waits := append(a.rollouts(), a.markedPods()...); len(waits) > 0 {
+		return &RouteStep{Title: "waiting for pods without routers", Waits: waits}, nil
+	}
+	if len(step.Writes) > 0 {
+		step.Title = "deleting NetworkPolicies"
+		return &step, nil
+	}
+	return &RouteStep{Title: "forgetting what was changed", Writes: records}, nil
+}
+
+// Touched reports whether `route` left something at a workload: it is routed, or was left on the way there or back.
+func Touched(w *Workload) bool {
+	_, recorded := w.Object.GetAnnotations()[sandbox.AnnotationRouted]
+	return recorded || w.Routed()
+}
+
+func (t *routeTarget) touched() bool { return Touched(t.Workload) }
+
+// orphans returns a Problem when there are forks whose requests the targets' routers send them.
+func (a *analysis) orphans() *Problem {
+	for _, t := range a.targets {
+		var sandboxes []string
+		for _, w := range a.view.Others {
+			l := w.Object.GetLabels()
+			if w.Resource.Group == appsv1.GroupName && l[sandbox.LabelRole] == sandbox.RoleFork && l[sandbox.LabelWorkload] == t.Label() {
+				sandboxes = appendNew(sandboxes, l[sandbox.LabelSandbox])
+			}
+		}
+		if len(sandboxes) == 0 {
+			continue
+		}
+		slices.Sort(sandboxes)
+		what := "sandbox " + sandboxes[0] + " has a fork of it that"
+		if len(sandboxes) > 1 {
+			what = "sandboxes " + list(sandboxes) + " have forks of it that"
+		}
+		return &Problem{
+			What: fmt.Sprintf("%s is in use: %s would get no more requests (--force takes the routers away all the same)", t.Workload, what),
+			Say:  "delete first what needs them",
+			Fix:  Kubectl(append([]string{"sandbox", "delete"}, sandboxes...)...),
+		}
+	}
+	return nil
+}
+
+// writeRestores gives Services of the targets the numbers back that they had, but for those that other routed workloads
+// need and that can do without the targets' added names.
+func (a *analysis) writeRestores() ([]RouteWrite, error) {
+	var writes []RouteWrite
+	for _, svc := range a.view.Services {
+		text, marked := svc.Annotations[sandbox.AnnotationTargetPorts]
+		if !marked && svc.Labels[sandbox.LabelRole] != sandbox.RoleService {
+			continue
+		}
+		marks, err := sandbox.ParseTargetPorts(text)
+		if err != nil {
+			return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+		}
+		s := &routeService{Service: svc, marks: marks}
+		var losing *routeTarget
+		ours := false
+		for _, t := range a.targets {
+			if !selects(svc, t.labels) {
+				continue
+			}
+			ours = true
+			if slices.ContainsFunc(t.record.Names, func(n AddedName) bool { return s.uses(n.Name) }) {
+				losing = t
+			}
+		}
+		if !ours {
+			continue
+		}
+		keepers, err := a.keepers(s)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case len(keepers) == 0:
+			if write, ok := s.writeRestore(); ok {
+				writes = append(writes, write)
+			}
+		case losing != nil:
+			command := Kubectl("sandbox", "unroute")
+			for _, t := range a.targets {
+				command = append(command, t.Arg())
+			}
+			return nil, &Problem{
+				What: fmt.Sprintf("service/%s sends to port names that %s was given, and sends to routers of %s too", svc.Name, losing.Workload, list(keepers)),
+				Say:  "take the routers away from all of them together",
+				Fix:  append(command, keepers...),
+			}
+		}
+	}
+	return writes, nil
+}
+
+// uses reports whether some port of the Service goes to a name that `route` put there.
+func (s *routeService) uses(name string) bool {
+	for _, p := range s.Spec.Ports {
+		if mark, ok := s.marks[sandbox.PortKey(string(p.Protocol), p.Port)]; ok && mark.Name == name && p.TargetPort.StrVal == name {
+			return true
+		}
+	}
+	return false
+}
+
+// keepers returns the routed workloads besides the targets that the Service has pods of.
+func (a *analysis) keepers(s *routeService) ([]string, error) {
+	var keepers []string
+	for _, w := range a.view.Others {
+		if !w.Routed() {
+			continue
+		}
+		template, err := w.PodTemplate()
+		if err != nil {
+			return nil, err
+		}
+		if selects(s.Service, template.Labels) {
+			keepers = append(keepers, w.Arg())
+		}
+	}
+	for _, pod := range a.view.Pods {
+		owner := a.view.owner(pod)
+		if live(pod) && a.view.workload(owner.UID) == nil && owner.Kind != "" && pod.Labels[sandbox.LabelRole] == sandbox.RoleBaseline && selects(s.Service, pod.Labels) {
+			keepers = appendNew(keepers, ownerArg(owner))
+		}
+	}
+	return keepers, nil
+}
+
+// markedPods returns a wait for each target that has a pod with a router left.
+func (a *analysis) markedPods() []RouteWait {
+	if a.view.RolledOut {
+		return nil
+	}
+	var waits []RouteWait
+	for _, t := range a.targets {
+		for _, pod := range a.view.podsOf(t.Workload) {
+			if pod.Labels[sandbox.LabelRole] == sandbox.RoleBaseline {
+				waits = append(waits, RouteWait{Workload: t.Workload, Message: "pod/" + pod.Name + " still has a router"})
+				break
+			}
+		}
+	}
+	return waits
+}
