@@ -1,0 +1,62 @@
+// Command sandbox-webhook admits pods with routers, and tells the routers where requests go.
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/server"
+)
+
+// version is set when the program is linked.
+var version = "v0.0.0-dev" //nolint:gochecknoglobals // by -ldflags "-X main.version=..."
+
+func main() {
+	cmd := newCommand()
+	if err := cmd.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func newCommand() *cobra.Command {
+	var o server.Options
+	cmd := &cobra.Command{
+		Use:           "sandbox-webhook",
+		Short:         "Admit pods with routers, and tell the routers where requests go",
+		Version:       version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Complete(version, os.Getenv)
+			if err := o.Validate(); err != nil {
+				return err
+			}
+			var level slog.Level
+			if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
+				return fmt.Errorf("--log-level: %q is none of debug, info, warn, error", o.LogLevel)
+			}
+			// V(1) of logr is one below slog's info.
+			if level == slog.LevelDebug {
+				level = slog.LevelInfo - 1
+			}
+			log := logr.FromSlogHandler(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			ctrl.SetLogger(log)
+			klog.SetLogger(log)
+			config, err := ctrl.GetConfig()
+			if err != nil {
+				return err
+			}
+			return server.Run(cmd.Context(), config, o, log)
+		},
+	}
+	o.AddFlags(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,147 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// A Source is where certificates come from: Own or Mounted.
+type Source interface {
+	// sync returns the authorities to trust, and the leaf to serve with as soon as one of them is known to verify it.
+	// It is called again and again; every call may read and write what the source lives in.
+	sync(ctx context.Context, now time.Time, names []string) (trusted []*x509.Certificate, leaf *tls.Certificate, err error)
+	// pace is how often at least to call sync, and how long a newly published authority is given to get around.
+	pace() (every, settle time.Duration)
+}
+
+// SecretType is the type of the Secret that holds own authorities; one of another type is never written to.
+const SecretType corev1.SecretType = "kubectl-sandbox.dev/ca"
+
+// Keys of the Secret.
+const (
+	// SecretAuthorities holds certificates and their private keys, PEM.
+	SecretAuthorities = "authorities.pem"
+	// SecretBundle holds the certificates alone, PEM, for whoever wants to check the route stream or the webhook.
+	SecretBundle = "ca.crt"
+)
+
+// Own makes authorities of its own, kept in a Secret that all replicas share. There is no leader: whoever first sees that the
+// Secret is missing, or a new authority is due, writes it, and the API server's optimistic concurrency makes one of them win.
+type Own struct {
+	Client client.Client
+	Secret types.NamespacedName
+	// Validity is an authority's; LeafValidity that of the certificates each replica mints for itself, in memory.
+	Validity, LeafValidity time.Duration
+
+	leaf   *tls.Certificate
+	signer fingerprint
+}
+
+func (o *Own) pace() (every, settle time.Duration) {
+	// A signer has been published for a quarter of its life (authorities); a new one for want of any other, or after
+	// somebody deleted the Secret, has not.
+	return min(10*time.Second, o.Validity/50), min(30*time.Second, o.Validity/8)
+}
+
+func (o *Own) sync(ctx context.Context, now time.Time, names []string) ([]*x509.Certificate, *tls.Certificate, error) {
+	all, err := o.authorities(ctx, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	signer := all.signer(now)
+	if id := identify(signer.cert); o.leaf == nil || o.signer != id || aged(o.leaf.Leaf, now) {
+		leaf, err := signer.leaf(now, o.LeafValidity, names)
+		if err != nil {
+			return nil, nil, fmt.Errorf("mint certificate: %w", err)
+		}
+		o.leaf, o.signer = leaf, id
+	}
+	return all.certificates(), o.leaf, nil
+}
+
+// aged says whether two thirds of a leaf's life are over.
+func aged(c *x509.Certificate, now time.Time) bool {
+	return !now.Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3))
+}
+
+// authorities returns the valid authorities of the Secret, at least one, after it made those that are due.
+func (o *Own) authorities(ctx context.Context, now time.Time) (authorities, error) {
+	secret := &corev1.Secret{}
+	err := o.Client.Get(ctx, o.Secret, secret)
+	absent := apierrors.IsNotFound(err)
+	if err != nil && !absent {
+		return nil, fmt.Errorf("read secret %s: %w", o.Secret, err)
+	}
+	if !absent && secret.Type != SecretType {
+		return nil, fmt.Errorf("secret %s is of type %q, not %q: it is somebody else's; name another one with --ca-secret", o.Secret, secret.Type, SecretType)
+	}
+	all, err := decodeAuthorities(secret.Data[SecretAuthorities])
+	if err != nil {
+		return nil, fmt.Errorf("secret %s: key %s: %w: delete the secret to have it made anew", o.Secret, SecretAuthorities, err)
+	}
+	if all = all.valid(now); !all.due(now) {
+		return all, nil
+	}
+	next, err := newAuthority(now, o.Validity)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate authority: %w", err)
+	}
+	all = append(all, next)
+	if secret.Data, err = data(all); err != nil {
+		return nil, fmt.Errorf("make certificate authority: %w", err)
+	}
+	if absent {
+		secret.Namespace, secret.Name, secret.Type = o.Secret.Namespace, o.Secret.Name, SecretType
+		secret.Labels = map[string]string{"app.kubernetes.io/name": "sandbox-webhook", "app.kubernetes.io/managed-by": "sandbox-webhook"}
+		err = o.Client.Create(ctx, secret)
+	} else {
+		err = o.Client.Update(ctx, secret)
+	}
+	if err != nil {
+		// Another replica may have been faster: the next call reads what it wrote.
+		return nil, fmt.Errorf("write secret %s: %w", o.Secret, err)
+	}
+	return all, nil
+}
+
+func data(all authorities) (map[string][]byte, error) {
+	pem, err := all.encode()
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{SecretAuthorities: pem, SecretBundle: encodeCertificates(all.certificates())}, nil
+}
+
+// Mounted serves with the certificate in the files tls.crt and tls.key of Dir, a mounted Secret that cert-manager or
+// somebody else keeps; ca.crt there is what verifies it.
+type Mounted struct{ Dir string }
+
+func (m Mounted) pace() (every, settle time.Duration) { return 10 * time.Second, 30 * time.Second }
+
+func (m Mounted) sync(context.Context, time.Time, []string) ([]*x509.Certificate, *tls.Certificate, error) {
+	file := func(name string) string { return filepath.Join(m.Dir, name) }
+	leaf, err := tls.LoadX509KeyPair(file("tls.crt"), file("tls.key"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("--certificates-dir: %w", err)
+	}
+	bundle, err := os.ReadFile(file("ca.crt"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("--certificates-dir: %w: the secret must have it, for the API server and for routers", err)
+	}
+	trusted := decodeCertificates(bundle)
+	if len(trusted) == 0 {
+		return nil, nil, errors.New("--certificates-dir: ca.crt holds no certificate")
+	}
+	return trusted, &leaf, nil
+}

@@ -1,0 +1,137 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/go-logr/logr"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/lifecycle"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/routes"
+)
+
+// control runs what needs the lease, or caches of the whole cluster: route tables and controllers. It is apart from
+// admission, so that an API server that is slow to answer lists, or away for so long that the lease is lost, does not stop
+// a replica from admitting pods: those that come in such a moment would run without a router for as long as they live.
+type control struct {
+	config  *rest.Config
+	options Options
+	bundle  func() []byte
+	log     logr.Logger
+	current atomic.Pointer[term]
+}
+
+// A term is what lives from one loss of the lease to the next.
+type term struct {
+	routes  *routes.Server
+	handler http.Handler
+}
+
+// ServeHTTP serves the route stream.
+func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	t := c.current.Load()
+	if t == nil {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
+	}
+	t.handler.ServeHTTP(w, r)
+}
+
+// trust passes on a new bundle.
+func (c *control) trust(bundle []byte) {
+	if t := c.current.Load(); t != nil {
+		if err := t.routes.SetTrust(bundle); err != nil {
+			c.log.Error(err, "tell routers what to trust")
+		}
+	}
+}
+
+// run begins a new term whenever the lease was lost, until ctx ends or something else fails.
+func (c *control) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := c.term(ctx)
+		c.current.Store(nil)
+		if err != nil && !errors.Is(err, errLeaseLost) {
+			return err
+		}
+		if err != nil {
+			c.log.Error(err, "start anew")
+		}
+	}
+	return nil
+}
+
+func (c *control) term(ctx context.Context) error {
+	lease := types.NamespacedName{Namespace: c.options.Namespace, Name: c.options.Lease}
+	byObject := routes.CacheOptions()
+	maps.Copy(byObject, lifecycle.CacheOptions())
+	byObject[&coordinationv1.Lease{}] = cache.ByObject{
+		Namespaces: map[string]cache.Config{lease.Namespace: {}},
+		Field:      fields.OneTermEqualSelector("metadata.name", lease.Name),
+	}
+	mgr, err := manager.New(c.config, manager.Options{
+		Logger:                 c.log,
+		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
+		Metrics:                metricsserver.Options{BindAddress: "0"},
+		HealthProbeBindAddress: "0",
+	})
+	if err != nil {
+		return fmt.Errorf("set up controllers: %w", err)
+	}
+	if err := routes.Index(ctx, mgr.GetCache()); err != nil {
+		return err
+	}
+	identity := routes.Identity(net.JoinHostPort(c.options.PodIP, strconv.Itoa(c.options.RoutesPort)))
+	leader, err := newLead(c.config, lease, identity)
+	if err != nil {
+		return err
+	}
+	server := routes.NewServer(routes.Options{
+		Cache: mgr.GetCache(), API: mgr.GetAPIReader(), Client: mgr.GetClient(),
+		Lease: lease, Identity: identity, Log: c.log.WithName("routes"), Clock: clock.RealClock{},
+	})
+	runnables, err := lifecycle.Runnables(lifecycle.Options{
+		Hub: server.Hub, Cache: mgr.GetCache(), Client: mgr.GetClient(), PodCache: c.podCache(mgr),
+		Events: mgr.GetEventRecorder("kubectl-sandbox"), Clock: clock.RealClock{}, Log: c.log.WithName("lifecycle"),
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range append(runnables, server) {
+		if needs, ok := r.(manager.LeaderElectionRunnable); !ok || needs.NeedLeaderElection() {
+			leader.followers = append(leader.followers, r)
+		} else if err := mgr.Add(r); err != nil {
+			return err
+		}
+	}
+	if err := mgr.Add(leader); err != nil {
+		return err
+	}
+	c.current.Store(&term{server, server.Handler()})
+	if bundle := c.bundle(); bundle != nil {
+		c.trust(bundle)
+	}
+	return mgr.Start(ctx)
+}
+
+func (c *control) podCache(mgr manager.Manager) func(cache.Options) (cache.Cache, error) {
+	return func(o cache.Options) (cache.Cache, error) {
+		o.Scheme, o.Mapper, o.HTTPClient = mgr.GetScheme(), mgr.GetRESTMapper(), mgr.GetHTTPClient()
+		return cache.New(c.config, o)
+	}
+}

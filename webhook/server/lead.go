@@ -1,0 +1,93 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+)
+
+// Kubernetes' own controllers use these, but for the retry: a lease that was given up is taken within a second.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	leaseRetry    = time.Second
+)
+
+var errLeaseLost = errors.New("lease lost")
+
+// A lead runs its followers while this process holds the lease, once. It is a manager.Runnable of every replica, in place of the
+// manager's own election, which ends the process when the lease is lost.
+type lead struct {
+	lock      resourcelock.Interface
+	followers []manager.Runnable
+}
+
+func newLead(config *rest.Config, lease types.NamespacedName, identity string) (*lead, error) {
+	config = rest.CopyConfig(config)
+	config.Timeout = renewDeadline / 2 // one request that hangs must not cost the lease
+	client, err := coordinationv1.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &lead{lock: &resourcelock.LeaseLock{
+		LeaseMeta:  metav1.ObjectMeta{Namespace: lease.Namespace, Name: lease.Name},
+		Client:     client,
+		LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
+	}}, nil
+}
+
+// NeedLeaderElection is false: lead elects.
+func (*lead) NeedLeaderElection() bool { return false }
+
+// Start stands for the lease until ctx ends. When the lease is lost, or a follower fails, all followers have ended before it
+// returns; the lease is given up after that, so that the next holder is alone.
+func (l *lead) Start(ctx context.Context) error {
+	elected, over := make(chan struct{}), make(chan struct{})
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: l.lock, LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(context.Context) { close(elected) },
+			OnStoppedLeading: func() {},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	hold, release := context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		release()
+		<-over
+	}()
+	go func() {
+		defer close(over)
+		elector.Run(hold)
+	}()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-elected:
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		select {
+		case <-over:
+			return errLeaseLost
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	for _, f := range l.followers {
+		g.Go(func() error { return f.Start(ctx) })
+	}
+	return g.Wait()
+}

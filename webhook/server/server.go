@@ -1,0 +1,204 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/certs"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/inject"
+)
+
+// Run serves until ctx ends and everything that came before that is answered, or until it can't serve any more.
+func Run(ctx context.Context, config *rest.Config, o Options, log logr.Logger) error {
+	config = rest.CopyConfig(config)
+	config.QPS = -1 // the API server's priority and fairness does this better
+	config.UserAgent = "sandbox-webhook/" + o.Version
+
+	var draining atomic.Bool
+	front, control, err := assemble(ctx, config, o, &draining, log)
+	if err != nil {
+		return err
+	}
+	// What ends ctx comes before endpoints and kube-proxy know: stay for the requests that still come.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, serving := errgroup.WithContext(serving)
+	g.Go(func() error { return front.Start(serving) })
+	g.Go(func() error { return control.run(serving) })
+	g.Go(func() error {
+		select {
+		case <-serving.Done():
+			return nil
+		case <-ctx.Done():
+		}
+		draining.Store(true)
+		log.Info("stopping", "in", o.ShutdownDelay.String())
+		select {
+		case <-serving.Done():
+		case <-time.After(o.ShutdownDelay):
+		}
+		stop()
+		return nil
+	})
+	return g.Wait()
+}
+
+// assemble puts together admission with its certificates, health and metrics; and control.
+func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, log logr.Logger) (manager.Manager, *control, error) {
+	byObject := map[client.Object]cache.ByObject{
+		&admissionv1.MutatingWebhookConfiguration{}: {Field: fields.OneTermEqualSelector("metadata.name", o.Configuration)},
+	}
+	if o.Certificates == CertificatesSelf {
+		byObject[&corev1.Secret{}] = cache.ByObject{
+			Namespaces: map[string]cache.Config{o.Namespace: {}},
+			Field:      fields.OneTermEqualSelector("metadata.name", o.CASecret),
+		}
+	}
+	// The certificates are asked for from the first handshake on, and the manager that they need wants the server first.
+	var keeper *certs.Manager
+	secure := func(c *tls.Config) {
+		c.MinVersion = tls.VersionTLS13
+		c.NextProtos = []string{"h2"}
+		c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return keeper.GetCertificate(hello) }
+	}
+	hooks := webhook.NewServer(webhook.Options{Port: o.AdmissionPort, TLSOpts: []func(*tls.Config){secure}})
+	mgr, err := manager.New(config, manager.Options{
+		Logger:                 log,
+		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
+		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress: o.HealthAddress,
+		WebhookServer:          hooks,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("set up admission: %w", err)
+	}
+	wake, err := events(ctx, mgr.GetCache(), byObject)
+	if err != nil {
+		return nil, nil, err
+	}
+	control := &control{config: config, options: o, bundle: func() []byte { return keeper.Bundle() }, log: log}
+	keeper, err = certs.New(certs.Options{
+		Source: o.source(mgr.GetClient()), Client: mgr.GetClient(), Configuration: o.Configuration, Service: o.service(),
+		Trust: control.trust, Wake: wake, Clock: clock.RealClock{}, Log: log.WithName("certs"), Metrics: metrics.Registry,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	admitter, err := newAdmitter(o.Namespace, func() inject.Config { return o.injection(keeper.Bundle()) }, metrics.Registry, log.WithName("admission"))
+	if err != nil {
+		return nil, nil, err
+	}
+	mgr.GetWebhookServer().Register(admissionPath, &webhook.Admission{Handler: admitter})
+	drained := func(*http.Request) error {
+		if draining.Load() {
+			return errors.New("stopping")
+		}
+		return nil
+	}
+	stream := &stream{address: ":" + strconv.Itoa(o.RoutesPort), handler: control, secure: secure}
+	return mgr, control, errors.Join(mgr.Add(keeper), mgr.Add(stream), mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddReadyzCheck("stopping", drained), mgr.AddReadyzCheck("certificates", keeper.Ready))
+}
+
+func (o *Options) source(c client.Client) certs.Source {
+	if o.Certificates == CertificatesMounted {
+		return certs.Mounted{Dir: o.CertificatesDir}
+	}
+	return &certs.Own{
+		Client: c, Secret: types.NamespacedName{Namespace: o.Namespace, Name: o.CASecret},
+		Validity: o.CAValidity, LeafValidity: o.LeafValidity,
+	}
+}
+
+// events returns a channel that has something whenever one of the objects changed.
+func events(ctx context.Context, c cache.Cache, objects map[client.Object]cache.ByObject) (<-chan struct{}, error) {
+	wake := make(chan struct{}, 1)
+	poke := func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	for object := range objects {
+		informer, err := c.GetInformer(ctx, object)
+		if err != nil {
+			return nil, fmt.Errorf("watch %T: %w", object, err)
+		}
+		_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { poke() }, UpdateFunc: func(any, any) { poke() }, DeleteFunc: func(any) { poke() },
+		})
+		if err != nil {
+			return nil, fmt.Errorf("watch %T: %w", object, err)
+		}
+	}
+	return wake, nil
+}
+
+// A stream serves routes, in every replica.
+type stream struct {
+	address string
+	handler http.Handler
+	secure  func(*tls.Config)
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (*stream) NeedLeaderElection() bool { return false }
+
+// Start implements manager.Runnable. Streams do not end by themselves: at the end, each has a moment to finish what it was
+// sending, and is cut then; routers go on by their last table, and dial another replica.
+func (s *stream) Start(ctx context.Context) error {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	s.secure(config)
+	server := &http.Server{
+		Handler:           s.handler,
+		TLSConfig:         config,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second, MaxConcurrentStreams: 4},
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
+	if err != nil {
+		return fmt.Errorf("--routes-port: %w", err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		<-ctx.Done()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		if server.Shutdown(bounded) != nil {
+			_ = server.Close()
+		}
+	}()
+	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve routes: %w", err)
+	}
+	<-done
+	return nil
+}
