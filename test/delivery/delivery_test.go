@@ -21,7 +21,8 @@ import (
 )
 
 func TestDeliver_PushesEveryImageOfAnArchive(t *testing.T) {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	quiet := registry.Logger(log.New(io.Discard, "", 0)) //nolint:forbidigo // the type that the registry takes
+	server := httptest.NewServer(registry.New(quiet))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
 	images := map[string]v1.Image{"example.test/a:1": image(t), "example.test/deep/b:2": image(t)}

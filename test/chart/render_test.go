@@ -1,0 +1,164 @@
+package chart_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	root  = "../.."
+	chart = root + "/charts/sandbox"
+)
+
+// valueSets are named sets of values that between them render every branch of the templates.
+func valueSets() map[string]map[string]any {
+	return map[string]map[string]any{
+		"defaults": {},
+		"cert-manager": {"certificates": map[string]any{
+			"mode": "cert-manager", "issuerRef": map[string]any{"name": "internal", "kind": "ClusterIssuer"}}},
+		"secret":  {"certificates": map[string]any{"mode": "secret", "secretName": "webhook-tls"}},
+		"minimal": {"replicas": 1, "rbac": map[string]any{"userRoles": false, "discovery": false, "admissionPolicy": false}},
+		"everything": {
+			"replicas": 3,
+			"image": map[string]any{"registry": "registry.test/team", "tag": "v9.9.9", "pullPolicy": "Always",
+				"webhookDigest": "sha256:" + digest('a'), "routerDigest": "sha256:" + digest('b'),
+				"pullSecrets": []any{map[string]any{"name": "pull"}}},
+			"key": map[string]any{"header": "x-team-key", "member": "team-key"},
+			"router": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "20m", "memory": "48Mi"},
+				"limits": map[string]any{}}, "firstWait": "5s", "staleAfter": "1h", "controlAddresses": []any{"10.1.2.3:9444", "sandbox.test:9444"}},
+			"serviceAccount":       map[string]any{"name": "given"},
+			"log":                  map[string]any{"level": "debug"},
+			"shutdownDelaySeconds": 20,
+			"resources":            map[string]any{"requests": map[string]any{"cpu": 1, "memory": "1Gi"}, "limits": map[string]any{"cpu": "2", "memory": "2Gi"}},
+			"podDisruptionBudget":  map[string]any{"maxUnavailable": "50%"},
+			"priorityClassName":    "important",
+			"nodeSelector":         map[string]any{"kubernetes.io/os": "linux"},
+			"tolerations":          []any{map[string]any{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}},
+			"affinity":             map[string]any{"nodeAffinity": map[string]any{}},
+			"podAnnotations":       map[string]any{"prometheus.io/scrape": "true"},
+			"podLabels":            map[string]any{"team": "platform"},
+			"test":                 map[string]any{"namespace": "apps"},
+		},
+	}
+}
+
+func digest(b byte) string { return string(bytes.Repeat([]byte{b}, 64)) }
+
+// helm runs the real Helm.
+func helm(ctx context.Context, args ...string) (stdout, stderr string, err error) {
+	program, err := filepath.Abs(filepath.Join(root, "bin", "helm"))
+	if err != nil {
+		return "", "", err
+	}
+	if _, err := os.Stat(program); err != nil {
+		return "", "", fmt.Errorf("%w: run `make tools`", err)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err = cmd.Run()
+	return out.String(), errOut.String(), err
+}
+
+// template renders the chart as Helm does for a release named "sandbox".
+func template(t *testing.T, namespace string, values map[string]any) ([]runtime.Object, error) {
+	t.Helper()
+	out, stderr, err := helm(t.Context(), "template", "sandbox", chart, "--namespace="+namespace, "--values="+valuesFile(t, values))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, stderr)
+	}
+	return decode(out)
+}
+
+func mustTemplate(t *testing.T, values map[string]any) []runtime.Object {
+	t.Helper()
+	objects, err := template(t, "kubectl-sandbox", values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func valuesFile(t *testing.T, values map[string]any) string {
+	t.Helper()
+	content, err := yaml.Marshal(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// decode reads manifests into Kubernetes' own types, strictly: a field that the API does not have, or one that comes twice, is
+// an error. A kind of somebody else's is left as it is.
+func decode(manifests string) ([]runtime.Object, error) {
+	codecs := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict)
+	var objects []runtime.Object
+	for d := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(manifests))); ; {
+		document, err := d.Read()
+		if errors.Is(err, io.EOF) {
+			return objects, nil
+		} else if err != nil {
+			return nil, err
+		}
+		content, err := yaml.YAMLToJSONStrict(document)
+		if err != nil {
+			return nil, fmt.Errorf("%w in:\n%s", err, document)
+		}
+		if bytes.Equal(content, []byte("null")) {
+			continue
+		}
+		object, _, err := codecs.UniversalDeserializer().Decode(content, nil, nil)
+		if runtime.IsNotRegisteredError(err) {
+			u := &unstructured.Unstructured{}
+			if err = json.Unmarshal(content, u); err == nil {
+				object = u
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w in:\n%s", err, document)
+		}
+		objects = append(objects, object)
+	}
+}
+
+// all returns the objects of one type.
+func all[T runtime.Object](objects []runtime.Object) []T {
+	var found []T
+	for _, o := range objects {
+		if o, ok := o.(T); ok {
+			found = append(found, o)
+		}
+	}
+	return found
+}
+
+// only returns the one object of a type.
+func only[T runtime.Object](t *testing.T, objects []runtime.Object) T {
+	t.Helper()
+	found := all[T](objects)
+	if len(found) != 1 {
+		t.Fatalf("chart has %d of %T, want 1", len(found), *new(T))
+	}
+	return found[0]
+}

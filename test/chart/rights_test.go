@@ -1,0 +1,149 @@
+package chart_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// webhookRights is all that the webhook may do in every namespace. It grows only on purpose.
+func webhookRights() []string {
+	return []string{
+		"get,list,watch pods",
+		"patch pods/status",
+		"list,watch,patch apps/deployments",
+		"list,watch apps/replicasets",
+		"list,watch,patch,delete configmaps",
+		"list,watch,patch services",
+		"create,patch events.k8s.io/events",
+		"create authentication.k8s.io/tokenreviews",
+		"get,list,watch,patch admissionregistration.k8s.io/mutatingwebhookconfigurations [kubectl-sandbox]",
+	}
+}
+
+func TestRights_OfTheWebhookAreThoseItUses(t *testing.T) {
+	for name, values := range valueSets() {
+		role := clusterRole(t, mustTemplate(t, values), "sandbox-webhook")
+		var got []string
+		for _, r := range role.Rules {
+			got = append(got, describe(r)...)
+		}
+		if !slices.Equal(got, webhookRights()) {
+			t.Errorf("%s: webhook may\n%s\nwant\n%s", name, strings.Join(got, "\n"), strings.Join(webhookRights(), "\n"))
+		}
+	}
+}
+
+func TestRights_NoneIsAWildcardOrLeadsToMore(t *testing.T) {
+	for name, values := range valueSets() {
+		objects := mustTemplate(t, values)
+		for _, r := range all[*rbacv1.ClusterRole](objects) {
+			for _, rule := range r.Rules {
+				checkRule(t, name+": "+r.Name, rule)
+				if slices.Contains(rule.Resources, "secrets") {
+					t.Errorf("%s: ClusterRole %s reaches Secrets of every namespace", name, r.Name)
+				}
+			}
+		}
+		for _, r := range all[*rbacv1.Role](objects) {
+			for _, rule := range r.Rules {
+				checkRule(t, name+": "+r.Name, rule)
+				named := slices.Contains(rule.Resources, "secrets") || slices.Contains(rule.Resources, "leases")
+				if named && !slices.Equal(rule.Verbs, []string{"create"}) && len(rule.ResourceNames) == 0 {
+					t.Errorf("%s: Role %s is not limited to a name: %v", name, r.Name, rule)
+				}
+			}
+		}
+	}
+}
+
+func checkRule(t *testing.T, where string, rule rbacv1.PolicyRule) {
+	t.Helper()
+	for _, word := range slices.Concat(rule.Verbs, rule.Resources, rule.APIGroups) {
+		if strings.Contains(word, "*") {
+			t.Errorf("%s has a wildcard: %v", where, rule)
+		}
+	}
+	for _, verb := range []string{"bind", "escalate", "impersonate", "deletecollection"} {
+		if slices.Contains(rule.Verbs, verb) {
+			t.Errorf("%s may %s: %v", where, verb, rule)
+		}
+	}
+	for _, resource := range []string{"pods/exec", "pods/attach", "serviceaccounts/token", "nodes", "nodes/proxy"} {
+		if slices.Contains(rule.Resources, resource) {
+			t.Errorf("%s reaches %s: %v", where, resource, rule)
+		}
+	}
+	if len(rule.NonResourceURLs) != 0 {
+		t.Errorf("%s: %v", where, rule)
+	}
+}
+
+func TestRights_ToSecretsAreOnlyForOwnCertificates(t *testing.T) {
+	for name, want := range map[string]bool{"defaults": true, "cert-manager": false, "secret": false} {
+		got := false
+		for _, r := range all[*rbacv1.Role](mustTemplate(t, valueSets()[name])) {
+			for _, rule := range r.Rules {
+				got = got || slices.Contains(rule.Resources, "secrets")
+			}
+		}
+		if got != want {
+			t.Errorf("%s: rights to Secrets: %t", name, got)
+		}
+	}
+}
+
+func TestRights_OfPeopleAggregate(t *testing.T) {
+	objects := mustTemplate(t, nil)
+	for name, label := range map[string]string{"sandbox-user": "aggregate-to-edit", "sandbox-admin": "aggregate-to-admin"} {
+		role := clusterRole(t, objects, name)
+		if role.Labels["rbac.authorization.k8s.io/"+label] != "true" {
+			t.Errorf("%s is not labelled %s", name, label)
+		}
+	}
+	for _, r := range clusterRole(t, objects, "sandbox-user").Rules {
+		for _, resource := range r.Resources {
+			write := slices.ContainsFunc(r.Verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
+			if write && resource != "configmaps" && resource != "deployments" {
+				t.Errorf("sandbox-user may change %s", resource)
+			}
+		}
+	}
+	for _, b := range all[*rbacv1.ClusterRoleBinding](objects) {
+		for _, s := range b.Subjects {
+			if s.Kind == rbacv1.GroupKind && b.RoleRef.Name != "sandbox-discovery" {
+				t.Errorf("%s gives %s to group %s", b.Name, b.RoleRef.Name, s.Name)
+			}
+		}
+	}
+}
+
+func clusterRole(t *testing.T, objects []runtime.Object, name string) *rbacv1.ClusterRole {
+	t.Helper()
+	for _, r := range all[*rbacv1.ClusterRole](objects) {
+		if r.Name == name {
+			return r
+		}
+	}
+	t.Fatalf("chart has no ClusterRole %s", name)
+	return nil
+}
+
+// describe writes a rule as one line a resource: "VERBS GROUP/RESOURCE [NAMES]".
+func describe(r rbacv1.PolicyRule) []string {
+	var lines []string
+	for _, group := range r.APIGroups {
+		for _, resource := range r.Resources {
+			line := strings.Join(r.Verbs, ",") + " " + strings.TrimPrefix(group+"/"+resource, "/")
+			if len(r.ResourceNames) > 0 {
+				line += fmt.Sprint(" ", r.ResourceNames)
+			}
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
