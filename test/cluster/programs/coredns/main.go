@@ -5,30 +5,19 @@
 package main
 
 import (
-	_ "github.com/coredns/caddy/onevent"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
-	_ "github.com/coredns/coredns/plugin/bufsize"
-	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/health"
-	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
-	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
-	_ "github.com/coredns/coredns/plugin/reload"
-	_ "github.com/coredns/coredns/plugin/rewrite"
-	_ "github.com/coredns/coredns/plugin/template"
 )
 
 func main() {
 	// The order is the order in which a query passes through the plugins; it is
 	// that of CoreDNS's own plugin.cfg.
-	dnsserver.Directives = []string{
-		"reload", "bufsize", "ready", "health", "prometheus", "errors", "log",
-		"loadbalance", "rewrite", "cache", "template", "hosts", "kubernetes", "on",
-	}
+	dnsserver.Directives = []string{"ready", "health", "prometheus", "errors", "loadbalance", "kubernetes"}
 	coremain.Run()
 }

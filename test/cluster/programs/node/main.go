@@ -14,7 +14,10 @@
 // at most 107 bytes), and paths that programs have built in, such as
 // /var/lib/kubelet/device-plugins or /run/containerd/s, are not the machine's.
 //
-// On file descriptor 3 it writes "ready", or the error that it ends with.
+// On file descriptor 3 it writes "ready", or the error that it ends with. Then
+// it waits for one byte on file descriptor 4, which says that whoever started
+// it has put its process id on record; at the end of that file it ends, so that
+// no node is ever left that nobody knows of.
 package main
 
 import (
@@ -35,7 +38,14 @@ func main() {
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 	fmt.Fprint(answer, "ready")
 	answer.Close()
-	select {} // until SIGKILL
+	recorded := os.NewFile(4, "recorded")
+	if n, _ := recorded.Read(make([]byte, 1)); n == 0 {
+		os.Exit(1)
+	}
+	recorded.Close()
+	for {
+		_ = syscall.Pause() // until SIGKILL
+	}
 }
 
 // arrange makes the mounts.
