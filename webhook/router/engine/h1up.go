@@ -1,0 +1,327 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"slices"
+)
+
+// h1Up is a connection to a backend, pinned to one client connection, so that no answer can ever go to another client.
+type h1Up struct {
+	c    *h1
+	conn net.Conn
+	in   buffer
+	over chan struct{} // closed when loop has ended
+
+	tunnels bool // has become a tunnel: serve closes it. Of loop
+
+	// Guarded by c.mu.
+	backend Backend
+	ex      *exchange // that is answered here, until it is over on both sides
+	served  int       // exchanges begun
+	used    uint64    // when last, in c.uses
+	last    bool      // no further exchange: gone from c.ups
+}
+
+// start makes ex the exchange that is answered on u. Called with c.mu held.
+func (u *h1Up) start(ex *exchange) {
+	if ex.replay = nil; u.served > 0 && ex.whole != nil {
+		ex.replay = slices.Clone(ex.whole)
+	}
+	ex.sent = ex.bodyless
+	u.served++
+	u.c.uses++
+	u.used = u.c.uses
+	u.ex, ex.up = ex, u
+}
+
+// release ends the exchange on u, both of whose halves are over. Called with c.mu held.
+func (u *h1Up) release() {
+	u.ex = nil
+	if u.last {
+		u.drop()
+	}
+}
+
+// drop closes the connection; loop ends by it. Called with c.mu held.
+func (u *h1Up) drop() { _ = u.conn.Close() }
+
+// unpin makes u the backend's connection no more.
+func (u *h1Up) unpin() (ex *exchange) {
+	u.c.mu.Lock()
+	defer u.c.mu.Unlock()
+	u.last = true
+	if u.c.ups[u.backend.ID] == u {
+		delete(u.c.ups, u.backend.ID)
+	}
+	return u.ex
+}
+
+// loop reads from the backend, and passes the answers on to the client, until the connection ends.
+func (u *h1Up) loop() {
+	defer close(u.over)
+	defer func() {
+		if !u.tunnels {
+			_ = u.conn.Close()
+		}
+	}()
+	for {
+		u.in.shrink()
+		err := u.in.fill(u.c.e.MaxHead + 1)
+		u.c.mu.Lock()
+		ex := u.ex
+		due := ex != nil && !ex.answered
+		if due && err == nil {
+			ex.replay = nil // the backend has seen it
+		}
+		u.c.mu.Unlock()
+		switch {
+		case due && err != nil:
+			u.lost(err)
+			return
+		case due:
+			if !u.pass(ex) {
+				return
+			}
+		default: // the end of an idle connection, or bytes that nobody asked for
+			u.endIdle()
+			return
+		}
+	}
+}
+
+// endIdle ends u while no answer is due on it.
+func (u *h1Up) endIdle() {
+	ex := u.unpin()
+	switch {
+	case ex != nil: // the answer is out, but the request is not: it has nowhere to go any more
+		u.c.mu.Lock()
+		if !u.c.closing {
+			u.c.hangUp()
+		}
+		u.c.mu.Unlock()
+	case u.backend.Anchor:
+		u.c.closeIdle()
+	}
+}
+
+// pass passes one answer on. It returns whether the connection to the backend goes on.
+func (u *h1Up) pass(ex *exchange) bool {
+	h, err := u.finalHead(ex)
+	if err != nil {
+		u.lost(err)
+		return false
+	}
+	c, d := u.c, &ex.decision
+	body := answerFraming(h, ex.toHEAD)
+	tunnel := h.status == 101 || ex.connect && h.status/100 == 2
+	keep := ex.persists && h.persists() && body.kind != toEOF && !tunnel
+	n, done := 0, false
+	if tunnel {
+		n, done = u.in.len(), true
+	} else if n, done, err = body.take(u.in.bytes()); err != nil {
+		u.lost(err)
+		return false
+	}
+	ex.begun = true
+	d.observe(Answered, &u.backend)
+	edits := Edits{Set: u.backend.Answer}
+	if h.chunked && h.length >= 0 {
+		edits.Remove = []string{"content-length"} // RFC 9112, section 6.3
+	}
+	if keep && c.e.draining.Load() {
+		keep = false
+		edits.Set = append(slices.Clip(edits.Set), Field{[]byte("connection"), []byte("close")})
+	}
+	out := h.raw
+	if !edits.empty() {
+		out = appendEdited(make([]byte, 0, len(h.raw)+256+n), h, &edits)
+		out = append(out, u.in.bytes()[:n]...)
+	} else if n > 0 {
+		out = u.in.b[u.in.r-len(h.raw) : u.in.r+n]
+	}
+	u.in.skip(n)
+	if _, err := c.conn.Write(out); err != nil {
+		u.clientGone(ex)
+		return false
+	}
+	if tunnel {
+		u.tunnel(ex)
+		return false
+	}
+	if !done && !u.passBody(ex, &body) {
+		return false
+	}
+	return u.answered(ex, keep, body.kind == toEOF)
+}
+
+// finalHead reads answer heads, and passes on those that announce another, until the final one.
+func (u *h1Up) finalHead(ex *exchange) (*head, error) {
+	for {
+		n := 0
+		for searched := 0; n == 0; {
+			if n = headEnd(u.in.bytes(), searched); n == 0 {
+				searched = u.in.len()
+				if err := u.in.fill(u.c.e.MaxHead); err != nil {
+					if errors.Is(err, errFull) {
+						err = errors.New("answer's head is too long")
+					}
+					return nil, err
+				}
+			}
+		}
+		h, err := parseAnswer(u.in.bytes()[:n])
+		switch {
+		case err != nil:
+			return nil, err
+		case h.status == 101 && !ex.upgrade:
+			return nil, errors.New("switched protocols without being asked")
+		case h.status >= 200 || h.status == 101:
+			u.in.skip(n)
+			return h, nil
+		}
+		ex.begun = true
+		u.in.skip(n)
+		if _, err := u.c.conn.Write(h.raw); err != nil {
+			return nil, errClientGone
+		}
+		ex.begun = false
+	}
+}
+
+// passBody passes on the rest of an answer's body. False: the exchange has ended otherwise.
+func (u *h1Up) passBody(ex *exchange, body *framing) bool {
+	for {
+		if err := u.in.fill(largeBuffer); err != nil {
+			if body.kind == toEOF && err == io.EOF {
+				return true
+			}
+			u.lost(err)
+			return false
+		}
+		n, done, err := body.take(u.in.bytes())
+		if err != nil {
+			u.lost(err)
+			return false
+		}
+		if _, err := u.c.conn.Write(u.in.bytes()[:n]); err != nil {
+			u.clientGone(ex)
+			return false
+		}
+		u.in.skip(n)
+		if done {
+			return true
+		}
+	}
+}
+
+// answered ends an exchange whose answer is out. Where the request is not, its body goes on being sent to a backend that has
+// not ended the connection: it may want all of it. It returns whether the connection to the backend goes on.
+func (u *h1Up) answered(ex *exchange, keep, ended bool) bool {
+	c := u.c
+	if !keep || u.in.len() > 0 { // not to be used again; bytes that nobody asked for must not meet the next request
+		u.unpin()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ex.answered, ex.keep = true, keep
+	if !keep && (ex.sent || ended) {
+		c.hangUp()
+	}
+	if ex.sent {
+		u.release()
+	}
+	close(ex.done)
+	return !ended && (!u.last || !ex.sent)
+}
+
+// tunnel passes on bytes after the backend has switched protocols. The other direction is serve's.
+func (u *h1Up) tunnel(ex *exchange) {
+	u.unpin()
+	u.tunnels, ex.tunnel = true, u
+	close(ex.done)
+	copyHalf(u.c.conn, u.conn, nil)
+}
+
+// clientGone ends an exchange whose client can't be written to any more.
+func (u *h1Up) clientGone(ex *exchange) {
+	u.unpin()
+	reset(u.conn)
+	reset(u.c.conn)
+	close(ex.done)
+}
+
+// lost ends the exchange of a connection that ended, or went wrong, before the answer was whole; or sends its request again.
+func (u *h1Up) lost(cause error) {
+	c, ex := u.c, u.unpin()
+	c.mu.Lock()
+	replay, fault := ex.replay, ex.fault
+	ex.replay = nil
+	c.mu.Unlock()
+	if errors.Is(cause, errClientGone) {
+		u.clientGone(ex)
+		return
+	}
+	if replay != nil && (cause == io.EOF || isReset(cause)) && u.again(ex, replay) {
+		return
+	}
+	reset(u.conn)
+	d := &ex.decision
+	var r Refusal
+	switch m := (*malformed)(nil); {
+	case errors.As(fault, &m):
+		r = Refusal{Status: m.status, Reason: m.reason}
+	default:
+		d.observe(Broken, &u.backend)
+		r = d.Failure
+		r.Reason += broke(cause)
+	}
+	if ex.begun || r.Status == 0 {
+		if cause == io.EOF {
+			_ = c.conn.Close()
+		} else {
+			reset(c.conn)
+		}
+		close(ex.done)
+		return
+	}
+	c.mu.Lock()
+	sent := ex.sent
+	c.mu.Unlock()
+	keep := sent && ex.persists && !c.e.draining.Load()
+	if _, err := c.conn.Write(refusalHTTP1(&r, ex.toHEAD, keep, ex.old)); err != nil {
+		reset(c.conn)
+		keep = false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ex.answered, ex.keep = true, keep
+	if !keep {
+		c.hangUp()
+	}
+	close(ex.done)
+}
+
+// broke says what a backend did that broke off.
+func broke(cause error) string {
+	var m *malformed
+	switch {
+	case cause == io.EOF:
+		return "it ended the connection before it answered"
+	case errors.As(cause, &m):
+		return "its answer is malformed: " + m.reason
+	}
+	return "it broke off before it answered: " + cause.Error()
+}
+
+// again sends a request once more that met a stale connection. It returns whether another connection took it over.
+func (u *h1Up) again(ex *exchange, request []byte) bool {
+	ex.whole = request
+	next, err := u.c.attach(ex)
+	if err != nil {
+		return false
+	}
+	_, _ = next.conn.Write(request) // if it fails, the loop over there finds out
+	return true
+}

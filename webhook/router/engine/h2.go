@@ -1,0 +1,313 @@
+package engine
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// h2 relays a client connection that speaks HTTP/2. Its streams are multiplexed again over one connection to each of the
+// backends they go to. Each direction of a stream has a window of its own on either side, and is buffered for as long as
+// the receiving side's is closed; so a slow backend holds up its own streams, and only what they may send is held.
+//
+// One goroutine reads each connection and one writes to it; what they share is guarded by mu.
+type h2 struct {
+	e       *Engine
+	decider Decider
+	def     Backend
+	scratch []byte // for heads shown to the Decider
+
+	mu         sync.Mutex
+	client     *h2Conn
+	ups        map[string]*h2Up // by Backend.ID: those that take new streams
+	all        map[*h2Up]struct{}
+	last       uint32 // the client's last stream
+	maxStreams uint32 // that the client may have open
+	budget     budget
+	leaving    bool // the client was asked to open no more streams
+	final      bool // and was told which one was the last
+	gone       bool // the client is
+	pool       sync.WaitGroup
+}
+
+const (
+	// maxStreams bounds the streams of one connection when the default backend does not.
+	maxStreams = 8 << 10
+	// settleWait is how long the client waits for its SETTINGS while the default backend owes its own.
+	settleWait = time.Second
+	// goAwayWait is how long a client may take to hear that it should open no more streams.
+	goAwayWait = time.Second
+)
+
+var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n', 'i', 'n', 'g'}
+
+// budget limits what costs the engine or a backend more than it costs a client, such as streams opened and reset at once
+// (CVE-2023-44487), or made to be reset (CVE-2025-8671): a burst, and a rate.
+type budget struct {
+	spent float64
+	at    time.Time
+}
+
+const (
+	budgetBurst = 2000
+	budgetRate  = 200 // a second
+)
+
+func (b *budget) spend() bool {
+	now := time.Now()
+	b.spent = max(0, b.spent-budgetRate*now.Sub(b.at).Seconds()) + 1
+	b.at = now
+	return b.spent <= budgetBurst
+}
+
+// serveHTTP2 serves a client that speaks HTTP/2, whose preface is in in. app, when not nil, is a connection to def that is
+// made already, and spoke what was read from it.
+func (e *Engine) serveHTTP2(s *session, d Decider, in *buffer, def Backend, hasDefault bool, app net.Conn, spoke []byte) {
+	in.skip(len(preface))
+	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(in.bytes()), s.conn), maxFrame)
+	r := &h2{e: e, decider: d, def: def, ups: make(map[string]*h2Up), all: make(map[*h2Up]struct{}), maxStreams: maxStreams}
+	r.client = newH2Conn(&r.mu, s.conn, from, e.MaxHead)
+	settings := []http2.Setting{
+		{ID: http2.SettingInitialWindowSize, Val: streamWindow},
+		{ID: http2.SettingMaxHeaderListSize, Val: r.client.fr.MaxHeaderListSize},
+	}
+	if hasDefault {
+		// The default backend's limits are passed on: a client that may have a thousand streams open keeps that right.
+		limit, extended := r.settleDefault(app, spoke)
+		r.maxStreams = min(limit, maxStreams)
+		if extended {
+			settings = append(settings, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+		}
+	}
+	settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: r.maxStreams})
+	r.mu.Lock()
+	early := bytes.Clone(r.client.out.Bytes()) // of a default backend that is going away again
+	r.client.out.Reset()
+	_ = r.client.wr.WriteSettings(settings...)
+	_ = r.client.wr.WriteWindowUpdate(0, connWindow-65535)
+	_, _ = r.client.out.Write(early)
+	r.mu.Unlock()
+	r.pool.Go(r.client.writeLoop)
+	e.became(s, r)
+	err := r.readClient()
+	r.close(err)
+	r.pool.Wait()
+}
+
+// settleDefault connects the default backend, waits, not for ever, until it has sent its SETTINGS, and returns what they say
+// of its limit of streams and of extended CONNECT.
+func (r *h2) settleDefault(app net.Conn, spoke []byte) (limit uint32, extended bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	up := r.connect(&r.def, app, spoke)
+	timer := time.AfterFunc(settleWait, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		up.settle()
+	})
+	defer timer.Stop()
+	r.mu.Unlock()
+	<-up.settled
+	r.mu.Lock()
+	return up.maxStreams, up.extended
+}
+
+// close ends all that belongs to the client, whose connection has ended.
+func (r *h2) close(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gone = true
+	r.client.kill()
+	for up := range r.all {
+		up.clientGone(isReset(err))
+	}
+}
+
+// readClient reads the client's frames until the connection ends.
+func (r *h2) readClient() error {
+	for first := true; ; {
+		f, err := r.client.fr.ReadFrame()
+		r.mu.Lock()
+		if r.client.ending || r.client.dead {
+			r.mu.Unlock()
+			_, err := io.Copy(io.Discard, r.client.conn)
+			return err
+		}
+		if err == nil {
+			err = r.fromClient(f, first)
+			first = false
+		}
+		var se http2.StreamError
+		var ce http2.ConnectionError
+		switch {
+		case err == nil:
+		case errors.As(err, &se):
+			r.resetClient(se)
+		case errors.As(err, &ce):
+			r.refuseConn(http2.ErrCode(ce))
+		case errors.Is(err, http2.ErrFrameTooLarge):
+			r.refuseConn(http2.ErrCodeFrameSize)
+		default:
+			r.mu.Unlock()
+			return err
+		}
+		r.mu.Unlock()
+	}
+}
+
+// refuseConn ends the connection to a client that breaks the protocol.
+func (r *h2) refuseConn(code http2.ErrCode) {
+	r.e.Stats.Malformed.Add(1)
+	why := ""
+	if err := r.client.fr.ErrorDetail(); err != nil {
+		why = err.Error()
+	}
+	r.client.goAway(r.last, code, why)
+	r.endClient()
+}
+
+// endClient sends what the client is still to get, and then the end.
+func (r *h2) endClient() {
+	r.client.end()
+	_ = r.client.conn.SetReadDeadline(time.Now().Add(r.e.Linger))
+}
+
+// resetClient resets a stream on which the client broke the protocol.
+func (r *h2) resetClient(se http2.StreamError) {
+	r.e.Stats.Malformed.Add(1)
+	r.last = max(r.last, se.StreamID&^(1<<31))
+	r.client.rst(se.StreamID, se.Code)
+	if st := r.client.streams[se.StreamID]; st != nil {
+		st.abandon(http2.ErrCodeCancel)
+	}
+	if !r.budget.spend() {
+		r.refuseConn(http2.ErrCodeEnhanceYourCalm)
+	}
+}
+
+// fromClient takes in one frame of the client's.
+func (r *h2) fromClient(f http2.Frame, first bool) error {
+	id := f.Header().StreamID
+	if s, ok := f.(*http2.SettingsFrame); first && (!ok || s.IsAck()) {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	st := r.client.streams[id]
+	idle := id > r.last || id%2 == 0 // never opened
+	switch f := f.(type) {
+	case *http2.MetaHeadersFrame:
+		if st != nil {
+			return st.trailers(f)
+		}
+		return r.request(f)
+	case *http2.DataFrame:
+		return r.data(f, st, idle)
+	case *http2.SettingsFrame:
+		if f.IsAck() {
+			return nil
+		}
+		return r.client.settings(f, func(st *h2Stream) *h2Half { return &st.toClient })
+	case *http2.WindowUpdateFrame:
+		switch {
+		case id == 0 || st == nil && !idle:
+			return r.client.windowUpdate(f, nil)
+		case st == nil:
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		}
+		return r.client.windowUpdate(f, &st.toClient)
+	case *http2.RSTStreamFrame:
+		switch {
+		case st == nil && idle:
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		case st == nil:
+			return nil
+		}
+		st.abandon(f.ErrCode)
+		if !r.budget.spend() {
+			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+		}
+	case *http2.PingFrame:
+		if f.IsAck() && f.Data == drainPing {
+			r.tellLast()
+		}
+		r.client.ping(f)
+	case *http2.PriorityFrame:
+		if f.StreamDep == id {
+			return http2.StreamError{StreamID: id, Code: http2.ErrCodeProtocol}
+		}
+	case *http2.PushPromiseFrame:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	return nil
+}
+
+// data takes in a DATA frame of the client's. st is nil when no such stream is open.
+func (r *h2) data(f *http2.DataFrame, st *h2Stream, idle bool) error {
+	n := int(f.Length)
+	switch {
+	case st == nil && idle:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	case !r.client.received(n):
+		return http2.ConnectionError(http2.ErrCodeFlowControl)
+	case n == 0 && !f.StreamEnded() && !r.budget.spend():
+		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
+	case st == nil:
+		r.client.usedUp(n)
+		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
+	}
+	return st.body(f, n)
+}
+
+// shutdown lets the client open no more streams, and ends the connection when those that are open are over: RFC 9113,
+// section 6.8.
+func (r *h2) shutdown() {
+	if r.leaving || r.gone {
+		return
+	}
+	r.leaving = true
+	r.client.goAway(1<<31-1, http2.ErrCodeNo, "")
+	_ = r.client.wr.WritePing(false, drainPing)
+	r.client.wake.Signal()
+	time.AfterFunc(goAwayWait, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.tellLast()
+	})
+}
+
+// tellLast tells the client which of its streams was the last.
+func (r *h2) tellLast() {
+	if !r.leaving || r.final || r.gone {
+		return
+	}
+	r.final = true
+	r.client.goAway(r.last, http2.ErrCodeNo, "")
+	r.endIfOver()
+}
+
+func (r *h2) endIfOver() {
+	if r.final && len(r.client.streams) == 0 && !r.client.ending {
+		r.endClient()
+	}
+}
+
+func (r *h2) drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shutdown()
+}
+
+func (r *h2) retire(gone func(string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, up := range r.ups {
+		if gone(id) {
+			up.leave()
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package router
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// inbound decides for the requests of one connection to a captured port: those that carry a key of the table go to its fork,
+// all else to the app.
+type inbound struct {
+	routes  *routes
+	metrics *metrics
+	capture string
+	finder  route.Finder
+	own     []engine.Field // served-by this pod
+	app     [1]engine.Backend
+	keyed   [1]engine.Backend // the app, for requests that carry a key
+}
+
+// newInbound decides for a connection that arrived at local on a captured port. The app is dialed at the address that the
+// client dialed, which may be the pod's or loopback: an app may listen on either alone, and a port-forward comes by
+// loopback.
+func newInbound(r *routes, m *metrics, c *Config, capture sandbox.Capture, local net.Addr) *inbound {
+	host := "127.0.0.1"
+	if a, ok := local.(*net.TCPAddr); ok {
+		host = a.AddrPort().Addr().Unmap().String()
+	}
+	addr := net.JoinHostPort(host, strconv.Itoa(int(capture.Number)))
+	app := engine.Backend{ID: "app", Addr: addr, Anchor: true}
+	i := &inbound{
+		routes: r, metrics: m, capture: capture.Name, finder: route.Finder{Carriers: c.Carriers},
+		own: []engine.Field{{Name: []byte(sandbox.HeaderServedBy), Value: []byte(c.PodName)}},
+	}
+	i.app[0], i.keyed[0] = app, app
+	i.keyed[0].Answer = i.own
+	return i
+}
+
+// Default is the app.
+func (i *inbound) Default() (engine.Backend, bool) { return i.app[0], true }
+
+// Decide looks the request's key up in the table in force.
+func (i *inbound) Decide(h *engine.Head) engine.Decision {
+	i.finder.Reset()
+	for _, f := range h.Fields {
+		i.finder.Header(f.Name, f.Value)
+	}
+	key, ok := i.finder.Key()
+	seen := i.metrics.seen(h.HTTP2)
+	switch {
+	case !ok:
+		return i.refuse(seen.refused(nil), 400, "request carries two different routing keys in "+i.finder.Carriers.Header)
+	case len(key) == 0:
+		return engine.Decision{Backends: i.app[:], Observer: seen.app()}
+	}
+	force := i.routes.force.Load()
+	if force == nil {
+		return i.refuse(seen.refused(nil), 503, "this pod's router has not received its routes yet, so it can't know where "+
+			"requests with a routing key go")
+	}
+	fr := force.routes[string(key)]
+	if fr == nil {
+		return engine.Decision{Backends: i.keyed[:], Observer: seen.app()}
+	}
+	if i.routes.stale() {
+		return i.refuse(seen.refused(fr), 503, fmt.Sprintf("this pod's router has not heard from its control plane for %s, so the "+
+			"addresses of sandbox %q may be somebody else's by now", i.routes.age().Round(time.Second), fr.fork.Sandbox))
+	}
+	return i.toFork(fr, seen)
+}
+
+func (i *inbound) toFork(fr *forkRoute, seen seen) engine.Decision {
+	pods := fr.pods(i.capture)
+	what := fmt.Sprintf("fork %q of sandbox %q", fr.fork.Name, fr.fork.Sandbox)
+	switch {
+	case len(pods) == 0 && fr.fork.FallBack:
+		return engine.Decision{Backends: i.keyed[:], Observer: seen.fork(fr)}
+	case len(pods) == 0:
+		reason := what + " is not ready"
+		if fr.fork.Reason != "" {
+			reason += ": " + fr.fork.Reason
+		}
+		return i.refuse(seen.refused(fr), 503, reason)
+	case fr.fork.FallBack:
+		pods = append(pods, i.keyed[0])
+	}
+	return engine.Decision{
+		Backends: pods, Observer: seen.fork(fr),
+		Failure: engine.Refusal{Status: 503, Reason: what + " failed: ", Fields: i.own},
+	}
+}
+
+func (i *inbound) refuse(o engine.Observer, status int, reason string) engine.Decision {
+	return engine.Decision{Observer: o, Refusal: &engine.Refusal{Status: status, Reason: reason, Fields: i.own}}
+}

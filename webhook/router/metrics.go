@@ -1,0 +1,143 @@
+package router
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+)
+
+// Outcomes of a request, as the metric's label has them.
+const (
+	outcomeApp        = "app"        // answered by the app: it carries no key, or none of the table
+	outcomeFork       = "fork"       // answered by a fork
+	outcomeFellBack   = "fell_back"  // answered by the app, because the fork was not ready
+	outcomeRefused    = "refused"    // answered by the router
+	outcomeUnfinished = "unfinished" // whoever it went to broke off before the answer was whole
+	outcomeOutgoing   = "outgoing"   // of an app in a fork or check, passed on with the sandbox's key
+)
+
+// metrics are the router's figures for Prometheus. There is none by key: their number would have no bound.
+type metrics struct {
+	registry *prometheus.Registry
+	requests [2]map[string]prometheus.Counter // of HTTP/1 and HTTP/2, by outcome
+	routes   *routes
+}
+
+func newMetrics(version string, r *routes, engines []*engine.Engine, connected func() bool) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), routes: r}
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sandbox_router_requests_total",
+		Help: "Requests by what became of them. One that broke off after its answer had begun is in unfinished as well.",
+	}, []string{"outcome", "protocol"})
+	for i, protocol := range []string{"http1", "http2"} {
+		m.requests[i] = make(map[string]prometheus.Counter)
+		for _, o := range []string{
+			outcomeApp, outcomeFork, outcomeFellBack, outcomeRefused, outcomeUnfinished, outcomeOutgoing,
+		} {
+			m.requests[i][o] = requests.WithLabelValues(o, protocol)
+		}
+	}
+	sum := func(of func(*engine.Stats) float64) func() float64 {
+		return func() float64 {
+			var n float64
+			for _, e := range engines {
+				n += of(&e.Stats)
+			}
+			return n
+		}
+	}
+	version0 := func(of func(term int64, counter uint64) float64) func() float64 {
+		return func() float64 { v, _ := r.have(); return of(v.Term, v.Counter) }
+	}
+	m.registry.MustRegister(requests, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		gauge("build_info", "The router's version.", prometheus.Labels{"version": version}, func() float64 { return 1 }),
+		gauge("connections", "Client connections open.", nil, sum(func(s *engine.Stats) float64 { return float64(s.Open.Load()) })),
+		counterOf("passed_through_connections_total", "Connections passed to the app as bytes: TLS, or no HTTP.",
+			sum(func(s *engine.Stats) float64 { return float64(s.Raw.Load()) })),
+		counterOf("malformed_total", "Messages refused as malformed or ambiguous.",
+			sum(func(s *engine.Stats) float64 { return float64(s.Malformed.Load()) })),
+		gauge("table_age_seconds", "Time since the table in force was known to be right.", nil,
+			func() float64 { return r.age().Seconds() }),
+		gauge("table_routes", "Routes in force.", nil, func() float64 {
+			if f := r.force.Load(); f != nil {
+				return float64(len(f.routes))
+			}
+			return 0
+		}),
+		gauge("table_term", "Term of the table in force: lease transitions when it was made.", nil,
+			version0(func(t int64, _ uint64) float64 { return float64(t) })),
+		gauge("table_version", "Version of the table in force, within its term.", nil,
+			version0(func(_ int64, c uint64) float64 { return float64(c) })),
+		gauge("connected", "Whether the route stream is open.", nil, func() float64 {
+			if connected() {
+				return 1
+			}
+			return 0
+		}),
+	)
+	return m
+}
+
+func gauge(name, help string, labels prometheus.Labels, f func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sandbox_router_" + name, Help: help, ConstLabels: labels}, f)
+}
+
+func counterOf(name, help string, f func() float64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sandbox_router_" + name, Help: help}, f)
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// seen counts one request. It is made when the request is read, and becomes the request's observer.
+type seen struct {
+	m        *metrics
+	protocol uint8
+	route    *forkRoute // nil: of no sandbox
+	outcome  string     // when it is answered
+}
+
+func (m *metrics) seen(http2 bool) seen {
+	s := seen{m: m, outcome: outcomeApp}
+	if http2 {
+		s.protocol = 1
+	}
+	return s
+}
+
+func (s seen) app() *seen                 { return &s }
+func (s seen) outgoing() *seen            { s.outcome = outcomeOutgoing; return &s }
+func (s seen) fork(f *forkRoute) *seen    { s.route, s.outcome = f, outcomeFork; return &s }
+func (s seen) refused(f *forkRoute) *seen { s.route = f; return &s }
+func (s *seen) count(outcome string)      { s.m.requests[s.protocol][outcome].Inc() }
+func (s *seen) counter() (c *counter)     { s.m.routes.changed.Store(true); return s.route.counter }
+
+// Observe counts, before the answer is sent on, so that who has his answer finds it counted.
+func (s *seen) Observe(e engine.Event, b *engine.Backend) {
+	switch {
+	case e == engine.Refused:
+		s.count(outcomeRefused)
+		if s.route != nil {
+			s.counter().refused.Add(1)
+		}
+	case s.route == nil && e == engine.Answered:
+		s.count(s.outcome)
+	case e == engine.Broken:
+		s.count(outcomeUnfinished)
+		if s.route != nil && !b.Anchor {
+			s.counter().unfinished.Add(1)
+		}
+	case b.Anchor:
+		s.count(outcomeFellBack)
+		s.counter().fellBack.Add(1)
+	default:
+		s.count(outcomeFork)
+		s.counter().fork.Add(1)
+	}
+}

@@ -1,0 +1,169 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+)
+
+// outgoingDialTimeout is how long the stamping proxy tries to reach a host.
+const outgoingDialTimeout = 30 * time.Second
+
+var errLoop = errors.New("that is this proxy itself")
+
+// outgoing decides for a connection to the stamping proxy: an HTTP forward proxy (RFC 9110, section 7.6) that an app in a
+// fork or check finds by HTTP_PROXY. What goes out by it carries the sandbox's key, unless it carries one already.
+type outgoing struct {
+	metrics *metrics
+	self    netip.AddrPort
+	stamp   stamp
+}
+
+// Default is nowhere: a client of the proxy must say where it wants to go.
+func (*outgoing) Default() (engine.Backend, bool) { return engine.Backend{}, false }
+
+// Decide sends a request to the host that its target names.
+func (o *outgoing) Decide(h *engine.Head) engine.Decision {
+	seen := o.metrics.seen(h.HTTP2)
+	refuse := func(status int, reason string) engine.Decision {
+		return engine.Decision{Observer: seen.refused(nil), Refusal: &engine.Refusal{Status: status, Reason: reason}}
+	}
+	connect := string(h.Method) == "CONNECT"
+	authority, path := h.Target, []byte(nil)
+	port := ""
+	if !connect {
+		rest, ok := cutPrefixFold(h.Target, "http://")
+		if h.HTTP2 || !ok {
+			return refuse(400, "this is a proxy: requests to it name their target by a whole http:// URL, or use CONNECT")
+		}
+		authority, path = rest, []byte("/")
+		if i := bytes.IndexAny(rest, "/?"); i >= 0 {
+			authority, path = rest[:i], rest[i:]
+			if path[0] == '?' {
+				path = append([]byte("/"), path...)
+			}
+		} else if string(h.Method) == "OPTIONS" {
+			path = []byte("*") // RFC 9112, section 3.2.4
+		}
+		port = "80"
+	}
+	addr, err := hostPort(string(authority), port)
+	if err != nil {
+		return refuse(400, "malformed target: "+err.Error())
+	}
+	b := engine.Backend{ID: addr, Addr: addr, Dial: o.dial(addr), Timeout: outgoingDialTimeout}
+	d := engine.Decision{
+		Backends: []engine.Backend{b}, Observer: seen.outgoing(),
+		Failure: engine.Refusal{Status: 502, Reason: addr + " can't be reached: "},
+	}
+	if connect {
+		d.Tunnel = &tunnelled{metrics: o.metrics, stamp: o.stamp, backend: b}
+		return d
+	}
+	d.Failure.Reason = addr + ": "
+	d.Edits = o.stamp.edits(h)
+	d.Edits.Target = slices.Clone(path)
+	d.Edits.Remove = append(d.Edits.Remove, "proxy-connection", "proxy-authorization")
+	if !bytes.EqualFold(h.Authority, authority) { // RFC 9112, section 3.2.2: the target's counts
+		d.Edits.Set = append(d.Edits.Set, engine.Field{Name: []byte("host"), Value: slices.Clone(authority)})
+	}
+	return d
+}
+
+// dial connects to a host, unless that is the proxy itself.
+func (o *outgoing) dial(addr string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+			if to := a.AddrPort(); to.Port() == o.self.Port() && (to.Addr().Unmap() == o.self.Addr().Unmap()) {
+				_ = conn.Close()
+				return nil, errLoop
+			}
+		}
+		return conn, nil
+	}
+}
+
+// tunnelled decides for what comes through a CONNECT: HTTP without TLS is stamped too, and TLS passes untouched.
+type tunnelled struct {
+	metrics *metrics
+	stamp   stamp
+	backend engine.Backend
+}
+
+// Default is where the tunnel leads.
+func (t *tunnelled) Default() (engine.Backend, bool) {
+	b := t.backend
+	b.Anchor = true
+	return b, true
+}
+
+// Decide sends every request there.
+func (t *tunnelled) Decide(h *engine.Head) engine.Decision {
+	b, _ := t.Default()
+	seen := t.metrics.seen(h.HTTP2)
+	return engine.Decision{Backends: []engine.Backend{b}, Edits: t.stamp.edits(h), Observer: seen.outgoing()}
+}
+
+// stamp puts a sandbox's key on requests.
+type stamp struct {
+	route.Carriers
+	key string
+}
+
+// edits returns what puts the key on a request: nothing, when it carries a key already, by whatever carrier. The key goes
+// into the header and into baggage, so that it is carried on by services that pass on either.
+func (s stamp) edits(h *engine.Head) engine.Edits {
+	finder := route.Finder{Carriers: s.Carriers}
+	var baggage [][]byte
+	for _, f := range h.Fields {
+		finder.Header(f.Name, f.Value)
+		if strings.EqualFold(string(f.Name), "baggage") && len(f.Value) > 0 {
+			baggage = append(baggage, f.Value)
+		}
+	}
+	if key, ok := finder.Key(); !ok || len(key) > 0 {
+		return engine.Edits{}
+	}
+	// One field, though several are allowed: not everybody reads more than the first.
+	baggage = append(baggage, []byte(s.Member+"="+s.key))
+	return engine.Edits{Set: []engine.Field{
+		{Name: []byte(s.Header), Value: []byte(s.key)},
+		{Name: []byte("baggage"), Value: bytes.Join(baggage, []byte(","))},
+	}}
+}
+
+// hostPort reads HOST[:PORT]. port is what stands for a port that is left out; when it is empty, none may be.
+func hostPort(s, port string) (string, error) {
+	host := s
+	if h, p, err := net.SplitHostPort(s); err == nil {
+		host, port = h, p
+	} else if port == "" {
+		return "", err
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if host == "" || strings.ContainsAny(host, "@/[] ") {
+		return "", errors.New("it names no host")
+	}
+	addr := net.JoinHostPort(host, port)
+	return addr, validAddress(addr)
+}
+
+func cutPrefixFold(b []byte, prefix string) ([]byte, bool) {
+	if len(b) < len(prefix) || !strings.EqualFold(string(b[:len(prefix)]), prefix) {
+		return nil, false
+	}
+	return b[len(prefix):], true
+}

@@ -1,0 +1,190 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// drainTime is how long requests in flight may take after the router was told to end. The kubelet ends it last, when the
+// app's containers have ended, and bounds it by what is left of the pod's grace period.
+const drainTime = 25 * time.Second
+
+// Run serves as c says until ctx is done; then it lets what is in flight end, and returns nil. It fails when it can't
+// listen.
+func Run(ctx context.Context, c Config, log *slog.Logger) error {
+	r := newRouter(&c, log)
+	if err := r.listen(ctx); err != nil {
+		return err
+	}
+	return r.run(ctx)
+}
+
+// router is one running router.
+type router struct {
+	config    *Config
+	log       *slog.Logger
+	routes    *routes
+	metrics   *metrics
+	control   *control
+	engines   []*engine.Engine // of each capture, and the outgoing proxy's last
+	listeners []net.Listener   // of each engine
+	admin     net.Listener
+	began     time.Time
+}
+
+func newRouter(c *Config, log *slog.Logger) *router {
+	r := &router{config: c, log: log, routes: newRoutes(c.Captures, c.StaleAfter), began: time.Now()}
+	n := len(c.Captures)
+	if c.Outgoing.IsValid() {
+		n++
+	}
+	for range n {
+		r.engines = append(r.engines, engine.New(engine.Options{Log: log}))
+	}
+	r.control = newControl(c, r.routes, &state{dir: c.StateDir}, log, r.retire)
+	r.metrics = newMetrics(c.Version, r.routes, r.engines, r.control.connected.Load)
+	return r
+}
+
+// retire closes idle connections to backends that are in no table any more.
+func (r *router) retire(gone map[string]struct{}) {
+	if len(gone) == 0 {
+		return
+	}
+	for _, e := range r.engines {
+		e.Retire(func(id string) bool { _, ok := gone[id]; return ok })
+	}
+}
+
+// listen opens all listeners, or none.
+func (r *router) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	open := func(addr string) (net.Listener, error) {
+		l, err := lc.Listen(ctx, "tcp", addr)
+		if err != nil {
+			r.close()
+		}
+		return l, err
+	}
+	for _, c := range r.config.Captures {
+		l, err := open(":" + strconv.Itoa(int(c.Listen)))
+		if err != nil {
+			return fmt.Errorf("can't listen for port %q: %w", c.Name, err)
+		}
+		r.listeners = append(r.listeners, l)
+	}
+	if r.config.Outgoing.IsValid() {
+		l, err := open(r.config.Outgoing.String())
+		if err != nil {
+			return fmt.Errorf("can't listen for outgoing requests: %w", err)
+		}
+		r.listeners = append(r.listeners, l)
+	}
+	if r.config.Admin != "" {
+		l, err := open(r.config.Admin)
+		if err != nil {
+			return fmt.Errorf("can't listen for %s: %w", sandbox.EnvRouterAdmin, err)
+		}
+		r.admin = l
+	}
+	return nil
+}
+
+func (r *router) close() {
+	for _, l := range r.listeners {
+		_ = l.Close()
+	}
+}
+
+// decide returns what makes the Deciders of the i-th listener's connections.
+func (r *router) decide(i int) func(net.Conn) engine.Decider {
+	if i < len(r.config.Captures) {
+		capture := r.config.Captures[i]
+		return func(conn net.Conn) engine.Decider {
+			return newInbound(r.routes, r.metrics, r.config, capture, conn.LocalAddr())
+		}
+	}
+	s := stamp{Carriers: r.config.Carriers, key: r.config.Key}
+	return func(conn net.Conn) engine.Decider {
+		self := r.config.Outgoing
+		if a, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+			self = a.AddrPort()
+		}
+		return &outgoing{metrics: r.metrics, self: self, stamp: s}
+	}
+}
+
+func (r *router) run(ctx context.Context) error {
+	r.control.restore()
+	var pool sync.WaitGroup
+	streaming, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	if len(r.config.Control) > 0 {
+		pool.Go(func() { r.control.run(streaming) })
+	}
+	admin := &http.Server{Handler: r.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
+	if r.admin != nil {
+		pool.Go(func() {
+			if err := admin.Serve(r.admin); !errors.Is(err, http.ErrServerClosed) {
+				r.log.Error("metrics and health are not served any more", "error", err)
+			}
+		})
+	}
+	for i, l := range r.listeners {
+		pool.Go(func() { _ = r.engines[i].Serve(l, r.decide(i)) })
+	}
+	r.log.Info("serving", "ports", sandbox.FormatCaptures(r.config.Captures), "outgoing", r.config.Outgoing.IsValid(),
+		"version", r.config.Version)
+	<-ctx.Done()
+	r.log.Info("draining")
+	r.close()
+	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	var drains sync.WaitGroup
+	for _, e := range r.engines {
+		drains.Go(func() { e.Drain(draining) })
+	}
+	drains.Wait()
+	stop()
+	_ = admin.Close()
+	pool.Wait()
+	return nil
+}
+
+// adminHandler serves metrics and health. Ready is for the startup probe: it holds up the app's start until the router has
+// a table, but not for ever, since no pod's start may hang on the control plane.
+func (r *router) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", r.metrics.handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if why := r.notReady(); why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return mux
+}
+
+func (r *router) notReady() string {
+	if len(r.config.Captures) == 0 || len(r.config.Control) == 0 || time.Since(r.began) >= r.config.FirstWait {
+		return ""
+	}
+	select {
+	case <-r.control.first:
+		return ""
+	default:
+		return "waiting for the first table"
+	}
+}

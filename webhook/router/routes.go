@@ -1,0 +1,164 @@
+package router
+
+import (
+	"maps"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// forkDialTimeout bounds connecting to a fork's pod: addresses of pods that are gone swallow packets, and the fork may have
+// another pod.
+const forkDialTimeout = 3 * time.Second
+
+// routes is the table in force, and what was counted by it. Requests read it without a lock.
+type routes struct {
+	captures   []sandbox.Capture
+	staleAfter time.Duration
+
+	force atomic.Pointer[inForce] // nil: there never was a table
+	fresh atomic.Pointer[time.Time]
+
+	mu       sync.Mutex // serialises replace, guards counters
+	counters map[string]*counter
+	changed  atomic.Bool // some counter has changed since counts were read
+}
+
+// inForce is a table made ready for lookup. It never changes.
+type inForce struct {
+	table  *route.Table
+	routes map[string]*forkRoute
+	ids    map[string]struct{} // of all backends
+}
+
+// forkRoute is where one key's requests go.
+type forkRoute struct {
+	fork    route.Fork
+	counter *counter
+	turn    *atomic.Uint32
+	// backends holds, for each capture, the fork's pods twice over, so that any rotation of them is a part of it.
+	backends map[string][]engine.Backend
+}
+
+// counter counts one key's requests.
+type counter struct {
+	fork, fellBack, refused, unfinished atomic.Uint64
+}
+
+func newRoutes(captures []sandbox.Capture, staleAfter time.Duration) *routes {
+	return &routes{captures: captures, staleAfter: staleAfter, counters: make(map[string]*counter)}
+}
+
+// replace puts t in force: every request whose head is read from now on is routed by it. It returns the table's backends
+// that t has no more: their idle connections are of no use.
+func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := &inForce{table: t, routes: make(map[string]*forkRoute, len(t.Routes)), ids: make(map[string]struct{})}
+	old := r.force.Load()
+	for key, fork := range t.Routes {
+		c := r.counters[key]
+		if c == nil {
+			c = new(counter)
+			r.counters[key] = c
+		}
+		fr := &forkRoute{fork: fork, counter: c, turn: new(atomic.Uint32), backends: make(map[string][]engine.Backend)}
+		for _, capture := range r.captures {
+			fr.backends[capture.Name] = podBackends(fork.Pods, capture, next.ids)
+		}
+		next.routes[key] = fr
+	}
+	// Counts are totals since the start, so those of keys that left stay, should the keys come back; unless there are none.
+	maps.DeleteFunc(r.counters, func(key string, c *counter) bool {
+		_, routed := next.routes[key]
+		return !routed && c.count() == route.Count{}
+	})
+	r.force.Store(next)
+	r.confirm(fresh)
+	gone = make(map[string]struct{})
+	if old != nil {
+		for id := range old.ids {
+			if _, ok := next.ids[id]; !ok {
+				gone[id] = struct{}{}
+			}
+		}
+	}
+	return gone
+}
+
+// podBackends returns the backends of pods at a captured port, twice over, and notes their IDs.
+func podBackends(pods []route.Pod, capture sandbox.Capture, ids map[string]struct{}) []engine.Backend {
+	backends := make([]engine.Backend, 0, 2*len(pods))
+	for _, pod := range pods {
+		port := capture.Number
+		if p, ok := pod.Ports[capture.Name]; ok {
+			port = p
+		}
+		addr := net.JoinHostPort(pod.IP, strconv.Itoa(int(port)))
+		id := pod.UID + "@" + addr // addresses are used again, uids are not
+		ids[id] = struct{}{}
+		backends = append(backends, engine.Backend{
+			ID: id, Addr: addr, Timeout: forkDialTimeout,
+			Answer: []engine.Field{{Name: []byte(sandbox.HeaderServedBy), Value: []byte(pod.Name)}},
+		})
+	}
+	return append(backends, backends...)
+}
+
+// confirm notes that the table in force was right at that time.
+func (r *routes) confirm(at time.Time) { r.fresh.Store(&at) }
+
+// age is the time since the table in force was known to be right; 0 when there is none.
+func (r *routes) age() time.Duration {
+	if at := r.fresh.Load(); at != nil {
+		return time.Since(*at)
+	}
+	return 0
+}
+
+func (r *routes) stale() bool { return r.age() > r.staleAfter }
+
+// have is the version of the table in force; false when there is none.
+func (r *routes) have() (route.Version, bool) {
+	if f := r.force.Load(); f != nil {
+		return f.table.Version, true
+	}
+	return route.Version{}, false
+}
+
+// pods returns the fork's pods at a captured port, in the order in which they are to be tried for the next request.
+func (f *forkRoute) pods(capture string) []engine.Backend {
+	all := f.backends[capture]
+	n := uint32(len(all) / 2) //nolint:gosec // a fork's pods are few
+	if n == 0 {
+		return nil
+	}
+	from := f.turn.Add(1) % n
+	return all[from : from+n : from+n]
+}
+
+// counts returns the totals of the keys that are in force and were seen.
+func (r *routes) counts() map[string]route.Count {
+	r.changed.Store(false)
+	all := make(map[string]route.Count)
+	if f := r.force.Load(); f != nil {
+		for key, fr := range f.routes {
+			if c := fr.counter.count(); c != (route.Count{}) {
+				all[key] = c
+			}
+		}
+	}
+	return all
+}
+
+func (c *counter) count() route.Count {
+	return route.Count{
+		Fork: c.fork.Load(), FellBack: c.fellBack.Load(), Refused: c.refused.Load(), Unfinished: c.unfinished.Load(),
+	}
+}
