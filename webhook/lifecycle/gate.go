@@ -43,13 +43,19 @@ const (
 // A gate sets the readiness gate sandbox.ConditionRouted on the pods of forks. Once True it stays so: Decide is not asked about
 // such a pod again, whatever becomes of the baseline, the routers or the lease.
 type gate struct {
-	hub    *routes.Hub
+	hub    hub
 	cache  client.Reader
 	client client.Client
 	clock  clock.PassiveClock
 
 	mu   sync.Mutex
 	pods map[routes.Baseline]map[types.UID]*gated // touched by the one Reconcile of that baseline
+}
+
+// A hub knows routes and routers: a *routes.Hub.
+type hub interface {
+	Serving() <-chan struct{}
+	View(context.Context, routes.Baseline) (routes.View, error)
 }
 
 // gated is what the gate remembers of a pod whose condition is not known to be True.

@@ -1,0 +1,306 @@
+package lifecycle
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/tools/events"
+	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// switched makes a Service whose port 80 `route` switched from 8080 to the name http, and 53/UDP not.
+func switched() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "api", UID: "u1", Labels: map[string]string{sandbox.LabelRole: sandbox.RoleService},
+			Annotations: map[string]string{sandbox.AnnotationTargetPorts: sandbox.FormatTargetPorts(sandbox.TargetPorts{
+				"TCP-80": {Number: 8080, Name: "http"}, "TCP-81": {Number: 8081, Name: "admin"},
+			})},
+		},
+		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "api"}, Ports: []corev1.ServicePort{
+			{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP, TargetPort: intstr.FromString("dns")},
+			{Name: "web", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("http")},
+			{Name: "admin", Port: 81, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(8081)}, // back already
+		}},
+	}
+}
+
+func selected(name string, ports ...string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{"app": "api"}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
+	for _, port := range ports {
+		p.Spec.Containers[0].Ports = append(p.Spec.Containers[0].Ports, corev1.ContainerPort{Name: port, ContainerPort: 8080, Protocol: corev1.ProtocolTCP})
+	}
+	return p
+}
+
+func TestPutBack(t *testing.T) {
+	sidecar := func(policy corev1.ContainerRestartPolicy) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: sandbox.RouterContainer, RestartPolicy: &policy,
+				Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 15361, Protocol: corev1.ProtocolTCP}}}}
+		}
+	}
+	udp := func(p *corev1.Pod) { p.Spec.Containers[0].Ports[0].Protocol = corev1.ProtocolUDP }
+	const lacks = "pod b has no port named http"
+	for _, tt := range []struct {
+		name   string
+		pods   []*corev1.Pod
+		change func(*corev1.Service)
+		reason string // "": nothing to do
+	}{
+		{"no pods", nil, nil, ""},
+		{"all have the name", []*corev1.Pod{selected("a", "http"), selected("b", "other", "http")}, nil, ""},
+		{"the router has the name", []*corev1.Pod{with(selected("b"), sidecar(corev1.ContainerRestartPolicyAlways))}, nil, ""},
+		{"an init container that ends does not count", []*corev1.Pod{with(selected("b"), sidecar(corev1.ContainerRestartPolicyNever))}, nil, lacks},
+		{"one lacks it", []*corev1.Pod{selected("a", "http"), selected("b", "metrics")}, nil, lacks},
+		{"of another protocol", []*corev1.Pod{with(selected("b", "http"), udp)}, nil, lacks},
+		{"one that is being deleted", []*corev1.Pod{with(selected("b"), deleting)}, nil, ""},
+		{"one that has finished", []*corev1.Pod{with(selected("b"), succeeded)}, nil, ""},
+		{"a Service not switched", []*corev1.Pod{selected("b")}, func(s *corev1.Service) { s.Annotations = nil }, ""},
+		{"a Service whose targetPort is another's name now", []*corev1.Pod{selected("b")}, func(s *corev1.Service) { s.Spec.Ports[1].TargetPort = intstr.FromString("web") }, ""},
+		{"a Service without a selector", []*corev1.Pod{selected("b")}, func(s *corev1.Service) { s.Spec.Selector = nil }, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := switched()
+			if tt.change != nil {
+				tt.change(s)
+			}
+			var pods []corev1.Pod
+			for _, p := range tt.pods {
+				stripped, err := stripGuarded(p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pods = append(pods, *stripped.(*corev1.Pod))
+			}
+			back, reason, err := PutBack(s, pods)
+			if err != nil || reason != tt.reason {
+				t.Errorf("%v %q, want %q", err, reason, tt.reason)
+			}
+			want := []int{1}
+			if tt.reason == "" {
+				want = nil
+			}
+			if got := slices.Sorted(maps.Keys(back)); !slices.Equal(got, want) {
+				t.Errorf("ports %v, want %v", got, want)
+			}
+		})
+	}
+	s := switched()
+	s.Annotations[sandbox.AnnotationTargetPorts] = "x"
+	if _, _, err := PutBack(s, []corev1.Pod{*selected("b")}); err == nil {
+		t.Error("no error for an annotation that can't be read")
+	}
+}
+
+func TestPutBackPatch(t *testing.T) {
+	made := switched()
+	back, reason, err := PutBack(made, []corev1.Pod{*selected("b")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := putBackPatch(made, back, sandbox.PutBack{Time: "2026-01-02T03:04:05Z", Reason: reason})
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch, err := jsonpatch.DecodePatch(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply := func(s *corev1.Service) (*corev1.Service, error) {
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err = patch.Apply(b); err != nil {
+			return nil, err
+		}
+		var got corev1.Service
+		return &got, json.Unmarshal(b, &got)
+	}
+	got, err := apply(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Spec.Ports[1].TargetPort != intstr.FromInt32(8080) || got.Spec.Ports[0] != made.Spec.Ports[0] || got.Spec.Ports[2] != made.Spec.Ports[2] {
+		t.Errorf("%+v", got.Spec.Ports)
+	}
+	note, err := sandbox.ParsePutBack(got.Annotations[sandbox.AnnotationPutBack])
+	if err != nil || note.Reason != "pod b has no port named http" || got.Annotations[sandbox.AnnotationTargetPorts] == "" {
+		t.Errorf("%v %+v", err, got.Annotations)
+	}
+	if back, _, _ := PutBack(got, []corev1.Pod{*selected("b")}); len(back) != 0 {
+		t.Error("what was put back is put back again")
+	}
+	for name, change := range map[string]func(*corev1.Service){
+		"another Service of that name": func(s *corev1.Service) { s.UID = "u2" },
+		"ports in another order":       func(s *corev1.Service) { s.Spec.Ports = append(s.Spec.Ports[1:], s.Spec.Ports[0]) },
+		"put back by somebody":         func(s *corev1.Service) { s.Spec.Ports[1].TargetPort = intstr.FromInt32(8080) },
+	} {
+		s := switched()
+		change(s)
+		if _, err := apply(s); err == nil {
+			t.Errorf("applies to %s", name)
+		}
+	}
+}
+
+func failing(message string) *appsv1.Deployment {
+	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{UID: "d", Namespace: "shop", Name: "api-pr"}, Status: appsv1.DeploymentStatus{
+		Conditions: []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: message}},
+	}}
+}
+
+const away = `Internal error occurred: failed calling webhook "fork.kubectl-sandbox.dev": failed to call webhook: Post ` +
+	`"https://sandbox-webhook.kubectl-sandbox.svc:443/mutate-pods?timeout=5s": no endpoints available for service "sandbox-webhook"`
+
+func TestDue(t *testing.T) {
+	start := time.Now()
+	forks := []appsv1.Deployment{*failing(away)}
+	var plan map[types.UID]try
+	var at []string
+	for second := range 200 {
+		var found []*appsv1.Deployment
+		if found, plan = due(forks, plan, start.Add(time.Duration(second)*time.Second)); len(found) > 0 {
+			at = append(at, fmt.Sprint(second))
+		}
+	}
+	// At once, then at growing distances: within any 30 s of the first minute there is a try.
+	if want := "0 5 15 35 75 135 195"; strings.Join(at, " ") != want {
+		t.Errorf("tried at %v, want %s", at, want)
+	}
+	for name, d := range map[string]*appsv1.Deployment{
+		"quota":             failing(`pods "api-1" is forbidden: exceeded quota: small`),
+		"another's webhook": failing(strings.ReplaceAll(away, "kubectl-sandbox.dev", "istio.io")),
+		"deleted":           with(failing(away), func(d *appsv1.Deployment) { d.DeletionTimestamp = ptr.To(metav1.Now()) }),
+		"over": with(failing(away), func(d *appsv1.Deployment) {
+			d.Status.Conditions[0].Status = corev1.ConditionFalse
+		}),
+	} {
+		if found, plan := due([]appsv1.Deployment{*d}, plan, start.Add(time.Hour)); len(found)+len(plan) != 0 {
+			t.Errorf("%s: %v %v", name, found, plan)
+		}
+	}
+}
+
+func TestRetrier(t *testing.T) {
+	d := failing(away)
+	c := fake.NewClientBuilder().WithObjects(d).Build()
+	clock := clocktesting.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	r := &retrier{cache: c, client: c, clock: clock}
+	if err := r.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var got appsv1.Deployment
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(d), &got); err != nil || got.Annotations[sandbox.AnnotationRetriedAt] != "2026-01-02T03:04:05Z" {
+		t.Errorf("%v %v", err, got.Annotations)
+	}
+}
+
+func sandboxMap(name, expires string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "sandbox-" + name, UID: types.UID("uid-" + name), Labels: map[string]string{
+			sandbox.LabelSandbox: name, sandbox.LabelRole: sandbox.RoleSandbox,
+		}},
+		Data: map[string]string{sandbox.DataExpires: expires},
+	}
+}
+
+func TestExpiry(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		name, expires string
+		again         time.Duration
+		gone          bool
+		event         string
+	}{
+		{"never", "", 0, false, ""},
+		{"later", "2026-01-02T13:00:00Z", 55 * time.Minute, false, ""},
+		{"soon", "2026-01-02T12:04:00Z", 4 * time.Minute, false, "Normal ExpiresSoon sandbox will be deleted at 2026-01-02T12:04:00Z"},
+		{"now", "2026-01-02T12:00:00Z", 0, true, "Normal Expired sandbox expired at 2026-01-02T12:00:00Z and was deleted"},
+		{"in another zone", "2026-01-02T13:30:00+02:00", 0, true, "Normal Expired sandbox expired at 2026-01-02T13:30:00+02:00 and was deleted"},
+		{"unreadable", "tomorrow", 0, false, "Warning InvalidExpiry data.expires is not a time (RFC 3339): the sandbox stays until it is deleted"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cm := sandboxMap("pr-1", tt.expires)
+			c := fake.NewClientBuilder().WithObjects(cm).Build()
+			recorder := events.NewFakeRecorder(10)
+			e := &expiry{cache: c, client: c, events: recorder, clock: clocktesting.NewFakeClock(now), warned: map[types.NamespacedName]string{}}
+			req := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(cm)}
+			for range 2 { // the second look repeats no event
+				r, err := e.Reconcile(t.Context(), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.RequeueAfter != tt.again {
+					t.Errorf("again in %v, want %v", r.RequeueAfter, tt.again)
+				}
+			}
+			if err := c.Get(t.Context(), req.NamespacedName, cm); apierrors.IsNotFound(err) != tt.gone {
+				t.Errorf("%v, want gone %v", err, tt.gone)
+			}
+			close(recorder.Events)
+			var got []string
+			for s := range recorder.Events {
+				got = append(got, s)
+			}
+			if strings.Join(got, "|") != tt.event {
+				t.Errorf("events %q, want %q", got, tt.event)
+			}
+		})
+	}
+}
+
+func TestAdopter(t *testing.T) {
+	fork := func(name, of string, owners ...metav1.OwnerReference) *appsv1.Deployment {
+		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: owners,
+			Labels: map[string]string{sandbox.LabelSandbox: of, sandbox.LabelRole: sandbox.RoleFork}}}
+	}
+	other := metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: "other"}
+	c := fake.NewClientBuilder().WithObjects(
+		sandboxMap("pr-1", ""), fork("orphan", "pr-1"), fork("owned", "pr-1", other), fork("stranger", "pr-2"),
+	).WithIndex(&appsv1.Deployment{}, "sandbox-name", func(o client.Object) []string {
+		return []string{o.GetLabels()[sandbox.LabelSandbox]}
+	}).Build()
+	a := &adopter{cache: c, client: c}
+	for _, req := range append(adopts(t.Context(), fork("orphan", "pr-1")), adopts(t.Context(), fork("stranger", "pr-2"))...) {
+		if _, err := a.Reconcile(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]types.UID{"orphan": "uid-pr-1", "owned": "other", "stranger": ""} {
+		var d appsv1.Deployment
+		if err := c.Get(t.Context(), types.NamespacedName{Namespace: "shop", Name: name}, &d); err != nil {
+			t.Fatal(err)
+		}
+		var got types.UID
+		for _, o := range d.OwnerReferences {
+			got += o.UID
+			if o.BlockOwnerDeletion != nil || o.Controller != nil {
+				t.Errorf("%s: %+v", name, o)
+			}
+		}
+		if got != want {
+			t.Errorf("%s is owned by %q, want %q", name, got, want)
+		}
+	}
+}
