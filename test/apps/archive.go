@@ -13,8 +13,20 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/image"
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/progress"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/program"
 )
+
+// Builder returns what builds the programs of the clone at root: its cache is the one of the cluster's own programs, in the
+// user's cache folder, so that all clones share it.
+func Builder(root string, p *progress.Reporter) (program.Builder, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return program.Builder{}, fmt.Errorf("no folder for built programs: %w (set XDG_CACHE_HOME)", err)
+	}
+	cache = filepath.Join(cache, "kubectl-sandbox", "programs")
+	return program.Builder{Modules: filepath.Join(root, "test", "apps"), Cache: cache, Logs: filepath.Join(cache, "log"), Progress: p}, nil
+}
 
 // Archives returns paths of archives that together hold the images. It builds with b (whose Modules is the folder of this
 // file) and keeps archives in b.Cache, under a name made of what they hold: a second call only looks.

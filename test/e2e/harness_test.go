@@ -245,9 +245,12 @@ func (s *space) available(name string) {
 		if st := d.Status; st.ObservedGeneration < d.Generation || st.UpdatedReplicas != want || st.AvailableReplicas != want || st.Replicas != want {
 			return fmt.Errorf("want %d replicas, status %+v", want, st)
 		}
-		pods := s.pods(metav1.FormatLabelSelector(d.Spec.Selector))
-		if len(pods) != int(want) {
-			return fmt.Errorf("want %d pods, there are %d", want, len(pods))
+		pods, err := s.client.CoreV1().Pods(s.name).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(d.Spec.Selector)})
+		if err != nil {
+			return err
+		}
+		if len(pods.Items) != int(want) {
+			return fmt.Errorf("want %d pods, there are %d", want, len(pods.Items))
 		}
 		return nil
 	})
