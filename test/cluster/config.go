@@ -11,6 +11,7 @@ import (
 	"text/template"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/image"
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/node"
 )
 
 // Where things are inside the node: programs/node lays them out.
@@ -251,10 +252,6 @@ type values struct {
 	User     int    // that CoreDNS runs as
 }
 
-// cgroup is the control group of all the cluster; package node, which is for
-// Linux alone, makes it.
-const cgroup = "/kubectl-sandbox"
-
 // newValues takes the folder of each program in the cache, by program. The
 // images are named after their folders, whose names change with their content.
 func newValues(folders map[string]string) values {
@@ -263,7 +260,7 @@ func newValues(folders map[string]string) values {
 		Pause:    imageName("pause", folders["pause"]),
 		CoreDNS:  imageName("coredns", folders["coredns"]),
 		Node:     nodeIP, Domain: domain, DNS: dnsIP, Pods: podRange, MaxPods: maxPods,
-		Cgroup: cgroup, Config: insideConfig, PKI: insidePKI, User: image.User,
+		Cgroup: node.Cgroup, Config: insideConfig, PKI: insidePKI, User: image.User,
 	}
 	for program, folder := range folders {
 		v.Programs[program] = insidePrograms + "/" + path.Base(folder)

@@ -357,8 +357,15 @@ func (u *up) part(ctx context.Context, p part) error {
 	if now.Running() && now.Spec == spec {
 		return nil
 	}
-	if err := now.Kill(ctx); err != nil {
+	// Not just the one on record: an Up that was killed may have started another.
+	copies, err := node.Find(u.record.Node, p.name)
+	if err != nil {
 		return err
+	}
+	for _, one := range copies {
+		if err := one.Kill(ctx); err != nil {
+			return err
+		}
 	}
 	log, err := os.OpenFile(u.LogPath(p.name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

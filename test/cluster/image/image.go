@@ -217,11 +217,15 @@ func (w *writer) entry(h *tar.Header, content []byte) {
 // architecture returns that of an executable, as Go names it, and an error when
 // it can't run in an image that holds nothing else.
 func architecture(binary string) (string, error) {
-	file, err := elf.Open(binary)
+	content, err := os.Open(binary)
+	if err != nil {
+		return "", err
+	}
+	defer content.Close()
+	file, err := elf.NewFile(content)
 	if err != nil {
 		return "", fmt.Errorf("%s is no Linux executable: %w (build it with GOOS=linux)", binary, err)
 	}
-	defer file.Close()
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_INTERP {
 			return "", fmt.Errorf("%s is dynamically linked, and the image will hold no libraries (build it with CGO_ENABLED=0)", binary)

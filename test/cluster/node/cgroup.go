@@ -18,11 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroup is the control group, from the root of each hierarchy, that all of the
-// cluster is in: the programs of the node itself in "node" below it, and the
-// pods in the one that the kubelet makes below it.
-const Cgroup = "/kubectl-sandbox"
-
 const daemons = Cgroup + "/node"
 
 // MakeCgroups makes the control groups, in each hierarchy of version 1, or in

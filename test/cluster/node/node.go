@@ -19,7 +19,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -96,6 +99,39 @@ func Run(id process.ID, command *exec.Cmd) error {
 		return errors.Join(err, command.Process.Kill())
 	}
 	return nil
+}
+
+// Find returns the processes of the node itself, pods' not among them, that run
+// a command of this name.
+func Find(id process.ID, name string) ([]process.ID, error) {
+	namespace := func(pid string) string { // unreadable of one that has ended
+		link, _ := os.Readlink("/proc/" + pid + "/ns/pid")
+		return link
+	}
+	own := namespace(strconv.Itoa(id.PID))
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var found []process.ID
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || namespace(entry.Name()) != own {
+			continue
+		}
+		arguments, err := os.ReadFile("/proc/" + entry.Name() + "/cmdline")
+		if err != nil {
+			continue
+		}
+		command, _, _ := strings.Cut(string(arguments), "\x00")
+		if path.Base(command) != name {
+			continue
+		}
+		if this, err := process.Of(pid); err == nil {
+			found = append(found, this)
+		}
+	}
+	return found, nil
 }
 
 // within calls do on a thread that is in the given namespaces of the node's, as
