@@ -60,12 +60,15 @@ type ledger struct {
 // each adds its own, and takes none of another's away before it is clear that nobody serves with it.
 const foreignGrace = 10 * time.Minute
 
-// merge returns the bundle to publish, given the one that is published and the certificates of this replica: those, and of
-// the others the ones that are valid and were unknown for less than foreignGrace.
+// merge returns the bundle to publish, given the one that is published and the certificates of this replica: the valid ones of
+// those, and of the others the ones that were unknown for less than foreignGrace.
 func (l *ledger) merge(existing, own []*x509.Certificate, now time.Time) []*x509.Certificate {
 	ours := make(map[fingerprint]bool, len(own))
-	merged := slices.Clone(own)
+	var merged []*x509.Certificate
 	for _, c := range own {
+		if !ours[identify(c)] && !now.After(c.NotAfter) {
+			merged = append(merged, c)
+		}
 		ours[identify(c)] = true
 	}
 	foreign := map[fingerprint]time.Time{}
