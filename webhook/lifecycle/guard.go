@@ -169,7 +169,7 @@ func putBackPatch(s *corev1.Service, back map[int]sandbox.TargetPort, note sandb
 }
 
 // pods returns the synced cache of a namespace's pods, started where there is none.
-func (g *guard) pods(ctx context.Context, namespace string) (cache.Cache, error) {
+func (g *guard) pods(ctx context.Context, namespace string) (cache.Cache, error) { //nolint:contextcheck // see below
 	g.mu.Lock()
 	pc := g.namespaces[namespace]
 	if pc == nil {
@@ -178,7 +178,7 @@ func (g *guard) pods(ctx context.Context, namespace string) (cache.Cache, error)
 			g.mu.Unlock()
 			return nil, fmt.Errorf("watch the pods of namespace %s: %w", namespace, err)
 		}
-		ctx, stop := context.WithCancel(g.ctx)
+		ctx, stop := context.WithCancel(g.ctx) // the watch outlives this call
 		pc = &podCache{c, stop}
 		g.namespaces[namespace] = pc
 		go func() {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -75,6 +76,7 @@ func Runnables(o Options) ([]manager.Runnable, error) {
 func newGate(o Options) (manager.Runnable, error) {
 	c, err := controller.NewTypedUnmanaged("gate", controller.TypedOptions[routes.Baseline]{
 		Logger:                  o.Log,
+		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
 		MaxConcurrentReconciles: 8,
 		Reconciler: &gate{
 			hub: o.Hub, cache: o.Cache, client: o.Client, clock: o.Clock, pods: map[routes.Baseline]map[types.UID]*gated{},
@@ -108,9 +110,8 @@ func newGuard(o Options) (manager.Runnable, error) {
 			})
 		},
 	}
-	everywhere := false
 	c, err := controller.NewUnmanaged("guard", controller.Options{
-		Logger: o.Log, MaxConcurrentReconciles: 8, Reconciler: g, NeedLeaderElection: &everywhere,
+		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 8, Reconciler: g, NeedLeaderElection: ptr.To(false),
 	})
 	if err != nil {
 		return nil, err
@@ -121,8 +122,9 @@ func newGuard(o Options) (manager.Runnable, error) {
 
 func newExpiry(o Options) (manager.Runnable, error) {
 	c, err := controller.NewUnmanaged("expiry", controller.Options{
-		Logger:     o.Log,
-		Reconciler: &expiry{cache: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, warned: map[types.NamespacedName]string{}},
+		Logger:             o.Log,
+		SkipNameValidation: ptr.To(true),
+		Reconciler:         &expiry{cache: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, warned: map[types.NamespacedName]string{}},
 	})
 	if err != nil {
 		return nil, err
@@ -132,7 +134,7 @@ func newExpiry(o Options) (manager.Runnable, error) {
 
 func newAdopter(o Options) (manager.Runnable, error) {
 	c, err := controller.NewUnmanaged("adoption", controller.Options{
-		Logger: o.Log, Reconciler: &adopter{cache: o.Cache, client: o.Client},
+		Logger: o.Log, SkipNameValidation: ptr.To(true), Reconciler: &adopter{cache: o.Cache, client: o.Client},
 	})
 	if err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func Build(forks []Fork) (routes map[string]route.Fork, problems map[string]Prob
 			continue
 		}
 		key := d.Annotations[sandbox.AnnotationKey]
-		problem := Problem{}
+		var problem Problem
 		if err := sandbox.ValidateKey(key); err != nil {
 			problem = Problem{ReasonKeyInvalid, fmt.Sprintf("annotation %s %q %v", sandbox.AnnotationKey, key, err)}
 		} else if other, taken := routes[key]; taken {
@@ -152,7 +152,7 @@ func ports(pod *corev1.Pod) map[string]uint16 {
 					if m == nil {
 						m = make(map[string]uint16, len(captured))
 					}
-					m[p.Name] = uint16(p.ContainerPort)
+					m[p.Name] = uint16(p.ContainerPort) //nolint:gosec // the API server holds it to 1..65535
 				}
 			}
 		}

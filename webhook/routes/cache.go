@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -40,8 +41,14 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	}
 }
 
-// Index adds the indices that this package and lifecycle look things up by. Call it once, before the cache starts.
+// Index has the cache watch what this package reads, in every replica: a new holder of the lease finds it warm. It adds the
+// indices that this package and lifecycle look things up by. Call it once, before the cache starts.
 func Index(ctx context.Context, c cache.Cache) error {
+	for _, object := range []client.Object{&coordinationv1.Lease{}, &corev1.ConfigMap{}} {
+		if _, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false)); err != nil {
+			return fmt.Errorf("watch %T: %w", object, err)
+		}
+	}
 	for _, object := range []client.Object{&appsv1.Deployment{}, replicaSet(), &corev1.Pod{}} {
 		err := c.IndexField(ctx, object, indexBaseline, func(o client.Object) []string {
 			return []string{o.GetLabels()[sandbox.LabelRole] + "/" + o.GetLabels()[sandbox.LabelWorkload]}

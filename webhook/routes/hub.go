@@ -133,7 +133,7 @@ type Router struct {
 
 // View returns the state of a baseline.
 func (h *Hub) View(ctx context.Context, name Baseline) (View, error) {
-	if _, err := h.table(ctx, name); err != nil {
+	if err := h.ensure(ctx, name); err != nil {
 		return View{}, err
 	}
 	h.mu.Lock()
@@ -162,16 +162,17 @@ func (h *Hub) TrustedBundles() map[string]int {
 	return n
 }
 
-// table returns the current table of a baseline, built now if nothing asked for it before.
-func (h *Hub) table(ctx context.Context, name Baseline) (*published, error) {
+// ensure builds the table of a baseline if nothing asked for it before.
+func (h *Hub) ensure(ctx context.Context, name Baseline) error {
 	h.mu.Lock()
 	b := h.baselines[name]
-	if b != nil && b.current != nil {
-		defer h.mu.Unlock()
-		return b.current, nil
-	}
+	built := b != nil && b.current != nil
 	h.mu.Unlock()
-	return h.rebuild(ctx, name)
+	if built {
+		return nil
+	}
+	_, err := h.rebuild(ctx, name)
+	return err
 }
 
 // rebuild makes the baseline's table from the state and, where that changes it, publishes it to the baseline's routers. Its

@@ -107,6 +107,7 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) builds() (controller.TypedController[Baseline], error) {
 	c, err := controller.NewTypedUnmanaged("routes", controller.TypedOptions[Baseline]{
 		Logger:                  s.opts.Log,
+		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
 		MaxConcurrentReconciles: 4,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[Baseline](5*time.Millisecond, 5*time.Second),
 		Reconciler: reconcile.TypedFunc[Baseline](func(ctx context.Context, b Baseline) (reconcile.Result, error) {
@@ -159,6 +160,7 @@ func enqueue[T client.Object]() handler.TypedFuncs[T, Baseline] {
 func (s *Server) counts() (controller.Controller, error) {
 	c, err := controller.NewUnmanaged("counts", controller.Options{
 		Logger:                  s.opts.Log,
+		SkipNameValidation:      ptr.To(true),
 		MaxConcurrentReconciles: 8,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, 30*time.Second),
 		Reconciler:              &counter{hub: s.Hub, cache: s.opts.Cache, client: s.opts.Client},

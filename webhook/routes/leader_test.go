@@ -45,7 +45,7 @@ func TestTerm_Rises(t *testing.T) {
 
 func TestHolder(t *testing.T) {
 	now := time.Now()
-	if Identity("10.0.0.1:9444") == Identity("10.0.0.1:9444") {
+	if one, two := Identity("10.0.0.1:9444"), Identity("10.0.0.1:9444"); one == two {
 		t.Error("two processes share an identity")
 	}
 	for _, tt := range []struct {

@@ -61,9 +61,6 @@ func explainPod(pod *corev1.Pod) string {
 	return ""
 }
 
-// waitingAsUsual are the kubelet's reasons of a container that simply has not started yet.
-var waitingAsUsual = map[string]bool{"": true, "ContainerCreating": true, "PodInitializing": true}
-
 func explainContainer(s *corev1.ContainerStatus) string {
 	switch {
 	case s.State.Waiting != nil:
@@ -75,9 +72,8 @@ func explainContainer(s *corev1.ContainerStatus) string {
 			// "back-off 10s restarting failed container=api pod=api-6d8f_shop(3f0c...)": the rest is said already.
 			backOff, _, _ := strings.Cut(w.Message, " restarting")
 			return "CrashLoopBackOff: " + backOff + exit(s.LastTerminationState.Terminated)
-		}
-		if waitingAsUsual[w.Reason] {
-			return ""
+		case "", "ContainerCreating", "PodInitializing":
+			return "" // as usual: it has not started yet
 		}
 		return strings.TrimSuffix(w.Reason+": "+w.Message, ": ")
 	case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0:

@@ -120,9 +120,8 @@ func (h *streamHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.away(w)
 		return
 	}
-	log := h.log.WithValues("pod", p.Namespace+"/"+p.pod)
 	if err := h.stream(w, r, p); err != nil {
-		log.Info("route stream ended", "why", err.Error())
+		h.log.Info("route stream ended", "pod", p.Namespace+"/"+p.pod, "why", err.Error())
 	}
 }
 
@@ -159,7 +158,7 @@ func (h *streamHandler) stream(w http.ResponseWriter, r *http.Request, p peer) e
 		h.hub.forget(p.Baseline, p.uid)
 		return errors.New("pod is gone")
 	}
-	if _, err := h.hub.table(r.Context(), p.Baseline); err != nil {
+	if err := h.hub.ensure(r.Context(), p.Baseline); err != nil {
 		return err
 	}
 	read := make(chan error, 1)
