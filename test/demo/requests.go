@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/hotrod"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A case is a key and whose pods must answer it.
+type keyCase struct {
+	key   string            // empty: none
+	forks map[string]string // service to sandbox; the others are the baseline's
+}
+
+func cases() []keyCase {
+	return []keyCase{
+		{"", nil},
+		{"fast-db", map[string]string{hotrod.Customer: "fast-db"}},
+		{"old-driver", map[string]string{hotrod.Driver: "old-driver"}},
+		{"nobodys", nil},
+	}
+}
+
+// A reply is what came of one request.
+type reply struct {
+	Driver   string
+	ETA      time.Duration
+	took     time.Duration
+	servedBy string
+	hops     []hotrod.Hop
+}
+
+// requests sends the same request with each key and shows, and checks, which pod answered at each hop.
+func (d *demo) requests(ctx context.Context) error {
+	d.step("The same request to frontend, with and without a key: which pod answered at each hop")
+	d.say("a hop is shown because that pod's own log names the request's trace ID, nothing else; HotROD itself passes")
+	d.say("baggage on, as any program with OpenTelemetry does")
+	client, url, err := d.frontend(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range cases() {
+		d.command("curl " + c.curl() + "'" + url + "'")
+		r, err := d.dispatch(ctx, client, url, c)
+		if err != nil {
+			return err
+		}
+		d.show(c, r)
+	}
+
+	const rounds = 5
+	d.say("")
+	start := time.Now()
+	if err := d.mixed(ctx, client, url, rounds); err != nil {
+		return err
+	}
+	n := rounds * len(cases())
+	d.say("%s", d.green(fmt.Sprintf("%d more, mixed and at once, over shared connections: each hop of all %d answered by the right pod", n, n))+
+		d.dim(fmt.Sprintf(" (%s)", time.Since(start).Round(100*time.Millisecond))))
+	return nil
+}
+
+func (c keyCase) curl() string {
+	if c.key == "" {
+		return ""
+	}
+	return "-H 'baggage: " + sandbox.DefaultMember + "=" + c.key + "' "
+}
+
+func (d *demo) show(c keyCase, r reply) {
+	served := ""
+	if c.key != "" && r.servedBy != "" {
+		served = ", " + sandbox.HeaderServedBy + ": " + r.servedBy
+	}
+	d.say("  driver %s in %s; took %s%s", r.Driver, r.ETA, d.bold(r.took.Round(time.Millisecond).String()), served)
+	for _, h := range r.hops {
+		line := fmt.Sprintf("    %-9s %s", h.Service, h.Pod)
+		if h.Sandbox != "" {
+			line = d.green(fmt.Sprintf("%-48s <- the fork in sandbox %s, image %s", line, h.Sandbox, h.Image[strings.LastIndex(h.Image, "/")+1:]))
+		}
+		d.say("%s", line)
+	}
+}
+
+// mixed sends every case rounds times, all at once.
+func (d *demo) mixed(ctx context.Context, client *http.Client, url string, rounds int) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, rounds*len(cases()))
+	slots := make(chan struct{}, 8)
+	for range rounds {
+		for _, c := range cases() {
+			wg.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				_, err := d.dispatch(ctx, client, url, c)
+				errs <- err
+			})
+		}
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dispatch sends one request, finds the pods that had a part in answering it, and checks that they are the right ones.
+func (d *demo) dispatch(ctx context.Context, client *http.Client, url string, c keyCase) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	trace := make([]byte, 16)
+	if _, err := rand.Read(trace); err != nil {
+		return reply{}, err
+	}
+	id := hex.EncodeToString(trace)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return reply{}, err
+	}
+	req.Header.Set("traceparent", "00-"+id+"-"+id[:16]+"-01") // W3C Trace Context: by it the pods' logs are searched
+	if c.key != "" {
+		req.Header.Set("baggage", sandbox.DefaultMember+"="+c.key)
+	}
+	start := time.Now()
+	resp, err := client.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return reply{}, err
+	}
+	r := reply{took: time.Since(start), servedBy: resp.Header.Get(sandbox.HeaderServedBy)}
+	if resp.StatusCode != http.StatusOK {
+		return r, fmt.Errorf("frontend answered %s: %s", resp.Status, body)
+	}
+	if err := json.Unmarshal(body, &r); err != nil {
+		return r, fmt.Errorf("frontend answered %q: %w", body, err)
+	}
+	if r.hops, err = hotrod.Hops(ctx, d.client, d.namespace, id); err != nil {
+		return r, err
+	}
+	for _, h := range r.hops {
+		if h.Sandbox != c.forks[h.Service] {
+			return r, fmt.Errorf("the request with key %q was answered at %s by pod %s of sandbox %q, not of %q", c.key, h.Service, h.Pod, h.Sandbox, c.forks[h.Service])
+		}
+	}
+	if len(r.hops) != len(hotrod.Services()) {
+		return r, fmt.Errorf("the request with key %q was answered by more than one pod of a service: %v", c.key, r.hops)
+	}
+	return r, nil
+}
+
+// frontend returns how to reach HotROD from here: on this machine's own cluster its Service's address; on any other the API
+// server's proxy to that Service.
+func (d *demo) frontend(ctx context.Context) (*http.Client, string, error) {
+	const path = "/dispatch?customer=123"
+	if d.own != "" {
+		service, err := d.client.CoreV1().Services(d.namespace).Get(ctx, hotrod.Frontend, metav1.GetOptions{})
+		if err != nil {
+			return nil, "", err
+		}
+		return &http.Client{}, fmt.Sprintf("http://%s:%d%s", service.Spec.ClusterIP, hotrod.Port(hotrod.Frontend), path), nil
+	}
+	client, err := rest.HTTPClientFor(d.config)
+	if err != nil {
+		return nil, "", err
+	}
+	d.say("requests take the API server's proxy to the Service; kubectl port-forward or an ingress does as well")
+	return client, fmt.Sprintf("%s/api/v1/namespaces/%s/services/%s:http/proxy%s", strings.TrimSuffix(d.config.Host, "/"), d.namespace, hotrod.Frontend, path), nil
+}
