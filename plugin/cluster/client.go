@@ -18,6 +18,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
+// webhookConfiguration is the name of the chart's MutatingWebhookConfiguration.
+const webhookConfiguration = "kubectl-sandbox"
+
 // A Client reads and writes one cluster.
 type Client struct {
 	// Namespace is the one the command works in: that of --namespace, or of the context.

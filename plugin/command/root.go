@@ -69,7 +69,8 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
 
 	groups := templates.CommandGroups{
-		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newVersion(t)}},
+		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t)}},
+		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t)}},
 	}
 	groups.Add(cmd)
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
@@ -110,7 +111,13 @@ func printError(w io.Writer, err error, globals []string) {
 	err = cluster.Explain(err)
 	fmt.Fprintf(w, "error: %s\n", strings.TrimPrefix(strings.TrimSpace(err.Error()), "error: "))
 	var p *plan.Problem
-	if !errors.As(err, &p) || len(p.Fix) == 0 {
+	if !errors.As(err, &p) {
+		return
+	}
+	for _, line := range p.Lines {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+	if len(p.Fix) == 0 {
 		return
 	}
 	fix := p.Fix
@@ -184,4 +191,20 @@ func unknownVerb(cmd *cobra.Command, args []string) error {
 		what += fmt.Sprintf("; did you mean %q?", s[0])
 	}
 	return usageError(cmd, what)
+}
+
+// lower makes a message of kubectl's begin as ours do.
+func lower(err error) string {
+	s := err.Error()
+	return strings.ToLower(s[:1]) + s[1:]
+}
+
+// completeValues has the shell complete a flag by the values it takes.
+func completeValues(cmd *cobra.Command, flag string, values ...string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return values, cobra.ShellCompDirectiveNoFileComp
+	})
+	if err != nil {
+		panic(err) // the flag was added just before
+	}
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -294,4 +295,20 @@ func joined(images []ImageChange) string {
 		parts[i] = c.Image
 	}
 	return strings.Join(parts, ", ")
+}
+
+// Renewal returns the merge patch that writes the expiry to the ConfigMap there is, and to no other of its name.
+func (p *ForkPlan) Renewal() []byte {
+	var expires any // null removes it
+	if v, ok := p.ConfigMap.Data[sandbox.DataExpires]; ok {
+		expires = v
+	}
+	b, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": p.Exists},
+		"data":     map[string]any{sandbox.DataExpires: expires},
+	})
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	return b
 }

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -129,5 +130,46 @@ func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 	return &Problem{
 		What: fmt.Sprintf("%s carries the labels of sandbox %q, but kubectl-sandbox did not make it", name, p.Sandbox),
 		Say:  "see whose it is", Fix: Kubectl("describe", name),
+	}
+}
+
+// ApplyProblem says why the API server would not take a fork that was planned: somebody else's object has its name, or somebody
+// else wrote fields of it.
+func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
+	name := deployment(f.Name())
+	if f.Replaces == 0 {
+		return &Problem{
+			What: fmt.Sprintf("%s, which fork would make of %s, exists and was not made by kubectl-sandbox", name, f.Workload),
+			Say:  "see whose it is", Fix: Kubectl("describe", name), Err: err,
+		}
+	}
+	return &Problem{
+		What: fmt.Sprintf("%s was changed by others than kubectl-sandbox: %s", name, firstLine(err.Error())),
+		Say:  "begin anew", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: err,
+	}
+}
+
+// LeftProblem is cause, with what it left behind.
+func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("%s; written before that, and left: %s", cause, left),
+		Say:  "remove the sandbox", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: cause,
+	}
+}
+
+// Interrupted is the Problem of a wait that the caller broke off.
+func (p *ForkPlan) Interrupted() *Problem {
+	return &Problem{
+		What: fmt.Sprintf("interrupted; sandbox %q is there, and its forks may still become ready", p.Sandbox),
+		Say:  "remove it", Fix: Kubectl("sandbox", "delete", p.Sandbox),
+	}
+}
+
+// TimedOut is the Problem of forks that were not ready in time. The reasons are one a fork: what it waits for.
+func (p *ForkPlan) TimedOut(after time.Duration, reasons []string) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("not routed after %s (--timeout): %s", after, strings.Join(reasons, "; ")),
+		Say:  "it stays, and may still become ready; look again, or remove it with `kubectl sandbox delete " + p.Sandbox + "`",
+		Fix:  Kubectl("sandbox", "status", p.Sandbox),
 	}
 }

@@ -7,10 +7,13 @@ import "strings"
 // A Problem is a failure that whoever ran the command can mend. It is printed as
 //
 //	error: WHAT
+//	  LINES
 //	hint: SAY: FIX
 type Problem struct {
 	// What is wrong: lower case, one line, naming the object and the flag.
 	What string
+	// Lines are others' words that explain it, such as the end of a log; often none.
+	Lines []string
 	// Say is what Fix does, in a few words; may be empty.
 	Say string
 	// Fix is a command line that mends it, as words yet unquoted. Where it begins with "kubectl", the flags by which the

@@ -1,0 +1,269 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+func deployments() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
+}
+
+// ReadFork reads the workloads that args name and what else a fork of them is planned against, as much at once as can be:
+// at most eight calls and one a workload, whatever the namespace holds.
+func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
+	state := &plan.ForkState{Namespace: c.Namespace}
+	var workloads []*plan.Workload
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		workloads, err = c.Workloads(gctx, args)
+		return err
+	})
+	g.Go(func() (err error) {
+		state.Sandbox, err = c.sandboxConfigMap(gctx, o.Sandbox)
+		return err
+	})
+	g.Go(func() error {
+		list, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).List(gctx, metav1.ListOptions{
+			LabelSelector: sandbox.LabelSandbox + "=" + o.Sandbox + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
+		})
+		if err == nil {
+			state.Forks = list.Items
+		}
+		return err
+	})
+	g.Go(func() error {
+		list, err := c.Kube.CoreV1().Services(c.Namespace).List(gctx, metav1.ListOptions{})
+		if err == nil {
+			state.Services = list.Items
+		}
+		return err
+	})
+	g.Go(func() (err error) {
+		state.NoWebhook, err = c.noWebhook(gctx)
+		return err
+	})
+	g.Go(func() error {
+		state.User = c.user(gctx)
+		return nil
+	})
+	if o.Key != "" {
+		g.Go(func() (err error) {
+			state.Sandboxes, err = c.sandboxes(gctx, c.Namespace, "")
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, Explain(err)
+	}
+	var err error
+	state.Taken, err = c.deploymentsNamed(ctx, plan.ForkNames(o.Sandbox, workloads, state.Forks))
+	return workloads, state, Explain(err)
+}
+
+// sandboxConfigMap returns the ConfigMap of that sandbox's name, nil where there is none.
+func (c *Client) sandboxConfigMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
+	cm, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, sandbox.ConfigMapName(name), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	return cm, err
+}
+
+// noWebhook says whether the webhook is known to be missing. Where the caller may not look, it is not known.
+func (c *Client) noWebhook(ctx context.Context) (bool, error) {
+	_, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, nil
+	case apierrors.IsForbidden(err):
+		return false, nil
+	}
+	return false, err
+}
+
+// user returns who the API server takes the caller for; empty where it does not say.
+func (c *Client) user(ctx context.Context) string {
+	review, err := c.Kube.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		return "" // a nicety of the sandbox's description; nothing depends on it
+	}
+	return review.Status.UserInfo.Username
+}
+
+// deploymentsNamed returns which of the names are of Deployments that exist.
+func (c *Client) deploymentsNamed(ctx context.Context, names []string) (map[string]bool, error) {
+	var mu sync.Mutex
+	taken := map[string]bool{}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, name := range names {
+		g.Go(func() error {
+			_, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			taken[name] = true
+			return err
+		})
+	}
+	return taken, g.Wait()
+}
+
+// cleanUpTime bounds what is done after a failure or an interrupt to leave nothing half-made.
+const cleanUpTime = 15 * time.Second
+
+// Applied is what ApplyFork wrote.
+type Applied struct {
+	ConfigMap *corev1.ConfigMap
+	Forks     []*unstructured.Unstructured // in the order of the plan
+}
+
+// errSandboxExists says that the sandbox was made by somebody else since it was read: the plan has to be made anew.
+var errSandboxExists = errors.New("the sandbox was made by somebody else just now")
+
+// IsStale reports whether a plan must be made anew because what it was planned against has changed.
+func IsStale(err error) bool { return errors.Is(err, errSandboxExists) }
+
+// ApplyFork writes the plan: the ConfigMap, which decides who made the sandbox, then the forks, which it owns. When a write
+// fails, or ctx ends, what was made is deleted again; a fork that existed and was updated stays so, and the error says so. With
+// dryRun the API server does all but store it.
+func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*Applied, error) {
+	// A write is never cut off midway, so that what was written is known: ctx is looked at between them.
+	write := context.WithoutCancel(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	cm, err := c.applySandbox(write, p, dryRun)
+	if err != nil {
+		return nil, Explain(err)
+	}
+	applied := &Applied{ConfigMap: cm}
+	for i := range p.Forks {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		d := p.Forks[i].Deployment.DeepCopy()
+		d.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}})
+		var got *unstructured.Unstructured
+		if got, err = c.Apply(write, deployments(), d, dryRun); err != nil {
+			err = forkApplyError(p, &p.Forks[i], err)
+			break
+		}
+		applied.Forks = append(applied.Forks, got)
+	}
+	if err == nil {
+		return applied, nil
+	}
+	if dryRun {
+		return nil, err
+	}
+	return nil, c.undo(write, p, applied, err)
+}
+
+// applySandbox creates the ConfigMap, or writes its expiry. Creating, rather than applying, lets exactly one of several
+// commands that run at once choose the key.
+func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*corev1.ConfigMap, error) {
+	api := c.Kube.CoreV1().ConfigMaps(p.Namespace)
+	var dry []string
+	if dryRun {
+		dry = []string{metav1.DryRunAll}
+	}
+	if p.Exists == "" {
+		cm, err := api.Create(ctx, p.ConfigMap, metav1.CreateOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
+		if apierrors.IsAlreadyExists(err) {
+			return nil, errSandboxExists
+		}
+		return cm, err
+	}
+	cm, err := api.Patch(ctx, p.ConfigMap.Name, types.MergePatchType, p.Renewal(), metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // deleted meanwhile, or deleted and made anew
+		return nil, errSandboxExists
+	}
+	return cm, err
+}
+
+// forkApplyError explains why a fork can't be applied.
+func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
+	if apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+		return p.ApplyProblem(f, err)
+	}
+	return Explain(err)
+}
+
+// undo deletes what was made and returns cause, with what is left when there is something.
+func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
+	defer cancel()
+	if p.Exists == "" {
+		// The garbage collector deletes what the ConfigMap owns.
+		if err := c.deleteSandbox(ctx, applied.ConfigMap, metav1.DeletePropagationBackground); err != nil {
+			return p.LeftProblem(cause, "configmap/"+applied.ConfigMap.Name)
+		}
+		return cause
+	}
+	var left []string
+	for i, d := range applied.Forks {
+		name := "deployment.apps/" + d.GetName()
+		if p.Forks[i].Replaces != 0 {
+			left = append(left, name)
+			continue
+		}
+		uid := d.GetUID()
+		err := c.Dynamic.Resource(deployments()).Namespace(p.Namespace).Delete(ctx, d.GetName(), metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &uid},
+		})
+		if err != nil && !apierrors.IsNotFound(err) {
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return cause
+	}
+	return p.LeftProblem(cause, strings.Join(left, ", "))
+}
+
+// deleteSandbox deletes that very ConfigMap, not one made anew by its name.
+func (c *Client) deleteSandbox(ctx context.Context, cm *corev1.ConfigMap, propagation metav1.DeletionPropagation) error {
+	err := c.Kube.CoreV1().ConfigMaps(cm.Namespace).Delete(ctx, cm.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &cm.UID}, PropagationPolicy: &propagation,
+	})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // gone, or another's
+	}
+	if err != nil {
+		return fmt.Errorf("delete configmap/%s: %w", cm.Name, err)
+	}
+	return nil
+}
+
+// sandboxes returns the ConfigMaps of all sandboxes of the namespace that the label selector selects; of all namespaces where
+// it is empty.
+func (c *Client) sandboxes(ctx context.Context, namespace, selector string) ([]corev1.ConfigMap, error) {
+	only := sandbox.LabelRole + "=" + sandbox.RoleSandbox
+	if selector != "" {
+		only += "," + selector
+	}
+	list, err := c.Kube.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: only})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}

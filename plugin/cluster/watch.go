@@ -1,0 +1,264 @@
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// settle is how long a Problem that may pass by itself must last to be believed.
+const settle = 3 * time.Second
+
+// Forks is what is known of the forks of one sandbox.
+type Forks struct {
+	Deployments map[string]*appsv1.Deployment // by name
+	gone        map[string]bool               // Deployments seen to be deleted
+	sets        map[string]appsv1.ReplicaSet
+	pods        map[string]corev1.Pod
+}
+
+// Status diagnoses the fork of that name.
+func (f *Forks) Status(name string) plan.ForkStatus {
+	d := f.Deployments[name]
+	if d == nil {
+		return plan.ForkStatus{Waiting: "the API server to show it"}
+	}
+	return plan.Diagnose(d, slices.Collect(maps.Values(f.sets)), slices.Collect(maps.Values(f.pods)))
+}
+
+// A Target is a fork to wait for.
+type Target struct {
+	Name       string // of its Deployment
+	Generation int64  // the least that counts
+}
+
+// WaitForks watches the forks of a sandbox until all targets are ready, and returns their status by name. It returns early with
+// the first *plan.Problem that waiting does not mend, and with ctx's error when that ends; the statuses are the last known
+// then. Progress is told of every change of a status.
+func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Target, progress func(name string, s plan.ForkStatus)) (map[string]plan.ForkStatus, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events := make(chan func(*Forks) error)
+	selector := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + sandboxName + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
+	ns := c.Namespace
+	go follow(ctx, selector, c.Kube.AppsV1().Deployments(ns).Watch, events, func(f *Forks) { f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{} }, (*Forks).seeDeployment)
+	go follow(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).seeSet)
+	go follow(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).seePod)
+
+	known := &Forks{}
+	statuses := map[string]plan.ForkStatus{}
+	var doubt <-chan time.Time // fires when a passing Problem has lasted
+	for {
+		select {
+		case <-ctx.Done():
+			return statuses, ctx.Err()
+		case event := <-events:
+			if err := event(known); err != nil {
+				return statuses, err
+			}
+		case <-doubt:
+			for _, s := range statuses {
+				if s.Problem != nil {
+					return statuses, s.Problem
+				}
+			}
+			doubt = nil
+		}
+		ready, passing := 0, false
+		for _, t := range targets {
+			d := known.Deployments[t.Name]
+			if known.gone[t.Name] {
+				return statuses, &plan.Problem{
+					What: fmt.Sprintf("deployment.apps/%s was deleted while it was waited for", t.Name),
+					Say:  "what is left of the sandbox", Fix: plan.Kubectl("sandbox", "status", sandboxName),
+				}
+			}
+			if d == nil || d.Generation < t.Generation {
+				continue
+			}
+			s := known.Status(t.Name)
+			if was, ok := statuses[t.Name]; progress != nil && (!ok || was.Waiting != s.Waiting) {
+				progress(t.Name, s)
+			}
+			statuses[t.Name] = s
+			switch {
+			case s.Ready:
+				ready++
+			case s.Problem != nil && !s.Passing:
+				return statuses, c.withLog(ctx, s)
+			case s.Problem != nil:
+				passing = true
+			}
+		}
+		if ready == len(targets) {
+			return statuses, nil
+		}
+		if !passing {
+			doubt = nil
+		} else if doubt == nil {
+			doubt = time.After(settle)
+		}
+	}
+}
+
+func (f *Forks) seeDeployment(d *appsv1.Deployment, gone bool) {
+	f.gone[d.Name] = gone
+	if f.Deployments[d.Name] = d; gone {
+		delete(f.Deployments, d.Name)
+	}
+}
+
+func (f *Forks) seeSet(s *appsv1.ReplicaSet, gone bool) {
+	if f.sets[s.Name] = *s; gone {
+		delete(f.sets, s.Name)
+	}
+}
+
+func (f *Forks) seePod(p *corev1.Pod, gone bool) {
+	if f.pods[p.Name] = *p; gone {
+		delete(f.pods, p.Name)
+	}
+}
+
+// follow sends what one watch sees, as changes of Forks, until ctx ends. A watch without a resource version begins with all
+// objects as they are now, so no list is needed; when the API server ends one, another begins from nothing.
+func follow[T any](
+	ctx context.Context, options metav1.ListOptions,
+	open func(context.Context, metav1.ListOptions) (watch.Interface, error),
+	events chan<- func(*Forks) error, reset func(*Forks), see func(*Forks, T, bool),
+) {
+	send := func(event func(*Forks) error) bool {
+		select {
+		case events <- event:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for ctx.Err() == nil {
+		w, err := open(ctx, options)
+		if err != nil {
+			send(func(*Forks) error { return Explain(err) })
+			return
+		}
+		send(func(f *Forks) error { reset(f); return nil })
+		for event := range w.ResultChan() {
+			if event.Type == watch.Error {
+				if err := apierrors.FromObject(event.Object); !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+					send(func(*Forks) error { return Explain(err) })
+				}
+				break
+			}
+			if object, ok := event.Object.(T); ok && !send(func(f *Forks) error { see(f, object, event.Type == watch.Deleted); return nil }) {
+				break
+			}
+		}
+		w.Stop()
+	}
+}
+
+// withLog returns the status's Problem with the end of the log that explains it.
+func (c *Client) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
+	if s.Log == nil {
+		return s.Problem
+	}
+	const lines = 5
+	tail, limit := int64(lines), int64(8<<10)
+	body, err := c.Kube.CoreV1().Pods(c.Namespace).GetLogs(s.Log.Pod, &corev1.PodLogOptions{
+		Container: s.Log.Container, Previous: s.Log.Previous, TailLines: &tail, LimitBytes: &limit,
+	}).Stream(ctx)
+	if err != nil {
+		return s.Problem // the hint names the log; nothing is lost but convenience
+	}
+	defer func() { _ = body.Close() }()
+	p := *s.Problem
+	p.Lines = printable(body, lines)
+	return &p
+}
+
+// printable returns the last n lines of what an app wrote that hold anything, without control characters: they go to a terminal.
+func printable(r io.Reader, n int) []string {
+	var out []string
+	for s := bufio.NewScanner(r); s.Scan(); {
+		line := strings.Map(func(r rune) rune {
+			switch {
+			case r == '\t':
+				return ' '
+			case !unicode.IsPrint(r):
+				return -1
+			}
+			return r
+		}, s.Text())
+		if strings.TrimSpace(line) != "" {
+			out = append(out, line)
+		}
+	}
+	return out[max(0, len(out)-n):]
+}
+
+// LastWarning returns the latest warning event about a pod; empty when there is none, or the caller may not see them.
+func (c *Client) LastWarning(ctx context.Context, pod *corev1.Pod) string {
+	list, err := c.Kube.CoreV1().Events(pod.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "type=Warning,involvedObject.uid=" + string(pod.UID),
+	})
+	if err != nil || len(list.Items) == 0 {
+		return ""
+	}
+	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
+	lines := printable(strings.NewReader(last.Message), 1)
+	if len(lines) == 0 {
+		return ""
+	}
+	return lines[0]
+}
+
+func eventTime(e corev1.Event) time.Time {
+	if e.Series != nil {
+		return e.Series.LastObservedTime.Time
+	}
+	if !e.LastTimestamp.IsZero() {
+		return e.LastTimestamp.Time
+	}
+	return e.EventTime.Time
+}
+
+// ExplainWait says what the forks of p that are not ready wait for.
+func (c *Client) ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map[string]plan.ForkStatus, after time.Duration) error {
+	var reasons []string
+	for i := range p.Forks {
+		name := p.Forks[i].Name()
+		s, ok := statuses[name]
+		switch {
+		case s.Ready:
+			continue
+		case !ok:
+			s.Waiting = "the API server to show it"
+		case s.Problem != nil:
+			return s.Problem
+		}
+		reason := "deployment.apps/" + name + " waits for " + s.Waiting
+		for i := range s.Pods {
+			if warning := c.LastWarning(ctx, &s.Pods[i]); warning != "" {
+				reason += " (" + warning + ")"
+				break
+			}
+		}
+		reasons = append(reasons, reason)
+	}
+	return p.TimedOut(after, reasons)
+}

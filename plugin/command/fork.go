@@ -1,0 +1,239 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/scheme"
+	"k8s.io/kubectl/pkg/util/completion"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// forkFlags are the flags of `fork`, and what Complete makes of them.
+type forkFlags struct {
+	*tool
+	print *genericclioptions.PrintFlags
+
+	name, key, whenUnready string
+	images, env            []string
+	replicas               int64
+	ttl, timeout           time.Duration
+	route, wait, restart   bool
+
+	workloads []string
+	options   plan.ForkOptions
+	dryRun    cmdutil.DryRunStrategy
+	begun     time.Time
+}
+
+func newFork(t *tool) *cobra.Command {
+	f := &forkFlags{tool: t, print: genericclioptions.NewPrintFlags("forked").WithTypeSetter(scheme.Scheme)}
+	cmd := &cobra.Command{
+		Use:                   "fork TYPE/NAME... --image=[CONTAINER=]IMAGE",
+		DisableFlagsInUseLine: true,
+		Short:                 "Fork workloads into a sandbox",
+		Long: templates.LongDesc(`
+			Fork one or more workloads into a sandbox: a clone of each, with another image or environment, that gets the
+			requests which carry the sandbox's routing key, and no others.
+
+			With the name of a sandbox there is already, its forks are updated and further ones are added. What is asked
+			for is laid over what was asked for before: the same workload forked again with --env keeps the image that
+			an earlier fork gave it.
+
+			Everything in a sandbox is deleted with it, at the latest when it expires (--ttl).`),
+		Example: templates.Examples(`
+			# Fork a Deployment with another image, under a generated name
+			kubectl sandbox fork deploy/api --image=api:pr-42
+
+			# Give the sandbox a name, and the fork an environment variable; take another variable away
+			kubectl sandbox fork deploy/api --name=pr-42 --image=api:pr-42 --env=LOG_LEVEL=debug --env=CACHE-
+
+			# One sandbox over several workloads
+			kubectl sandbox fork deploy/api deploy/worker --name=pr-42 --image=api=api:pr-42 --image=worker=worker:pr-42
+
+			# Put routers in front of the workload as well, if it has none yet
+			kubectl sandbox fork deploy/api --image=api:pr-42 --route
+
+			# Print what would be applied
+			kubectl sandbox fork deploy/api --name=pr-42 --image=api:pr-42 --dry-run=client -o yaml`),
+		ValidArgsFunction: completion.SpecifiedResourceTypeAndNameCompletionFunc(t.factory, []string{"deployment", "statefulset", "daemonset", "replicaset"}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			if err := f.validate(cmd); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.images, "image", nil, "Image to run, as [CONTAINER=]IMAGE. Repeat it for further containers. The container may be left out where it is clear which one is meant.")
+	flags.StringVar(&f.name, "name", "", "Name of the sandbox. One is generated if it is left out.")
+	flags.StringArrayVar(&f.env, "env", nil, "Environment variable to set, as NAME=VALUE, or to take away, as NAME-, in all containers. Repeat it for further ones.")
+	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
+	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. One is generated if it is left out.")
+	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)
+	flags.DurationVar(&f.ttl, "ttl", plan.DefaultTTL, "How long the sandbox lives from now on; 0 for ever. Without it, each fork makes it live for the default at least.")
+	flags.BoolVar(&f.route, "route", false, "Put routers in front of workloads that have none, which rolls them out.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
+	flags.BoolVar(&f.restart, "restart", false, "Roll the forks even if nothing about them changes.")
+	cmdutil.AddDryRunFlag(cmd)
+	f.print.AddFlags(cmd)
+	completeValues(cmd, "when-unready", sandbox.WhenUnreadyError, sandbox.WhenUnreadyBaseline)
+	completeValues(cmd, "dry-run", "none", "client", "server")
+	return cmd
+}
+
+// complete parses.
+func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
+	f.begun = time.Now()
+	f.workloads = args
+	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
+		return usageError(cmd, lower(err))
+	}
+	f.options = plan.ForkOptions{
+		Sandbox: f.name, Key: f.key, WhenUnready: f.whenUnready, Restart: f.restart, Route: f.route,
+		NewKey: sandbox.NewKey(), Now: f.begun,
+	}
+	if f.name == "" && !cmd.Flags().Changed("name") {
+		f.options.Sandbox = sandbox.NewName()
+	}
+	if cmd.Flags().Changed("replicas") {
+		f.options.Replicas = &f.replicas
+	}
+	if cmd.Flags().Changed("ttl") {
+		f.options.TTL = &f.ttl
+	}
+	for _, s := range f.images {
+		c, err := plan.ParseImage(s)
+		if err != nil {
+			return usageError(cmd, err.Error())
+		}
+		f.options.Images = append(f.options.Images, c)
+	}
+	for _, s := range f.env {
+		c, err := plan.ParseEnv(s)
+		if err != nil {
+			return usageError(cmd, err.Error())
+		}
+		f.options.Env = append(f.options.Env, c)
+	}
+	return nil
+}
+
+func (f *forkFlags) validate(cmd *cobra.Command) error {
+	if len(f.workloads) == 0 {
+		return usageError(cmd, "no workload is named: TYPE/NAME, such as deploy/api")
+	}
+	if f.timeout < 0 {
+		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
+	}
+	if cmd.Flags().Changed("key") && f.key == "" {
+		return usageError(cmd, `--key "" must not be empty`)
+	}
+	if err := f.options.Validate(); err != nil {
+		return usageError(cmd, err.Error())
+	}
+	return nil
+}
+
+// maxPlans bounds how often a plan is made anew because somebody else made the same sandbox in between.
+const maxPlans = 3
+
+func (f *forkFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	var p *plan.ForkPlan
+	var applied *cluster.Applied
+	for try := 1; ; try++ {
+		if p, err = f.plan(ctx, c); err != nil {
+			return err
+		}
+		if f.dryRun == cmdutil.DryRunClient {
+			f.warnings(p)
+			return f.printDryRun(p)
+		}
+		applied, err = c.ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
+		if err == nil {
+			break
+		}
+		if !cluster.IsStale(err) || try == maxPlans {
+			return interrupted(err)
+		}
+	}
+	f.warnings(p)
+	if f.dryRun == cmdutil.DryRunServer || !f.wait {
+		return f.printApplied(p, applied, f.dryRun == cmdutil.DryRunNone)
+	}
+	statuses, err := f.await(ctx, c, p, applied)
+	if err != nil {
+		return err
+	}
+	return f.printRouted(p, applied, statuses)
+}
+
+// plan reads and plans; with --route it routes the workloads that need it in between.
+func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
+	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
+	if err != nil {
+		return nil, err
+	}
+	return plan.PlanFork(&f.options, workloads, state)
+}
+
+func (f *forkFlags) warnings(p *plan.ForkPlan) {
+	for _, w := range p.Warnings {
+		f.warn("%s", w)
+	}
+}
+
+// await waits until the forks are routed.
+func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPlan, applied *cluster.Applied) (map[string]plan.ForkStatus, error) {
+	var targets []cluster.Target
+	for _, d := range applied.Forks {
+		targets = append(targets, cluster.Target{Name: d.GetName(), Generation: d.GetGeneration()})
+	}
+	waiting := ctx
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, f.timeout)
+		defer cancel()
+	}
+	show := newProgress(f.ErrOut)
+	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
+		if !s.Ready {
+			show.say("waiting for " + s.Waiting)
+		}
+	})
+	show.end()
+	switch {
+	case err == nil:
+		return statuses, nil
+	case ctx.Err() != nil:
+		return nil, p.Interrupted()
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, c.ExplainWait(ctx, p, statuses, f.timeout)
+	}
+	return nil, err
+}
+
+// interrupted makes an end by signal read as one.
+func interrupted(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return &plan.Problem{What: "interrupted; nothing was left behind", Err: err}
+	}
+	return err
+}

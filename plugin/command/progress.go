@@ -1,0 +1,48 @@
+package command
+
+import (
+	"fmt"
+	"io"
+
+	"k8s.io/kubectl/pkg/util/term"
+)
+
+// A progress shows what a command waits for, on one line that is wiped when it ends. Where the stream is not a terminal, it shows
+// nothing.
+type progress struct {
+	out   io.Writer
+	width int
+	shown bool
+}
+
+func newProgress(out io.Writer) *progress {
+	p := &progress{}
+	tty := term.TTY{Out: out}
+	if tty.IsTerminalOut() {
+		p.out, p.width = out, 80
+		if size := tty.GetSize(); size != nil && size.Width > 0 {
+			p.width = int(size.Width)
+		}
+	}
+	return p
+}
+
+// say replaces the line.
+func (p *progress) say(line string) {
+	if p.out == nil {
+		return
+	}
+	if r := []rune(line); len(r) >= p.width {
+		line = string(r[:p.width-1])
+	}
+	p.shown = true
+	fmt.Fprintf(p.out, "\r\033[K%s", line)
+}
+
+// end wipes the line.
+func (p *progress) end() {
+	if p.shown {
+		fmt.Fprint(p.out, "\r\033[K")
+		p.shown = false
+	}
+}
