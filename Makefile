@@ -1,19 +1,156 @@
-# make cluster        a real Kubernetes on this machine (Linux, root), kubeconfig in .cluster/kubeconfig
-# make cluster-down   end it and remove all it has left
-#
-# kubectl and helm are linked into bin/ by make cluster.
+# `make help` lists the targets. They take variables: make demo CLUSTER=current REGISTRY=registry.example.com/team
 
-.DEFAULT_GOAL := cluster
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
 
-CLUSTER_SOURCES := $(shell find test/cluster -name '*.go' -o -path 'test/cluster/config/*' -type f)
+# Which cluster: empty is one of our own on this machine; `current` is that of the current kubeconfig context.
+CLUSTER ?=
+# Where images are pushed when they can't be loaded into the nodes of that cluster, HOST/PATH.
+REGISTRY ?=
+# Architecture of the cluster's nodes.
+ARCH ?= $(shell go env GOARCH)
+# How long each fuzz target runs, and for how many seconds `make soak` goes on.
+FUZZTIME ?= 30s
+SOAK ?= 3600
 
-# The tests' module builds it: the product's own has no need of what it takes.
-bin/cluster: $(CLUSTER_SOURCES) test/go.mod test/go.sum
-	cd test && go build -o ../$@ ./cluster/cmd/cluster
+# Programs of all targets come from bin/ first.
+export PATH := $(CURDIR)/bin:$(PATH)
+ifeq ($(CLUSTER),current)
+cluster-up :=
+target := -registry=$(REGISTRY)
+else
+cluster-up := cluster
+target := -own=$(CURDIR)/bin/cluster
+export KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
+endif
 
-.PHONY: cluster cluster-down
-cluster: bin/cluster
+# The version is that of the tag here, or a function of the sources that go into the programs: changed code has another tag,
+# and the same code the same.
+sources = git ls-files -co --exclude-standard cmd plugin webhook go.mod go.sum | grep -v _test.go | LC_ALL=C sort
+ifndef VERSION
+VERSION := $(shell git describe --exact-match --tags --dirty 2>/dev/null | grep -v dirty || \
+	echo $$(sed -n 's/^appVersion: //p' charts/sandbox/Chart.yaml)-dev.$$($(sources) | xargs ls -d 2>/dev/null | \
+		git hash-object --stdin-paths | git hash-object --stdin | cut -c1-10))
+endif
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+##@ Product
+
+.PHONY: build
+build: ## Build the plugin into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags='$(LDFLAGS)' -o bin/kubectl-sandbox ./cmd/kubectl-sandbox
+
+repository := $(or $(REGISTRY),ghcr.io/kubectl-sandbox)
+images := dist/images/$(VERSION)
+
+.PHONY: images
+images: $(images)/sandbox-webhook.tar $(images)/sandbox-router.tar ## Build the webhook's and the router's image
+
+$(images)/%.tar: | bin/cluster
+	@mkdir -p $(images)
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) go build -trimpath -ldflags='$(LDFLAGS)' -o $(images)/$* ./cmd/$*
+	bin/cluster image --name=$(repository)/$*:$(VERSION) --binary=$(images)/$* --output=$@
+
+.PHONY: install
+install: $(cluster-up) images build bin/helm ## Install the chart into the cluster
+	go -C test run ./cmd/deliver $(target) $(abspath $(images)/sandbox-webhook.tar $(images)/sandbox-router.tar)
+	bin/helm upgrade --install sandbox charts/sandbox --namespace=kubectl-sandbox --create-namespace \
+		--set=image.registry=$(repository) --set=image.tag=$(VERSION) --wait --timeout=3m
+
+.PHONY: demo
+demo: install ## Show it all at work on HotROD, and leave it there to try
+	go -C test run ./demo -root=.. $(target)
+
+.PHONY: uninstall
+uninstall: bin/helm ## Remove the chart from the cluster
+	bin/helm uninstall sandbox --namespace=kubectl-sandbox --wait
+
+.PHONY: krew
+krew: ## Build the krew archives and manifest into dist/krew
+	go -C test run ./cmd/krew -root=.. -out=$(CURDIR)/dist/krew -version=$(VERSION)
+
+##@ Cluster
+
+# Built by the tests' module: the product's own has no need of what it takes.
+bin/cluster: $(shell find test/cluster -name '*.go' -not -path '*/programs/*' -o -path 'test/cluster/config/*' -type f) test/go.mod test/go.sum
+	go -C test build -o ../$@ ./cluster/cmd/cluster
+
+.PHONY: cluster
+cluster: bin/cluster ## Bring up a real Kubernetes on this machine (Linux, root); kubeconfig in .cluster/kubeconfig
 	bin/cluster up $(UP)
 
-cluster-down: bin/cluster
+# The cluster's programs, for tests that need them and no cluster.
+bin/helm bin/kubectl: | $(cluster-up)
+
+.PHONY: cluster-down
+cluster-down: bin/cluster ## End it, and remove all it has left
 	bin/cluster down
+
+##@ Checks
+
+.PHONY: test
+test: lint unit check-chart check-krew e2e ## Run all tests (CI=true: their short form)
+
+modules := . test test/cluster/programs/node test/cluster/programs/pause
+
+.PHONY: lint
+lint: bin/golangci-lint ## Format, vet and lint every module
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs ls -d 2>/dev/null | xargs gofmt -l); \
+		[ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
+	@for module in $(modules); do echo "lint $$module"; (cd $$module && go vet ./... && golangci-lint run ./...); done
+
+bin/golangci-lint: test/tools/go.mod
+	go -C test/tools build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: unit
+unit: gcc ## Run the tests that need no cluster, under the race detector
+	go test -race ./...
+	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./cluster/...
+
+.PHONY: check-chart
+check-chart: bin/helm ## Lint, render and judge the chart
+	bin/helm lint --strict charts/sandbox
+	go -C test test ./chart/...
+
+.PHONY: check-krew
+check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, and install one
+	go -C test test ./krew/...
+
+.PHONY: e2e
+e2e: install ## Run the end-to-end tests on the cluster
+	go -C test test -timeout=40m $(if $(CI),-short) ./e2e/...
+
+.PHONY: soak
+soak: install ## Run them in random order, again and again, for SOAK seconds
+	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=40m ./e2e/...; done
+
+.PHONY: bench
+bench: install ## Measure how long a fork takes, beside a plain deployment
+	go -C test run ./bench -root=..
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for FUZZTIME
+	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd plugin webhook | sed 's/:func / /' | while read -r file target; do \
+		go test "./$$(dirname $$file)" -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME); done
+
+.PHONY: docs
+docs: ## Write the tables of flags into the README
+	go -C test test ./readme -run TablesOfFlags -update
+
+##@ Machine
+
+# A C compiler, for the race detector, and nothing else of this Makefile.
+.PHONY: gcc
+gcc:
+	@command -v gcc >/dev/null || { apt-get update -q; DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends gcc libc6-dev; }
+
+.PHONY: clean
+clean: ## Remove what was built here (the cluster is ended by cluster-down)
+	rm -rf bin dist
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
