@@ -70,6 +70,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 
 	groups := templates.CommandGroups{
 		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t)}},
+		{Message: "Baseline Commands:", Commands: []*cobra.Command{newRoute(t), newUnroute(t)}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t)}},
 	}
 	groups.Add(cmd)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gomodules.xyz/jsonpatch/v2"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,7 +49,9 @@ type RouteStep struct {
 	Title  string
 	Writes []RouteWrite
 	Waits  []RouteWait
-	Done   bool
+	// Last says that nothing is left to do but to wait.
+	Last bool
+	Done bool
 }
 
 // A RouteWrite changes one object. Exactly one of Patch, Create and Delete is set.
@@ -60,6 +63,8 @@ type RouteWrite struct {
 	Object string
 	// Change says what changes, as the rest of a sentence about the object.
 	Change string
+	// Before is the object as it was read; nil for one that is new.
+	Before *unstructured.Unstructured
 	// Patch is an RFC 6902 patch that tests all it relies on; After is what it makes of the object.
 	Patch []jsonpatch.Operation
 	After *unstructured.Unstructured
@@ -134,7 +139,7 @@ func Route(v *RouteView) (*RouteStep, error) {
 	}
 	step.Waits = append(a.rollouts(), a.unmarkedPods()...)
 	if len(step.Waits) > 0 {
-		step.Title = "waiting for pods with routers"
+		step.Title, step.Last = "waiting for pods with routers", true
 		return &step, nil
 	}
 	return &RouteStep{Done: true}, nil
@@ -167,6 +172,28 @@ func RouteSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rou
 	return nil, nil, fmt.Errorf("planning finds no end")
 }
 
+// MergeSteps returns one write for each object that the steps write, doing all that they do to it.
+func MergeSteps(steps []*RouteStep) []RouteWrite {
+	var merged []RouteWrite
+	for _, step := range steps {
+		for _, w := range step.Writes {
+			i := slices.IndexFunc(merged, func(m RouteWrite) bool { return m.Resource == w.Resource && m.Name == w.Name })
+			if i < 0 {
+				merged = append(merged, w)
+				continue
+			}
+			m := &merged[i]
+			m.Patch = append(slices.Clone(m.Patch), w.Patch...)
+			m.After = w.After
+			m.Change += "; " + w.Change
+			if w.Rolls != nil {
+				m.Rolls = w.Rolls
+			}
+		}
+	}
+	return merged
+}
+
 // RouterGaps returns the ready pods of the targets that ask for a router and have none, each with the reason as far as
 // admission gave one.
 func RouterGaps(v *RouteView) []RouteWait {
@@ -176,14 +203,18 @@ func RouterGaps(v *RouteView) []RouteWait {
 			if pod.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || !podReady(pod) || router(pod) != nil {
 				continue
 			}
-			reason := pod.Annotations[sandbox.AnnotationInjected]
-			if reason == "" {
-				reason = "admission did not answer when it was made"
-			}
-			gaps = append(gaps, RouteWait{Workload: t, Message: "pod/" + pod.Name + " has no router: " + reason})
+			gaps = append(gaps, RouteWait{Workload: t, Message: "pod/" + pod.Name + " has no router: " + declined(pod.Annotations)})
 		}
 	}
 	return gaps
+}
+
+// declined returns why admission left a pod as it is.
+func declined(annotations map[string]string) string {
+	if reason, ok := strings.CutPrefix(annotations[sandbox.AnnotationInjected], "declined: "); ok {
+		return reason
+	}
+	return "admission did not answer when it was made"
 }
 
 func (v *RouteView) clone() *RouteView {
@@ -277,6 +308,9 @@ func (a *analysis) rollouts() []RouteWait {
 		case err != nil:
 			waits = append(waits, RouteWait{Workload: t.Workload, Message: err.Error(), Failed: true})
 		case !done:
+			if why := a.view.stuck(t.Workload); why != "" {
+				message += "; " + why
+			}
 			waits = append(waits, RouteWait{Workload: t.Workload, Message: message})
 		}
 	}
@@ -326,16 +360,39 @@ func (a *analysis) unnamedPods(s *routeService) []RouteWait {
 	return waits
 }
 
+// stuck says what keeps a pod of the workload from becoming ready, or from being made, if anything does.
+func (v *RouteView) stuck(w *Workload) string {
+	conditions, _, _ := unstructured.NestedSlice(w.Object.Object, "status", "conditions")
+	for _, c := range conditions {
+		c, _ := c.(map[string]any)
+		if message, _ := c["message"].(string); c["type"] == string(appsv1.DeploymentReplicaFailure) && c["status"] == "True" {
+			return firstLine(message)
+		}
+	}
+	for _, pod := range v.podsOf(w) {
+		if podReady(pod) {
+			continue
+		}
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				return "pod/" + pod.Name + ": " + c.Message
+			}
+		}
+		for _, s := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
+			if w := s.State.Waiting; w != nil && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
+				return strings.TrimSuffix(fmt.Sprintf("container %s of pod/%s: %s: %s", s.Name, pod.Name, w.Reason, firstLine(w.Message)), ": ")
+			}
+		}
+	}
+	return ""
+}
+
 // live reports whether the endpoints controller takes a pod into account as one that serves, or will.
 func live(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 }
 
-func podReady(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
-}
+func podReady(pod *corev1.Pod) bool { return condition(pod, corev1.PodReady) == corev1.ConditionTrue }
 
 // list writes words as a sentence does: "a, b and c".
 func list(words []string) string {

@@ -262,7 +262,7 @@ func (a *analysis) writePolicies() ([]RouteWrite, error) {
 			patcher.put(toUnstructured(p, "NetworkPolicy").Object["spec"], "spec")
 			writes = append(writes, RouteWrite{
 				Resource: policiesResource(), Namespace: p.Namespace, Name: p.Name, Object: "networkpolicy.networking.k8s.io/" + p.Name,
-				Change: "follows what changed", Patch: patcher.ops, After: patcher.object,
+				Before: toUnstructured(have, "NetworkPolicy"), Change: "follows what changed", Patch: patcher.ops, After: patcher.object,
 			})
 		}
 	}
@@ -272,14 +272,14 @@ func (a *analysis) writePolicies() ([]RouteWrite, error) {
 func deletePolicy(p *networkingv1.NetworkPolicy) RouteWrite {
 	return RouteWrite{
 		Resource: policiesResource(), Namespace: p.Namespace, Name: p.Name, Object: "networkpolicy.networking.k8s.io/" + p.Name,
-		Change: "is deleted", Delete: p.UID,
+		Before: toUnstructured(p, "NetworkPolicy"), Change: "is deleted", Delete: p.UID,
 	}
 }
 
-// ofTarget reports whether `route` made p for w.
+// ofTarget reports whether `route` made p for w, or printed it for Git, where no uid is known.
 func ofTarget(p *networkingv1.NetworkPolicy, w *Workload) bool {
 	return p.Labels[sandbox.LabelRole] == sandbox.RoleRoute && p.Labels[sandbox.LabelWorkload] == w.Label() &&
-		slices.ContainsFunc(p.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == w.Object.GetUID() })
+		(len(p.OwnerReferences) == 0 || slices.ContainsFunc(p.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == w.Object.GetUID() }))
 }
 
 // policyNotices says what of the policies `route` can't extend itself.

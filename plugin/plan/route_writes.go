@@ -25,6 +25,11 @@ func policiesResource() schema.GroupVersionResource {
 	return networkingv1.SchemeGroupVersion.WithResource("networkpolicies")
 }
 
+// GroupVersionResource returns where the API server keeps the object, in the version in which it was read.
+func (w *Workload) GroupVersionResource() schema.GroupVersionResource {
+	return w.Resource.WithVersion(w.Object.GroupVersionKind().Version)
+}
+
 // write returns the write that p is of the workload.
 func (w *Workload) write(p *patcher, change string) RouteWrite {
 	rolls := w
@@ -33,9 +38,9 @@ func (w *Workload) write(p *patcher, change string) RouteWrite {
 	}) {
 		rolls = nil
 	}
-	version := w.Object.GroupVersionKind().Version
 	return RouteWrite{
-		Resource: w.Resource.WithVersion(version), Namespace: w.Namespace(), Name: w.Name(), Object: w.String(),
+		Before:   w.Object,
+		Resource: w.GroupVersionResource(), Namespace: w.Namespace(), Name: w.Name(), Object: w.String(),
 		Change: change, Patch: p.ops, After: p.object, Rolls: rolls,
 	}
 }
@@ -266,6 +271,7 @@ func (s *routeService) writeRestore() (RouteWrite, bool) {
 
 func serviceWrite(s *corev1.Service, p *patcher, change string) RouteWrite {
 	return RouteWrite{
+		Before:   toUnstructured(s, "Service"),
 		Resource: servicesResource(), Namespace: s.Namespace, Name: s.Name, Object: "service/" + s.Name,
 		Change: change, Patch: p.ops, After: p.object,
 	}
@@ -283,5 +289,29 @@ func toUnstructured(obj runtime.Object, kind string) *unstructured.Unstructured 
 		version = networkingv1.SchemeGroupVersion
 	}
 	u.SetGroupVersionKind(version.WithKind(kind))
+	return u
+}
+
+// IsWorkload reports whether the write is of a target, not of what is around it.
+func (w *RouteWrite) IsWorkload() bool {
+	return w.Resource != servicesResource() && w.Resource != policiesResource()
+}
+
+// Manifest returns the object without what only an API server writes, as one would keep it in Git.
+func Manifest(u *unstructured.Unstructured) *unstructured.Unstructured {
+	u = u.DeepCopy()
+	delete(u.Object, "status")
+	for _, field := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"} {
+		unstructured.RemoveNestedField(u.Object, "metadata", field)
+	}
+	for _, annotation := range []string{annotationRevision, corev1.LastAppliedConfigAnnotation} {
+		unstructured.RemoveNestedField(u.Object, "metadata", "annotations", annotation)
+	}
+	if len(u.GetAnnotations()) == 0 {
+		unstructured.RemoveNestedField(u.Object, "metadata", "annotations")
+	}
+	if u.GetKind() == "NetworkPolicy" {
+		u.SetOwnerReferences(nil) // a uid can't be known in Git
+	}
 	return u
 }

@@ -1,0 +1,281 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	authv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// minVersion is the first Kubernetes whose Services find named ports of native sidecars in every supported setting.
+const minVersion = "1.33"
+
+// baselineWebhook is the webhook for baselines in the MutatingWebhookConfiguration.
+const baselineWebhook = "baseline.kubectl-sandbox.dev"
+
+// Routing returns a Routing of workloads in the client's namespace.
+func (c *Client) Routing(ctx context.Context, targets []*plan.Workload) (*Routing, error) {
+	r := &Routing{client: c, targets: targets}
+	r.fixed.NamespaceLabels = map[string]string{corev1.LabelMetadataName: c.Namespace}
+	ns, err := c.Kube.CoreV1().Namespaces().Get(ctx, c.Namespace, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		r.fixed.NamespaceLabels = ns.Labels
+	case apierrors.IsNotFound(err):
+		return nil, &plan.Problem{
+			What: fmt.Sprintf("namespace %q does not exist (--namespace, or the context's)", c.Namespace),
+			Say:  "namespaces there are", Fix: plan.Kubectl("get", "namespaces"), Err: err,
+		}
+	case !apierrors.IsForbidden(err):
+		return nil, Explain(err)
+	}
+	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		for i := range config.Webhooks {
+			if w := &config.Webhooks[i]; w.Name == baselineWebhook && w.ClientConfig.Service != nil {
+				r.webhook = w
+				r.fixed.ControlNamespace = w.ClientConfig.Service.Namespace
+			}
+		}
+	case apierrors.IsForbidden(err):
+		r.unseen = true
+	case !apierrors.IsNotFound(err):
+		return nil, Explain(err)
+	}
+	return r, nil
+}
+
+// Routable returns a *plan.Problem when pods of the namespace can't get routers: Kubernetes too old, no webhook, or one that
+// leaves the namespace alone.
+func (r *Routing) Routable() error {
+	v, err := r.client.Kube.Discovery().ServerVersion()
+	if err != nil {
+		return Explain(err)
+	}
+	if have, err := version.ParseGeneric(v.GitVersion); err == nil && have.LessThan(version.MustParseGeneric(minVersion)) {
+		return &plan.Problem{
+			What: fmt.Sprintf("this cluster runs Kubernetes %s: Services of versions before %s do not find the router's ports", v.GitVersion, minVersion),
+			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"),
+		}
+	}
+	switch {
+	case r.unseen:
+		return nil // the pods will show it
+	case r.webhook == nil:
+		return plan.NoWebhook()
+	}
+	selector := r.webhook.NamespaceSelector
+	if s, err := metav1.LabelSelectorAsSelector(selector); err == nil && !s.Matches(labels.Set(r.fixed.NamespaceLabels)) {
+		return &plan.Problem{
+			What: fmt.Sprintf("admission leaves namespace %s alone (%s), so that no pod there gets a router", r.client.Namespace, metav1.FormatLabelSelector(selector)),
+			Say:  "namespaces there are", Fix: plan.Kubectl("get", "namespaces"),
+		}
+	}
+	return nil
+}
+
+// ReadPolicies has the views show what `route` can only warn of: NetworkPolicies of other namespaces, as far as the caller may
+// read them, and kinds of policy that it can't read.
+func (r *Routing) ReadPolicies(ctx context.Context) error {
+	elsewhere, err := r.client.Kube.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
+	if err != nil && !apierrors.IsForbidden(err) {
+		return Explain(err)
+	}
+	if err == nil {
+		for i := range elsewhere.Items {
+			if elsewhere.Items[i].Namespace != r.client.Namespace {
+				r.fixed.PoliciesElsewhere = append(r.fixed.PoliciesElsewhere, &elsewhere.Items[i])
+			}
+		}
+	}
+	groups, err := r.client.Kube.Discovery().ServerGroups()
+	if err != nil {
+		return Explain(err)
+	}
+	for _, kind := range foreignPolicies() {
+		if !slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == kind.Group }) {
+			continue
+		}
+		mapping, err := r.client.Mapper.RESTMapping(kind)
+		if err != nil {
+			continue // the group is there without this kind
+		}
+		objects := r.client.Dynamic.Resource(mapping.Resource)
+		items, err := objects.List(ctx, metav1.ListOptions{Limit: 1})
+		if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
+			items, err = objects.Namespace(r.client.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
+		}
+		if apierrors.IsForbidden(err) || err == nil && len(items.Items) > 0 {
+			r.fixed.Unreadable = append(r.fixed.Unreadable, mapping.Resource.GroupResource().String())
+		}
+	}
+	return nil
+}
+
+// foreignPolicies are kinds, beside NetworkPolicy, that admit or refuse connections by port.
+func foreignPolicies() []schema.GroupKind {
+	return []schema.GroupKind{
+		{Group: "cilium.io", Kind: "CiliumNetworkPolicy"},
+		{Group: "cilium.io", Kind: "CiliumClusterwideNetworkPolicy"},
+		{Group: "crd.projectcalico.org", Kind: "NetworkPolicy"},
+		{Group: "crd.projectcalico.org", Kind: "GlobalNetworkPolicy"},
+		{Group: "projectcalico.org", Kind: "NetworkPolicy"},
+		{Group: "projectcalico.org", Kind: "GlobalNetworkPolicy"},
+		{Group: "crd.antrea.io", Kind: "NetworkPolicy"},
+		{Group: "crd.antrea.io", Kind: "ClusterNetworkPolicy"},
+		{Group: "policy.networking.k8s.io", Kind: "AdminNetworkPolicy"},
+		{Group: "policy.networking.k8s.io", Kind: "BaselineAdminNetworkPolicy"},
+		{Group: "policy.networking.k8s.io", Kind: "ClusterNetworkPolicy"},
+		{Group: "security.istio.io", Kind: "AuthorizationPolicy"},
+		{Group: "policy.linkerd.io", Kind: "Server"},
+	}
+}
+
+// View reads the namespace.
+func (r *Routing) View(ctx context.Context) (*plan.RouteView, error) {
+	v := r.fixed
+	v.Owners = map[types.UID]metav1.OwnerReference{}
+	for _, t := range r.targets {
+		object, err := r.client.Dynamic.Resource(t.GroupVersionResource()).Namespace(t.Namespace()).Get(ctx, t.Name(), metav1.GetOptions{})
+		if err != nil {
+			return nil, r.readError(ctx, err)
+		}
+		v.Targets = append(v.Targets, &plan.Workload{Object: object, Resource: t.Resource})
+	}
+	for _, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
+		gvr := appsv1.SchemeGroupVersion.WithResource(resource)
+		objects, err := r.client.Dynamic.Resource(gvr).Namespace(r.client.Namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, r.readError(ctx, err)
+		}
+		for i := range objects.Items {
+			w := &plan.Workload{Object: &objects.Items[i], Resource: gvr.GroupResource()}
+			if !slices.ContainsFunc(v.Targets, func(t *plan.Workload) bool { return t.Object.GetUID() == w.Object.GetUID() }) {
+				v.Others = append(v.Others, w)
+			}
+		}
+	}
+	sets, err := r.client.Kube.AppsV1().ReplicaSets(r.client.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, r.readError(ctx, err)
+	}
+	for i := range sets.Items {
+		if owner := metav1.GetControllerOf(&sets.Items[i]); owner != nil {
+			v.Owners[sets.Items[i].UID] = *owner
+		}
+	}
+	services, err := r.client.Kube.CoreV1().Services(r.client.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, r.readError(ctx, err)
+	}
+	v.Services = pointers(services.Items)
+	pods, err := r.client.Kube.CoreV1().Pods(r.client.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, r.readError(ctx, err)
+	}
+	v.Pods = pointers(pods.Items)
+	policies, err := r.client.Kube.NetworkingV1().NetworkPolicies(r.client.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, r.readError(ctx, err)
+	}
+	v.Policies = pointers(policies.Items)
+	return &v, nil
+}
+
+func (r *Routing) readError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // also when the API client gave up beforehand, seeing that the time would not suffice
+	}
+	return r.explain(ctx, err)
+}
+
+func pointers[T any](items []T) []*T {
+	p := make([]*T, len(items))
+	for i := range items {
+		p[i] = &items[i]
+	}
+	return p
+}
+
+func podsResource() schema.GroupVersionResource {
+	return corev1.SchemeGroupVersion.WithResource("pods")
+}
+
+// A Right is to do something with all objects of a kind in a namespace.
+type Right struct{ Verb, Group, Resource string }
+
+// String returns "VERB RESOURCE.GROUP".
+func (r Right) String() string {
+	return r.Verb + " " + schema.GroupResource{Group: r.Group, Resource: r.Resource}.String()
+}
+
+// Missing returns those of the rights that the caller lacks in the client's namespace, as far as the API server tells.
+func (c *Client) Missing(ctx context.Context, needs []Right) []string {
+	var missing []string
+	for _, need := range needs {
+		review, err := c.Kube.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authv1.SelfSubjectAccessReview{
+			Spec: authv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authv1.ResourceAttributes{
+				Namespace: c.Namespace, Verb: need.Verb, Group: need.Group, Resource: need.Resource,
+			}},
+		}, metav1.CreateOptions{})
+		if err == nil && !review.Status.Allowed {
+			missing = append(missing, need.String())
+		}
+	}
+	return missing
+}
+
+// RoutableWorkloads reads every workload of the namespace that a Service has pods of, and says of the others that might be
+// meant why they are left out.
+func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []string, error) {
+	r, err := c.Routing(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	view, err := r.View(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	workloads, args, left := plan.RouteAll(view)
+	for _, arg := range args {
+		more, err := c.Workloads(ctx, []string{arg})
+		var p *plan.Problem
+		switch {
+		case errors.As(err, &p):
+			left = append(left, p.What)
+		case err != nil:
+			return nil, nil, err
+		default:
+			workloads = append(workloads, more...)
+		}
+	}
+	return workloads, left, nil
+}
+
+// Routes reads the forks of a namespace, or of all when it is empty, and the sandboxes they are in.
+func (c *Client) Routes(ctx context.Context, namespace string) ([]appsv1.Deployment, []corev1.ConfigMap, error) {
+	forks, err := c.Kube.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleFork})
+	if err != nil {
+		return nil, nil, Explain(err)
+	}
+	sandboxes, err := c.Kube.CoreV1().ConfigMaps(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleSandbox})
+	if err != nil {
+		return nil, nil, Explain(err)
+	}
+	return forks.Items, sandboxes.Items, nil
+}

@@ -1,0 +1,422 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/scheme"
+	"k8s.io/kubectl/pkg/util/completion"
+	"k8s.io/kubectl/pkg/util/templates"
+	"k8s.io/kubectl/pkg/util/term"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// routeTimeout is as long as a Deployment's rollout may stand still before its controller calls it failed, by default.
+const routeTimeout = 10 * time.Minute
+
+// routeFlags are the flags of `route`, and what Complete makes of them.
+type routeFlags struct {
+	*tool
+	print *genericclioptions.PrintFlags
+
+	all, yes, wait bool
+	allNamespaces  bool
+	timeout        time.Duration
+
+	workloads []string
+	dryRun    cmdutil.DryRunStrategy
+}
+
+func newRoute(t *tool) *cobra.Command {
+	f := &routeFlags{tool: t, print: genericclioptions.NewPrintFlags("routed").WithTypeSetter(scheme.Scheme)}
+	cmd := &cobra.Command{
+		Use:                   "route [TYPE/NAME... | --all]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Put routers in front of workloads, or list the routes there are",
+		Long: templates.LongDesc(`
+			Put a router in front of each pod of one or more workloads, so that they can be forked; without arguments,
+			list the routes that forks have made.
+
+			Requests keep reaching the same pods at every step. Where a Service knows a port by number, the port gets a
+			name, which rolls the workload out, and the Service goes to the name. Then the pods are told to ask for
+			routers, which rolls the workload out once more, or for the only time. NetworkPolicies that admit the app's
+			ports get others beside them that admit the router's.
+
+			Interrupted anywhere, the same command goes on where it stopped, and kubectl sandbox unroute undoes what
+			was done.`),
+		Example: templates.Examples(`
+			# Put routers in front of a Deployment
+			kubectl sandbox route deploy/api
+
+			# Several at once; those behind the same Service have to be
+			kubectl sandbox route deploy/api-blue deploy/api-green
+
+			# All workloads of the namespace that Services send requests to
+			kubectl sandbox route --all
+
+			# Print the change, to make it in Git
+			kubectl sandbox route deploy/api --dry-run=client -o yaml
+
+			# List sandboxes, keys and how many requests went to each fork
+			kubectl sandbox route`),
+		ValidArgsFunction: completion.SpecifiedResourceTypeAndNameCompletionFunc(t.factory, []string{"deployment", "statefulset", "daemonset"}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			if err := f.validate(cmd); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.all, "all", false, "Route all workloads of the namespace that Services send requests to.")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, roll workloads out without asking.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Those before it are waited for in any case.")
+	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in all; 0 for as long as it takes.")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routes of all namespaces.")
+	cmdutil.AddDryRunFlag(cmd)
+	f.print.AddFlags(cmd)
+	completeValues(cmd, "dry-run", "none", "client", "server")
+	return cmd
+}
+
+// complete parses.
+func (f *routeFlags) complete(cmd *cobra.Command, args []string) (err error) {
+	f.workloads = args
+	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
+		return usageError(cmd, lower(err))
+	}
+	return nil
+}
+
+func (f *routeFlags) validate(cmd *cobra.Command) error {
+	switch {
+	case f.all && len(f.workloads) > 0:
+		return usageError(cmd, "--all goes without TYPE/NAME")
+	case f.allNamespaces && (f.all || len(f.workloads) > 0):
+		return usageError(cmd, "--all-namespaces is for listing: it goes without TYPE/NAME and --all")
+	case f.timeout < 0:
+		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
+	}
+	return nil
+}
+
+func (f *routeFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	if !f.all && len(f.workloads) == 0 {
+		return f.list(ctx, c)
+	}
+	var workloads []*plan.Workload
+	if f.all {
+		var left []string
+		if workloads, left, err = c.RoutableWorkloads(ctx); err != nil {
+			return err
+		}
+		for _, why := range left {
+			f.warn("left out: %s", why)
+		}
+		if len(workloads) == 0 {
+			fmt.Fprintf(f.ErrOut, "No workload in namespace %s that a Service sends requests to.\n", c.Namespace)
+			return nil
+		}
+	} else if workloads, err = c.Workloads(ctx, f.workloads); err != nil {
+		return err
+	}
+	run, err := f.plan(ctx, c, workloads)
+	if err != nil {
+		return err
+	}
+	switch f.dryRun {
+	case cmdutil.DryRunClient:
+		return run.printPlanned()
+	case cmdutil.DryRunServer:
+		return run.dryRun(ctx)
+	}
+	if f.all && !f.yes && run.rolls() {
+		if err := run.confirm(); err != nil {
+			return err
+		}
+	}
+	if err := run.admission(ctx); err != nil {
+		return err
+	}
+	if err := run.do(ctx, plan.Route); err != nil {
+		return err
+	}
+	return run.printDone("routed")
+}
+
+// plan reads, plans and announces.
+func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
+	r, err := c.Routing(ctx, workloads)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Routable(); err != nil {
+		return nil, err
+	}
+	if err := r.ReadPolicies(ctx); err != nil {
+		return nil, err
+	}
+	run := &routeRun{tool: f.tool, print: f.print, routing: r, strategy: f.dryRun, timeout: f.timeout, wait: f.wait, verb: "route"}
+	notices, err := run.plan(ctx, plan.Route)
+	if err != nil {
+		return nil, err
+	}
+	if len(run.steps) > 0 {
+		for _, n := range notices {
+			f.warn("%s", n)
+		}
+	}
+	if f.dryRun == cmdutil.DryRunNone {
+		run.announce()
+	}
+	return run, nil
+}
+
+// routeBaselines puts routers in front of workloads, for `fork --route`: it announces the rollouts, and waits for them.
+func routeBaselines(ctx context.Context, t *tool, c *cluster.Client, workloads []*plan.Workload, timeout time.Duration) error {
+	f := &routeFlags{tool: t, timeout: timeout, wait: true}
+	run, err := f.plan(ctx, c, workloads)
+	if err != nil {
+		return err
+	}
+	if err := run.admission(ctx); err != nil {
+		return err
+	}
+	return run.do(ctx, plan.Route)
+}
+
+// list prints the routes there are.
+func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
+	namespace := c.Namespace
+	if f.allNamespaces {
+		namespace = ""
+	}
+	forks, sandboxes, err := c.Routes(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	if f.print.OutputFlagSpecified() {
+		return f.printForks(forks)
+	}
+	rows := plan.RouteRows(forks, sandboxes)
+	if len(rows) == 0 {
+		if f.allNamespaces {
+			fmt.Fprintln(f.ErrOut, "No routes found.")
+		} else {
+			fmt.Fprintf(f.ErrOut, "No routes found in %s namespace.\n", c.Namespace)
+		}
+		return nil
+	}
+	return printRoutes(f.Out, rows, f.allNamespaces, time.Now())
+}
+
+// A routeRun is one run of `route` or `unroute` over some workloads.
+type routeRun struct {
+	*tool
+	print    *genericclioptions.PrintFlags
+	routing  *cluster.Routing
+	strategy cmdutil.DryRunStrategy
+	timeout  time.Duration
+	wait     bool
+	verb     string // the command: "route" or "unroute"
+
+	targets []*plan.Workload
+	steps   []*plan.RouteStep // all that are to come, if all goes well
+	final   *plan.RouteView   // and how things are then
+	wrote   []routeWritten
+	waits   []plan.RouteWait // the last known
+}
+
+// A routeWritten is an object as the API server had it after a write.
+type routeWritten struct {
+	write  plan.RouteWrite
+	object *unstructured.Unstructured
+}
+
+// plan works out all steps and returns what one should know before them.
+func (r *routeRun) plan(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error)) ([]string, error) {
+	view, err := r.routing.View(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := next(view); err != nil {
+		return nil, err
+	}
+	r.targets = view.Targets
+	if r.steps, r.final, err = plan.RouteSteps(view, next); err != nil {
+		return nil, err
+	}
+	if r.verb != "route" {
+		return nil, nil
+	}
+	return plan.RouteNotices(view)
+}
+
+// rolls reports whether any workload rolls out.
+func (r *routeRun) rolls() bool {
+	for _, t := range r.targets {
+		if r.rollouts(t) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *routeRun) rollouts(w *plan.Workload) int {
+	n := 0
+	for _, step := range r.steps {
+		for _, write := range step.Writes {
+			if write.Rolls != nil && write.Rolls.Object.GetUID() == w.Object.GetUID() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// announce says which workloads will roll out, before they do.
+func (r *routeRun) announce() {
+	for _, t := range r.targets {
+		switch r.rollouts(t) {
+		case 0:
+		case 1:
+			fmt.Fprintf(r.ErrOut, "%s will roll out once\n", t)
+		default:
+			fmt.Fprintf(r.ErrOut, "%s will roll out twice: for port names, and for routers\n", t)
+		}
+	}
+}
+
+// confirm asks whether to go on, where there is a terminal to ask at.
+func (r *routeRun) confirm() error {
+	if tty := (term.TTY{In: r.In, Out: r.ErrOut}); !tty.IsTerminalIn() || !tty.IsTerminalOut() {
+		return &plan.Problem{
+			What: "--all rolls out the workloads named above, and there is no terminal to ask at",
+			Say:  "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),
+		}
+	}
+	fmt.Fprint(r.ErrOut, "Go on? (y/n): ")
+	var answer string
+	if _, err := fmt.Fscanln(r.In, &answer); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
+		return errors.New("nothing was changed")
+	}
+	return nil
+}
+
+// admission finds out beforehand whether the pods would get routers.
+func (r *routeRun) admission(ctx context.Context) error {
+	if !r.rolls() {
+		return nil
+	}
+	return r.routing.Admission(ctx, r.final)
+}
+
+var errRouteTimeout = errors.New("timed out")
+
+// do takes the steps.
+func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error)) error {
+	running := ctx
+	if r.timeout > 0 {
+		var cancel context.CancelFunc
+		running, cancel = context.WithTimeoutCause(ctx, r.timeout, errRouteTimeout)
+		defer cancel()
+	}
+	show := newProgress(r.ErrOut)
+	view, err := r.routing.Run(running, next, r.wait, cluster.RouteObserver{
+		Wrote: func(w *plan.RouteWrite, object *unstructured.Unstructured) {
+			r.wrote = append(r.wrote, routeWritten{*w, object})
+		},
+		Waiting: func(step *plan.RouteStep) {
+			r.waits = step.Waits
+			show.say(step.Title + ": " + describeWait(step.Waits[0]))
+		},
+	})
+	show.end()
+	if err != nil {
+		return r.explain(ctx, err)
+	}
+	if r.verb == "route" && r.wait {
+		return r.checkRouters(view)
+	}
+	return nil
+}
+
+func describeWait(w plan.RouteWait) string {
+	if w.Workload == nil {
+		return w.Message
+	}
+	return w.Workload.String() + ": " + w.Message
+}
+
+// explain says what ended the steps, what of them is done, and how to go on or undo it.
+func (r *routeRun) explain(ctx context.Context, err error) error {
+	p := &plan.Problem{What: err.Error(), Err: err}
+	var known *plan.Problem
+	switch {
+	case ctx.Err() != nil:
+		p.What = "interrupted"
+	case errors.Is(err, errRouteTimeout) || errors.Is(err, context.DeadlineExceeded):
+		p.What = fmt.Sprintf("timed out after %s (--timeout)", r.timeout)
+		if len(r.waits) > 0 {
+			p.What += ", waiting for " + describeWait(r.waits[0])
+		}
+	case errors.As(cluster.Explain(err), &known):
+		p = known
+	}
+	if len(r.wrote) == 0 {
+		return p
+	}
+	var objects []string
+	for _, w := range r.wrote {
+		if !slices.Contains(objects, w.write.Object) {
+			objects = append(objects, w.write.Object)
+		}
+	}
+	undo := "unroute"
+	if r.verb == "unroute" {
+		undo = "route"
+	}
+	fmt.Fprintf(r.ErrOut, "changed so far: %s\nto go on: %s\nto go back: %s\n", strings.Join(objects, ", "), r.command(r.verb), r.command(undo))
+	return p
+}
+
+// command returns a command over the same workloads, to paste.
+func (r *routeRun) command(verb string) string {
+	words := plan.Kubectl("sandbox", verb)
+	for _, t := range r.targets {
+		words = append(words, t.Arg())
+	}
+	return plan.Quote(withGlobals(words, given(r.globals)))
+}
+
+// checkRouters warns of ready pods that were to have a router and have none, and fails when a workload has no pod with one.
+func (r *routeRun) checkRouters(view *plan.RouteView) error {
+	gaps := plan.RouterGaps(view)
+	for _, g := range gaps {
+		r.warn("%s: %s", g.Workload, g.Message)
+	}
+	if len(gaps) == 0 {
+		return nil
+	}
+	return &plan.Problem{
+		What: fmt.Sprintf("%s was rolled out, but not all its pods have routers: no request reaches a fork of it", gaps[0].Workload),
+		Say:  "once the reason above is mended, make its pods anew", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
+	}
+}

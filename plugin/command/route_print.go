@@ -1,0 +1,212 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/printers"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// printPlanned prints the objects as a dry run on the client leaves them: without what only an API server writes, so that
+// they can be committed as they are.
+func (r *routeRun) printPlanned() error {
+	p := r.printer()
+	writes := plan.MergeSteps(r.steps)
+	for i := range writes {
+		w := &writes[i]
+		object := w.After
+		switch {
+		case w.Create != nil:
+			object = w.Create
+		case w.Delete != "":
+			object = w.Before
+		}
+		if err := p.print(operation(w, r.verb+"d"), plan.Manifest(object)); err != nil {
+			return err
+		}
+	}
+	if err := r.printUnchanged(p, writes); err != nil {
+		return err
+	}
+	if switches(writes) && r.verb == "route" {
+		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
+	}
+	return nil
+}
+
+func switches(writes []plan.RouteWrite) bool {
+	for _, w := range writes {
+		if strings.HasPrefix(w.Object, "service/") {
+			return true
+		}
+	}
+	return false
+}
+
+// dryRun prints the objects as the API server would have them.
+func (r *routeRun) dryRun(ctx context.Context) error {
+	p := r.printer()
+	var failed error
+	err := r.routing.DryRun(ctx, r.steps, func(w *plan.RouteWrite, object *unstructured.Unstructured) {
+		if failed == nil {
+			failed = p.print(operation(w, r.verb+"d"), object)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if failed != nil {
+		return failed
+	}
+	return r.printUnchanged(p, plan.MergeSteps(r.steps))
+}
+
+// printDone prints each object that was changed, as it was last seen, and each workload for which nothing had to be.
+func (r *routeRun) printDone(verbed string) error {
+	p := r.printer()
+	var order []string
+	last := map[string]routeWritten{}
+	created := map[string]bool{}
+	for _, w := range r.wrote {
+		if _, seen := last[w.write.Object]; !seen {
+			order = append(order, w.write.Object)
+		}
+		last[w.write.Object] = w
+		created[w.write.Object] = created[w.write.Object] || w.write.Create != nil
+	}
+	var writes []plan.RouteWrite
+	for _, name := range order {
+		w := last[name]
+		writes = append(writes, w.write)
+		verb := operation(&w.write, verbed)
+		if created[name] {
+			verb = "created"
+		}
+		if err := p.print(verb, w.object); err != nil {
+			return err
+		}
+	}
+	return r.printUnchanged(p, writes)
+}
+
+// printUnchanged prints the targets that no write is of.
+func (r *routeRun) printUnchanged(p *routePrinter, writes []plan.RouteWrite) error {
+	for _, t := range r.targets {
+		changed := false
+		for _, w := range writes {
+			changed = changed || w.Object == t.String()
+		}
+		if !changed {
+			if err := p.print("unchanged", t.Object); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// operation is what is said of the object of a write.
+func operation(w *plan.RouteWrite, verbed string) string {
+	switch {
+	case w.Create != nil:
+		return "created"
+	case w.Delete != "":
+		return "deleted"
+	case w.IsWorkload():
+		return verbed
+	}
+	return "configured"
+}
+
+// A routePrinter prints objects, each with an operation of its own where it is by name.
+type routePrinter struct {
+	run   *routeRun
+	whole printers.ResourcePrinter // with -o json and the like: one for all, since it counts what it prints
+}
+
+func (r *routeRun) printer() *routePrinter { return &routePrinter{run: r} }
+
+func (p *routePrinter) print(operation string, object *unstructured.Unstructured) error {
+	flags := p.run.print
+	if p.whole != nil {
+		return p.whole.PrintObj(object, p.run.Out)
+	}
+	named := *flags.NamePrintFlags
+	named.Operation = operation
+	copied := *flags
+	copied.NamePrintFlags = &named
+	cmdutil.PrintFlagsWithDryRunStrategy(&copied, p.run.strategy)
+	printer, err := copied.ToPrinter()
+	if err != nil {
+		return err
+	}
+	if format := *flags.OutputFormat; format != "" && format != "name" {
+		p.whole = printer
+	}
+	return printer.PrintObj(object, p.run.Out)
+}
+
+// printForks prints the Deployments that are the routes' ends, for other programs.
+func (f *routeFlags) printForks(forks []appsv1.Deployment) error {
+	printer, err := f.print.ToPrinter()
+	if err != nil {
+		return err
+	}
+	list := &appsv1.DeploymentList{ListMeta: metav1.ListMeta{}, Items: forks}
+	if *f.print.OutputFormat != "name" {
+		return printer.PrintObj(list, f.Out)
+	}
+	for i := range forks {
+		if err := printer.PrintObj(&forks[i], f.Out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printRoutes prints rows as kubectl prints tables.
+func printRoutes(out io.Writer, rows []plan.RouteRow, namespaces bool, now time.Time) error {
+	w := printers.GetNewTabWriter(out)
+	line := func(namespace string, cells ...string) {
+		if namespaces {
+			cells = append([]string{namespace}, cells...)
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	line("NAMESPACE", "SANDBOX", "KEY", "WORKLOAD", "READY", "REQUESTS", "AGE")
+	for _, r := range rows {
+		line(r.Namespace, r.Sandbox, r.Key, strings.Replace(r.Workload, ".", "/", 1), fmt.Sprintf("%d/%d", r.Ready, r.Replicas),
+			requests(r), duration.HumanDuration(now.Sub(r.Created)))
+	}
+	return w.Flush()
+}
+
+// requests counts what came with the key, and says how much of it the fork did not answer.
+func requests(r plan.RouteRow) string {
+	c := r.Requests
+	s := strconv.FormatUint(c.Fork+c.FellBack+c.Refused, 10)
+	var but []string
+	for _, part := range []struct {
+		n    uint64
+		what string
+	}{{c.Refused, "refused"}, {c.FellBack, "to the baseline"}, {c.Unfinished, "broken off"}} {
+		if part.n > 0 {
+			but = append(but, strconv.FormatUint(part.n, 10)+" "+part.what)
+		}
+	}
+	if len(but) > 0 {
+		s += " (" + strings.Join(but, ", ") + ")"
+	}
+	return s
+}

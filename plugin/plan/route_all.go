@@ -1,0 +1,95 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// RouteAll returns the workloads of a view, which has no targets, that Services send TCP connections to: those that were read,
+// the names of those that only their pods tell of, and why some can't be routed.
+func RouteAll(v *RouteView) (workloads []*Workload, unread, left []string) {
+	for _, w := range v.Others {
+		template, err := w.PodTemplate()
+		if err != nil || w.Object.GetLabels()[sandbox.LabelRole] == sandbox.RoleFork || !reached(v, templatePod(template), template.Labels) {
+			continue
+		}
+		p := checkKind(w)
+		if p == nil && !w.Routed() {
+			p = gate(w)
+		}
+		if p != nil {
+			left = append(left, p.What)
+			continue
+		}
+		workloads = append(workloads, w)
+	}
+	for _, pod := range v.Pods {
+		owner := v.owner(pod)
+		if live(pod) && owner.Kind != "" && owner.Kind != "Job" && v.workload(owner.UID) == nil && reached(v, pod, pod.Labels) {
+			unread = appendNew(unread, ownerArg(owner))
+		}
+	}
+	return workloads, unread, left
+}
+
+// reached reports whether a Service with an address sends TCP connections to the pod.
+func reached(v *RouteView, pod *corev1.Pod, labels map[string]string) bool {
+	return slices.ContainsFunc(v.Services, func(s *corev1.Service) bool {
+		return s.Spec.ClusterIP != corev1.ClusterIPNone && selects(s, labels) && slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
+			if protocol(p.Protocol) != corev1.ProtocolTCP || p.TargetPort.Type == intstr.Int {
+				return protocol(p.Protocol) == corev1.ProtocolTCP
+			}
+			_, ok := findPort(pod, p.TargetPort.StrVal)
+			return ok
+		})
+	})
+}
+
+// TrialPod returns a pod of the workload's template, to see what admission makes of it.
+func TrialPod(w *Workload) *unstructured.Unstructured {
+	template := w.Template()
+	pod := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod", "spec": template["spec"], "metadata": template["metadata"]}}
+	if pod.Object["metadata"] == nil {
+		pod.Object["metadata"] = map[string]any{}
+	}
+	pod.SetGenerateName(w.Name() + "-")
+	pod.SetNamespace(w.Namespace())
+	// A StatefulSet's claims are volumes of its pods that its template does not have.
+	claims, _, _ := unstructured.NestedSlice(w.Object.Object, "spec", "volumeClaimTemplates")
+	volumes, _, _ := unstructured.NestedSlice(pod.Object, "spec", "volumes")
+	for _, c := range claims {
+		claim, _ := c.(map[string]any)
+		name, _, _ := unstructured.NestedString(claim, "metadata", "name")
+		volumes = append(volumes, map[string]any{"name": name, "emptyDir": map[string]any{}})
+	}
+	if len(volumes) > 0 {
+		_ = unstructured.SetNestedSlice(pod.Object, volumes, "spec", "volumes") // spec is a map: the API server stored it
+	}
+	return pod
+}
+
+// CheckTrial returns a Problem when a TrialPod, as the API server would have made it, has no router.
+func CheckTrial(w *Workload, u *unstructured.Unstructured, controlNamespace string) *Problem {
+	pod := new(corev1.Pod)
+	if err := decode(u, pod); err != nil || router(pod) != nil {
+		return nil
+	}
+	if _, answered := pod.Annotations[sandbox.AnnotationInjected]; answered {
+		return &Problem{
+			What: fmt.Sprintf("%s: admission would leave its pods without a router: %s", w, declined(pod.Annotations)),
+			Say:  "its pod template",
+			Fix:  Kubectl("edit", w.Arg()),
+		}
+	}
+	p := &Problem{What: fmt.Sprintf("%s: its pods would get no router, since the webhook does not answer", w)}
+	if controlNamespace != "" {
+		p.Say, p.Fix = "see how it is", Kubectl("get", "pods", "--namespace="+controlNamespace)
+	}
+	return p
+}
