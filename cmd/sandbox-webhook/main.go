@@ -2,9 +2,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -58,5 +60,28 @@ func newCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	cmd.AddCommand(newSelfTest())
+	return cmd
+}
+
+func newSelfTest() *cobra.Command {
+	var namespace string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "selftest",
+		Short: "Have the API server admit two pods, in a dry run, and look at what became of them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := ctrl.GetConfig()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			return server.SelfTest(ctx, config, namespace, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVar(&namespace, "namespace", "default", "Namespace of the pods: one that admission does not exclude.")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "How long to go on trying.")
 	return cmd
 }

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// SelfTest has the API server admit a pod of a baseline and a pod of a fork into namespace, in a dry run, until each comes
+// back with what admission adds, and writes a line for each to report. It fails with what was wrong last when ctx ends
+// before that.
+func SelfTest(ctx context.Context, config *rest.Config, namespace string, report io.Writer) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	for _, pod := range []*corev1.Pod{baselineProbe(), forkProbe()} {
+		role := pod.Labels[sandbox.LabelRole]
+		var last error
+		err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+			admitted, err := client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			if err == nil {
+				err = admittedAs(role, admitted)
+			}
+			if err != nil && ctx.Err() == nil {
+				last = err
+			}
+			return err == nil, nil
+		})
+		if last != nil && err != nil {
+			err = last
+		}
+		if err != nil {
+			return fmt.Errorf("pod of a %s in namespace %s: %w", role, namespace, err)
+		}
+		fmt.Fprintf(report, "pod of a %s in namespace %s: admitted with a router\n", role, namespace)
+	}
+	return nil
+}
+
+// admittedAs says what a dry-run pod lacks of what admission adds.
+func admittedAs(role string, pod *corev1.Pod) error {
+	injected := pod.Annotations[sandbox.AnnotationInjected]
+	switch {
+	case injected == "":
+		return errors.New("the API server did not get an answer from the webhook, or did not ask it: see its log on failed calls, " +
+			"and whether a network policy keeps it from port 9443 of the webhook's pods")
+	case strings.HasPrefix(injected, "declined"):
+		return fmt.Errorf("the webhook %s", injected)
+	case !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer }):
+		return fmt.Errorf("it has no container %s", sandbox.RouterContainer)
+	}
+	gate := corev1.PodReadinessGate{ConditionType: sandbox.ConditionRouted}
+	if role == sandbox.RoleFork && !slices.Contains(pod.Spec.ReadinessGates, gate) {
+		return fmt.Errorf("it has no readiness gate %s", sandbox.ConditionRouted)
+	}
+	return nil
+}
+
+func baselineProbe() *corev1.Pod {
+	return probe(map[string]string{sandbox.LabelRole: sandbox.RoleBaseline}, map[string]string{})
+}
+
+func forkProbe() *corev1.Pod {
+	return probe(map[string]string{sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelSandbox: "selftest"},
+		map[string]string{sandbox.AnnotationKey: "selftest"})
+}
+
+// probe is a pod that any namespace admits which admits pods at all: it passes Pod Security "restricted", and asks for next to
+// nothing of a quota.
+func probe(labels, annotations map[string]string) *corev1.Pod {
+	yes, no, user := true, false, int64(65532)
+	port := sandbox.Port{Name: "http", Number: 8080}
+	labels[sandbox.LabelWorkload] = sandbox.WorkloadLabel("Deployment", "selftest")
+	annotations[sandbox.AnnotationPorts] = sandbox.FormatPorts([]sandbox.Port{port})
+	little := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "sandbox-selftest-", Labels: labels, Annotations: annotations},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken: &no,
+			SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: &yes, RunAsUser: &user,
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+			Containers: []corev1.Container{{
+				Name:      "app",
+				Image:     "example.test/never-pulled:1",
+				Ports:     []corev1.ContainerPort{{Name: port.Name, ContainerPort: int32(port.Number)}},
+				Resources: corev1.ResourceRequirements{Requests: little, Limits: little},
+				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no,
+					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+			}},
+		},
+	}
+}
