@@ -1,0 +1,241 @@
+package e2e
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// helmRelease returns the name under which the chart is installed.
+func (s *space) helmRelease() string {
+	s.t.Helper()
+	name := strings.TrimSpace(s.helm("list", "--short"))
+	if name == "" || strings.Contains(name, "\n") {
+		s.t.Fatalf("not one release in %s: %q", s.release, name)
+	}
+	return name
+}
+
+// helm runs helm on the release; it must succeed.
+func (s *space) helm(args ...string) string {
+	s.t.Helper()
+	r := run(s.command(context.WithoutCancel(s.t.Context()), "helm", append(args, "--namespace="+s.release)...))
+	if r.err != nil {
+		s.t.Fatal(r)
+	}
+	return r.stdout
+}
+
+func (s *space) chart() string { return filepath.Join(filepath.Dir(s.programs), "charts", "sandbox") }
+
+// values writes the values that the release has now to a file, and returns its path.
+func (s *space) values() string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "values.yaml")
+	if err := os.WriteFile(path, []byte(s.helm("get", "values", s.helmRelease(), "--output=yaml")), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// uninstall takes the release away, and returns what brings it back as it was.
+func (s *space) uninstall() func() {
+	s.t.Helper()
+	values, name := s.values(), s.helmRelease()
+	s.helm("uninstall", name, "--wait", "--timeout=90s")
+	return func() {
+		s.helm("upgrade", "--install", name, s.chart(), "--values="+values, "--create-namespace", "--wait", "--timeout=90s")
+	}
+}
+
+// trafficOf starts loads on the Service api, keyed and unkeyed, over HTTP/1.1 and gRPC.
+func (s *space) traffic(keyed bool) []*load {
+	s.t.Helper()
+	web, rpc := s.address("api", "http"), s.address("api", "grpc")
+	base, fork := says(baselineMessage, false), says(apps.Release(1), true)
+	loads := []*load{
+		startHTTP(s.t, "unkeyed HTTP/1.1", web, "/api/info", 30, nil, base),
+		startGRPC(s.t, "unkeyed gRPC", rpc, 30, carrier{}, base),
+	}
+	if keyed {
+		key := carriers("key-1")[0]
+		loads = append(loads,
+			startHTTP(s.t, "keyed HTTP/1.1", web, "/api/info", 30, map[string][]string{key.name: {key.value}}, fork),
+			startGRPC(s.t, "keyed gRPC", rpc, 30, key, fork))
+	}
+	return loads
+}
+
+// admissions has the API server admit a fork's pod, in a dry run, again and again, until the function it returns is called;
+// that tells how many there were and which failed.
+func (s *space) admissions() func() (int, []string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var (
+		wg     sync.WaitGroup
+		n      int
+		failed []string
+	)
+	wg.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			pod := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{
+					GenerateName: "probe-", Namespace: s.name,
+					Labels:      map[string]string{sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelSandbox: "probe", sandbox.LabelWorkload: "deployment.probe"},
+					Annotations: map[string]string{sandbox.AnnotationKey: "probe"},
+				},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: apps.Podinfo(0)}}},
+			}
+			made, err := s.client.CoreV1().Pods(s.name).Create(context.WithoutCancel(ctx), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			n++
+			switch {
+			case err != nil:
+				failed = append(failed, time.Now().Format("15:04:05.000 ")+err.Error())
+			case len(made.Spec.InitContainers) == 0 || made.Spec.InitContainers[0].Name != sandbox.RouterContainer:
+				failed = append(failed, time.Now().Format("15:04:05.000 ")+"admitted without a router")
+			}
+		}
+	})
+	stop := sync.OnceFunc(func() { cancel(); wg.Wait() })
+	s.t.Cleanup(stop)
+	return func() (int, []string) { stop(); return n, failed }
+}
+
+// rotations counts how often the webhook's authority was made anew, until the function it returns is called.
+func (s *space) rotations() func() int {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	seen := map[string]bool{}
+	var mu sync.Mutex
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			secret, err := s.client.CoreV1().Secrets(s.release).Get(ctx, "sandbox-webhook-ca", metav1.GetOptions{})
+			if err == nil {
+				sum := sha256.New()
+				for _, k := range []string{"tls.key", "ca.key"} {
+					sum.Write(secret.Data[k])
+				}
+				mu.Lock()
+				seen[hex.EncodeToString(sum.Sum(nil))] = true
+				mu.Unlock()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(250 * time.Millisecond):
+			}
+		}
+	})
+	stop := sync.OnceFunc(func() { cancel(); wg.Wait() })
+	s.t.Cleanup(stop)
+	return func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(seen) - 1
+	}
+}
+
+func TestWhileTheAuthorityIsRotatedAgainAndAgainNoAdmissionFailsAndNoRequest(t *testing.T) {
+	s := newSpace(t)
+	routedAPI(s)
+	s.sandbox("fork", "deploy/api", "--name=pr-1", "--key=key-1", "--image="+apps.Podinfo(1))
+	values := s.values()
+	s.helm("upgrade", s.helmRelease(), s.chart(), "--values="+values, "--set=certificates.caValidity=10s", "--set=certificates.leafValidity=6s", "--wait", "--timeout=90s")
+	t.Cleanup(func() { s.helm("upgrade", s.helmRelease(), s.chart(), "--values="+values, "--wait", "--timeout=90s") })
+	want := full(20, 4)
+	rotated := s.rotations()
+	admitted := s.admissions()
+	loads := s.traffic(true)
+	eventually(t, time.Duration(want+3)*12*time.Second, fmt.Sprintf("%d rotations", want), func(context.Context) error {
+		if n := rotated(); n < want {
+			return fmt.Errorf("%d so far", n)
+		}
+		return nil
+	})
+	n, failed := admitted()
+	t.Logf("%d rotations, %d admissions, %d failed", rotated(), n, len(failed))
+	if len(failed) > 0 || n < want*20 {
+		t.Errorf("%d of %d admissions failed:\n%s", len(failed), n, strings.Join(failed[:min(5, len(failed))], "\n"))
+	}
+	// Routers live on through all of it: a fork made now reaches them.
+	s.sandbox("fork", "deploy/api", "--name=pr-2", "--key=key-2", "--image="+apps.Podinfo(2))
+	c := newH1(s.address("api", "http"))
+	defer c.close()
+	if a, err := c.call(t.Context(), carriers("key-2")[0]); err != nil || a.Message != apps.Release(2) {
+		t.Errorf("keyed request after that: %+v, %v", a, err)
+	}
+	for _, l := range loads {
+		l.unscathed(100)
+	}
+}
+
+func TestHelmUpgradeUnderLoadFailsNoRequestAndNoAdmission(t *testing.T) {
+	s := newSpace(t)
+	routedAPI(s)
+	s.sandbox("fork", "deploy/api", "--name=pr-1", "--key=key-1", "--image="+apps.Podinfo(1))
+	values := s.values()
+	flaps := s.watchGate("pr-1")
+	admitted := s.admissions()
+	loads := s.traffic(true)
+	s.helm("upgrade", s.helmRelease(), s.chart(), "--values="+values, "--set=podAnnotations.rolled=once", "--wait", "--timeout=90s")
+	time.Sleep(settle)
+	s.helm("upgrade", s.helmRelease(), s.chart(), "--values="+values, "--wait", "--timeout=90s")
+	time.Sleep(settle)
+	n, failed := admitted()
+	t.Logf("%d admissions, %d failed", n, len(failed))
+	if len(failed) > 0 {
+		t.Errorf("%d of %d admissions failed:\n%s", len(failed), n, strings.Join(failed[:min(5, len(failed))], "\n"))
+	}
+	for _, l := range loads {
+		l.unscathed(100)
+	}
+	if seen := flaps(); len(seen) > 0 {
+		t.Errorf("the gate flapped: %s", strings.Join(seen, "; "))
+	}
+}
+
+func TestHelmUninstallWithRoutedBaselinesLeavesTrafficFlowing(t *testing.T) {
+	s := newSpace(t)
+	routedAPI(s)
+	loads := s.traffic(false)
+	reinstall := s.uninstall()
+	t.Cleanup(reinstall)
+	time.Sleep(settle)
+	s.kubectl("rollout", "restart", "deploy/api")
+	s.available("api")
+	time.Sleep(settle)
+	s.kubectl("scale", "deploy/api", "--replicas=3")
+	s.available("api")
+	time.Sleep(settle)
+	for _, l := range loads {
+		l.unscathed(100)
+	}
+	// Without the webhook, unroute still takes away what route left.
+	s.sandbox("unroute", "deploy/api")
+}
+
+// full returns n, or few with -short, as CI sets it.
+func full(n, few int) int {
+	if testing.Short() {
+		return few
+	}
+	return n
+}
