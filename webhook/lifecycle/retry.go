@@ -99,7 +99,7 @@ func due(forks []appsv1.Deployment, old map[types.UID]try, now time.Time) ([]*ap
 		}
 		if !now.Before(t.next) {
 			found = append(found, d)
-			t = try{next: now.Add(t.wait), wait: min(2*t.wait, retryAtMost)}
+			t = try{next: now.Add(t.wait - retryEvery/2), wait: min(2*t.wait, retryAtMost)} // half a look early, not a whole one late
 		}
 		plan[d.UID] = t
 	}
