@@ -220,6 +220,10 @@ func (s *space) create(objects ...any) {
 			_, err = s.client.AppsV1().DaemonSets(s.name).Create(ctx, o, metav1.CreateOptions{})
 		case *corev1.Service:
 			_, err = s.client.CoreV1().Services(s.name).Create(ctx, o, metav1.CreateOptions{})
+		case *corev1.ConfigMap:
+			_, err = s.client.CoreV1().ConfigMaps(s.name).Create(ctx, o, metav1.CreateOptions{})
+		case *corev1.Pod:
+			_, err = s.client.CoreV1().Pods(s.name).Create(ctx, o, metav1.CreateOptions{})
 		case []*corev1.Service:
 			for _, one := range o {
 				s.create(one)
