@@ -5,13 +5,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 const (
+	routerPath = "/sandbox-router" // in the image
+
 	tokenVolume = "sandbox-router-token"
 	stateVolume = "sandbox-router-state"
 	statePath   = "/var/lib/sandbox-router"
@@ -35,6 +36,9 @@ func inbound(pod *corev1.Pod, c Config, captures []sandbox.Capture, admin uint16
 	for _, p := range captures {
 		router.Ports = append(router.Ports, tcp(p.Name, p.Listen))
 	}
+	// The app starts when the hook ends. A startup probe would do the same a second or two later, at the kubelet's next look, and
+	// where a mesh refuses plain connections to the pod, never.
+	router.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{routerPath, "wait"}}}}
 	router.VolumeMounts = []corev1.VolumeMount{
 		{Name: stateVolume, MountPath: statePath},
 		{Name: tokenVolume, MountPath: tokenPath, ReadOnly: true},
@@ -54,7 +58,8 @@ func inbound(pod *corev1.Pod, c Config, captures []sandbox.Capture, admin uint16
 	return router
 }
 
-// outbound returns the router of a fork's pod: it stamps key on requests that come to address and carry none.
+// outbound returns the router of a fork's pod: it stamps key on requests that come to address and carry none. Nothing waits for
+// it: it needs nobody to be ready, and listens long before the app's container is even made.
 func outbound(pod *corev1.Pod, c Config, key, address string, admin uint16) corev1.Container {
 	router := base(pod, c, admin)
 	router.VolumeMounts = []corev1.VolumeMount{{Name: stateVolume, MountPath: tokenPath, ReadOnly: true}}
@@ -65,6 +70,8 @@ func outbound(pod *corev1.Pod, c Config, key, address string, admin uint16) core
 	return router
 }
 
+// base returns what routers have in common. There is no liveness probe: a router that is slow because its node is must not be
+// killed with requests in flight.
 func base(pod *corev1.Pod, c Config, admin uint16) corev1.Container {
 	return corev1.Container{
 		Name:            sandbox.RouterContainer,
@@ -78,14 +85,6 @@ func base(pod *corev1.Pod, c Config, admin uint16) corev1.Container {
 			{Name: sandbox.EnvRouterMember, Value: literal(c.Member)},
 		},
 		Resources: resources(pod, c),
-		// The router itself bounds its wait for the first table, so this fails only where it can't run at all. There is no
-		// liveness probe: a router that is slow because its node is must not be killed with requests in flight.
-		StartupProbe: &corev1.Probe{
-			ProbeHandler:     corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(int32(admin))}},
-			PeriodSeconds:    1,
-			TimeoutSeconds:   1,
-			FailureThreshold: 60 + int32(c.FirstWait.Seconds()),
-		},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          securityContext(pod),
 	}
