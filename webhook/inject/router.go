@@ -84,7 +84,7 @@ func base(pod *corev1.Pod, c Config, admin uint16) corev1.Container {
 			{Name: sandbox.EnvRouterHeader, Value: literal(c.Header)},
 			{Name: sandbox.EnvRouterMember, Value: literal(c.Member)},
 		},
-		Resources: resources(pod, c),
+		Resources:                resources(pod, c),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          securityContext(pod),
 	}
