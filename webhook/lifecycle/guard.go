@@ -178,6 +178,14 @@ func (g *guard) pods(ctx context.Context, namespace string) (cache.Cache, error)
 			g.mu.Unlock()
 			return nil, fmt.Errorf("watch the pods of namespace %s: %w", namespace, err)
 		}
+		if _, err := c.GetInformer(ctx, &corev1.Pod{}, cache.BlockUntilSynced(false)); err != nil {
+			g.mu.Unlock()
+			return nil, err
+		}
+		if err := g.controller.Watch(podSource{source.Kind(c, &corev1.Pod{}, g.affected()), namespace}); err != nil {
+			g.mu.Unlock()
+			return nil, err
+		}
 		ctx, stop := context.WithCancel(g.ctx) // the watch outlives this call
 		pc = &podCache{c, stop}
 		g.namespaces[namespace] = pc
@@ -186,16 +194,23 @@ func (g *guard) pods(ctx context.Context, namespace string) (cache.Cache, error)
 				g.log.Error(err, "watch of pods ended", "namespace", namespace)
 			}
 		}()
-		if err := g.controller.Watch(source.Kind(c, &corev1.Pod{}, g.affected())); err != nil {
-			g.mu.Unlock()
-			return nil, err
-		}
 	}
 	g.mu.Unlock()
-	if _, err := pc.GetInformer(ctx, &corev1.Pod{}); err != nil {
-		return nil, err
+	if !pc.WaitForCacheSync(ctx) {
+		return nil, fmt.Errorf("pods of namespace %s are not listed yet", namespace)
 	}
 	return pc, nil
+}
+
+// A podSource is named in the logs.
+type podSource struct {
+	source.Source
+	namespace string
+}
+
+// MarshalText names the source.
+func (s podSource) MarshalText() ([]byte, error) {
+	return []byte("pods of namespace " + s.namespace), nil
 }
 
 // release stops the watch of a namespace's pods once it has no switched Service any more.
