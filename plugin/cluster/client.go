@@ -3,8 +3,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -78,7 +81,7 @@ func (c *Client) Workloads(ctx context.Context, args []string) ([]*plan.Workload
 	case a = <-done:
 	}
 	if a.err != nil {
-		return nil, Explain(a.err)
+		return nil, c.explainWorkload(a.err)
 	}
 	workloads := make([]*plan.Workload, len(a.infos))
 	for i, info := range a.infos {
@@ -110,4 +113,38 @@ func asUnstructured(info *resource.Info) (*unstructured.Unstructured, error) {
 		return nil, fmt.Errorf("%s: the API server answered with a %T", info.ObjectName(), info.Object)
 	}
 	return u, nil
+}
+
+// explainWorkload explains why a workload could not be read.
+func (c *Client) explainWorkload(err error) error {
+	var status apierrors.APIStatus
+	if !apierrors.IsNotFound(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return Explain(err)
+	}
+	d := status.Status().Details
+	kind := d.Kind
+	if d.Group != "" {
+		kind += "." + d.Group
+	}
+	return &plan.Problem{
+		What: fmt.Sprintf("%s %q not found in namespace %q", kind, d.Name, c.Namespace),
+		Say:  "those there are", Fix: plan.Kubectl("get", kind), Err: err,
+	}
+}
+
+// together runs calls at the same time, all of them to their end, and returns the error of the first in order that has one: what is
+// said does not depend on which answer came first.
+func together(calls ...func() error) error {
+	errs := make([]error, len(calls))
+	var wg sync.WaitGroup
+	for i, call := range calls {
+		wg.Go(func() { errs[i] = call() })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

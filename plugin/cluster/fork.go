@@ -3,12 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,46 +27,32 @@ func deployments() schema.GroupVersionResource {
 func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
 	state := &plan.ForkState{Namespace: c.Namespace}
 	var workloads []*plan.Workload
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		workloads, err = c.Workloads(gctx, args)
-		return err
-	})
-	g.Go(func() (err error) {
-		state.Sandbox, err = c.sandboxConfigMap(gctx, o.Sandbox)
-		return err
-	})
-	g.Go(func() error {
-		list, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).List(gctx, metav1.ListOptions{
-			LabelSelector: sandbox.LabelSandbox + "=" + o.Sandbox + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
-		})
-		if err == nil {
-			state.Forks = list.Items
-		}
-		return err
-	})
-	g.Go(func() error {
-		list, err := c.Kube.CoreV1().Services(c.Namespace).List(gctx, metav1.ListOptions{})
-		if err == nil {
-			state.Services = list.Items
-		}
-		return err
-	})
-	g.Go(func() (err error) {
-		state.NoWebhook, err = c.noWebhook(gctx)
-		return err
-	})
-	g.Go(func() error {
-		state.User = c.user(gctx)
-		return nil
-	})
-	if o.Key != "" {
-		g.Go(func() (err error) {
-			state.Sandboxes, err = c.sandboxes(gctx, c.Namespace, "")
+	reads := []func() error{
+		func() (err error) { workloads, err = c.Workloads(ctx, args); return err },
+		func() (err error) { state.Sandbox, err = c.sandboxConfigMap(ctx, o.Sandbox); return err },
+		func() error {
+			list, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).List(ctx, metav1.ListOptions{
+				LabelSelector: sandbox.LabelSandbox + "=" + o.Sandbox + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
+			})
+			if err == nil {
+				state.Forks = list.Items
+			}
 			return err
-		})
+		},
+		func() error {
+			list, err := c.Kube.CoreV1().Services(c.Namespace).List(ctx, metav1.ListOptions{})
+			if err == nil {
+				state.Services = list.Items
+			}
+			return err
+		},
+		func() (err error) { state.NoWebhook, err = c.noWebhook(ctx); return err },
+		func() error { state.User = c.user(ctx); return nil },
 	}
-	if err := g.Wait(); err != nil {
+	if o.Key != "" {
+		reads = append(reads, func() (err error) { state.Sandboxes, err = c.sandboxes(ctx, c.Namespace, ""); return err })
+	}
+	if err := together(reads...); err != nil {
 		return nil, nil, Explain(err)
 	}
 	var err error
@@ -109,22 +92,24 @@ func (c *Client) user(ctx context.Context) string {
 
 // deploymentsNamed returns which of the names are of Deployments that exist.
 func (c *Client) deploymentsNamed(ctx context.Context, names []string) (map[string]bool, error) {
-	var mu sync.Mutex
-	taken := map[string]bool{}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, name := range names {
-		g.Go(func() error {
+	there := make([]bool, len(names))
+	reads := make([]func() error, len(names))
+	for i, name := range names {
+		reads[i] = func() error {
 			_, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+			there[i] = err == nil
 			if apierrors.IsNotFound(err) {
 				return nil
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			taken[name] = true
 			return err
-		})
+		}
 	}
-	return taken, g.Wait()
+	err := together(reads...)
+	taken := map[string]bool{}
+	for i, name := range names {
+		taken[name] = taken[name] || there[i]
+	}
+	return taken, err
 }
 
 // cleanUpTime bounds what is done after a failure or an interrupt to leave nothing half-made.
@@ -214,7 +199,7 @@ func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, c
 	defer cancel()
 	if p.Exists == "" {
 		// The garbage collector deletes what the ConfigMap owns.
-		if err := c.deleteSandbox(ctx, applied.ConfigMap, metav1.DeletePropagationBackground); err != nil {
+		if err := c.deleteSandbox(ctx, applied.ConfigMap, false); err != nil {
 			return p.LeftProblem(cause, "configmap/"+applied.ConfigMap.Name)
 		}
 		return cause
@@ -226,10 +211,7 @@ func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, c
 			left = append(left, name)
 			continue
 		}
-		uid := d.GetUID()
-		err := c.Dynamic.Resource(deployments()).Namespace(p.Namespace).Delete(ctx, d.GetName(), metav1.DeleteOptions{
-			Preconditions: &metav1.Preconditions{UID: &uid},
-		})
+		err := c.Kube.AppsV1().Deployments(p.Namespace).Delete(ctx, d.GetName(), deleteOptions(d.GetUID(), false))
 		if err != nil && !apierrors.IsNotFound(err) {
 			left = append(left, name)
 		}
@@ -241,17 +223,12 @@ func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, c
 }
 
 // deleteSandbox deletes that very ConfigMap, not one made anew by its name.
-func (c *Client) deleteSandbox(ctx context.Context, cm *corev1.ConfigMap, propagation metav1.DeletionPropagation) error {
-	err := c.Kube.CoreV1().ConfigMaps(cm.Namespace).Delete(ctx, cm.Name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &cm.UID}, PropagationPolicy: &propagation,
-	})
+func (c *Client) deleteSandbox(ctx context.Context, cm *corev1.ConfigMap, dryRun bool) error {
+	err := c.Kube.CoreV1().ConfigMaps(cm.Namespace).Delete(ctx, cm.Name, deleteOptions(cm.UID, dryRun))
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // gone, or another's
 	}
-	if err != nil {
-		return fmt.Errorf("delete configmap/%s: %w", cm.Name, err)
-	}
-	return nil
+	return err
 }
 
 // sandboxes returns the ConfigMaps of all sandboxes of the namespace that the label selector selects; of all namespaces where

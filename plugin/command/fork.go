@@ -33,6 +33,8 @@ type forkFlags struct {
 	options   plan.ForkOptions
 	dryRun    cmdutil.DryRunStrategy
 	begun     time.Time
+
+	timeoutGiven bool
 }
 
 func newFork(t *tool) *cobra.Command {
@@ -98,7 +100,7 @@ func newFork(t *tool) *cobra.Command {
 // complete parses.
 func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.begun = time.Now()
-	f.workloads = args
+	f.workloads, f.timeoutGiven = args, cmd.Flags().Changed("timeout")
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
 		return usageError(cmd, lower(err))
 	}
@@ -185,13 +187,36 @@ func (f *forkFlags) run(ctx context.Context) error {
 	return f.printRouted(p, applied, statuses)
 }
 
-// plan reads and plans; with --route it routes the workloads that need it in between.
+// plan reads and plans. With --route it then routes the workloads that need it, and plans anew: what can't be forked is not
+// routed either.
 func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
 	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
 	if err != nil {
 		return nil, err
 	}
-	return plan.PlanFork(&f.options, workloads, state)
+	p, err := plan.PlanFork(&f.options, workloads, state)
+	if err != nil || len(p.Unrouted) == 0 {
+		return p, err
+	}
+	if f.dryRun != cmdutil.DryRunNone {
+		for _, w := range p.Unrouted {
+			f.warn("%s would be routed first (--route): what that changes in the fork is not shown", w)
+		}
+		return p, nil
+	}
+	timeout := f.timeout
+	if !f.timeoutGiven {
+		timeout = routeTimeout
+	}
+	if err := routeBaselines(ctx, f.tool, c, p.Unrouted, timeout); err != nil {
+		return nil, err
+	}
+	if workloads, state, err = c.ReadFork(ctx, f.workloads, &f.options); err != nil {
+		return nil, err
+	}
+	again := f.options
+	again.Route = false // what is unrouted still can't be forked
+	return plan.PlanFork(&again, workloads, state)
 }
 
 func (f *forkFlags) warnings(p *plan.ForkPlan) {

@@ -6,20 +6,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
-	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
-
-// structured says that -o asks for objects, not for words.
-func (f *forkFlags) structured() bool {
-	return f.print.OutputFormat != nil && *f.print.OutputFormat != ""
-}
 
 // printDryRun prints what would be applied, without what only the API server knows.
 func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
@@ -38,7 +29,7 @@ func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
 
 // printApplied prints what was applied, unwaited for.
 func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, real bool) error {
-	if err := f.printForks(p, applied); err != nil || f.structured() || !real {
+	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() || !real {
 		return err
 	}
 	f.describe(p, "")
@@ -50,7 +41,7 @@ func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, rea
 
 // printRouted prints what was forked and how to reach it.
 func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, statuses map[string]plan.ForkStatus) error {
-	if err := f.printForks(p, applied); err != nil || f.structured() {
+	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() {
 		return err
 	}
 	f.describe(p, ", routed in "+time.Since(f.begun).Round(10*time.Millisecond).String())
@@ -75,11 +66,7 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 
 // describe prints the sandbox in one line.
 func (f *forkFlags) describe(p *plan.ForkPlan, more string) {
-	expires := "never expires"
-	if !p.Expires.IsZero() {
-		expires = fmt.Sprintf("expires in %s, at %s", duration.HumanDuration(p.Expires.Sub(f.begun)+time.Second/2), p.Expires.Local().Format("2006-01-02 15:04 MST"))
-	}
-	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expires)
+	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun))
 }
 
 // reach prints the commands that send keyed requests: from inside the cluster, and from here.
@@ -109,9 +96,7 @@ func (t *tool) line(words []string) string { return plan.Quote(withGlobals(words
 
 // printForks prints the objects that -o asks for, else a line for each fork.
 func (f *forkFlags) printForks(p *plan.ForkPlan, applied *cluster.Applied) error {
-	cm := applied.ConfigMap.DeepCopy()
-	cm.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
-	objects := []runtime.Object{cm}
+	objects := []runtime.Object{typed(applied.ConfigMap)}
 	var verbs []string
 	for i, d := range applied.Forks {
 		objects = append(objects, d)
@@ -120,44 +105,18 @@ func (f *forkFlags) printForks(p *plan.ForkPlan, applied *cluster.Applied) error
 	return f.printObjects(objects, verbs)
 }
 
-// printObjects prints a ConfigMap and forks; for each fork there is a verb.
+// printObjects prints a ConfigMap and forks where -o asks for objects; else a line for each fork, with its verb.
 func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error {
-	if !f.structured() {
-		for i, o := range objects[1:] {
-			if err := f.printOne(verbs[i], o); err != nil {
-				return err
-			}
-		}
-		return nil
+	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	if p.structured() {
+		return p.printAll("forked", objects)
 	}
-	switch *f.print.OutputFormat {
-	case "yaml", "kyaml", "name": // one document each, ready for Git
-		for _, o := range objects {
-			if err := f.printOne("forked", o); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
-	for _, o := range objects {
-		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-		if err != nil {
+	for i, o := range objects[1:] {
+		if err := p.print(verbs[i], o); err != nil {
 			return err
 		}
-		list.Items = append(list.Items, unstructured.Unstructured{Object: content})
 	}
-	return f.printOne("forked", list)
-}
-
-// printOne prints an object as -o says, or that VERB happened to it.
-func (f *forkFlags) printOne(verb string, o runtime.Object) error {
-	f.print.NamePrintFlags.Operation = verb
-	printer, err := cmdutil.PrintFlagsWithDryRunStrategy(f.print, f.dryRun).ToPrinter()
-	if err != nil {
-		return err
-	}
-	return printer.PrintObj(o, f.Out)
+	return nil
 }
 
 // verb says what became of a fork, in the words of `kubectl apply` where there was one before. A negative generation is not

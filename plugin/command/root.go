@@ -40,8 +40,8 @@ func (t *tool) warn(format string, args ...any) {
 	fmt.Fprintf(t.ErrOut, "Warning: "+format+"\n", args...)
 }
 
-// New returns the command `kubectl sandbox`, as a child of a command `kubectl`, so that help and usage show what one types.
-// Execute it with Run, or by the parent. Every request to an API server passes through wrap, the outermost last.
+// New returns the command `kubectl sandbox`, as a child of a command `kubectl`, so that help and usage show what one types. Its
+// Version is the caller's to set. Execute it with Run. Every request to an API server passes through wrap, the outermost last.
 func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cobra.Command {
 	flags := genericclioptions.NewConfigFlags(true).
 		WithDiscoveryBurst(300).WithDiscoveryQPS(50).
@@ -69,9 +69,9 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
 
 	groups := templates.CommandGroups{
-		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t)}},
+		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newList(t), newStatus(t), newDelete(t)}},
 		{Message: "Baseline Commands:", Commands: []*cobra.Command{newRoute(t), newUnroute(t)}},
-		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t)}},
+		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t), newCompletion(t)}},
 	}
 	groups.Add(cmd)
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
@@ -110,11 +110,16 @@ func printError(w io.Writer, err error, globals []string) {
 		return // already printed
 	}
 	err = cluster.Explain(err)
-	fmt.Fprintf(w, "error: %s\n", strings.TrimPrefix(strings.TrimSpace(err.Error()), "error: "))
 	var p *plan.Problem
 	if !errors.As(err, &p) {
-		return
+		p = &plan.Problem{What: strings.TrimPrefix(strings.TrimSpace(err.Error()), "error: ")}
 	}
+	printProblem(w, "error: ", p, globals)
+}
+
+// printProblem prints a Problem with what it is called, and its hint.
+func printProblem(w io.Writer, called string, p *plan.Problem, globals []string) {
+	fmt.Fprintf(w, "%s%s\n", called, p.What)
 	for _, line := range p.Lines {
 		fmt.Fprintf(w, "  %s\n", line)
 	}
@@ -125,11 +130,11 @@ func printError(w io.Writer, err error, globals []string) {
 	if fix[0] == "kubectl" {
 		fix = withGlobals(fix, globals)
 	}
-	if p.Say == "" {
-		fmt.Fprintf(w, "hint: %s\n", plan.Quote(fix))
-	} else {
-		fmt.Fprintf(w, "hint: %s: %s\n", p.Say, plan.Quote(fix))
+	say := p.Say
+	if say != "" {
+		say += ": "
 	}
+	fmt.Fprintf(w, "hint: %s%s\n", say, plan.Quote(fix))
 }
 
 // given returns the global flags that the caller set, as arguments.

@@ -1,22 +1,129 @@
 package command
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubectl/pkg/util/templates"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 )
 
+// versionFlags are the flags of `version`.
+type versionFlags struct {
+	*tool
+	clientOnly, allNamespaces bool
+	output                    string
+}
+
+// versions is what `version` prints with -o.
+type versions struct {
+	Client string `json:"clientVersion"`
+	*cluster.Versions
+}
+
 func newVersion(t *tool) *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the versions of client, webhook and routers", RunE: func(*cobra.Command, []string) error {
-		c, err := t.client()
-		if err != nil {
-			return err
-		}
-		v, err := c.Kube.Discovery().ServerVersion()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(t.Out, v)
+	f := &versionFlags{tool: t}
+	cmd := &cobra.Command{
+		Use:                   "version",
+		DisableFlagsInUseLine: true,
+		Short:                 "Print the versions of client, webhook and routers",
+		Long: templates.LongDesc(`
+			Print the versions of this client, of the webhook in the cluster, and of the routers in the pods of the
+			namespace: a pod keeps the router it was made with.`),
+		Example: templates.Examples(`
+			# The versions of client, webhook and routers
+			kubectl sandbox version
+
+			# Those of the routers of all namespaces, for other programs
+			kubectl sandbox version -A -o json
+
+			# The client's alone, without asking the cluster
+			kubectl sandbox version --client`),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.validate(cmd, args); err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), cmd.Parent().Version)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.clientOnly, "client", false, "Print the client's version alone.")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "Look at the routers of all namespaces.")
+	flags.StringVarP(&f.output, "output", "o", "", "Output format. One of: (json, yaml).")
+	completeValues(cmd, "output", "json", "yaml")
+	return cmd
+}
+
+func (f *versionFlags) validate(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError(cmd, fmt.Sprintf("version takes no argument, got %q", args[0]))
+	}
+	switch f.output {
+	case "", "json", "yaml":
 		return nil
-	}}
+	}
+	return usageError(cmd, fmt.Sprintf("--output %q is neither \"json\" nor \"yaml\"", f.output))
+}
+
+func (f *versionFlags) run(ctx context.Context, client string) error {
+	v := versions{Client: client}
+	if f.clientOnly {
+		return f.show(v)
+	}
+	c, err := f.client()
+	if err == nil {
+		namespace := c.Namespace
+		if f.allNamespaces {
+			namespace = metav1.NamespaceAll
+		}
+		v.Versions, err = c.Versions(ctx, namespace)
+	}
+	if printed := f.show(v); printed != nil {
+		return printed
+	}
+	return err
+}
+
+func (f *versionFlags) show(v versions) error {
+	switch f.output {
+	case "json":
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(f.Out, "%s\n", b)
+		return nil
+	case "yaml":
+		b, err := yaml.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = f.Out.Write(b)
+		return err
+	}
+	fmt.Fprintf(f.Out, "Client Version: %s\n", v.Client)
+	if v.Versions == nil {
+		return nil
+	}
+	webhook := v.Webhook
+	switch {
+	case webhook == "" && v.WebhookUnknown != "":
+		webhook = "unknown (" + v.WebhookUnknown + ")"
+	case webhook == "":
+		webhook = "not installed"
+	}
+	fmt.Fprintf(f.Out, "Webhook Version: %s\n", webhook)
+	if len(v.Routers) == 0 {
+		fmt.Fprintln(f.Out, "Router Version: none here")
+	}
+	for _, r := range v.Routers {
+		fmt.Fprintf(f.Out, "Router Version: %s (%d pods)\n", r.Version, r.Pods)
+	}
+	return nil
 }

@@ -49,14 +49,10 @@ func Diagnose(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod)
 		return s
 	}
 	s.Pods = newestPods(d, sets, pods)
-	want := int32(1)
-	if d.Spec.Replicas != nil {
-		want = *d.Spec.Replicas
-	}
-	st := d.Status
-	if st.UpdatedReplicas == want && st.Replicas == want && st.AvailableReplicas == want {
+	if complete(d) {
 		return s.ready(d)
 	}
+	st := d.Status
 	for _, c := range st.Conditions {
 		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
 			s.Waiting, s.Problem, s.Passing = "its pods to be created: "+c.Message, createProblem(d, c.Message), true
@@ -75,7 +71,7 @@ func Diagnose(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod)
 			return s
 		}
 	}
-	if len(s.Pods) > 0 && st.UpdatedReplicas == want && st.Replicas > want && st.AvailableReplicas >= want {
+	if st.Replicas > st.UpdatedReplicas && int(st.UpdatedReplicas) == len(s.Pods) && !slices.ContainsFunc(s.Pods, unready) {
 		s.Waiting = "pods of its older template to end"
 	}
 	return s
@@ -170,9 +166,9 @@ func (s *ForkStatus) diagnoseContainer(d *appsv1.Deployment, pod *corev1.Pod, c 
 	switch w.Reason {
 	case "", "ContainerCreating", "PodInitializing":
 	case "ErrImagePull":
-		if s.Waiting = at + ": its image can't be pulled: " + pullError(w.Message); finalPullError(w.Message) {
-			s.Problem = forkProblem(d, fmt.Sprintf("image %q of container %s can't be pulled: %s", c.Image, c.Name, pullError(w.Message)))
-		}
+		// The registry may have been away for a moment, unless it answered.
+		s.Passing = !finalPullError(w.Message)
+		fallthrough
 	case "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable":
 		s.Problem = forkProblem(d, fmt.Sprintf("image %q of container %s can't be pulled: %s", c.Image, c.Name, cmp.Or(pullError(w.Message), w.Reason)))
 	case "CrashLoopBackOff":
@@ -229,6 +225,8 @@ func finalPullError(message string) bool {
 	}
 	return false
 }
+
+func unready(pod corev1.Pod) bool { return condition(&pod, corev1.PodReady) != corev1.ConditionTrue }
 
 func condition(pod *corev1.Pod, t corev1.PodConditionType) corev1.ConditionStatus {
 	for _, c := range pod.Status.Conditions {

@@ -41,6 +41,8 @@ type ForkPlan struct {
 	Exists   string
 	Forks    []Fork
 	Warnings []string
+	// Unrouted are the workloads to route before the plan is made anew, with ForkOptions.Route; without it, that is a Problem.
+	Unrouted []*Workload
 }
 
 // A Fork is one Deployment of a ForkPlan.
@@ -59,8 +61,8 @@ type Fork struct {
 // Name returns the name of the fork's Deployment.
 func (f *Fork) Name() string { return f.Deployment.GetName() }
 
-// Unrouted returns the workloads whose pods have no router and are behind a Service: requests could not reach a fork of theirs.
-func Unrouted(workloads []*Workload, services []corev1.Service) []*Workload {
+// unrouted returns the workloads whose pods have no router and are behind a Service: requests could not reach a fork of theirs.
+func unrouted(workloads []*Workload, services []corev1.Service) []*Workload {
 	return slices.DeleteFunc(slices.Clone(workloads), func(w *Workload) bool {
 		return w.Routed() || len(endpoints(w, services)) == 0
 	})
@@ -88,10 +90,10 @@ func PlanFork(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPla
 			return nil, err
 		}
 	}
-	if unrouted := Unrouted(workloads, state.Services); len(unrouted) > 0 {
-		return nil, unroutedProblem(unrouted)
+	p := &ForkPlan{Sandbox: o.Sandbox, Namespace: state.Namespace, Unrouted: unrouted(workloads, state.Services)}
+	if len(p.Unrouted) > 0 && !o.Route {
+		return nil, unroutedProblem(p.Unrouted)
 	}
-	p := &ForkPlan{Sandbox: o.Sandbox, Namespace: state.Namespace}
 	if err := p.planSandbox(o, workloads, state); err != nil {
 		return nil, err
 	}

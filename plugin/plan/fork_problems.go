@@ -173,3 +173,11 @@ func (p *ForkPlan) TimedOut(after time.Duration, reasons []string) *Problem {
 		Fix:  Kubectl("sandbox", "status", p.Sandbox),
 	}
 }
+
+// NoSandbox is the Problem of a name that no sandbox of the namespace has.
+func NoSandbox(name, namespace string) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("there is no sandbox %q in namespace %q", name, namespace),
+		Say:  "those there are", Fix: Kubectl("sandbox", "list"),
+	}
+}

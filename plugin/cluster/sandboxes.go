@@ -1,0 +1,243 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Sandboxes reads the sandboxes of the namespace, of all where it is empty, whose ConfigMaps the label selector selects; every one
+// where that is empty.
+func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
+	if selector == "" {
+		return c.selected(ctx, namespace, "")
+	}
+	configMaps, err := c.sandboxes(ctx, namespace, selector)
+	if err != nil || len(configMaps) == 0 {
+		return nil, Explain(err)
+	}
+	// Forks don't carry the labels that the caller put on the ConfigMap.
+	forks, err := c.forks(ctx, namespace, "")
+	if err != nil {
+		return nil, Explain(err)
+	}
+	return slices.DeleteFunc(plan.Sandboxes(configMaps, forks), func(s plan.Sandbox) bool { return s.ConfigMap == nil }), nil
+}
+
+// selected reads the sandboxes whose ConfigMaps and forks the selector selects.
+func (c *Client) selected(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
+	var configMaps []corev1.ConfigMap
+	var forks []appsv1.Deployment
+	err := together(
+		func() (err error) { configMaps, err = c.sandboxes(ctx, namespace, selector); return err },
+		func() (err error) { forks, err = c.forks(ctx, namespace, selector); return err },
+	)
+	if err != nil {
+		return nil, Explain(err)
+	}
+	return plan.Sandboxes(configMaps, forks), nil
+}
+
+// forks returns the forks of all sandboxes that the label selector selects.
+func (c *Client) forks(ctx context.Context, namespace, selector string) ([]appsv1.Deployment, error) {
+	only := sandbox.LabelSandbox + "," + sandbox.LabelRole + "=" + sandbox.RoleFork
+	if selector != "" {
+		only += "," + selector
+	}
+	list, err := c.Kube.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: only})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// A Status is a sandbox as `status` shows it.
+type Status struct {
+	plan.Sandbox
+	Forks     []plan.ForkStatus // in the order of Sandbox.Forks
+	Baselines []plan.BaselineStatus
+	PutBack   []plan.PutBack
+}
+
+// Status reads all that is to be said of one sandbox. One that does not exist is a *plan.Problem.
+func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
+	var (
+		cm       *corev1.ConfigMap
+		forks    *appsv1.DeploymentList
+		sets     *appsv1.ReplicaSetList
+		pods     *corev1.PodList
+		baseline *corev1.PodList
+		services *corev1.ServiceList
+	)
+	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
+	baselines := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline}
+	ns := c.Namespace
+	err := together(
+		func() (err error) { cm, err = c.sandboxConfigMap(ctx, name); return err },
+		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
+		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
+		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, of); return err },
+		func() (err error) { baseline, err = c.Kube.CoreV1().Pods(ns).List(ctx, baselines); return err },
+		func() (err error) { services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{}); return err },
+	)
+	if err != nil {
+		return nil, Explain(err)
+	}
+	var configMaps []corev1.ConfigMap
+	if cm != nil && cm.Labels[sandbox.LabelRole] == sandbox.RoleSandbox && cm.Labels[sandbox.LabelSandbox] == name {
+		configMaps = append(configMaps, *cm)
+	}
+	all := plan.Sandboxes(configMaps, forks.Items)
+	if len(all) == 0 {
+		return nil, plan.NoSandbox(name, ns)
+	}
+	s := &Status{Sandbox: all[0]}
+	for i := range s.Sandbox.Forks {
+		s.Forks = append(s.Forks, plan.Diagnose(&s.Sandbox.Forks[i], sets.Items, pods.Items))
+	}
+	s.Baselines = s.Sandbox.Baselines(baseline.Items)
+	mine := slices.DeleteFunc(baseline.Items, func(p corev1.Pod) bool {
+		return !slices.ContainsFunc(s.Sandbox.Forks, func(d appsv1.Deployment) bool {
+			return d.Labels[sandbox.LabelWorkload] == p.Labels[sandbox.LabelWorkload]
+		})
+	})
+	s.PutBack = plan.PutBacks(services.Items, mine)
+	return s, nil
+}
+
+// Delete begins to delete a sandbox of the client's namespace: by uid, so that one made anew under the same name does not go
+// with it. What the ConfigMap owns is the garbage collector's to delete; forks that it does not own are deleted one by one.
+// With dryRun the API server does all but delete.
+func (c *Client) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error {
+	if s.ConfigMap != nil {
+		if err := c.deleteSandbox(ctx, s.ConfigMap, dryRun); err != nil {
+			return Explain(err)
+		}
+	}
+	for i := range s.Forks {
+		f := &s.Forks[i]
+		if s.ConfigMap != nil && slices.ContainsFunc(f.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == s.ConfigMap.UID }) {
+			continue
+		}
+		err := c.Kube.AppsV1().Deployments(f.Namespace).Delete(ctx, f.Name, deleteOptions(f.UID, dryRun))
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return Explain(err)
+		}
+	}
+	return nil
+}
+
+// deleteOptions are those for the object of that very uid: another of its name is a conflict.
+func deleteOptions(uid types.UID, dryRun bool) metav1.DeleteOptions {
+	background := metav1.DeletePropagationBackground
+	o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &background}
+	if dryRun {
+		o.DryRun = []string{metav1.DryRunAll}
+	}
+	return o
+}
+
+// WaitDeleted waits until no Deployment and no pod of the sandboxes is left. When ctx ends first, left says what there
+// is.
+func (c *Client) WaitDeleted(ctx context.Context, names []string) (left []string, err error) {
+	for {
+		deployments, pods, err := c.remains(ctx, names)
+		if err != nil {
+			return left, err
+		}
+		left = left[:0]
+		for _, d := range deployments.Items {
+			left = append(left, "deployment.apps/"+d.Name)
+		}
+		for _, p := range pods.Items {
+			left = append(left, "pod/"+p.Name)
+		}
+		var w watch.Interface
+		switch options := (metav1.ListOptions{LabelSelector: anyOf(names)}); {
+		case len(left) == 0:
+			return nil, nil
+		case len(pods.Items) > 0:
+			options.ResourceVersion = pods.ResourceVersion
+			w, err = c.Kube.CoreV1().Pods(c.Namespace).Watch(ctx, options)
+		default:
+			options.ResourceVersion = deployments.ResourceVersion
+			w, err = c.Kube.AppsV1().Deployments(c.Namespace).Watch(ctx, options)
+		}
+		if err != nil {
+			return left, err
+		}
+		untilDeleted(w, max(len(pods.Items), 1))
+		w.Stop()
+	}
+}
+
+// untilDeleted returns when n objects were deleted, or the watch ends.
+func untilDeleted(w watch.Interface, n int) {
+	for event := range w.ResultChan() {
+		switch event.Type {
+		case watch.Error:
+			return
+		case watch.Deleted:
+			if n--; n == 0 {
+				return
+			}
+		}
+	}
+}
+
+// remains lists what there still is of sandboxes.
+func (c *Client) remains(ctx context.Context, names []string) (*appsv1.DeploymentList, *corev1.PodList, error) {
+	options := metav1.ListOptions{LabelSelector: anyOf(names)}
+	deployments, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, options)
+	if err != nil {
+		return nil, nil, err
+	}
+	pods, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, options)
+	return deployments, pods, err
+}
+
+// anyOf selects what belongs to one of the sandboxes.
+func anyOf(names []string) string {
+	return fmt.Sprintf("%s in (%s)", sandbox.LabelSandbox, strings.Join(names, ","))
+}
+
+// SandboxesNamed reads sandboxes of the client's namespace by name, and says which names none has.
+func (c *Client) SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	all, err := c.selected(ctx, c.Namespace, anyOf(names))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		if i := slices.IndexFunc(all, func(s plan.Sandbox) bool { return s.Name == name }); i >= 0 {
+			found = append(found, all[i])
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	return found, missing, nil
+}
+
+// SandboxNames returns the names of the sandboxes of the client's namespace.
+func (c *Client) SandboxNames(ctx context.Context) ([]string, error) {
+	list, err := c.sandboxes(ctx, c.Namespace, "")
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(list))
+	for i := range list {
+		names[i] = list[i].Labels[sandbox.LabelSandbox]
+	}
+	return names, nil
+}

@@ -1,0 +1,259 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/scheme"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// deleteFlags are the flags of `delete`, and what Complete makes of them.
+type deleteFlags struct {
+	*tool
+	print *genericclioptions.PrintFlags
+
+	selector       string
+	all, wait      bool
+	ignoreNotFound bool
+	timeout        time.Duration
+
+	names  []string
+	dryRun cmdutil.DryRunStrategy
+}
+
+func newDelete(t *tool) *cobra.Command {
+	f := &deleteFlags{tool: t, print: genericclioptions.NewPrintFlags("deleted").WithTypeSetter(scheme.Scheme)}
+	cmd := &cobra.Command{
+		Use:                   "delete NAME... | -l SELECTOR | --all",
+		DisableFlagsInUseLine: true,
+		Short:                 "Delete sandboxes with all that is in them",
+		Long: templates.LongDesc(`
+			Delete sandboxes with all that is in them, and wait until it is gone. Requests that a fork is serving are
+			finished; those that come after go to the baseline.
+
+			A sandbox that does not exist is as good as deleted: it is told, and is no failure.`),
+		Example: templates.Examples(`
+			# Delete a sandbox
+			kubectl sandbox delete pr-42
+
+			# Delete all sandboxes of the namespace
+			kubectl sandbox delete --all
+
+			# Say what would be deleted
+			kubectl sandbox delete --all --dry-run=client`),
+		ValidArgsFunction: t.completeSandboxes(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			if err := f.validate(cmd); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.selector, "selector", "l", "", "Delete the sandboxes whose ConfigMaps this label selector selects.")
+	flags.BoolVar(&f.all, "all", false, "Delete all sandboxes of the namespace.")
+	flags.BoolVar(&f.ignoreNotFound, "ignore-not-found", true, "Take a sandbox that does not exist for deleted.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait until all that was in the sandboxes is gone.")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
+	cmdutil.AddDryRunFlag(cmd)
+	f.print.AddFlags(cmd)
+	completeValues(cmd, "dry-run", "none", "client", "server")
+	return cmd
+}
+
+// complete parses.
+func (f *deleteFlags) complete(cmd *cobra.Command, args []string) (err error) {
+	for _, a := range args {
+		f.names = append(f.names, sandboxArg(a))
+	}
+	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
+		return usageError(cmd, lower(err))
+	}
+	return nil
+}
+
+func (f *deleteFlags) validate(cmd *cobra.Command) error {
+	ways := 0
+	for _, given := range []bool{len(f.names) > 0, f.selector != "", f.all} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways == 0:
+		return usageError(cmd, "name the sandboxes to delete, or use --selector or --all")
+	case ways > 1:
+		return usageError(cmd, "names, --selector and --all exclude one another")
+	case f.timeout < 0:
+		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
+	}
+	if _, err := labels.Parse(f.selector); err != nil {
+		return usageError(cmd, fmt.Sprintf("--selector %q: %v", f.selector, err))
+	}
+	for _, name := range f.names {
+		if err := validName(cmd, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *deleteFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	doomed, err := f.find(ctx, c)
+	if err != nil {
+		return err
+	}
+	var names []string
+	// A write is never cut off midway: ctx is looked at between them.
+	write := context.WithoutCancel(ctx)
+	for i := range doomed {
+		if ctx.Err() != nil {
+			break
+		}
+		if f.dryRun != cmdutil.DryRunClient {
+			if err := c.Delete(write, &doomed[i], f.dryRun == cmdutil.DryRunServer); err != nil {
+				return err
+			}
+		}
+		names = append(names, doomed[i].Name)
+	}
+	if f.wait && f.dryRun == cmdutil.DryRunNone && len(names) > 0 {
+		if err := f.await(ctx, c, names); err != nil {
+			return err
+		}
+	}
+	if err := f.printDeleted(doomed[:len(names)]); err != nil {
+		return err
+	}
+	if len(names) < len(doomed) {
+		return &plan.Problem{
+			What: fmt.Sprintf("interrupted; %d of %d sandboxes are deleted", len(names), len(doomed)),
+			Say:  "those that are left", Fix: plan.Kubectl("sandbox", "list"),
+		}
+	}
+	return nil
+}
+
+// find returns the sandboxes that are asked for, and says which are not there.
+func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
+	if len(f.names) == 0 {
+		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)
+		if err == nil && len(all) == 0 {
+			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
+		}
+		return all, err
+	}
+	all, missing, err := c.SandboxesNamed(ctx, f.names)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range missing {
+		if !f.ignoreNotFound {
+			return nil, plan.NoSandbox(name, c.Namespace) // before anything is deleted
+		}
+		f.warn("there is no sandbox %q in namespace %q", name, c.Namespace)
+	}
+	return all, nil
+}
+
+func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []string) error {
+	waiting := ctx
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, f.timeout)
+		defer cancel()
+	}
+	left, err := c.WaitDeleted(waiting, names)
+	switch {
+	case err == nil:
+		return nil
+	case waiting.Err() == nil:
+		return err
+	}
+	what := fmt.Sprintf("deletion goes on after %s (--timeout)", f.timeout)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		what = "interrupted; deletion goes on"
+	}
+	if len(left) > 0 {
+		what += "; still there: " + strings.Join(left, ", ")
+	}
+	selector := sandbox.LabelSandbox + " in (" + strings.Join(names, ",") + ")"
+	return &plan.Problem{What: what, Say: "see what is left", Fix: plan.Kubectl("get", "deployments,pods", "--selector="+selector)}
+}
+
+// printDeleted prints what went.
+func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
+	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	for i := range gone {
+		s := &gone[i]
+		if p.structured() && *f.print.OutputFormat != "name" {
+			if err := printSandbox(p, s); err != nil {
+				return err
+			}
+			continue
+		}
+		for j := range s.Forks {
+			d := s.Forks[j].DeepCopy()
+			d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
+			if err := p.print("deleted", d); err != nil {
+				return err
+			}
+		}
+		if s.ConfigMap != nil {
+			if err := p.print("deleted", typed(s.ConfigMap)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sandboxArg reads a sandbox's name, also as `list -o name` prints it.
+func sandboxArg(s string) string {
+	return strings.TrimPrefix(s, "configmap/"+sandbox.ConfigMapName(""))
+}
+
+func validName(cmd *cobra.Command, name string) error {
+	if err := sandbox.ValidateName(name); err != nil {
+		return usageError(cmd, fmt.Sprintf("sandbox name %q %v", name, err))
+	}
+	return nil
+}
+
+// completeSandboxes completes the names of sandboxes; at most so many, 0 for any number.
+func (t *tool) completeSandboxes(most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if most > 0 && len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		c, err := t.client()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		names, err := c.SandboxNames(cmd.Context())
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -1,0 +1,191 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/kubectl/pkg/scheme"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// statusFlags are the flags of `status`.
+type statusFlags struct {
+	*tool
+	print *genericclioptions.PrintFlags
+	name  string
+}
+
+func newStatus(t *tool) *cobra.Command {
+	f := &statusFlags{tool: t, print: genericclioptions.NewPrintFlags("").WithTypeSetter(scheme.Scheme)}
+	cmd := &cobra.Command{
+		Use:                   "status NAME",
+		DisableFlagsInUseLine: true,
+		Short:                 "Show what is ready in a sandbox, what is not, and why",
+		Long: templates.LongDesc(`
+			Show a sandbox: its forks and what each waits for, which pods of their baselines have no router, and Services
+			that go to ports by number again. With -o yaml, json and the like, its objects are printed.`),
+		Example: templates.Examples(`
+			# What is ready in a sandbox, and what is not
+			kubectl sandbox status pr-42
+
+			# Its objects
+			kubectl sandbox status pr-42 -o yaml`),
+		ValidArgsFunction: t.completeSandboxes(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
+	}
+	f.print.AddFlags(cmd)
+	return cmd
+}
+
+func (f *statusFlags) complete(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usageError(cmd, "status takes the name of one sandbox")
+	}
+	f.name = sandboxArg(args[0])
+	return validName(cmd, f.name)
+}
+
+func (f *statusFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	s, err := c.Status(ctx, f.name)
+	if err != nil {
+		return err
+	}
+	if p := (&objectPrinter{flags: f.print, out: f.Out}); p.structured() {
+		return printSandbox(p, &s.Sandbox)
+	}
+	return f.show(s, time.Now())
+}
+
+// printSandbox prints a sandbox's objects: each for itself where the format can hold several, else as a list.
+func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
+	var objects []runtime.Object
+	if s.ConfigMap != nil {
+		objects = append(objects, typed(s.ConfigMap))
+	}
+	for i := range s.Forks {
+		d := s.Forks[i].DeepCopy()
+		d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
+		objects = append(objects, d)
+	}
+	return p.printAll("", objects)
+}
+
+func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
+	about := []string{"sandbox " + s.Name + " in " + s.Namespace, "key " + none(s.Key)}
+	if s.ConfigMap == nil {
+		about = append(about, "its ConfigMap is gone")
+	} else {
+		made := "made " + duration.HumanDuration(now.Sub(s.Created)) + " ago"
+		if s.CreatedBy != "" {
+			made += " by " + s.CreatedBy
+		}
+		about = append(about, made)
+	}
+	fmt.Fprintln(f.Out, strings.Join(append(about, expiry(s.Expires, now)), ", "))
+	if len(s.Sandbox.Forks) == 0 {
+		fmt.Fprintln(f.Out, "no forks")
+		return nil
+	}
+	table := tableFlags{print: f.print}
+	var rows []metav1.TableRow
+	for i := range s.Forks {
+		d := &s.Sandbox.Forks[i]
+		count := s.Counts[d.Labels[sandbox.LabelWorkload]]
+		want := int32(1)
+		if d.Spec.Replicas != nil {
+			want = *d.Spec.Replicas
+		}
+		rows = append(rows, metav1.TableRow{Cells: []any{
+			d.Name, plan.WorkloadOf(d), fmt.Sprintf("%d/%d", d.Status.AvailableReplicas, want),
+			fmt.Sprint(count.Fork + count.FellBack + count.Refused), state(d.Spec.Template.Annotations, s.Forks[i]), duration.HumanDuration(now.Sub(d.CreationTimestamp.Time)),
+		}})
+	}
+	fmt.Fprintln(f.Out)
+	err := table.printTable(f.Out, []metav1.TableColumnDefinition{
+		column("Fork", false), column("Of", false), column("Ready", false), column("Requests", false), column("State", false), column("Age", false),
+	}, rows)
+	if err != nil {
+		return err
+	}
+	f.showForks(s)
+	f.showBaselines(s)
+	return nil
+}
+
+// state is a fork's in one word.
+func state(template map[string]string, s plan.ForkStatus) string {
+	switch {
+	case s.Ready && template[sandbox.AnnotationPorts] == "":
+		return "Running" // nothing is routed to what has no ports
+	case s.Ready:
+		return "Routed"
+	case s.Problem != nil:
+		return "Failed"
+	}
+	return "Waiting"
+}
+
+// showForks says of each fork that is not ready why.
+func (f *statusFlags) showForks(s *cluster.Status) {
+	for i, fork := range s.Forks {
+		switch {
+		case fork.Ready:
+		case fork.Problem != nil:
+			fmt.Fprintln(f.Out)
+			printProblem(f.Out, "failed: ", fork.Problem, given(f.globals))
+		default:
+			fmt.Fprintf(f.Out, "\nwaiting: deployment.apps/%s waits for %s\n", s.Sandbox.Forks[i].Name, fork.Waiting)
+		}
+	}
+}
+
+// maxNamed bounds how many pods of one baseline are named.
+const maxNamed = 5
+
+// showBaselines says what of the baselines lets requests pass by the forks.
+func (f *statusFlags) showBaselines(s *cluster.Status) {
+	for _, b := range s.Baselines {
+		if n := len(b.WithoutRouter); n > 0 {
+			names := strings.Join(b.WithoutRouter[:min(n, maxNamed)], ", ")
+			if n > maxNamed {
+				names += fmt.Sprintf(" and %d more", n-maxNamed)
+			}
+			fmt.Fprintf(f.Out, "\nbaseline: %d of %d pods of %s have no router, and keep all requests that reach them: %s\n", n, b.Pods, b.Workload, names)
+			fmt.Fprintf(f.Out, "hint: with the webhook running, make them anew: %s\n", f.line(plan.Kubectl("rollout", "restart", b.Workload)))
+		}
+	}
+	for _, p := range s.PutBack {
+		fmt.Fprintf(f.Out, "\nput back: service/%s goes to its ports by number again since %s: %s\n", p.Service, p.Time, p.Reason)
+	}
+}
+
+// expiry says when a sandbox ends.
+func expiry(at, now time.Time) string {
+	switch {
+	case at.IsZero():
+		return "never expires"
+	case at.Before(now):
+		return "expired " + duration.HumanDuration(now.Sub(at)) + " ago"
+	}
+	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
+}

@@ -1,0 +1,180 @@
+package plan
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A Sandbox is what there is of one: its ConfigMap, its forks, or, where it is half-made or half-deleted, one of both.
+type Sandbox struct {
+	Namespace, Name, Key string
+	CreatedBy            string
+	Created              time.Time
+	Expires              time.Time         // zero: never
+	ConfigMap            *corev1.ConfigMap // nil: forks are left that nothing owns
+	Forks                []appsv1.Deployment
+	Counts               route.Totals
+}
+
+// Sandboxes puts ConfigMaps and forks together, in the order of namespaces and names.
+func Sandboxes(configMaps []corev1.ConfigMap, forks []appsv1.Deployment) []Sandbox {
+	type at struct{ namespace, name string }
+	byName := map[at]*Sandbox{}
+	for i := range configMaps {
+		cm := &configMaps[i]
+		s := &Sandbox{
+			Namespace: cm.Namespace, Name: cm.Labels[sandbox.LabelSandbox], Key: cm.Data[sandbox.DataKey],
+			CreatedBy: cm.Data[sandbox.DataCreatedBy], Created: cm.CreationTimestamp.Time, ConfigMap: cm,
+		}
+		// What can't be read as a time or as counts is shown as none: a table is no place to fail.
+		s.Expires, _ = time.Parse(time.RFC3339, cm.Data[sandbox.DataExpires])
+		_ = json.Unmarshal([]byte(cm.Data[sandbox.DataCounts]), &s.Counts)
+		byName[at{s.Namespace, s.Name}] = s
+	}
+	for _, d := range forks {
+		where := at{d.Namespace, d.Labels[sandbox.LabelSandbox]}
+		s := byName[where]
+		if s == nil {
+			s = &Sandbox{Namespace: d.Namespace, Name: where.name, Key: d.Annotations[sandbox.AnnotationKey], Created: d.CreationTimestamp.Time}
+			byName[where] = s
+		}
+		s.Forks = append(s.Forks, d)
+	}
+	out := make([]Sandbox, 0, len(byName))
+	for _, s := range byName {
+		slices.SortFunc(s.Forks, func(a, b appsv1.Deployment) int { return cmp.Compare(a.Name, b.Name) })
+		out = append(out, *s)
+	}
+	slices.SortFunc(out, func(a, b Sandbox) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// Ready counts the forks that are ready: routed, or not in need of it, with all their pods of the newest template.
+func (s *Sandbox) Ready() int {
+	n := 0
+	for i := range s.Forks {
+		if complete(&s.Forks[i]) {
+			n++
+		}
+	}
+	return n
+}
+
+// Workloads returns what the forks are of, as one types it: "deployment/api".
+func (s *Sandbox) Workloads() []string {
+	out := make([]string, len(s.Forks))
+	for i := range s.Forks {
+		out[i] = WorkloadOf(&s.Forks[i])
+	}
+	return out
+}
+
+// WorkloadOf returns what a fork is of, as one types it: "deployment/api".
+func WorkloadOf(d *appsv1.Deployment) string {
+	return strings.Replace(d.Labels[sandbox.LabelWorkload], ".", "/", 1)
+}
+
+// complete says whether the Deployment controller has seen the fork's newest template, and all pods are of it and available.
+func complete(d *appsv1.Deployment) bool {
+	want := int32(1)
+	if d.Spec.Replicas != nil {
+		want = *d.Spec.Replicas
+	}
+	st := d.Status
+	return st.ObservedGeneration >= d.Generation && st.UpdatedReplicas == want && st.Replicas == want && st.AvailableReplicas == want
+}
+
+// A BaselineStatus is what stands in front of a baseline's pods.
+type BaselineStatus struct {
+	Workload string // as one types it
+	// WithoutRouter are the names of its pods that no router stands in front of, in order.
+	WithoutRouter []string
+	Pods          int
+}
+
+// Baselines says of each of the sandbox's workloads which of its pods have no router. The pods are those that carry the labels
+// of a baseline.
+func (s *Sandbox) Baselines(pods []corev1.Pod) []BaselineStatus {
+	var out []BaselineStatus
+	for i := range s.Forks {
+		d := &s.Forks[i]
+		b := BaselineStatus{Workload: WorkloadOf(d)}
+		for j := range pods {
+			p := &pods[j]
+			if p.Labels[sandbox.LabelWorkload] != d.Labels[sandbox.LabelWorkload] || p.DeletionTimestamp != nil ||
+				p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+				continue
+			}
+			b.Pods++
+			if !hasRouter(p) {
+				b.WithoutRouter = append(b.WithoutRouter, p.Name)
+			}
+		}
+		slices.Sort(b.WithoutRouter)
+		out = append(out, b)
+	}
+	return out
+}
+
+// A PutBack is a Service that goes to ports by number again, because the guard had to keep its endpoints.
+type PutBack struct{ Service, Reason, Time string }
+
+// PutBacks returns the Services that select one of the pods and were put back.
+func PutBacks(services []corev1.Service, pods []corev1.Pod) []PutBack {
+	var out []PutBack
+	for i := range services {
+		s := &services[i]
+		value, ok := s.Annotations[sandbox.AnnotationPutBack]
+		if !ok || !slices.ContainsFunc(pods, func(p corev1.Pod) bool { return selects(s, p.Labels) }) {
+			continue
+		}
+		said, err := sandbox.ParsePutBack(value)
+		if err != nil {
+			said = sandbox.PutBack{Reason: value}
+		}
+		out = append(out, PutBack{s.Name, said.Reason, said.Time})
+	}
+	return out
+}
+
+func hasRouter(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
+}
+
+// A RouterVersion is how many pods have a router of one version.
+type RouterVersion struct {
+	Version string `json:"version"`
+	Pods    int    `json:"pods"`
+}
+
+// RouterVersions counts the routers in pods by the tags of their images, or what else the reference ends with; most frequent
+// first.
+func RouterVersions(pods []corev1.Pod) []RouterVersion {
+	counts := map[string]int{}
+	for i := range pods {
+		for _, c := range pods[i].Spec.InitContainers {
+			if c.Name == sandbox.RouterContainer {
+				counts[strings.TrimLeft(strings.TrimPrefix(c.Image, repository(c.Image)), ":@")]++
+			}
+		}
+	}
+	var out []RouterVersion
+	for version, n := range counts {
+		out = append(out, RouterVersion{version, n})
+	}
+	slices.SortFunc(out, func(a, b RouterVersion) int {
+		return cmp.Or(cmp.Compare(b.Pods, a.Pods), cmp.Compare(a.Version, b.Version))
+	})
+	return out
+}
