@@ -96,8 +96,8 @@ func checkKind(w *Workload) *Problem {
 	if hostNetwork, _, _ := unstructured.NestedBool(w.Object.Object, "spec", "template", "spec", "hostNetwork"); hostNetwork {
 		return &Problem{
 			What: fmt.Sprintf("%s uses its node's network (hostNetwork), where a router's port would be everybody's", w),
-			Say:  "where it says so",
-			Fix:  Kubectl("explain", "pod.spec.hostNetwork"),
+			Say:  "give it a network of its own, if it can do with that",
+			Fix:  Kubectl("edit", w.Arg()),
 		}
 	}
 	return nil

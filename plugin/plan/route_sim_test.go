@@ -167,6 +167,9 @@ func (w *world) observe(t *Workload) {
 	for _, field := range []string{"replicas", "updatedReplicas", "availableReplicas", "readyReplicas", "updatedNumberScheduled", "desiredNumberScheduled", "numberAvailable"} {
 		status[field] = n
 	}
+	if isRollout(t) {
+		status["phase"], status["observedGeneration"] = "Healthy", fmt.Sprint(t.Object.GetGeneration())
+	}
 	t.Object.Object["status"] = status
 }
 
@@ -329,7 +332,11 @@ func (w *world) endpoints() map[string]uint16 {
 				if !selects(s, pod.Labels) || protocol(p.Protocol) != corev1.ProtocolTCP {
 					continue
 				}
-				key := fmt.Sprintf("%s[%d] in pods of %s", s.Name, i, ref.Name)
+				of := pod.Name
+				if ref != nil {
+					of = ref.Name
+				}
+				key := fmt.Sprintf("%s[%d] in pods of %s", s.Name, i, of)
 				switch {
 				case p.TargetPort.Type == intstr.Int:
 					e[key] = uint16(p.TargetPort.IntVal)
