@@ -89,7 +89,10 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
 		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, of); return err },
 		func() (err error) { baseline, err = c.Kube.CoreV1().Pods(ns).List(ctx, baselines); return err },
-		func() (err error) { services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{}); return err },
+		func() (err error) {
+			services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{})
+			return err
+		},
 	)
 	if err != nil {
 		return nil, Explain(err)

@@ -92,6 +92,9 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 				continue
 			}
 			s := known.Status(t.Name)
+			if s.Ready && len(s.Pods) < int(d.Status.UpdatedReplicas) {
+				continue // the watches of ReplicaSets and pods have not caught up with that of Deployments
+			}
 			if was, ok := statuses[t.Name]; progress != nil && (!ok || was.Waiting != s.Waiting) {
 				progress(t.Name, s)
 			}

@@ -44,7 +44,11 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() {
 		return err
 	}
-	f.describe(p, ", routed in "+time.Since(f.begun).Round(10*time.Millisecond).String())
+	if rolled(p, applied) {
+		f.describe(p, ", routed in "+time.Since(f.begun).Round(10*time.Millisecond).String())
+	} else {
+		f.describe(p, "")
+	}
 	var pods []corev1.Pod
 	for i := range p.Forks {
 		s := statuses[p.Forks[i].Name()]
@@ -66,7 +70,7 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 
 // describe prints the sandbox in one line.
 func (f *forkFlags) describe(p *plan.ForkPlan, more string) {
-	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun))
+	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun.Truncate(time.Second)))
 }
 
 // reach prints the commands that send keyed requests: from inside the cluster, and from here.
@@ -117,6 +121,16 @@ func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error
 		}
 	}
 	return nil
+}
+
+// rolled says whether any of the forks was made or changed.
+func rolled(p *plan.ForkPlan, applied *cluster.Applied) bool {
+	for i, d := range applied.Forks {
+		if p.Forks[i].Replaces != d.GetGeneration() {
+			return true
+		}
+	}
+	return false
 }
 
 // verb says what became of a fork, in the words of `kubectl apply` where there was one before. A negative generation is not

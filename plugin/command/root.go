@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport"
+	"k8s.io/klog/v2"
 	"k8s.io/kubectl/pkg/cmd/options"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/util/templates"
@@ -66,6 +68,9 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		Args:          unknownVerb,
 	}
 	flags.AddFlags(cmd.PersistentFlags())
+	logging := flag.NewFlagSet("", flag.ContinueOnError)
+	klog.InitFlags(logging)
+	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v")) // as kubectl's: 6 and above show the API calls
 	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
 
 	groups := templates.CommandGroups{
@@ -137,16 +142,24 @@ func printProblem(w io.Writer, called string, p *plan.Problem, globals []string)
 	fmt.Fprintf(w, "hint: %s%s\n", say, plan.Quote(fix))
 }
 
-// given returns the global flags that the caller set, as arguments.
+// given returns, as arguments, the flags by which the caller chose cluster, user and namespace. A token or password is not
+// repeated on a screen.
 func given(globals *pflag.FlagSet) []string {
 	var args []string
-	globals.Visit(func(f *pflag.Flag) {
-		switch f.Name {
-		case "token", "password", "username":
-			return // secrets are not repeated on a screen
+	globals.VisitAll(func(f *pflag.Flag) {
+		if !f.Changed {
+			return
 		}
-		if f.Changed {
+		switch f.Name {
+		case "kubeconfig", "context", "cluster", "user", "namespace", "server", "tls-server-name", "insecure-skip-tls-verify",
+			"certificate-authority", "client-certificate", "client-key", "as", "as-uid":
 			args = append(args, "--"+f.Name+"="+f.Value.String())
+		case "as-group":
+			if groups, ok := f.Value.(pflag.SliceValue); ok {
+				for _, g := range groups.GetSlice() {
+					args = append(args, "--as-group="+g)
+				}
+			}
 		}
 	})
 	return args
