@@ -79,13 +79,11 @@ func (c client) namespaceReady(ctx context.Context, name string) error {
 // kube-proxy and CoreDNS.
 func resolves(ctx context.Context) error {
 	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		dialer := net.Dialer{Timeout: 200 * time.Millisecond}
-		conn, err := dialer.DialContext(ctx, network, net.JoinHostPort(dnsIP, "53"))
-		if err != nil {
-			return nil, err
-		}
-		return conn, conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(dnsIP, "53"))
 	}}
+	// While the Service has no endpoints, an answer never comes.
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
 	addresses, err := resolver.LookupHost(ctx, "kubernetes.default.svc."+domain+".")
 	if err != nil {
 		return fmt.Errorf("cluster DNS: %w", err)

@@ -260,7 +260,7 @@ func newValues(folders map[string]string) values {
 		Pause:    imageName("pause", folders["pause"]),
 		CoreDNS:  imageName("coredns", folders["coredns"]),
 		Node:     nodeIP, Domain: domain, DNS: dnsIP, Pods: podRange, MaxPods: maxPods,
-		Cgroup: node.Cgroup, Config: insideConfig, PKI: insidePKI, User: image.User,
+		Cgroup: string(node.Group), Config: insideConfig, PKI: insidePKI, User: image.User,
 	}
 	for program, folder := range folders {
 		v.Programs[program] = insidePrograms + "/" + path.Base(folder)

@@ -45,7 +45,7 @@ func (c *Cluster) stop(ctx context.Context, r record) error {
 	if err := network().Disconnect(); err != nil {
 		return err
 	}
-	if err := node.RemoveCgroups(ctx); err != nil {
+	if err := node.Group.Remove(ctx); err != nil {
 		return err
 	}
 	if err := node.RestoreSysctls(r.Sysctls); err != nil {

@@ -166,12 +166,13 @@ type up struct {
 	record  record
 	folders map[string]string
 	values  values
-	// started are the parts that this run has started, and when.
-	started map[string]time.Time
+	// seen are the parts that this run has found running or started.
+	seen []string
+	// kubelet is when this run started the kubelet, if it did.
+	kubelet time.Time
 }
 
 func (u *up) run(ctx context.Context) error {
-	u.started = map[string]time.Time{}
 	if err := u.prepare(); err != nil {
 		return err
 	}
@@ -210,7 +211,7 @@ func (u *up) run(ctx context.Context) error {
 		return fmt.Errorf("apply CoreDNS: %w", err)
 	}
 	return u.wait(ctx, "waiting for node and DNS", func(ctx context.Context) error {
-		if err := client.nodeReady(ctx, u.started["kubelet"]); err != nil {
+		if err := client.nodeReady(ctx, u.kubelet); err != nil {
 			return err
 		}
 		if err := client.namespaceReady(ctx, "default"); err != nil {
@@ -314,8 +315,17 @@ func (u *up) node(ctx context.Context) error {
 		}
 		u.record.Sysctls = sysctls
 	}
-	if err := node.MakeCgroups(); err != nil {
-		return err
+	if !u.record.Node.Running() {
+		// What a node that was killed has left would make the kubelet ask
+		// containerd, in vain and for long, about pods that are gone.
+		if err := node.Group.Remove(ctx); err != nil {
+			return err
+		}
+	}
+	for _, group := range []node.Cgroup{node.Group, node.Daemons} {
+		if err := group.Make(); err != nil {
+			return err
+		}
 	}
 	if !u.record.Node.Running() {
 		u.record.State, u.record.Parts = u.config.State, map[string]running{}
@@ -353,6 +363,7 @@ func (u *up) part(ctx context.Context, p part) error {
 	if err != nil {
 		return err
 	}
+	u.seen = append(u.seen, p.name)
 	now := u.record.Parts[p.name]
 	if now.Running() && now.Spec == spec {
 		return nil
@@ -376,7 +387,9 @@ func (u *up) part(ctx context.Context, p part) error {
 	command.Env = environment(u.values.Programs)
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	u.started[p.name] = time.Now()
+	if p.name == "kubelet" {
+		u.kubelet = time.Now()
+	}
 	if err := node.Run(u.record.Node, command); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
@@ -414,8 +427,8 @@ func (u *up) wait(ctx context.Context, what string, reached func(context.Context
 			if err == nil {
 				return nil
 			}
-			for name, part := range u.record.Parts {
-				if !part.Running() {
+			for _, name := range u.seen {
+				if !u.record.Parts[name].Running() {
 					return u.ended(name)
 				}
 			}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -141,9 +140,15 @@ func (r record) ctr(ctx context.Context, in io.Reader, args ...string) ([]byte, 
 		return nil, err
 	}
 	if err := command.Wait(); err != nil {
-		return nil, errors.Join(err, errors.New(strings.TrimSpace(errs.String())))
+		return nil, fmt.Errorf("ctr: %v: %s", err, complaint(errs.String()))
 	}
 	return out.Bytes(), nil
+}
+
+// complaint returns the last line of what ctr has said, without its name.
+func complaint(said string) string {
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	return strings.TrimPrefix(lines[len(lines)-1], "ctr: ")
 }
 
 // environment is that of all programs in the node: nothing of whoever happened

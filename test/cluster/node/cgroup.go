@@ -18,11 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const daemons = Cgroup + "/node"
-
-// MakeCgroups makes the control groups, in each hierarchy of version 1, or in
-// that of version 2.
-func MakeCgroups() error {
+// Make makes the group in every hierarchy, if it is not there. Its parent must be.
+func (g Cgroup) Make() error {
 	hierarchies, err := hierarchies()
 	if err != nil {
 		return err
@@ -31,36 +28,32 @@ func MakeCgroups() error {
 		return errors.New("no control groups are mounted; wanted below /sys/fs/cgroup")
 	}
 	for _, h := range hierarchies {
-		if err := h.enable(h.mount); err != nil {
+		dir := filepath.Join(h.mount, string(g))
+		if err := h.enable(filepath.Dir(dir)); err != nil {
 			return err
 		}
-		for _, group := range []string{Cgroup, daemons} {
-			dir := filepath.Join(h.mount, group)
-			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("make control group: %w", err)
-			}
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("make control group: %w", err)
+		}
+		if !h.unified {
 			if err := inheritCPUs(dir); err != nil {
 				return err
 			}
-		}
-		if err := h.enable(filepath.Join(h.mount, Cgroup)); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
-// RemoveCgroups removes the control groups and all below. It waits for
-// processes in them to be gone, but ends none.
-func RemoveCgroups(ctx context.Context) error {
+// Remove removes the group and all below. It waits for processes in them to be
+// gone, but ends none.
+func (g Cgroup) Remove(ctx context.Context) error {
 	hierarchies, err := hierarchies()
 	if err != nil {
 		return err
 	}
 	for _, h := range hierarchies {
-		top := filepath.Join(h.mount, Cgroup)
 		for {
-			err := removeGroup(top)
+			err := removeGroup(filepath.Join(h.mount, string(g)))
 			if err == nil {
 				break
 			}
@@ -69,6 +62,22 @@ func RemoveCgroups(ctx context.Context) error {
 				return fmt.Errorf("remove control group: %w", err)
 			case <-time.After(10 * time.Millisecond):
 			}
+		}
+	}
+	return nil
+}
+
+// Join moves a process into the group. It is no error if the process has ended.
+func (g Cgroup) Join(pid int) error {
+	hierarchies, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range hierarchies {
+		procs := filepath.Join(h.mount, string(g), "cgroup.procs")
+		err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("move process %d into its control group: %w", pid, err)
 		}
 	}
 	return nil
@@ -97,24 +106,6 @@ func removeGroup(dir string) error {
 	}
 	if err != nil {
 		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
-	}
-	return nil
-}
-
-// join moves a process into the node's control group. Without it, a cluster
-// would count as part of whatever session happened to start it, and be stopped
-// or short of memory along with that.
-func join(pid int) error {
-	hierarchies, err := hierarchies()
-	if err != nil {
-		return err
-	}
-	for _, h := range hierarchies {
-		procs := filepath.Join(h.mount, daemons, "cgroup.procs")
-		err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0)
-		if err != nil && !errors.Is(err, unix.ESRCH) { // ended by itself: whoever waits for it sees why
-			return fmt.Errorf("move process %d into its control group: %w", pid, err)
-		}
 	}
 	return nil
 }
@@ -180,9 +171,6 @@ func inheritCPUs(dir string) error {
 		parents, err := os.ReadFile(filepath.Join(filepath.Dir(dir), name))
 		if err != nil {
 			return err
-		}
-		if strings.TrimSpace(string(parents)) == "" {
-			continue // version 2, where nothing means the parent's
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), parents, 0); err != nil {
 			return err

@@ -1,6 +1,13 @@
 package node
 
-// Cgroup is the control group, from the root of each hierarchy, that all of the
-// cluster is in: the programs of the node itself in "node" below it, and the
-// pods in the one that the kubelet makes below it.
-const Cgroup = "/kubectl-sandbox"
+// Cgroup is a control group, named by its path from the root of each hierarchy
+// of control groups of version 1, or of the one of version 2.
+type Cgroup string
+
+const (
+	// Group holds all of a cluster.
+	Group Cgroup = "/kubectl-sandbox"
+	// Daemons holds the programs of the node itself. The kubelet makes another
+	// one below Group for the pods.
+	Daemons = Group + "/node"
+)

@@ -77,7 +77,7 @@ func Start(binary, state, programs, log string, recorded func(process.ID) error)
 	if err != nil {
 		return none, fmt.Errorf("the node did not stay: %w", err)
 	}
-	if err := join(id.PID); err != nil {
+	if err := Daemons.Join(id.PID); err != nil {
 		return none, err
 	}
 	if err := recorded(id); err != nil {
@@ -89,13 +89,15 @@ func Start(binary, state, programs, log string, recorded func(process.ID) error)
 	return id, nil
 }
 
-// Run starts a command in the node's namespaces and control group. Its path is
-// one inside the node. The caller waits for it.
+// Run starts a command in the node's namespaces, and in Daemons: without that, it
+// would count as part of whatever session happened to start the cluster, and be
+// stopped or short of memory along with it. The command's path is one inside
+// the node. The caller waits for it.
 func Run(id process.ID, command *exec.Cmd) error {
 	if err := within(id, namespaces, command.Start); err != nil {
 		return err
 	}
-	if err := join(command.Process.Pid); err != nil {
+	if err := Daemons.Join(command.Process.Pid); err != nil {
 		return errors.Join(err, command.Process.Kill())
 	}
 	return nil

@@ -137,18 +137,24 @@ func (b Builder) build(ctx context.Context, p Program, module, folder string) er
 }
 
 // forget removes builds of the program that nobody has used for long, and what
-// builds that were cut off have left.
+// builds that were cut off have left. The program's lock is held.
 func (b Builder) forget(p Program, newest string) error {
-	builds, err := filepath.Glob(filepath.Join(b.Cache, p.Name+"[.\\-]*"))
+	entries, err := os.ReadDir(b.Cache)
 	if err != nil {
 		return err
 	}
-	for _, folder := range builds {
-		info, err := os.Stat(folder)
-		if err != nil || !info.IsDir() || folder == newest {
+	for _, entry := range entries {
+		folder := filepath.Join(b.Cache, entry.Name())
+		unfinished := strings.HasPrefix(entry.Name(), p.Name+".new-") // nobody is at it, for the lock is held
+		key, built := strings.CutPrefix(entry.Name(), p.Name+"-")
+		built = built && !strings.Contains(key, "-") // or it is of a program whose name begins like this one's
+		if folder == newest || !unfinished && !built {
 			continue
 		}
-		unfinished := strings.HasPrefix(filepath.Base(folder), p.Name+".new-") // the lock is held: nobody is at it
+		info, err := entry.Info()
+		if err != nil {
+			continue // removed by another
+		}
 		if unfinished || time.Since(info.ModTime()) > keep {
 			if err := os.RemoveAll(folder); err != nil {
 				return err

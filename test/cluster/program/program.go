@@ -116,7 +116,7 @@ func Key(p Program, module fs.FS, toolchain string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %+v\n", toolchain, p.Name, p.Links)
 	for _, b := range p.Binaries {
-		fmt.Fprintf(h, "%q\n", b.arguments(nil))
+		fmt.Fprintf(h, "%q %q\n", b.Name, b.arguments(nil))
 		for _, name := range sortedKeys(b.Variables) {
 			fmt.Fprintf(h, "%q %q\n", name, b.Variables[name])
 		}
