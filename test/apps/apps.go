@@ -21,7 +21,7 @@ type Image struct {
 // Images that there is one of.
 const (
 	Hotrod     = "example.test/hotrod:1.76.0"         // Jaeger's demo of four services
-	HotrodOld  = "example.test/hotrod:1.62.0"         // the same, an older release
+	HotrodOld  = "example.test/hotrod:1.70.0"         // the same, an older release
 	HotrodFast = "example.test/hotrod:1.76.0-fast-db" // with HotROD's own fixes for its slow database
 	Httpbin    = "example.test/httpbin:2.26.0"        // HTTP/1.1, WebSocket, SSE, trailers; does not drain
 	GRPC       = "example.test/grpc-interop:1.85.0"   // every kind of stream
@@ -59,7 +59,7 @@ func Catalogue() []Image {
 	images := []Image{
 		{Ref: Hotrod, Program: hotrod},
 		{Ref: HotrodFast, Program: hotrod, Args: []string{"--fix-db-query-delay=10ms", "--fix-disable-db-conn-mutex"}},
-		{Ref: HotrodOld, Program: one("hotrod-1.62", "hotrod", "github.com/jaegertracing/jaeger/examples/hotrod")},
+		{Ref: HotrodOld, Program: one("hotrod-1.70", "hotrod", "github.com/jaegertracing/jaeger/examples/hotrod")},
 		{Ref: Httpbin, Program: one("httpbin", "go-httpbin", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin")},
 		{Ref: GRPC, Program: Interop()},
 		{Ref: NATS, Program: one("nats", "nats-server", "github.com/nats-io/nats-server/v2")},

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/image"
-	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/progress"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/program"
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/progress"
 )
 
 // Builder returns what builds the programs of the clone at root: its cache is the one of the cluster's own programs, in the
