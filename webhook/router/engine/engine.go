@@ -60,6 +60,7 @@ type session struct {
 type speaker interface {
 	drain()                           // end the connection as soon as nothing is in flight on it
 	retire(gone func(id string) bool) // close idle connections to these backends
+	kill()                            // end the connection at once
 }
 
 // New returns an engine.
@@ -184,6 +185,9 @@ func (e *Engine) Drain(ctx context.Context) {
 			_ = s.conn.Close()
 		}
 		e.mu.Unlock()
+		for _, s := range e.speakers() {
+			s.kill()
+		}
 		<-e.empty
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -33,7 +34,8 @@ type h1 struct {
 	mu      sync.Mutex
 	ups     map[string]*h1Up // by Backend.ID: pinned connections, each for this client alone
 	uses    uint64           // counts attachments, to find the pin not used for longest
-	idle    bool             // between exchanges, no byte of the next request seen
+	current *exchange        // the last one that reached a backend
+	ahead   bool             // serve has bytes of a request that is not current yet
 	closing bool             // the client was told that nothing more is answered
 }
 
@@ -48,6 +50,7 @@ type exchange struct {
 	old      bool // HTTP/1.0
 	persists bool // the client wants to go on after it
 	bodyless bool
+	ahead    bool // more than this request was read
 	decision Decision
 	whole    []byte // the whole request, when it is small and idempotent; valid until it is out
 	replay   []byte // a copy of it, when it went out on a connection that may have been stale
@@ -66,7 +69,7 @@ type exchange struct {
 
 // serveHTTP1 serves a client that speaks HTTP/1. app, when not nil, is a connection to def that is made already.
 func (e *Engine) serveHTTP1(s *session, d Decider, in *buffer, def Backend, app net.Conn) {
-	c := &h1{e: e, conn: s.conn, in: in, decider: d, ups: make(map[string]*h1Up)}
+	c := &h1{e: e, conn: s.conn, in: in, decider: d, ups: make(map[string]*h1Up), ahead: true}
 	defer c.closeAll()
 	if app != nil {
 		c.mu.Lock()
@@ -147,27 +150,32 @@ func (c *h1) readHead() (*head, error) {
 	}
 }
 
-// rest notes that the client owes the next request. False: it is not wanted any more.
+// rest notes that serve waits for the next request. False: it is not wanted any more.
 func (c *h1) rest() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.idle = true
+	c.ahead = false
 	return !c.closing && !c.e.draining.Load()
 }
 
-// wake notes that the client has sent something. False: too late.
+// wake notes that the client has sent something. False: it comes too late.
 func (c *h1) wake() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.idle = false
+	c.ahead = true
 	return !c.closing
 }
 
-// closeIdle ends the client connection if it is idle.
+// idle says whether nothing is in flight. Called with c.mu held.
+func (c *h1) idle() bool {
+	return !c.ahead && (c.current == nil || c.current.answered && c.current.sent)
+}
+
+// closeIdle ends the client connection if nothing is in flight on it.
 func (c *h1) closeIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.idle && !c.closing {
+	if c.idle() && !c.closing {
 		c.hangUp()
 	}
 }
@@ -192,6 +200,16 @@ func (c *h1) linger() {
 }
 
 func (c *h1) drain() { c.closeIdle() }
+
+func (c *h1) kill() {
+	_ = c.conn.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closing = true
+	if c.current != nil {
+		_ = c.current.up.conn.Close() // pinned no more, maybe
+	}
+}
 
 func (c *h1) retire(gone func(string) bool) {
 	c.mu.Lock()
@@ -264,6 +282,7 @@ func (c *h1) serveOne(s *session, h *head) bool {
 		return c.serveTunnel(s, ex)
 	}
 	out := c.request(h, d, n)
+	ex.ahead = c.in.len() > n
 	if ex.bodyless && idempotent(h.Method) {
 		ex.whole = out
 	}
@@ -335,9 +354,13 @@ func (c *h1) attach(ex *exchange) (*h1Up, error) {
 			continue
 		}
 		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.closing {
+			_ = conn.Close()
+			return nil, errClientGone
+		}
 		u = c.pin(b, conn)
 		u.start(ex)
-		c.mu.Unlock()
 		return u, nil
 	}
 	return nil, err
@@ -378,10 +401,10 @@ func (c *h1) clientEnded(ex *exchange, err error) {
 	ex.replay = nil
 	switch {
 	case ex.answered || ex.up == nil || c.closing:
-	case isReset(err):
-		reset(ex.up.conn)
-	default:
+	case err == io.EOF:
 		closeWrite(ex.up.conn)
+	default:
+		reset(ex.up.conn)
 	}
 }
 
@@ -397,32 +420,32 @@ func (c *h1) finish(ex *exchange, whole bool) bool {
 	ended := !whole
 	if !over && c.in.len() == 0 {
 		// Watch the client meanwhile. What it sends ahead stays in the buffer.
-		if err := c.in.fill(largeBuffer); err != nil {
+		err := c.in.fill(largeBuffer)
+		c.wake()
+		if err != nil {
 			c.clientEnded(ex, err)
 			ended = true
 		}
 	}
 	<-ex.done
-	switch {
-	case ex.tunnel != nil:
+	if ex.tunnel != nil {
 		if !ended {
 			copyHalf(ex.tunnel.conn, c.conn, c.in.bytes())
 		}
 		<-ex.tunnel.over
 		_ = ex.tunnel.conn.Close()
 		return false
-	case ex.keep && !ended:
-		return true
 	}
 	c.mu.Lock()
-	if !c.closing {
+	goesOn := ex.keep && !ended && !c.closing
+	if !goesOn && !c.closing {
 		c.hangUp()
 	}
 	c.mu.Unlock()
-	if !ended || !whole {
+	if !goesOn && (!ended || !whole) {
 		c.linger()
 	}
-	return false
+	return goesOn
 }
 
 // serveTunnel answers a CONNECT and serves what comes through the tunnel.

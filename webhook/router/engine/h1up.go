@@ -34,6 +34,7 @@ func (u *h1Up) start(ex *exchange) {
 	u.c.uses++
 	u.used = u.c.uses
 	u.ex, ex.up = ex, u
+	u.c.current, u.c.ahead = ex, ex.ahead
 }
 
 // release ends the exchange on u, both of whose halves are over. Called with c.mu held.
@@ -226,7 +227,7 @@ func (u *h1Up) answered(ex *exchange, keep, ended bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ex.answered, ex.keep = true, keep
-	if !keep && (ex.sent || ended) {
+	if !keep && (ex.sent || ended) || c.idle() && c.e.draining.Load() {
 		c.hangUp()
 	}
 	if ex.sent {

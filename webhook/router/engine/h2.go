@@ -302,6 +302,12 @@ func (r *h2) drain() {
 	r.shutdown()
 }
 
+func (r *h2) kill() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.client.kill()
+}
+
 func (r *h2) retire(gone func(string) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

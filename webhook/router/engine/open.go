@@ -243,6 +243,9 @@ func (w *watch) tookOver() bool {
 	return w.took || w.refused
 }
 
+// dialGrace is how long a client that has spoken waits for a connection to the default backend that is being made.
+const dialGrace = 50 * time.Millisecond
+
 // end stops watching and returns the connection to the backend, if there is one, and what came from there.
 func (w *watch) end() (app net.Conn, spoke []byte) {
 	if w.timer == nil {
@@ -254,7 +257,13 @@ func (w *watch) end() (app net.Conn, spoke []byte) {
 	started, conn := w.started, w.conn
 	w.mu.Unlock()
 	if started {
-		w.cancel()
+		if conn == nil { // an app beside the router answers at once: let it, and don't make it see a connection for nothing
+			select {
+			case <-w.over:
+			case <-time.After(dialGrace):
+			}
+			w.cancel()
+		}
 		if conn != nil {
 			_ = conn.SetReadDeadline(time.Unix(1, 0))
 		}

@@ -9,15 +9,20 @@ import (
 )
 
 // bytesSession is a client connection that is passed through as bytes: it ends when its ends end it.
-type bytesSession struct{}
+type bytesSession struct{ client, app net.Conn }
 
 func (bytesSession) drain()                   {}
 func (bytesSession) retire(func(string) bool) {}
 
+func (b bytesSession) kill() {
+	_ = b.client.Close()
+	_ = b.app.Close()
+}
+
 // passThrough relays bytes between the client and app, beginning with what was read from either.
 func (e *Engine) passThrough(s *session, in *buffer, app net.Conn, spoke []byte) {
 	e.Stats.Raw.Add(1)
-	e.became(s, bytesSession{})
+	e.became(s, bytesSession{s.conn, app})
 	relay(s.conn, in.bytes(), app, spoke)
 }
 

@@ -1,0 +1,750 @@
+package engine
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// one runs an engine in front of one backend, and returns it with the backend's listener.
+func one(t *testing.T) (*fixture, net.Listener) {
+	t.Helper()
+	l := listen(t)
+	app := backendAt("app", l)
+	app.Anchor = true
+	return serve(t, Options{Linger: time.Second}, &byHeader{app: app, observer: new(observed)}), l
+}
+
+// two runs an engine in front of an app and a fork.
+func two(t *testing.T) (f *fixture, app, fork net.Listener) {
+	t.Helper()
+	f, app = one(t)
+	fork = listen(t)
+	b := backendAt("fork", fork)
+	b.Answer = []Field{{[]byte("x-served-by"), []byte("fork-0")}}
+	f.d.named = map[string]Backend{"fork": b}
+	f.d.failure = Refusal{Status: 503, Reason: "the fork: "}
+	return f, app, fork
+}
+
+func TestHTTP1_ambiguous_and_malformed_requests_are_refused_and_reach_nobody(t *testing.T) {
+	const ok = "GET / HTTP/1.1\r\nHost: a\r\n"
+	for _, test := range []struct {
+		name, request string
+		status        int
+	}{
+		{"both lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+		{"both lengths, other order", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 400},
+		{"differing lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400},
+		{"same length twice", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400},
+		{"list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc", 400},
+		{"signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400},
+		{"negative length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\nabc", 400},
+		{"hexadecimal length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc", 400},
+		{"empty length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400},
+		{"overflowing length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551619\r\n\r\nabc", 400},
+		{"length with blank inside", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1 1\r\n\r\nabc", 400},
+		{"bare LF after the request line", "GET / HTTP/1.1\nHost: a\r\n\r\n", 400},
+		{"bare LF after a field", "GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400},
+		{"bare LF at the end", "GET / HTTP/1.1\r\nHost: a\r\n\n", 400},
+		{"bare LF everywhere", "GET / HTTP/1.1\nHost: a\n\n", 400},
+		{"bare CR in a value", ok + "X: a\rb\r\n\r\n", 400},
+		{"CR CR LF", ok + "X: a\r\r\n\r\n", 400},
+		{"folded line", ok + "X: a\r\n b\r\n\r\n", 400},
+		{"folded with a tab", ok + "X: a\r\n\tb\r\n\r\n", 400},
+		{"blank before the first field", "GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400},
+		{"blank before the colon", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length : 3\r\n\r\nabc", 400},
+		{"tab before the colon", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n", 400},
+		{"no colon", ok + "abc\r\n\r\n", 400},
+		{"empty name", ok + ": abc\r\n\r\n", 400},
+		{"name of other bytes", ok + "X\x80: abc\r\n\r\n", 400},
+		{"name with NUL", ok + "X\x00: abc\r\n\r\n", 400},
+		{"value with NUL", ok + "X: a\x00b\r\n\r\n", 400},
+		{"value with a control character", ok + "X: a\x01b\r\n\r\n", 400},
+		{"value with DEL", ok + "X: a\x7fb\r\n\r\n", 400},
+		{"unknown coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400},
+		{"coding before chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400},
+		{"coding after chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400},
+		{"chunked twice", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+		{"misspelt chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400},
+		{"chunked in quotes", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n", 400},
+		{"chunked after vertical tab", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400},
+		{"empty coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n", 400},
+		{"chunked in HTTP/1.0", "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+		{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
+		{"two blanks in the request line", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+		{"tab in the request line", "GET /\t HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+		{"control character in the target", "GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+		{"blank after the version", "GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400},
+		{"version of two digits", "GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400},
+		{"lower-case version", "GET / HTTP/1.1x\r\nHost: a\r\n\r\n", 400},
+		{"version 2.0", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505},
+		{"version 1.2", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505},
+		{"chunk size of no digits", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\n\r\n", 400},
+		{"chunk size with sign", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\na\r\n0\r\n\r\n", 400},
+		{"chunk size with 0x", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n", 400},
+		{"chunk size with blank", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n", 400},
+		{"chunk size too large", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000001\r\na\r\n0\r\n\r\n", 400},
+		{"chunk line ends in LF", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n", 400},
+		{"LF in a chunk extension", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;x\n\r\na\r\n0\r\n\r\n", 400},
+		{"CR in a chunk extension", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;x\ry\r\na\r\n0\r\n\r\n", 400},
+		{"chunk longer than its size", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n", 400},
+		{"chunk data ends in LF", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\n0\r\n\r\n", 400},
+		{"endless chunk extension", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;" + strings.Repeat("x", 2000) + "\r\na\r\n0\r\n\r\n", 400},
+		{"trailer without a name", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n: x\r\n\r\n", 400},
+		{"folded trailer", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: x\r\n y\r\n\r\n", 400},
+		{"trailer with LF", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: x\n\r\n", 400},
+		{"head of a megabyte", ok + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", 431},
+		{"endless request line", "GET /" + strings.Repeat("x", 1<<20) + " HTTP/1.1\r\nHost: a\r\n\r\n", 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			app := record(t, "app")
+			f := serve(t, Options{Linger: time.Second}, &byHeader{app: backendAt("app", app.l)})
+			p := f.dial()
+			go func() { _, _ = p.Write([]byte(test.request)) }()
+			if test.status != 0 {
+				resp, _ := p.answer("GET")
+				if resp.StatusCode != test.status || !resp.Close || resp.Header.Get("X-Sandbox-Error") == "" {
+					t.Errorf("got %s, close %v, header %v", resp.Status, resp.Close, resp.Header)
+				}
+				p.closeWrite()
+				p.end()
+				if got := app.got(); got != "" {
+					t.Errorf("the app got %q", got)
+				}
+			}
+		})
+	}
+}
+
+func TestHTTP1_requests_are_passed_on_byte_for_byte(t *testing.T) {
+	for name, request := range map[string]string{
+		"odd but legal":      "GET /a%20b?c=d;e&\xc3\xa9 HTTP/1.1\r\nhOsT:a\r\nX-Empty:\r\nX:  two blanks  \r\nx: \"\xe9\"\r\nCookie: a=b; c=d\r\n\r\n",
+		"with a body":        "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+		"chunked":            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n5;a=\"b c\"\r\nhello\r\n00A\r\n0123456789\r\n0\r\nX: y\r\nZ:\r\n\r\n",
+		"chunked, shouted":   "POST /x HTTP/1.1\r\nHost: a\r\nTRANSFER-ENCODING: CHUNKED\r\n\r\n0\r\n\r\n",
+		"HTTP/1.0":           "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+		"no Host":            "GET / HTTP/1.0\r\n\r\n",
+		"unusual method":     "M-SEARCH * HTTP/1.1\r\nHost: a\r\n\r\n",
+		"absolute target":    "GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n",
+		"length of zero":     "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+		"large head":         "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 200<<10) + "\r\n\r\n",
+		"body longer by far": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n" + strings.Repeat("y", 300000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, app := one(t)
+			p := f.dial()
+			go func() { _, _ = p.Write([]byte(request)) }()
+			b := accept(t, app)
+			b.expect(request)
+			b.silent()
+			const answer = "HTTP/1.1 200 Fine enough\r\nx-odd:  Value \r\nContent-Length: 2\r\n\r\nok"
+			b.send(answer)
+			p.expect(answer)
+		})
+	}
+}
+
+func TestHTTP1_requests_sent_byte_by_byte_arrive(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	const request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n"
+	go func() {
+		for i := range len(request) {
+			_, _ = p.Write([]byte{request[i]})
+		}
+	}()
+	b := accept(t, app)
+	b.expect(request)
+	const answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3 \r\nabc\r\n0\r\nX: y\r\n\r\n"
+	for i := range len(answer) {
+		b.send(answer[i : i+1])
+	}
+	p.expect(answer)
+	p.send("GET /next HTTP/1.1\r\n\r\n")
+	b.expect("GET /next HTTP/1.1\r\n\r\n")
+}
+
+func TestHTTP1_answers_end_where_they_end(t *testing.T) {
+	for name, test := range map[string]struct{ method, answer string }{
+		"HEAD":                  {"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"},
+		"HEAD chunked":          {"HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		"204":                   {"GET", "HTTP/1.1 204 No Content\r\nContent-Length: 100\r\n\r\n"},
+		"304":                   {"GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n"},
+		"length of zero":        {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"},
+		"no reason":             {"GET", "HTTP/1.1 200 \r\nContent-Length: 1\r\n\r\nx"},
+		"no reason, no blank":   {"GET", "HTTP/1.1 200\r\nContent-Length: 1\r\n\r\nx"},
+		"bare LF":               {"GET", "HTTP/1.1 200 OK\nContent-Length: 1\n\nx"},
+		"folded line":           {"GET", "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 1\r\n\r\nx"},
+		"chunked twice":         {"GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+		"same length twice":     {"GET", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx"},
+		"1xx before it":         {"GET", "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"},
+		"chunked with trailers": {"GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, app := one(t)
+			p := f.dial()
+			p.send(test.method + " /1 HTTP/1.1\r\n\r\n")
+			b := accept(t, app)
+			b.head()
+			b.send(test.answer)
+			p.expect(test.answer)
+			p.send("GET /2 HTTP/1.1\r\n\r\n") // the same connections go on
+			b.expect("GET /2 HTTP/1.1\r\n\r\n")
+			b.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nend")
+			if _, body := p.answer("GET"); body != "end" {
+				t.Errorf("got %q", body)
+			}
+		})
+	}
+}
+
+func TestHTTP1_an_answer_without_length_ends_with_the_connection(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\n\r\nall there is")
+	p.expect("HTTP/1.1 200 OK\r\n\r\nall there is")
+	p.silent()
+	_ = b.Close()
+	p.end()
+}
+
+func TestHTTP1_an_answer_framed_twice_loses_the_length_that_does_not_count(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+	p.expect("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+}
+
+func TestHTTP1_answers_that_make_no_sense_are_failures_of_the_fork(t *testing.T) {
+	for name, answer := range map[string]string{
+		"no HTTP":              "SSH-2.0-x\r\n\r\n",
+		"differing lengths":    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+		"status of two digits": "HTTP/1.1 20 OK\r\n\r\n",
+		"folded length":        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n 2\r\n\r\n",
+		"NUL":                  "HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n",
+		"unasked switch":       "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+		"bad chunk":            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+		"endless head":         "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _, fork := two(t)
+			p := f.dial()
+			p.send("GET / HTTP/1.1\r\nx-to: fork\r\n\r\n")
+			b := accept(t, fork)
+			b.head()
+			go func() { _, _ = b.Write([]byte(answer)) }()
+			resp, body := p.answer("GET")
+			if resp.StatusCode != 503 || !strings.HasPrefix(body, "the fork: ") || resp.Header.Get("X-Sandbox-Error") == "" {
+				t.Errorf("got %s %q", resp.Status, body)
+			}
+			if f.d.observer.count(Broken) != 1 || f.d.observer.count(Answered) != 0 {
+				t.Errorf("observed %v", f.d.observer.n)
+			}
+		})
+	}
+}
+
+func TestHTTP1_answers_are_edited_as_the_backend_asks(t *testing.T) {
+	f, _, fork := two(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b := accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nX-Served-By: somebody else\r\nA: b\r\nx-served-by: again\r\nContent-Length: 1\r\n\r\nx")
+	p.expect("HTTP/1.1 200 OK\r\nx-served-by: fork-0\r\nA: b\r\nContent-Length: 1\r\n\r\nx")
+}
+
+func TestHTTP1_pipelined_requests_are_answered_in_order_by_whom_each_asks(t *testing.T) {
+	app, fork := record(t, "app"), record(t, "fork")
+	f := serve(t, Options{}, &byHeader{app: backendAt("app", app.l), named: map[string]Backend{"fork": backendAt("fork", fork.l)}})
+	p := f.dial()
+	var all strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&all, "POST /%d HTTP/1.1\r\nHost: a\r\n", i)
+		if i%3 == 0 {
+			all.WriteString("x-to: fork\r\n")
+		}
+		fmt.Fprintf(&all, "Content-Length: %d\r\n\r\n%s", i%7, "GET / H"[:i%7])
+	}
+	go p.send(all.String())
+	for i := range 1000 {
+		want := "app"
+		if i%3 == 0 {
+			want = "fork"
+		}
+		if _, body := p.answer("POST"); body != want {
+			t.Fatalf("request %d reached %q, want %q", i, body, want)
+		}
+	}
+	if app.conns != 1 || fork.conns != 1 {
+		t.Errorf("connections: %d to the app, %d to the fork, want one each", app.conns, fork.conns)
+	}
+}
+
+func TestHTTP1_both_directions_live_while_a_body_is_sent(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	b.send("HTTP/1.1 100 Continue\r\n\r\n")
+	p.expect("HTTP/1.1 100 Continue\r\n\r\n")
+	p.send("abc")
+	b.expect("abc")
+	b.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nABC\r\n")
+	p.expect("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nABC\r\n")
+	p.send("def")
+	b.expect("def")
+	b.send("0\r\n\r\n")
+	p.expect("0\r\n\r\n")
+	p.send("GET /2 HTTP/1.1\r\n\r\n")
+	b.expect("GET /2 HTTP/1.1\r\n\r\n")
+}
+
+func TestHTTP1_an_early_answer_lets_the_upload_go_on(t *testing.T) {
+	for _, connection := range []string{"keep-alive", "close"} {
+		t.Run(connection, func(t *testing.T) {
+			f, app := one(t)
+			p := f.dial()
+			p.send("POST / HTTP/1.1\r\nConnection: " + connection + "\r\nContent-Length: 6\r\n\r\nabc")
+			b := accept(t, app)
+			b.head()
+			b.expect("abc")
+			b.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			p.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			p.send("def")
+			b.expect("def")
+			if connection == "close" {
+				p.end()
+				return
+			}
+			p.send("GET /2 HTTP/1.1\r\n\r\n")
+			b.expect("GET /2 HTTP/1.1\r\n\r\n")
+		})
+	}
+}
+
+func TestHTTP1_an_app_that_refuses_an_upload_is_heard(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	b.send("HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+	b.closeWrite()
+	stop := make(chan struct{})
+	go func() { // the client goes on sending for a while
+		defer close(stop)
+		for range 100 {
+			if _, err := p.Write(make([]byte, 1<<10)); err != nil {
+				return
+			}
+		}
+	}()
+	if resp, body := p.answer("POST"); resp.StatusCode != 413 || body != "no" {
+		t.Errorf("got %s %q", resp.Status, body)
+	}
+	<-stop
+	p.end()
+}
+
+func TestHTTP1_a_client_that_has_sent_all_it_wants_still_gets_its_answer(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	p.closeWrite()
+	b := accept(t, app)
+	b.head()
+	b.end() // the app is told, as it would be without the engine
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	p.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	p.end()
+}
+
+func TestHTTP1_a_client_that_breaks_off_breaks_off_at_the_app(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	reset(p.Conn)
+	b.broken()
+	eventually(t, "the connection is forgotten", func() bool { return f.Stats.Open.Load() == 0 })
+}
+
+func TestHTTP1_a_body_that_the_client_cuts_does_not_look_whole(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+	b := accept(t, app)
+	b.head()
+	b.expect("3\r\nabc\r\n")
+	p.send("zzz\r\n")
+	if resp, _ := p.answer("POST"); resp.StatusCode != 400 {
+		t.Errorf("got %s", resp.Status)
+	}
+	b.broken()
+}
+
+func TestHTTP1_an_upgrade_becomes_a_tunnel_with_two_halves(t *testing.T) {
+	f, _, fork := two(t)
+	p := f.dial()
+	p.send("GET /ws HTTP/1.1\r\nx-to: fork\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\nearly")
+	b := accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+	p.expect("HTTP/1.1 101 Switching Protocols\r\nx-served-by: fork-0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+	b.expect("early")
+	p.send("GET / HTTP/1.1\r\n\r\n") // no request any more
+	b.expect("GET / HTTP/1.1\r\n\r\n")
+	b.send("bye")
+	b.closeWrite()
+	p.expect("bye")
+	p.end()
+	p.send("bye yourself")
+	b.expect("bye yourself")
+	p.closeWrite()
+	b.end()
+	eventually(t, "the connection is forgotten", func() bool { return f.Stats.Open.Load() == 0 })
+}
+
+func TestHTTP1_an_upgrade_that_is_declined_is_an_answer_like_others(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	b.send("HTTP/1.1 426 No\r\nContent-Length: 2\r\n\r\nno")
+	p.expect("HTTP/1.1 426 No\r\nContent-Length: 2\r\n\r\nno")
+	p.send("GET /2 HTTP/1.1\r\n\r\n")
+	b.expect("GET /2 HTTP/1.1\r\n\r\n")
+}
+
+func TestHTTP1_an_offer_to_upgrade_to_HTTP2_is_taken_out(t *testing.T) {
+	for name, test := range map[string]struct{ sent, got string }{
+		"alone": {
+			"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nA: b\r\n\r\n",
+			"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n",
+		},
+		"among others": {
+			"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: websocket, H2C\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+			"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nHost: a\r\n\r\n",
+		},
+		"none": {
+			"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+			"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, app := one(t)
+			p := f.dial()
+			p.send(test.sent)
+			b := accept(t, app)
+			b.expect(test.got)
+			b.silent()
+		})
+	}
+}
+
+func TestHTTP1_a_stale_connection_is_replaced_unseen(t *testing.T) {
+	f, _, fork := two(t)
+	p := f.dial()
+	p.send("GET /1 HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b := accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	p.answer("GET")
+	p.send("GET /2 HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b.head() // the fork has taken the request, and ends an idle connection at the same time
+	_ = b.Close()
+	b = accept(t, fork)
+	if got := b.head(); got != "GET /2 HTTP/1.1\r\nx-to: fork\r\n\r\n" {
+		t.Errorf("got %q", got)
+	}
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	if _, body := p.answer("GET"); body != "ok" {
+		t.Errorf("got %q", body)
+	}
+	if f.d.observer.count(Broken) != 0 {
+		t.Error("counted as broken")
+	}
+}
+
+func TestHTTP1_what_is_not_safe_to_repeat_is_not_repeated(t *testing.T) {
+	for name, request := range map[string]string{
+		"POST":      "POST /2 HTTP/1.1\r\nx-to: fork\r\nContent-Length: 0\r\n\r\n",
+		"PATCH":     "PATCH /2 HTTP/1.1\r\nx-to: fork\r\n\r\n",
+		"with body": "PUT /2 HTTP/1.1\r\nx-to: fork\r\nContent-Length: 1\r\n\r\nx",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _, fork := two(t)
+			p := f.dial()
+			p.send("GET /1 HTTP/1.1\r\nx-to: fork\r\n\r\n")
+			b := accept(t, fork)
+			b.head()
+			b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			p.answer("GET")
+			p.send(request)
+			b.head()
+			_ = b.Close()
+			if resp, body := p.answer("GET"); resp.StatusCode != 503 || body == "" {
+				t.Errorf("got %s %q", resp.Status, body)
+			}
+			if f.d.observer.count(Broken) != 1 {
+				t.Error("not counted as broken")
+			}
+		})
+	}
+}
+
+func TestHTTP1_a_fork_that_breaks_off_before_its_answer_is_a_failure_and_the_client_goes_on(t *testing.T) {
+	f, app, fork := two(t)
+	p := f.dial()
+	p.send("GET /1 HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b := accept(t, fork)
+	b.head()
+	_ = b.Close()
+	resp, body := p.answer("GET")
+	if resp.StatusCode != 503 || body != "the fork: it ended the connection before it answered\n" ||
+		resp.Header.Get("X-Sandbox-Error")+"\n" != body || resp.Close {
+		t.Errorf("got %s %q %v", resp.Status, body, resp.Header)
+	}
+	p.send("GET /2 HTTP/1.1\r\n\r\n")
+	b = accept(t, app)
+	b.head()
+}
+
+func TestHTTP1_an_answer_that_breaks_off_breaks_off_at_the_client(t *testing.T) {
+	for name, head := range map[string]string{
+		"length":  "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+		"chunked": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, app := one(t)
+			p := f.dial()
+			p.send("GET / HTTP/1.1\r\n\r\n")
+			b := accept(t, app)
+			b.head()
+			b.send(head)
+			p.expect(head)
+			_ = b.Close()
+			p.end()
+			if f.d.observer.count(Answered) != 1 || f.d.observer.count(Broken) != 1 {
+				t.Errorf("observed %v", f.d.observer.n)
+			}
+		})
+	}
+	t.Run("reset", func(t *testing.T) {
+		f, app := one(t)
+		p := f.dial()
+		p.send("GET / HTTP/1.1\r\n\r\n")
+		b := accept(t, app)
+		b.head()
+		b.send("HTTP/1.1 200 OK\r\n\r\nabc") // only a reset tells this from a whole answer
+		p.expect("HTTP/1.1 200 OK\r\n\r\nabc")
+		reset(b.Conn)
+		p.broken()
+	})
+}
+
+func TestHTTP1_an_app_that_ends_an_idle_connection_ends_the_client_s(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	p.answer("GET")
+	_ = b.Close()
+	p.end()
+}
+
+func TestHTTP1_a_fork_that_ends_an_idle_connection_does_not(t *testing.T) {
+	f, app, fork := two(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b := accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	p.answer("GET")
+	_ = b.Close()
+	p.silent()
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	accept(t, app).head()
+}
+
+func TestHTTP1_bytes_that_nobody_asked_for_reach_nobody(t *testing.T) {
+	f, _, fork := two(t)
+	p := f.dial()
+	p.send("GET /1 HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b := accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+	if resp, body := p.answer("GET"); resp.StatusCode != 200 || body != "" {
+		t.Errorf("got %s %q", resp.Status, body)
+	}
+	p.silent()
+	p.send("GET /2 HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b = accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
+	if _, body := p.answer("GET"); body != "good" {
+		t.Errorf("got %q", body)
+	}
+}
+
+func TestHTTP1_connections_close_as_either_side_says(t *testing.T) {
+	const plain = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	for name, test := range map[string]struct{ request, answer string }{
+		"client":                  {"GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n", plain},
+		"app":                     {"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"},
+		"client of HTTP/1.0":      {"GET / HTTP/1.0\r\n\r\n", plain},
+		"app of HTTP/1.0":         {"GET / HTTP/1.1\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"},
+		"second Connection field": {"GET / HTTP/1.1\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", plain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, app := one(t)
+			p := f.dial()
+			p.send(test.request)
+			b := accept(t, app)
+			b.head()
+			b.send(test.answer)
+			p.expect(test.answer)
+			p.end()
+			b.end()
+		})
+	}
+}
+
+func TestHTTP1_a_fork_without_a_pod_that_answers_is_a_failure(t *testing.T) {
+	f, _, fork := two(t)
+	dead := listen(t)
+	f.d.named["dead"] = backendAt("dead", dead)
+	_ = dead.Close()
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\nx-to: dead,fork\r\n\r\n") // another pod is tried
+	b := accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	if resp, _ := p.answer("GET"); resp.StatusCode != 200 || resp.Header.Get("X-Served-By") != "fork-0" {
+		t.Errorf("got %s %v", resp.Status, resp.Header)
+	}
+	p.send("GET / HTTP/1.1\r\nx-to: dead\r\n\r\n")
+	resp, body := p.answer("GET")
+	if resp.StatusCode != 503 || !strings.Contains(body, "connection refused") || resp.Close {
+		t.Errorf("got %s %q", resp.Status, body)
+	}
+	p.send("HEAD / HTTP/1.1\r\nx-to: dead\r\n\r\n")
+	if resp, _ := p.answer("HEAD"); resp.StatusCode != 503 {
+		t.Errorf("got %s", resp.Status)
+	}
+	if f.d.observer.count(Refused) != 2 {
+		t.Errorf("observed %v", f.d.observer.n)
+	}
+}
+
+func TestHTTP1_an_app_that_refuses_looks_refused(t *testing.T) {
+	f, app := one(t)
+	_ = app.Close()
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	p.broken()
+	p = f.dial() // a probe that says nothing
+	p.broken()
+}
+
+func TestHTTP1_a_slow_head_is_not_waited_for(t *testing.T) {
+	app := record(t, "app")
+	f := serve(t, Options{HeadTimeout: 50 * time.Millisecond, Linger: time.Second}, &byHeader{app: backendAt("app", app.l)})
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\nHost")
+	if resp, _ := p.answer("GET"); resp.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("got %s", resp.Status)
+	}
+	p.closeWrite()
+	p.end()
+	p = f.dial()
+	p.send("GET /lo")
+	if resp, _ := p.answer("GET"); resp.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("got %s", resp.Status)
+	}
+	p.end()
+}
+
+func TestHTTP1_refusals_leave_the_connection_usable(t *testing.T) {
+	f, app := one(t)
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\nx-refuse: for a reason\r\n\r\n")
+	resp, body := p.answer("GET")
+	if resp.StatusCode != 503 || body != "for a reason\n" || resp.Close {
+		t.Errorf("got %s %q %v", resp.Status, body, resp.Header)
+	}
+	p.send("GET / HTTP/1.1\r\n\r\n")
+	accept(t, app).head()
+	p = f.dial()
+	p.send("POST / HTTP/1.1\r\nx-refuse: for a reason\r\nContent-Length: 10\r\n\r\nabc")
+	if resp, _ := p.answer("POST"); resp.StatusCode != 503 || !resp.Close {
+		t.Errorf("got %s %v", resp.Status, resp.Header)
+	}
+}
+
+func TestHTTP1_draining_lets_what_is_in_flight_end(t *testing.T) {
+	f, app := one(t)
+	idle, busy := f.dial(), f.dial()
+	idle.send("GET / HTTP/1.1\r\n\r\n")
+	b := accept(t, app)
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	idle.answer("GET")
+	busy.send("GET / HTTP/1.1\r\n\r\n")
+	b = accept(t, app)
+	b.head()
+	_ = f.l.Close()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		f.Drain(t.Context())
+	}()
+	idle.end()
+	_ = idle.Close()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	if resp, body := busy.answer("GET"); body != "ok" || !resp.Close {
+		t.Errorf("got %q, close %v", body, resp.Close)
+	}
+	busy.end()
+	_ = busy.Close()
+	<-drained
+}
+
+func TestHTTP1_idle_connections_to_backends_that_are_gone_are_closed(t *testing.T) {
+	f, _, fork := two(t)
+	p := f.dial()
+	ask := func() *peer {
+		p.send("GET / HTTP/1.1\r\nx-to: fork\r\n\r\n")
+		b := accept(t, fork)
+		b.head()
+		return b
+	}
+	b := ask()
+	f.Retire(func(id string) bool { return id == "fork" }) // in flight: it ends first
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	if _, body := p.answer("GET"); body != "ok" {
+		t.Errorf("got %q", body)
+	}
+	b.end()
+	b = ask()
+	b.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	p.answer("GET")
+	f.Retire(func(id string) bool { return id == "fork" })
+	b.end()
+}
