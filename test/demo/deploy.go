@@ -58,11 +58,11 @@ func (d *demo) deploy(ctx context.Context) error {
 	if err := d.clear(ctx); err != nil {
 		return err
 	}
-	// "create" on its own would do for a first run; a later one finds ports that route named, and must leave them.
-	apply := exec.CommandContext(ctx, "kubectl", "apply", "--server-side", "--field-manager=demo", "--force-conflicts", "-f", "-")
-	apply.Stdin = &manifest
-	if out, err := apply.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl apply: %w\n%s", err, out)
+	// Not apply: of Services that an earlier run routed, it would take the routers out.
+	create := exec.CommandContext(ctx, "kubectl", "create", "-f", "-")
+	create.Stdin = &manifest
+	if out, err := create.CombinedOutput(); err != nil && !onlyExists(string(out)) {
+		return fmt.Errorf("kubectl create: %w\n%s", err, out)
 	}
 	for _, name := range hotrod.Services() {
 		if out, err := d.kubectl(ctx, "rollout", "status", "deployment/"+name, "--namespace="+d.namespace, "--timeout=120s"); err != nil {
@@ -74,6 +74,16 @@ func (d *demo) deploy(ctx context.Context) error {
 	d.output(out)
 	d.say("%s", d.dim(fmt.Sprintf("ready after %s", time.Since(start).Round(100*time.Millisecond))))
 	return err
+}
+
+// onlyExists reports whether all that kubectl create complained of is that objects exist.
+func onlyExists(out string) bool {
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "Error") && !strings.Contains(line, "(AlreadyExists)") {
+			return false
+		}
+	}
+	return true
 }
 
 // clear deletes the sandboxes of an earlier run.

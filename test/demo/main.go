@@ -104,6 +104,7 @@ func (d *demo) connect() error {
 	if err != nil {
 		return err
 	}
+	config.QPS = -1 // the API server's own limits
 	d.config = config
 	if d.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A case is a key and whose pods must answer it.
+// A keyCase is a key and whose pods must answer it.
 type keyCase struct {
 	key   string            // empty: none
 	forks map[string]string // service to sandbox; the others are the baseline's
@@ -36,6 +37,8 @@ func cases() []keyCase {
 
 // A reply is what came of one request.
 type reply struct {
+	keyCase
+	trace    string
 	Driver   string
 	ETA      time.Duration
 	took     time.Duration
@@ -54,21 +57,27 @@ func (d *demo) requests(ctx context.Context) error {
 	}
 	for _, c := range cases() {
 		d.command("curl " + c.curl() + "'" + url + "'")
-		r, err := d.dispatch(ctx, client, url, c)
+		r, err := send(ctx, client, url, c)
 		if err != nil {
 			return err
 		}
-		d.show(c, r)
+		if err := d.trace(ctx, &r); err != nil {
+			return err
+		}
+		d.show(r)
 	}
 
 	const rounds = 5
 	d.say("")
 	start := time.Now()
-	if err := d.mixed(ctx, client, url, rounds); err != nil {
+	replies, err := mixed(ctx, client, url, rounds)
+	if err != nil {
 		return err
 	}
-	n := rounds * len(cases())
-	d.say("%s", d.green(fmt.Sprintf("%d more, mixed and at once, over shared connections: each hop of all %d answered by the right pod", n, n))+
+	if err := d.trace(ctx, replies...); err != nil {
+		return err
+	}
+	d.say("%s", d.green(fmt.Sprintf("%d more, mixed and at once, over shared connections: each hop of all %d answered by the right pod", len(replies), len(replies)))+
 		d.dim(fmt.Sprintf(" (%s)", time.Since(start).Round(100*time.Millisecond))))
 	return nil
 }
@@ -80,9 +89,9 @@ func (c keyCase) curl() string {
 	return "-H 'baggage: " + sandbox.DefaultMember + "=" + c.key + "' "
 }
 
-func (d *demo) show(c keyCase, r reply) {
+func (d *demo) show(r reply) {
 	served := ""
-	if c.key != "" && r.servedBy != "" {
+	if r.servedBy != "" {
 		served = ", " + sandbox.HeaderServedBy + ": " + r.servedBy
 	}
 	d.say("  driver %s in %s; took %s%s", r.Driver, r.ETA, d.bold(r.took.Round(time.Millisecond).String()), served)
@@ -96,76 +105,85 @@ func (d *demo) show(c keyCase, r reply) {
 }
 
 // mixed sends every case rounds times, all at once.
-func (d *demo) mixed(ctx context.Context, client *http.Client, url string, rounds int) error {
+func mixed(ctx context.Context, client *http.Client, url string, rounds int) ([]*reply, error) {
+	all := cases()
+	replies := make([]*reply, rounds*len(all))
+	errs := make([]error, len(replies))
 	var wg sync.WaitGroup
-	errs := make(chan error, rounds*len(cases()))
 	slots := make(chan struct{}, 8)
-	for range rounds {
-		for _, c := range cases() {
-			wg.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				_, err := d.dispatch(ctx, client, url, c)
-				errs <- err
-			})
-		}
+	for i := range replies {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			r, err := send(ctx, client, url, all[i%len(all)])
+			replies[i], errs[i] = &r, err
+		})
 	}
 	wg.Wait()
-	close(errs)
-	for err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return replies, errors.Join(errs...)
 }
 
-// dispatch sends one request, finds the pods that had a part in answering it, and checks that they are the right ones.
-func (d *demo) dispatch(ctx context.Context, client *http.Client, url string, c keyCase) (reply, error) {
+// send sends one request.
+func send(ctx context.Context, client *http.Client, url string, c keyCase) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	trace := make([]byte, 16)
-	if _, err := rand.Read(trace); err != nil {
+	id := make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
 		return reply{}, err
 	}
-	id := hex.EncodeToString(trace)
+	r := reply{keyCase: c, trace: hex.EncodeToString(id)}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return reply{}, err
+		return r, err
 	}
-	req.Header.Set("traceparent", "00-"+id+"-"+id[:16]+"-01") // W3C Trace Context: by it the pods' logs are searched
+	req.Header.Set("traceparent", "00-"+r.trace+"-"+r.trace[:16]+"-01") // W3C Trace Context: by it the pods' logs are searched
 	if c.key != "" {
 		req.Header.Set("baggage", sandbox.DefaultMember+"="+c.key)
 	}
 	start := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {
-		return reply{}, err
+		return r, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return reply{}, err
+		return r, err
 	}
-	r := reply{took: time.Since(start), servedBy: resp.Header.Get(sandbox.HeaderServedBy)}
+	r.took, r.servedBy = time.Since(start), resp.Header.Get(sandbox.HeaderServedBy)
 	if resp.StatusCode != http.StatusOK {
 		return r, fmt.Errorf("frontend answered %s: %s", resp.Status, body)
 	}
 	if err := json.Unmarshal(body, &r); err != nil {
 		return r, fmt.Errorf("frontend answered %q: %w", body, err)
 	}
-	if r.hops, err = hotrod.Hops(ctx, d.client, d.namespace, id); err != nil {
-		return r, err
+	return r, nil
+}
+
+// trace finds the pods that had a part in answering each request, and checks that they are the right ones.
+func (d *demo) trace(ctx context.Context, replies ...*reply) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var traces []string
+	for _, r := range replies {
+		traces = append(traces, r.trace)
 	}
-	for _, h := range r.hops {
-		if h.Sandbox != c.forks[h.Service] {
-			return r, fmt.Errorf("the request with key %q was answered at %s by pod %s of sandbox %q, not of %q", c.key, h.Service, h.Pod, h.Sandbox, c.forks[h.Service])
+	hops, err := hotrod.Hops(ctx, d.client, d.namespace, traces...)
+	if err != nil {
+		return err
+	}
+	for _, r := range replies {
+		r.hops = hops[r.trace]
+		for _, h := range r.hops {
+			if h.Sandbox != r.forks[h.Service] {
+				return fmt.Errorf("the request with key %q was answered at %s by pod %s of sandbox %q, not of %q", r.key, h.Service, h.Pod, h.Sandbox, r.forks[h.Service])
+			}
+		}
+		if len(r.hops) != len(hotrod.Services()) {
+			return fmt.Errorf("the request with key %q was answered by more than one pod of a service: %v", r.key, r.hops)
 		}
 	}
-	if len(r.hops) != len(hotrod.Services()) {
-		return r, fmt.Errorf("the request with key %q was answered by more than one pod of a service: %v", c.key, r.hops)
-	}
-	return r, nil
+	return nil
 }
 
 // frontend returns how to reach HotROD from here: on this machine's own cluster its Service's address; on any other the API

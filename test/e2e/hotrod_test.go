@@ -85,11 +85,12 @@ func (s *space) dispatched(header http.Header, want map[string]string) {
 	}
 	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
 	defer cancel()
-	hops, err := hotrod.Hops(ctx, s.client, s.name, id)
+	all, err := hotrod.Hops(ctx, s.client, s.name, id)
 	if err != nil {
 		s.t.Errorf("%v: %v", header, err)
 		return
 	}
+	hops := all[id]
 	for _, h := range hops {
 		if h.Sandbox != want[h.Service] {
 			s.t.Errorf("%v: %s was answered by %s of sandbox %q, want %q", header, h.Service, h.Pod, h.Sandbox, want[h.Service])

@@ -103,21 +103,27 @@ type Hop struct {
 	Image   string
 }
 
-// Hops returns the pods whose own log has a line of the trace, in the order of Services. HotROD logs the trace ID with every
-// step, and takes it over from the request's traceparent header: so this is each pod's own word that it took part. It waits,
-// bounded by ctx, until every service has one.
-func Hops(ctx context.Context, client kubernetes.Interface, namespace, traceID string) ([]Hop, error) {
-	tick := time.NewTicker(100 * time.Millisecond)
+// Hops returns, for each of the traces, the pods whose own log has a line of it, in the order of Services. HotROD logs the
+// trace ID with every step, and takes it over from the request's traceparent header: so this is each pod's own word that it
+// took part. It waits, bounded by ctx, until every service has one for every trace.
+func Hops(ctx context.Context, client kubernetes.Interface, namespace string, traces ...string) (map[string][]Hop, error) {
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		hops, err := hopsNow(ctx, client, namespace, traceID)
-		if err == nil && complete(hops) {
+		hops, err := hopsNow(ctx, client, namespace, traces)
+		missing := ""
+		for _, trace := range traces {
+			if !complete(hops[trace]) {
+				missing = trace
+			}
+		}
+		if err == nil && missing == "" {
 			return hops, nil
 		}
 		select {
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("trace %s is not in the log of a pod of each service, only in those of %v", traceID, hops)
+				err = fmt.Errorf("trace %s is not in the log of a pod of each service, only in those of %v", missing, hops[missing])
 			}
 			return hops, err
 		case <-tick.C:
@@ -134,23 +140,25 @@ func complete(hops []Hop) bool {
 	return true
 }
 
-func hopsNow(ctx context.Context, client kubernetes.Interface, namespace, traceID string) ([]Hop, error) {
+func hopsNow(ctx context.Context, client kubernetes.Interface, namespace string, traces []string) (map[string][]Hop, error) {
 	pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	var hops []Hop
+	hops := map[string][]Hop{}
 	for _, service := range Services() {
 		for _, pod := range pods.Items {
 			if serviceOf(&pod) != service || pod.Status.Phase != corev1.PodRunning {
 				continue
 			}
-			found, err := logHas(ctx, client, &pod, traceID)
+			seen, err := tracesIn(ctx, client, &pod)
 			if err != nil {
 				return nil, err
 			}
-			if found {
-				hops = append(hops, Hop{service, pod.Name, pod.Labels[sandbox.LabelSandbox], pod.Spec.Containers[0].Image})
+			for _, trace := range traces {
+				if seen[trace] {
+					hops[trace] = append(hops[trace], Hop{service, pod.Name, pod.Labels[sandbox.LabelSandbox], pod.Spec.Containers[0].Image})
+				}
 			}
 		}
 	}
@@ -170,19 +178,22 @@ func serviceOf(pod *corev1.Pod) string {
 	return ""
 }
 
-func logHas(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, text string) (bool, error) {
-	since := int64(60)
-	log, err := client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "hotrod", SinceSeconds: &since}).Stream(ctx)
+// tracesIn returns the trace IDs that a pod logged in the last minute.
+func tracesIn(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) (map[string]bool, error) {
+	log, err := client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "hotrod", SinceSeconds: new(int64(60))}).Stream(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
+	seen := map[string]bool{}
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		if strings.Contains(lines.Text(), text) {
-			return true, nil
+		const field = `"trace_id": "`
+		if _, rest, ok := strings.Cut(lines.Text(), field); ok {
+			id, _, _ := strings.Cut(rest, `"`)
+			seen[id] = true
 		}
 	}
-	return false, lines.Err()
+	return seen, lines.Err()
 }
