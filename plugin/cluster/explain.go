@@ -37,20 +37,33 @@ func Explain(err error) error {
 	return explainStatus(err)
 }
 
+// clientcmd says in these ways, on its several paths, that the kubeconfig lacks a context, cluster or user.
+var (
+	noSuch   = regexp.MustCompile(`(context|cluster|auth info) "([^"]*)" does not exist`)
+	noServer = regexp.MustCompile(`no server found for (cluster) "([^"]*)"`)
+	noFound  = regexp.MustCompile(`(context) was not found for specified context: ([^],]+)`)
+)
+
 func explainConfig(err error) *plan.Problem {
 	var dial *url.Error
+	contexts := plan.Kubectl("config", "get-contexts")
+	what, name := "", ""
+	for _, way := range []*regexp.Regexp{noFound, noSuch, noServer} {
+		if m := way.FindStringSubmatch(err.Error()); m != nil {
+			what, name = strings.Replace(m[1], "auth info", "user", 1), m[2]
+			break
+		}
+	}
 	switch {
-	case clientcmd.IsContextNotFound(err):
-		_, name, _ := strings.Cut(strings.TrimSuffix(err.Error(), "]"), "specified context: ")
-		name, _, _ = strings.Cut(name, ",")
+	case what != "":
 		return &plan.Problem{
-			What: fmt.Sprintf("context %q is not in the kubeconfig (--context, or its current-context)", name),
-			Say:  "contexts there are", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+			What: fmt.Sprintf("%s %q is not in the kubeconfig (--%s, or the kubeconfig itself)", what, name, what),
+			Say:  "contexts there are", Fix: contexts, Err: err,
 		}
 	case clientcmd.IsEmptyConfig(err):
 		return &plan.Problem{
 			What: "no cluster is configured (--kubeconfig, KUBECONFIG or ~/.kube/config)",
-			Say:  "contexts there are", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+			Say:  "contexts there are", Fix: contexts, Err: err,
 		}
 	case errors.As(err, &dial):
 		host := dial.URL
@@ -59,7 +72,7 @@ func explainConfig(err error) *plan.Problem {
 		}
 		return &plan.Problem{
 			What: fmt.Sprintf("the API server at %s can't be reached: %s", host, innermost(dial.Err)),
-			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+			Say:  "other contexts", Fix: contexts, Err: err,
 		}
 	}
 	return nil
@@ -96,12 +109,16 @@ func explainStatus(err error) error {
 // grant returns the command that lets user fork in the namespace: Kubernetes' own role `edit` holds the chart's user rights by
 // aggregation.
 func grant(user string) []string {
-	name := "sandbox-" + strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(user), "-"), "-")
-	if sa, ok := strings.CutPrefix(user, "system:serviceaccount:"); ok {
-		return plan.Kubectl("create", "rolebinding", name, "--clusterrole=edit", "--serviceaccount="+sa)
+	if account, ok := strings.CutPrefix(user, "system:serviceaccount:"); ok {
+		_, name, _ := strings.Cut(account, ":")
+		return plan.Kubectl("create", "rolebinding", "sandbox-"+name, "--clusterrole=edit", "--serviceaccount="+account)
 	}
-	return plan.Kubectl("create", "rolebinding", name, "--clusterrole=edit", "--user="+user)
+	name := strings.Trim(unnameable.ReplaceAllString(strings.ToLower(user), "-"), "-")
+	return plan.Kubectl("create", "rolebinding", "sandbox-"+name, "--clusterrole=edit", "--user="+user)
 }
+
+// unnameable is what a RoleBinding's name does not hold of a user's.
+var unnameable = regexp.MustCompile(`[^a-z0-9]+`)
 
 func innermost(err error) error {
 	for {

@@ -180,8 +180,7 @@ func (c *Client) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
 	if s.Log == nil {
 		return s.Problem
 	}
-	const lines = 5
-	tail, limit := int64(lines), int64(8<<10)
+	tail, limit := int64(30), int64(16<<10)
 	body, err := c.Kube.CoreV1().Pods(c.Namespace).GetLogs(s.Log.Pod, &corev1.PodLogOptions{
 		Container: s.Log.Container, Previous: s.Log.Previous, TailLines: &tail, LimitBytes: &limit,
 	}).Stream(ctx)
@@ -190,12 +189,12 @@ func (c *Client) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
 	}
 	defer func() { _ = body.Close() }()
 	p := *s.Problem
-	p.Lines = printable(body, lines)
+	p.Lines = plan.LastWords(printable(body))
 	return &p
 }
 
-// printable returns the last n lines of what an app wrote that hold anything, without control characters: they go to a terminal.
-func printable(r io.Reader, n int) []string {
+// printable returns the lines of what an app wrote that hold anything, without control characters: they go to a terminal.
+func printable(r io.Reader) []string {
 	var out []string
 	for s := bufio.NewScanner(r); s.Scan(); {
 		line := strings.Map(func(r rune) rune {
@@ -211,7 +210,7 @@ func printable(r io.Reader, n int) []string {
 			out = append(out, line)
 		}
 	}
-	return out[max(0, len(out)-n):]
+	return out
 }
 
 // LastWarning returns the latest warning event about a pod; empty when there is none, or the caller may not see them.
@@ -223,7 +222,7 @@ func (c *Client) LastWarning(ctx context.Context, pod *corev1.Pod) string {
 		return ""
 	}
 	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
-	lines := printable(strings.NewReader(last.Message), 1)
+	lines := printable(strings.NewReader(last.Message))
 	if len(lines) == 0 {
 		return ""
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -66,6 +67,11 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Args:          unknownVerb,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			if !klog.V(1).Enabled() {
+				klog.SetLogger(logr.Discard()) // client-go logs the errors that it returns as well
+			}
+		},
 	}
 	flags.AddFlags(cmd.PersistentFlags())
 	logging := flag.NewFlagSet("", flag.ContinueOnError)
@@ -170,6 +176,9 @@ func withGlobals(words, globals []string) []string {
 	out := append([]string(nil), words...)
 	for _, g := range globals {
 		name, _, _ := strings.Cut(g, "=")
+		if len(words) > 1 && words[1] == "config" && name != "--kubeconfig" {
+			continue // it is about the file; what else was chosen may be what is wrong
+		}
 		has := false
 		for _, w := range words {
 			has = has || w == name || strings.HasPrefix(w, name+"=") || name == "--namespace" && (w == "-n" || w == "-A" || w == "--all-namespaces")

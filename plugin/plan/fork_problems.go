@@ -16,8 +16,8 @@ import (
 func NoWebhook() *Problem {
 	return &Problem{
 		What: "the kubectl-sandbox webhook is not installed in this cluster, so no pod gets a router",
-		Say:  "install it",
-		Fix: []string{"helm", "upgrade", "--install", "kubectl-sandbox", "charts/sandbox",
+		Say:  "install it, in a clone of github.com/kubectl-sandbox/kubectl-sandbox",
+		Fix: []string{"helm", "upgrade", "--install", "sandbox", "charts/sandbox",
 			"--namespace=kubectl-sandbox", "--create-namespace", "--wait"},
 	}
 }
