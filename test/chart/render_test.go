@@ -42,7 +42,7 @@ func valueSets() map[string]map[string]any {
 				"pullSecrets": []any{map[string]any{"name": "pull"}}},
 			"key": map[string]any{"header": "x-team-key", "member": "team-key"},
 			"router": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "20m", "memory": "48Mi"},
-				"limits": map[string]any{}}, "firstWait": "5s", "staleAfter": "1h", "controlAddresses": []any{"10.1.2.3:9444", "sandbox.test:9444"}},
+				"limits": map[string]any{"cpu": "1", "memory": "256Mi"}}, "firstWait": "5s", "staleAfter": "1h", "controlAddresses": []any{"10.1.2.3:9444", "sandbox.test:9444"}},
 			"serviceAccount":       map[string]any{"name": "given"},
 			"log":                  map[string]any{"level": "debug"},
 			"shutdownDelaySeconds": 20,

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -183,7 +184,9 @@ func TestTheCertificateOfAGivenSecretIsServedAndTrusted(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		s.helm("upgrade", s.helmRelease(), s.chart(), "--values="+values, "--wait", "--timeout=90s")
-		s.kubectl("--namespace="+s.release, "delete", "secret", name)
+		if err := secrets.Delete(context.WithoutCancel(s.t.Context()), name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
 	})
 	s.helm("upgrade", s.helmRelease(), s.chart(), "--values="+values, "--set=certificates.mode=secret", "--set=certificates.secretName="+name,
 		"--wait", "--timeout=90s")
