@@ -41,13 +41,9 @@ func newCommand() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			var level slog.Level
-			if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
-				return fmt.Errorf("--log-level: %q is none of debug, info, warn, error", o.LogLevel)
-			}
-			// V(1) of logr is one below slog's info.
-			if level == slog.LevelDebug {
-				level = slog.LevelInfo - 1
+			level, err := o.Level()
+			if err != nil {
+				return err
 			}
 			log := logr.FromSlogHandler(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 			ctrl.SetLogger(log)

@@ -16,12 +16,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// Kubernetes' own controllers use these, but for the retry: a lease that was given up is taken within a second.
-const (
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	leaseRetry    = time.Second
-)
+// timing is that of an election.
+type timing struct{ lease, renew, retry time.Duration }
+
+// standardTiming is that of Kubernetes' own controllers, but for the retry: a lease that was given up is taken within a second.
+func standardTiming() timing {
+	return timing{lease: 15 * time.Second, renew: 10 * time.Second, retry: time.Second}
+}
 
 var errLeaseLost = errors.New("lease lost")
 
@@ -29,21 +30,27 @@ var errLeaseLost = errors.New("lease lost")
 // manager's own election, which ends the process when the lease is lost.
 type lead struct {
 	lock      resourcelock.Interface
+	timing    timing
 	followers []manager.Runnable
 }
 
 func newLead(config *rest.Config, lease types.NamespacedName, identity string) (*lead, error) {
+	timing := standardTiming()
 	config = rest.CopyConfig(config)
-	config.Timeout = renewDeadline / 2 // one request that hangs must not cost the lease
+	config.Timeout = timing.renew / 2 // one request that hangs must not cost the lease
 	client, err := coordinationv1.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	return &lead{lock: &resourcelock.LeaseLock{
+	return &lead{lock: lock(client, lease, identity), timing: timing}, nil
+}
+
+func lock(client coordinationv1.LeasesGetter, lease types.NamespacedName, identity string) resourcelock.Interface {
+	return &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: lease.Namespace, Name: lease.Name},
 		Client:     client,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
-	}}, nil
+	}
 }
 
 // NeedLeaderElection is false: lead elects.
@@ -54,7 +61,7 @@ func (*lead) NeedLeaderElection() bool { return false }
 func (l *lead) Start(ctx context.Context) error {
 	elected, over := make(chan struct{}), make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: l.lock, LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: leaseRetry, ReleaseOnCancel: true,
+		Lock: l.lock, LeaseDuration: l.timing.lease, RenewDeadline: l.timing.renew, RetryPeriod: l.timing.retry, ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { close(elected) },
 			OnStoppedLeading: func() {},

@@ -5,6 +5,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -128,6 +129,8 @@ func (o *Options) Validate() error {
 		check(port > 0 && port <= 65535, "--%s: %d is no port number", flag, port)
 	}
 	check(o.RouterImage != "", "--router-image is required")
+	_, err := o.Level()
+	check(err == nil, "%w", err)
 	check(o.Certificates == CertificatesSelf || o.Certificates == CertificatesMounted,
 		"--certificates: %q is neither %s nor %s", o.Certificates, CertificatesSelf, CertificatesMounted)
 	check(o.CAValidity >= 10*time.Second, "--ca-validity: must be at least 10s, is %s", o.CAValidity)
@@ -156,6 +159,16 @@ func (o *Options) Validate() error {
 		check(request.Cmp(limit) <= 0, "--router-limits: %s is less than the request", name)
 	}
 	return errors.Join(errs...)
+}
+
+// Level returns the log level. That of debug shows what logr calls V(1).
+func (o *Options) Level() (slog.Level, error) {
+	levels := map[string]slog.Level{"debug": slog.LevelInfo - 1, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	level, ok := levels[o.LogLevel]
+	if !ok {
+		return 0, fmt.Errorf("--log-level: %q is none of debug, info, warn, error", o.LogLevel)
+	}
+	return level, nil
 }
 
 // validToken holds a name to what needs no escaping in a header, baggage and tracestate.
