@@ -286,8 +286,8 @@ func TestHTTP1_pipelined_requests_are_answered_in_order_by_whom_each_asks(t *tes
 			t.Fatalf("request %d reached %q, want %q", i, body, want)
 		}
 	}
-	if app.conns != 1 || fork.conns != 1 {
-		t.Errorf("connections: %d to the app, %d to the fork, want one each", app.conns, fork.conns)
+	if a, b := app.connections(), fork.connections(); a != 1 || b != 1 {
+		t.Errorf("connections: %d to the app, %d to the fork, want one each", a, b)
 	}
 }
 

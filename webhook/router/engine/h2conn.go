@@ -171,11 +171,17 @@ func (c *h2Conn) send(h *h2Half) {
 		h.ended = true
 	}
 	if h.ended {
-		if h.reset != nil {
-			c.rst(h.id, *h.reset)
-		}
-		h.stream.halfEnded(h)
+		h.over()
 	}
+}
+
+// over notes that the end of h is in out.
+func (h *h2Half) over() {
+	h.end, h.ended = true, true
+	if h.reset != nil {
+		h.conn.rst(h.id, *h.reset)
+	}
+	h.stream.halfEnded(h)
 }
 
 // offer puts h among those that are ready, if it is.

@@ -300,9 +300,8 @@ func (st *h2Stream) answerHead(f *http2.MetaHeadersFrame) error {
 	st.r.client.headers(st.id, fields, end)
 	if end {
 		st.told = true
-		st.toClient.end, st.toClient.ended = true, true
 		st.upMayBeDone()
-		st.halfEnded(&st.toClient)
+		st.toClient.over()
 	}
 	return nil
 }
@@ -465,14 +464,23 @@ func (st *h2Stream) answer(r *Refusal) {
 	}
 	st.begun, st.told = true, true
 	st.discard(&st.toUp)
+	st.wantNoMore()
+	st.r.client.headers(st.id, fields, body == "")
+	_, _ = st.toClient.data.WriteString(body)
+	st.toClient.end = true
+	if body == "" {
+		st.toClient.over()
+		return
+	}
+	st.toClient.offer()
+}
+
+// wantNoMore has the client told, once it has its answer, that the rest of its request is not wanted: RFC 9113, section 8.1.
+func (st *h2Stream) wantNoMore() {
 	if !st.asked {
 		no := http2.ErrCodeNo
 		st.toClient.reset = &no
 	}
-	st.r.client.headers(st.id, fields, false)
-	_, _ = st.toClient.data.WriteString(body)
-	st.toClient.end = true
-	st.toClient.offer()
 }
 
 // grpcFailure returns the head of an answer that is a failure by itself: the protocol's "Trailers-Only", with the status
@@ -506,20 +514,14 @@ func (st *h2Stream) lost(cause error) {
 	r.Reason += broke(cause)
 	switch {
 	case st.told: // only the request was cut, and nobody waits for it
-		if !st.asked {
-			no := http2.ErrCodeNo
-			st.toClient.reset = &no
-		}
+		st.wantNoMore()
 	case !st.begun:
 		st.refuse(r, false)
 	case st.grpc:
 		st.told = true
 		st.toClient.trailer = grpcFailure(cleanReason(r.Reason))[2:]
 		st.toClient.end = true
-		if !st.asked {
-			no := http2.ErrCodeNo
-			st.toClient.reset = &no
-		}
+		st.wantNoMore()
 		st.toClient.offer()
 	default:
 		st.breakOff(false)

@@ -252,6 +252,12 @@ func (r *recorder) got() string {
 	return r.b.String()
 }
 
+func (r *recorder) connections() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conns
+}
+
 type recording struct {
 	net.Listener
 	r *recorder
@@ -278,4 +284,8 @@ func (c recordingConn) Read(b []byte) (int, error) {
 	defer c.r.mu.Unlock()
 	_, _ = c.r.b.Write(b[:n])
 	return n, err
+}
+
+func contextWithTimeout(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
 }

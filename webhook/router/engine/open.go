@@ -117,6 +117,9 @@ func (e *Engine) openWith(s *session, d Decider, in *buffer, app net.Conn) {
 	switch {
 	case w.refused:
 		reset(s.conn)
+		if app != nil {
+			_ = app.Close()
+		}
 	case w.took:
 		e.passThrough(s, in, app, spoke)
 	case p == speaksHTTP1:
@@ -171,7 +174,7 @@ type watch struct {
 	conn    net.Conn // to the backend
 	spoke   []byte   // its first bytes
 	took    bool     // what the backend did decided: bytes pass through
-	refused bool     // it did not accept the connection
+	refused bool     // it did not accept the connection, or reset it
 }
 
 func (w *watch) begin() {
@@ -220,6 +223,8 @@ func (w *watch) run() {
 			w.e.speaksFirst.Store(true)
 		}
 		w.takeOver(func() { w.took = true })
+	case isReset(err): // which is told once
+		w.takeOver(func() { w.refused = true })
 	case !isTimeout(err):
 		w.takeOver(func() { w.took = true })
 	}
