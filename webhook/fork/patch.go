@@ -9,8 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	jsonpatchapply "github.com/evanphx/json-patch/v5"
 	"gomodules.xyz/jsonpatch/v2"
-	jsonpatchapply "gopkg.in/evanphx/json-patch.v4"
 	kjson "k8s.io/apimachinery/pkg/util/json"
 )
 
@@ -62,9 +62,9 @@ func Apply(template map[string]any, patch []byte) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := jsonpatchapply.DecodePatch(patch)
+	p, err := parse(patch)
 	if err != nil {
-		return nil, fmt.Errorf("not an RFC 6902 patch: %w", err)
+		return nil, err
 	}
 	if doc, err = p.Apply(doc); err != nil {
 		return nil, err
@@ -74,6 +74,38 @@ func Apply(template map[string]any, patch []byte) (map[string]any, error) {
 		return nil, err
 	}
 	return changed, nil
+}
+
+// parse reads a patch of the operations that Diff makes, whole and with a path below the root. Anybody who may edit a fork may
+// edit its patch, and the library takes malformed operations for what they are not, or panics.
+func parse(patch []byte) (jsonpatchapply.Patch, error) {
+	var ops []struct {
+		Op   string `json:"op"`
+		Path string `json:"path"`
+	}
+	if err := json.Unmarshal(patch, &ops); err != nil {
+		return nil, fmt.Errorf("not an RFC 6902 patch: %w", err)
+	}
+	for i, op := range ops {
+		switch op.Op {
+		case "add", "replace", "test", "remove":
+		default:
+			return nil, fmt.Errorf("operation %d: %q is none of add, remove, replace and test", i, op.Op)
+		}
+		if !strings.HasPrefix(op.Path, "/") {
+			return nil, fmt.Errorf("operation %d: path %q leads nowhere below the root", i, op.Path)
+		}
+	}
+	p, err := jsonpatchapply.DecodePatch(patch)
+	if err != nil {
+		return nil, fmt.Errorf("not an RFC 6902 patch: %w", err)
+	}
+	for i, op := range ops {
+		if _, ok := p[i]["value"]; !ok && op.Op != "remove" {
+			return nil, fmt.Errorf("operation %d: %s without a value", i, op.Op)
+		}
+	}
+	return p, nil
 }
 
 func applyOps(doc []byte, ops []jsonpatch.Operation) ([]byte, error) {
