@@ -11,15 +11,17 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Config is what an injected router is made of. All of it is the cluster's: nothing depends on the pod.
+// Config is what an injected router is made of. All of it is the cluster's or the namespace's: nothing depends on the pod.
 type Config struct {
 	Version    string // of the injection, recorded in sandbox.AnnotationInjected
 	Image      string
 	PullPolicy corev1.PullPolicy
 	// Requests are the router's, whatever the pod: autoscalers and quotas need them.
 	Requests corev1.ResourceList
-	// Limits apply resource by resource, where every other container of the pod has one too.
+	// Limits apply resource by resource, where every other container of the pod has one too. There is a request of each.
 	Limits corev1.ResourceList
+	// Minimum and Maximum are what the pod's namespace wants of each container's requests and limits (LimitRange).
+	Minimum, Maximum corev1.ResourceList
 
 	Control     string // HOST:PORT,... of the route stream
 	ControlName string // TLS server name of the route stream

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"math/bits"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -129,31 +130,44 @@ func user(pod *corev1.Pod) int64 {
 	return *common
 }
 
-// resources returns the router's requests, and a limit of each kind that every container of the pod has: a quota on limits
-// admits the pod only so. Where all of them ask for as much as their limit, so does the router, and a Guaranteed pod stays
-// that. What the pod as a whole is given (pod-level resources) the router shares: containers must not ask for more than that.
+// resources returns what the router asks for, such that a namespace that admits the pod without it admits it with it, short of
+// a quota that is used up.
+//
+//   - A limit of each kind that every container has: a quota on limits wants one of all.
+//   - All within the namespace's bounds.
+//   - A request that is no smaller part of the limit than with the container whose request
+//     is the smallest part of its own: a LimitRange may bound that ratio, and a Guaranteed pod stays that.
+//   - Nothing of a kind that the pod as a whole is given (pod-level resources): the containers' sum must not exceed it.
 func resources(pod *corev1.Pod, c Config) corev1.ResourceRequirements {
 	r := corev1.ResourceRequirements{Requests: corev1.ResourceList{}}
 	for name, request := range c.Requests {
-		if !podLevel(pod, name) {
-			r.Requests[name] = request
-		}
-	}
-	for name, limit := range c.Limits {
 		if podLevel(pod, name) {
 			continue
 		}
-		limited, guaranteed := limits(pod, name)
-		if !limited {
-			continue
+		if most, ok := c.Maximum[name]; ok && request.Cmp(most) > 0 {
+			request = most
 		}
-		if r.Limits == nil {
-			r.Limits = corev1.ResourceList{}
+		if least, ok := c.Minimum[name]; ok && request.Cmp(least) < 0 {
+			request = least
 		}
-		r.Limits[name] = limit
-		if guaranteed {
-			r.Requests[name] = limit
+		if limit, ok := c.Limits[name]; ok {
+			if most, ok := c.Maximum[name]; ok && limit.Cmp(most) > 0 {
+				limit = most
+			}
+			if part, limited := smallestPart(pod, name, limit); limited {
+				if request.Cmp(part) < 0 {
+					request = part
+				}
+				if limit.Cmp(request) < 0 {
+					limit = request
+				}
+				if r.Limits == nil {
+					r.Limits = corev1.ResourceList{}
+				}
+				r.Limits[name] = limit
+			}
 		}
+		r.Requests[name] = request
 	}
 	return r
 }
@@ -167,22 +181,43 @@ func podLevel(pod *corev1.Pod, name corev1.ResourceName) bool {
 	return request || limit
 }
 
-// limits says whether every container has a limit of the resource, and whether every request equals it. A request that is left out
-// is the limit (API defaulting).
-func limits(pod *corev1.Pod, name corev1.ResourceName) (limited, guaranteed bool) {
-	guaranteed = true
+// smallestPart says whether every container of the pod has a limit of the resource, and returns the part of limit that the
+// smallest of their requests is of its own limit, rounded up. A request that is left out is the limit (API defaulting).
+func smallestPart(pod *corev1.Pod, name corev1.ResourceName, limit resource.Quantity) (part resource.Quantity, limited bool) {
+	part = limit
 	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for _, c := range containers {
-			limit, ok := c.Resources.Limits[name]
+			own, ok := c.Resources.Limits[name]
 			if !ok {
-				return false, false
+				return part, false
 			}
-			if request, ok := c.Resources.Requests[name]; ok && request.Cmp(limit) != 0 {
-				guaranteed = false
+			request, ok := c.Resources.Requests[name]
+			if !ok || request.Cmp(own) >= 0 {
+				continue
+			}
+			if p := proportion(name, limit, request, own); p.Cmp(part) < 0 {
+				part = p
 			}
 		}
 	}
-	return true, guaranteed
+	return part, true
+}
+
+// proportion returns limit * request / own, rounded up, where 0 <= request < own.
+func proportion(name corev1.ResourceName, limit, request, own resource.Quantity) resource.Quantity {
+	units, quantity := (*resource.Quantity).Value, resource.NewQuantity
+	if name == corev1.ResourceCPU {
+		units, quantity = (*resource.Quantity).MilliValue, resource.NewMilliQuantity
+	}
+	if request.Sign() <= 0 {
+		return *quantity(0, limit.Format)
+	}
+	high, low := bits.Mul64(uint64(units(&limit)), uint64(units(&request)))            //nolint:gosec // none is negative
+	quotient, rest := bits.Div64(high, low, uint64(max(units(&own), units(&request)))) //nolint:gosec // none is negative
+	if rest > 0 {
+		quotient++
+	}
+	return *quantity(int64(quotient), limit.Format) //nolint:gosec // at most limit
 }
 
 // state returns the volume of the router's last table. It lives in memory: a few kilobytes that change with every route, and a pod

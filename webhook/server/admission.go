@@ -23,13 +23,13 @@ const admissionPath = "/mutate-pods"
 
 // admitter answers admission reviews. It calls no API, and has no effect but its answer.
 type admitter struct {
-	config    func() inject.Config
+	config    func(ctx context.Context, namespace string) inject.Config
 	namespace string // its own
 	log       logr.Logger
 	pods      *prometheus.CounterVec
 }
 
-func newAdmitter(namespace string, config func() inject.Config, metrics prometheus.Registerer, log logr.Logger) (*admitter, error) {
+func newAdmitter(namespace string, config func(context.Context, string) inject.Config, metrics prometheus.Registerer, log logr.Logger) (*admitter, error) {
 	pods := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_webhook_pods_total",
 		Help: "Pods reviewed, dry runs left out, by role, outcome (injected, unchanged, declined, failed) and, where declined, reason.",
@@ -39,7 +39,7 @@ func newAdmitter(namespace string, config func() inject.Config, metrics promethe
 
 // Handle implements admission.Handler. A pod that gets no router where it should is admitted with a warning. Only a fork that
 // could not be looked at is refused: without its key it would pass for something else, and its creator tries again.
-func (a *admitter) Handle(_ context.Context, req admission.Request) (response admission.Response) {
+func (a *admitter) Handle(ctx context.Context, req admission.Request) (response admission.Response) {
 	role := ""
 	defer func() {
 		if p := recover(); p != nil {
@@ -63,7 +63,7 @@ func (a *admitter) Handle(_ context.Context, req admission.Request) (response ad
 	if err := json.Unmarshal(req.Object.Raw, before); err != nil {
 		return a.failed(req, role, fmt.Errorf("decode pod: %w", err))
 	}
-	after, reason := inject.Pod(before, a.config())
+	after, reason := inject.Pod(before, a.config(ctx, req.Namespace))
 	patch, err := inject.Patch(before, after)
 	if err != nil {
 		return a.failed(req, role, err)

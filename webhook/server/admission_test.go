@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -31,7 +32,7 @@ type reviewer struct {
 	metrics *prometheus.Registry
 }
 
-func newReviewer(t *testing.T, config func() inject.Config) *reviewer {
+func newReviewer(t *testing.T, config func(context.Context, string) inject.Config) *reviewer {
 	t.Helper()
 	r := &reviewer{T: t, metrics: prometheus.NewRegistry()}
 	a, err := newAdmitter("own", config, r.metrics, testr.New(t))
@@ -44,7 +45,7 @@ func newReviewer(t *testing.T, config func() inject.Config) *reviewer {
 	return r
 }
 
-func testConfig() inject.Config {
+func testConfig(context.Context, string) inject.Config {
 	return inject.Config{Version: "v1", Image: "router:1", Header: sandbox.DefaultHeader, Member: sandbox.DefaultMember}
 }
 
@@ -215,7 +216,7 @@ func TestAdmission_RefusesAForkItCouldNotLookAt(t *testing.T) {
 
 func TestAdmission_APanicIsNoDenialOfABaseline(t *testing.T) {
 	for role, allowed := range map[string]bool{sandbox.RoleBaseline: true, sandbox.RoleFork: false} {
-		r := newReviewer(t, func() inject.Config { panic("a bug") })
+		r := newReviewer(t, func(context.Context, string) inject.Config { panic("a bug") })
 		response := r.review(creation(t, func(p *corev1.Pod) { p.Labels[sandbox.LabelRole] = role }))
 		if response.Allowed != allowed || len(response.Patch) > 0 {
 			t.Errorf("%s: got %+v", role, response)

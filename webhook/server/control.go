@@ -96,6 +96,9 @@ func (c *control) term(ctx context.Context) error {
 	if err := routes.Index(ctx, mgr.GetCache()); err != nil {
 		return err
 	}
+	if err := lifecycle.Index(ctx, mgr.GetCache()); err != nil {
+		return err
+	}
 	identity := routes.Identity(net.JoinHostPort(c.options.PodIP, strconv.Itoa(c.options.RoutesPort)))
 	leader, err := newLead(c.config, lease, identity)
 	if err != nil {

@@ -155,8 +155,9 @@ func (o *Options) Validate() error {
 	limits, err := quantities("router-limits", o.RouterLimits)
 	check(err == nil, "%w", err)
 	for name, limit := range limits {
-		request := requests[name]
-		check(request.Cmp(limit) <= 0, "--router-limits: %s is less than the request", name)
+		request, ok := requests[name]
+		check(ok || requests == nil, "--router-limits: %s has no request in --router-requests", name)
+		check(!ok || request.Cmp(limit) <= 0, "--router-limits: %s is less than the request", name)
 	}
 	return errors.Join(errs...)
 }

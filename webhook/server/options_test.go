@@ -78,6 +78,7 @@ func TestOptions_SaysWhatIsWrong(t *testing.T) {
 		{pod(), []string{"--router-requests=cpu=much"}, "--router-requests: cpu=much is no quantity"},
 		{pod(), []string{"--router-limits=gpu=1"}, `--router-limits: "gpu" is none of cpu, memory, ephemeral-storage`},
 		{pod(), []string{"--router-limits=cpu=1m"}, "--router-limits: cpu is less than the request"},
+		{pod(), []string{"--router-limits=ephemeral-storage=1Gi"}, "--router-limits: ephemeral-storage has no request in --router-requests"},
 		{pod(), []string{"--router-image-pull-policy=Maybe"}, `--router-image-pull-policy: "Maybe" is none of Always, IfNotPresent, Never`},
 		{pod(), []string{"--key-header=X-Key"}, `--key-header: "X-Key" must consist of lowercase letters, digits and '-'`},
 		{pod(), []string{"--key-member=a=b"}, `--key-member: "a=b" must consist of lowercase letters, digits and '-'`},

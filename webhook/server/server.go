@@ -100,6 +100,9 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if err != nil {
 		return nil, nil, err
 	}
+	if _, err := mgr.GetCache().GetInformer(ctx, &corev1.LimitRange{}); err != nil {
+		return nil, nil, fmt.Errorf("watch limitranges: %w", err)
+	}
 	control := &control{config: config, options: o, bundle: func() []byte { return keeper.Bundle() }, log: log}
 	keeper, err = certs.New(certs.Options{
 		Source: o.source(mgr.GetClient()), Client: mgr.GetClient(), Configuration: o.Configuration, Service: o.service(),
@@ -108,7 +111,12 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if err != nil {
 		return nil, nil, err
 	}
-	admitter, err := newAdmitter(o.Namespace, func() inject.Config { return o.injection(keeper.Bundle()) }, metrics.Registry, log.WithName("admission"))
+	injection := func(ctx context.Context, namespace string) inject.Config {
+		c := o.injection(keeper.Bundle())
+		c.Minimum, c.Maximum = bounds(ctx, mgr.GetCache(), namespace)
+		return c
+	}
+	admitter, err := newAdmitter(o.Namespace, injection, metrics.Registry, log.WithName("admission"))
 	if err != nil {
 		return nil, nil, err
 	}

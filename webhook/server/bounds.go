@@ -1,0 +1,36 @@
+package server
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// bounds returns what the LimitRanges of a namespace want of each container. They are read from a cache: a review makes no API
+// call. Without them (the cache is not filled yet) a router asks for what it always does.
+func bounds(ctx context.Context, cache client.Reader, namespace string) (minimum, maximum corev1.ResourceList) {
+	var ranges corev1.LimitRangeList
+	if cache.List(ctx, &ranges, client.InNamespace(namespace)) != nil {
+		return nil, nil
+	}
+	minimum, maximum = corev1.ResourceList{}, corev1.ResourceList{}
+	for _, r := range ranges.Items {
+		for _, item := range r.Spec.Limits {
+			if item.Type != corev1.LimitTypeContainer {
+				continue
+			}
+			for name, least := range item.Min {
+				if known, ok := minimum[name]; !ok || known.Cmp(least) < 0 {
+					minimum[name] = least
+				}
+			}
+			for name, most := range item.Max {
+				if known, ok := maximum[name]; !ok || known.Cmp(most) > 0 {
+					maximum[name] = most
+				}
+			}
+		}
+	}
+	return minimum, maximum
+}
