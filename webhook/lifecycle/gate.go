@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,9 @@ const (
 	ReasonOlderRevision = "OlderRevision"
 )
 
+// indexWaiting finds the pods of a baseline's forks whose gate has to turn yet: see waits.
+const indexWaiting = "sandbox-waiting"
+
 const (
 	// maxNamed bounds how many baseline pods a condition's message names.
 	maxNamed = 5
@@ -55,7 +59,7 @@ type gate struct {
 // A hub knows routes and routers: a *routes.Hub.
 type hub interface {
 	Serving() <-chan struct{}
-	View(context.Context, routes.Baseline) (routes.View, error)
+	View(ctx context.Context, b routes.Baseline, pods []*corev1.Pod) (routes.View, error)
 }
 
 // gated is what the gate remembers of a pod whose condition is not known to be True.
@@ -71,11 +75,12 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	case <-ctx.Done():
 		return reconcile.Result{}, ctx.Err()
 	}
-	forks, err := routes.Pods(ctx, g.cache, b, sandbox.RoleFork)
+	var forks corev1.PodList
+	err := g.cache.List(ctx, &forks, client.InNamespace(b.Namespace), client.MatchingFields{indexWaiting: b.Workload}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	waiting := g.waiting(b, forks)
+	waiting := g.waiting(b, forks.Items)
 	if len(waiting) == 0 {
 		return reconcile.Result{}, nil
 	}
@@ -83,7 +88,7 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	view, err := g.hub.View(ctx, b)
+	view, err := g.hub.View(ctx, b, slices.Collect(maps.Keys(waiting)))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -116,7 +121,17 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	return reconcile.Result{RequeueAfter: again}, patches.Wait()
 }
 
-// waiting returns the pods whose gate may have to be written.
+// waits names the workload of a fork's pod that is as far as to take requests, but for its gate: the index indexWaiting. An
+// acknowledgement costs what the pods that wait cost, not what all pods do.
+func waits(o client.Object) []string {
+	pod, ok := o.(*corev1.Pod)
+	if !ok || !isGated(pod) || !ready(pod, corev1.ContainersReady) || ready(pod, sandbox.ConditionRouted) {
+		return nil
+	}
+	return []string{pod.Labels[sandbox.LabelWorkload]}
+}
+
+// waiting returns those pods whose gate may have to be written, of all that wait.
 func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*gated {
 	g.mu.Lock()
 	old := g.pods[b]
@@ -125,9 +140,6 @@ func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*ga
 	waiting := map[*corev1.Pod]*gated{}
 	for i := range pods {
 		pod := &pods[i]
-		if c := routed(pod); c != nil && c.Status == corev1.ConditionTrue || !isGated(pod) || !ready(pod, corev1.ContainersReady) {
-			continue
-		}
 		state := old[pod.UID]
 		if state == nil {
 			state = &gated{tell: g.clock.Now().Add(tellAfter)}
@@ -156,7 +168,7 @@ func Decide(pod *corev1.Pod, baseline []corev1.Pod, view routes.View) corev1.Pod
 	if problem, ok := view.Problems[pod.Labels[sandbox.LabelSandbox]]; ok {
 		return no(problem.Reason, problem.Message)
 	}
-	since, ok := view.Serving[string(pod.UID)]
+	since, ok := view.Serving[pod.UID]
 	if !ok {
 		return no(ReasonOlderRevision, "the key is routed to the pods of a newer revision")
 	}
@@ -229,7 +241,7 @@ func (g *gate) patch(ctx context.Context, pod *corev1.Pod, have *corev1.PodCondi
 }
 
 func isGated(pod *corev1.Pod) bool {
-	return pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
+	return pod.DeletionTimestamp == nil && pod.Labels[sandbox.LabelRole] == sandbox.RoleFork && slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
 		return g.ConditionType == sandbox.ConditionRouted
 	})
 }

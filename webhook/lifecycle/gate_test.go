@@ -69,7 +69,7 @@ func TestDecide(t *testing.T) {
 	router := func(counter uint64, connected bool) routes.Router {
 		return routes.Router{Acked: version(counter), Connected: connected}
 	}
-	serving := map[string]route.Version{"fork": version(5)}
+	serving := map[types.UID]route.Version{"fork": version(5)}
 	for _, tt := range []struct {
 		name            string
 		baseline        []*corev1.Pod
@@ -146,7 +146,7 @@ func (h *fakeHub) Serving() <-chan struct{} {
 	return c
 }
 
-func (h *fakeHub) View(context.Context, routes.Baseline) (routes.View, error) {
+func (h *fakeHub) View(context.Context, routes.Baseline, []*corev1.Pod) (routes.View, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.view, nil
@@ -156,7 +156,7 @@ func newTestGate(objects ...client.Object) (*gate, *fakeHub, *clocktesting.FakeC
 	c := fake.NewClientBuilder().WithObjects(objects...).WithStatusSubresource(&corev1.Pod{}).
 		WithIndex(&corev1.Pod{}, "sandbox-baseline", func(o client.Object) []string {
 			return []string{o.GetLabels()[sandbox.LabelRole] + "/" + o.GetLabels()[sandbox.LabelWorkload]}
-		}).Build()
+		}).WithIndex(&corev1.Pod{}, indexWaiting, waits).Build()
 	hub, clock := &fakeHub{}, clocktesting.NewFakeClock(time.Now())
 	return &gate{hub: hub, cache: c, client: c, clock: clock, pods: map[routes.Baseline]map[types.UID]*gated{}}, hub, clock
 }
@@ -181,7 +181,7 @@ func get(t *testing.T, g *gate, name string) *corev1.Pod {
 
 func TestGate_TurnsAndNeverBack(t *testing.T) {
 	g, hub, clock := newTestGate(forkPod("fork"), baselinePod("a"))
-	hub.view = routes.View{Serving: map[string]route.Version{"fork": version(1)}, Routers: map[types.UID]routes.Router{"a": {Acked: version(1)}}}
+	hub.view = routes.View{Serving: map[types.UID]route.Version{"fork": version(1)}, Routers: map[types.UID]routes.Router{"a": {Acked: version(1)}}}
 	reconcileGate(t, g)
 	pod := get(t, g, "fork")
 	if c := routed(pod); c == nil || c.Status != corev1.ConditionTrue {
@@ -212,7 +212,7 @@ type staleCache struct {
 
 func (s staleCache) List(ctx context.Context, l client.ObjectList, opts ...client.ListOption) error {
 	o := (&client.ListOptions{}).ApplyOptions(opts)
-	if o.FieldSelector != nil && o.FieldSelector.String() == "sandbox-baseline="+sandbox.RoleFork+"/"+api.Workload {
+	if o.FieldSelector != nil && o.FieldSelector.String() == indexWaiting+"="+api.Workload {
 		l.(*corev1.PodList).Items = s.pods
 		return nil
 	}
@@ -223,7 +223,7 @@ func (s staleCache) List(ctx context.Context, l client.ObjectList, opts ...clien
 func TestGate_StaleCacheDoesNotTurnItBack(t *testing.T) {
 	g, hub, clock := newTestGate(forkPod("fork"), baselinePod("a"))
 	before := *get(t, g, "fork")
-	hub.view = routes.View{Serving: map[string]route.Version{"fork": version(1)}, Routers: map[types.UID]routes.Router{"a": {Acked: version(1)}}}
+	hub.view = routes.View{Serving: map[types.UID]route.Version{"fork": version(1)}, Routers: map[types.UID]routes.Router{"a": {Acked: version(1)}}}
 	reconcileGate(t, g)
 	hub.view = routes.View{}
 	stale := staleCache{g.cache, []corev1.Pod{before}}
@@ -244,7 +244,7 @@ func TestGate_SaysWhatItWaitsForOnlyAfterAWhile(t *testing.T) {
 	g, hub, clock := newTestGate(forkPod("fork"), baselinePod("a"), with(forkPod("starting"), notReady), with(forkPod("ungated"), func(p *corev1.Pod) {
 		p.Spec.ReadinessGates = nil
 	}))
-	hub.view = routes.View{Serving: map[string]route.Version{"fork": version(2)}, Routers: map[types.UID]routes.Router{"a": {Acked: version(1), Connected: true}}}
+	hub.view = routes.View{Serving: map[types.UID]route.Version{"fork": version(2)}, Routers: map[types.UID]routes.Router{"a": {Acked: version(1), Connected: true}}}
 	if again := reconcileGate(t, g); again != tellAfter || routed(get(t, g, "fork")) != nil {
 		t.Fatalf("again in %v, %+v", again, routed(get(t, g, "fork")))
 	}

@@ -51,6 +51,11 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	}
 }
 
+// Index adds the indices that the controllers look things up by. Call it once, before the cache starts.
+func Index(ctx context.Context, c cache.Cache) error {
+	return c.IndexField(ctx, &corev1.Pod{}, indexWaiting, waits)
+}
+
 // Runnables returns the controllers, to be added to a manager.
 func Runnables(o Options) ([]manager.Runnable, error) {
 	gate, err := newGate(o)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -41,36 +42,105 @@ const (
 	ReasonKeyInvalid = "KeyInvalid"
 )
 
-// Build makes the routes of one baseline from its forks, by routing key. Of two forks with the same key the older has it; a
-// fork that got no route is in problems, by its sandbox. Build keeps nothing of forks and changes nothing in them.
-func Build(forks []Fork) (routes map[string]route.Fork, problems map[string]Problem) {
-	forks = slices.SortedFunc(slices.Values(forks), func(a, b Fork) int {
-		return cmp.Or(a.Deployment.CreationTimestamp.Compare(b.Deployment.CreationTimestamp.Time),
-			cmp.Compare(a.Deployment.Name, b.Deployment.Name))
-	})
-	routes = make(map[string]route.Fork, len(forks))
-	for _, f := range forks {
-		d := f.Deployment
-		if d.DeletionTimestamp != nil {
-			continue
+// claims are what the forks of one baseline claim: a route for each fork's key. Of two forks with the same key the older has
+// it. A change costs what the forks that claim the same keys cost, and not what all do.
+type claims struct {
+	bySandbox map[string]*claim
+	byKey     map[string][]*claim // the oldest first
+}
+
+// A claim is one fork's.
+type claim struct {
+	sandbox string
+	name    string // of the Deployment
+	created time.Time
+	key     string // "" where it is invalid
+	invalid string // why
+	route   route.Fork
+}
+
+func newClaims() *claims { return &claims{map[string]*claim{}, map[string][]*claim{}} }
+
+// set makes f what the sandbox claims, nothing where f is nil, and returns the keys whose routes that may change. It keeps
+// nothing of f.
+func (c *claims) set(sandboxName string, f *Fork) []string {
+	var changed []string
+	if old := c.bySandbox[sandboxName]; old != nil {
+		delete(c.bySandbox, sandboxName)
+		if old.key != "" {
+			changed = append(changed, old.key)
+			rest := slices.DeleteFunc(c.byKey[old.key], func(o *claim) bool { return o == old })
+			if c.byKey[old.key] = rest; len(rest) == 0 {
+				delete(c.byKey, old.key)
+			}
 		}
-		key := d.Annotations[sandbox.AnnotationKey]
-		var problem Problem
-		if err := sandbox.ValidateKey(key); err != nil {
-			problem = Problem{ReasonKeyInvalid, fmt.Sprintf("annotation %s %q %v", sandbox.AnnotationKey, key, err)}
-		} else if other, taken := routes[key]; taken {
-			problem = Problem{ReasonKeyTaken, fmt.Sprintf("key %q is taken by the older fork %s of sandbox %s; delete one of the two",
-				key, other.Name, other.Sandbox)}
-		} else {
-			routes[key] = buildRoute(f)
-			continue
-		}
-		if problems == nil {
-			problems = map[string]Problem{}
-		}
-		problems[d.Labels[sandbox.LabelSandbox]] = problem
 	}
-	return routes, problems
+	if f == nil || f.Deployment.DeletionTimestamp != nil {
+		return changed
+	}
+	d := f.Deployment
+	n := &claim{
+		sandbox: sandboxName, name: d.Name, created: d.CreationTimestamp.Time, key: d.Annotations[sandbox.AnnotationKey], route: buildRoute(*f),
+	}
+	c.bySandbox[sandboxName] = n
+	if err := sandbox.ValidateKey(n.key); err != nil {
+		n.invalid = fmt.Sprintf("annotation %s %q %v", sandbox.AnnotationKey, n.key, err)
+		n.key = ""
+		return changed
+	}
+	c.byKey[n.key] = append(c.byKey[n.key], n)
+	slices.SortFunc(c.byKey[n.key], func(a, b *claim) int { return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name)) })
+	if !slices.Contains(changed, n.key) {
+		changed = append(changed, n.key)
+	}
+	return changed
+}
+
+// route returns the route of a key.
+func (c *claims) route(key string) (route.Fork, bool) {
+	if all := c.byKey[key]; len(all) > 0 {
+		return all[0].route, true
+	}
+	return route.Fork{}, false
+}
+
+// problem says why the sandbox's claim is not met.
+func (c *claims) problem(sandboxName string) (Problem, bool) {
+	n := c.bySandbox[sandboxName]
+	switch {
+	case n == nil:
+		return Problem{}, false
+	case n.key == "":
+		return Problem{ReasonKeyInvalid, n.invalid}, true
+	}
+	if first := c.byKey[n.key][0]; first != n {
+		return Problem{ReasonKeyTaken, fmt.Sprintf("key %q is taken by the older fork %s of sandbox %s; delete one of the two",
+			n.key, first.name, first.sandbox)}, true
+	}
+	return Problem{}, false
+}
+
+// delta returns what the claims make of a table's routes of the changed keys, without a version; nil where that is no
+// difference.
+func (c *claims) delta(t *route.Table, changed []string) *route.Delta {
+	d := &route.Delta{Base: t.Version}
+	for _, key := range changed {
+		old, was := t.Routes[key]
+		now, is := c.route(key)
+		switch {
+		case is && !(was && equal(old, now)):
+			if d.Set == nil {
+				d.Set = map[string]route.Fork{}
+			}
+			d.Set[key] = now
+		case was && !is:
+			d.Remove = append(d.Remove, key)
+		}
+	}
+	if len(d.Set)+len(d.Remove) == 0 {
+		return nil
+	}
+	return d
 }
 
 func buildRoute(f Fork) route.Fork {

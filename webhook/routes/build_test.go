@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -58,6 +57,26 @@ func with[T any](o *T, change func(*T)) *T {
 func notReady(p *corev1.Pod) { p.Status.Conditions = nil }
 func deleting(p *corev1.Pod) { p.DeletionTimestamp = ptr.To(metav1.Now()) }
 
+// build makes the routes of forks, one sandbox each.
+func build(forks ...Fork) (routes map[string]route.Fork, problems map[string]Problem) {
+	c, routes, problems := newClaims(), map[string]route.Fork{}, map[string]Problem{}
+	var changed []string
+	for i := range forks {
+		changed = append(changed, c.set(forks[i].Deployment.Labels[sandbox.LabelSandbox], &forks[i])...)
+	}
+	for _, key := range changed {
+		if f, ok := c.route(key); ok {
+			routes[key] = f
+		}
+	}
+	for _, f := range forks {
+		if p, ok := c.problem(f.Deployment.Labels[sandbox.LabelSandbox]); ok {
+			problems[f.Deployment.Labels[sandbox.LabelSandbox]] = p
+		}
+	}
+	return routes, problems
+}
+
 func TestBuild_ServingPods(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -76,7 +95,7 @@ func TestBuild_ServingPods(t *testing.T) {
 		{"unless nothing else serves", []*corev1.Pod{readyPod("b", "unseen")}, []string{"b"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			routes, problems := Build([]Fork{{deployment("pr", "k", 0), tt.pods, revisions}})
+			routes, problems := build(Fork{deployment("pr", "k", 0), tt.pods, revisions})
 			var got []string
 			for _, p := range routes["k"].Pods {
 				got = append(got, p.Name)
@@ -94,7 +113,7 @@ func TestBuild_ServingPods(t *testing.T) {
 func TestBuild_Fork(t *testing.T) {
 	d := deployment("pr", "k", 0)
 	d.Annotations[sandbox.AnnotationWhenUnready] = sandbox.WhenUnreadyBaseline
-	routes, _ := Build([]Fork{{d, []*corev1.Pod{readyPod("a", "rs1")}, revisions}})
+	routes, _ := build(Fork{d, []*corev1.Pod{readyPod("a", "rs1")}, revisions})
 	want := map[string]route.Fork{"k": {
 		Sandbox: "pr", Name: "api-pr", FallBack: true,
 		// Captured ports only; grpc is not declared by this pod, so it is served on the baseline's number.
@@ -108,10 +127,11 @@ func TestBuild_Fork(t *testing.T) {
 func TestBuild_Problems(t *testing.T) {
 	gone := deployment("gone", "free", 9)
 	gone.DeletionTimestamp = ptr.To(metav1.Now())
-	routes, problems := Build([]Fork{
-		{Deployment: deployment("young", "same", 1)}, {Deployment: deployment("old", "same", 5)}, {Deployment: deployment("younger", "same", 0)},
-		{Deployment: deployment("bad", "Not A Key", 0)}, {Deployment: gone}, {Deployment: deployment("heir", "free", 0)},
-	})
+	routes, problems := build(
+		Fork{Deployment: deployment("young", "same", 1)}, Fork{Deployment: deployment("old", "same", 5)},
+		Fork{Deployment: deployment("younger", "same", 0)}, Fork{Deployment: deployment("bad", "Not A Key", 0)},
+		Fork{Deployment: gone}, Fork{Deployment: deployment("heir", "free", 0)},
+	)
 	if routes["same"].Sandbox != "old" || routes["free"].Sandbox != "heir" || len(routes) != 2 {
 		t.Errorf("routes %v", routes)
 	}
@@ -217,20 +237,52 @@ func TestDiff_ApplyMakesTheNewTable(t *testing.T) {
 	})
 }
 
-// One event rebuilds one baseline. In the even case 5,000 forks are spread over 500 baselines; in the uneven one 2,000
-// sandboxes fork the same workload.
-func BenchmarkBuild(b *testing.B) {
-	for _, n := range []int{10, 100, 2000} {
-		forks := make([]Fork, n)
-		for i := range forks {
-			name := fmt.Sprintf("pr-%d", i)
-			forks[i] = Fork{deployment(name, name, i), []*corev1.Pod{readyPod(name+"-a", "rs1"), readyPod(name+"-b", "rs2")}, revisions}
-		}
-		b.Run(fmt.Sprintf("forks=%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				Build(forks)
-			}
+// However claims come, change and go, the table made by their deltas is the one that all claims, set at once, make; and
+// every key has one route: the oldest claim's.
+func TestClaims_DeltasMakeWhatAllClaimsMake(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c, now := newClaims(), map[string]*Fork{}
+		table := &route.Table{}
+		t.Repeat(map[string]func(*rapid.T){
+			"set": func(t *rapid.T) {
+				name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "sandbox")
+				f := &Fork{Deployment: deployment(name, rapid.SampledFrom([]string{"k", "l", "Bad"}).Draw(t, "key"), rapid.IntRange(0, 2).Draw(t, "age")), Revisions: revisions}
+				if rapid.Bool().Draw(t, "ready") {
+					f.Pods = []*corev1.Pod{readyPod(name+"-pod", "rs1")}
+				}
+				if rapid.IntRange(0, 3).Draw(t, "gone") == 0 {
+					f = nil
+				}
+				if now[name] = f; f == nil {
+					delete(now, name)
+				}
+				if d := c.delta(table, c.set(name, f)); d != nil {
+					d.Version.Counter = table.Version.Counter + 1
+					table, _ = table.Apply(d)
+				}
+			},
+			"": func(t *rapid.T) {
+				fresh := newClaims()
+				var keys []string
+				for name, f := range now {
+					keys = append(keys, fresh.set(name, f)...)
+				}
+				want := &route.Table{}
+				if d := fresh.delta(want, keys); d != nil {
+					d.Version.Counter = 1
+					want, _ = want.Apply(d)
+				}
+				if !maps.EqualFunc(table.Routes, want.Routes, equal) {
+					t.Fatalf("have %v, want %v", table.Routes, want.Routes)
+				}
+				for name := range now {
+					p, bad := c.problem(name)
+					q, wantBad := fresh.problem(name)
+					if bad != wantBad || p != q {
+						t.Fatalf("%s: problem %v, want %v", name, p, q)
+					}
+				}
+			},
 		})
-	}
+	})
 }

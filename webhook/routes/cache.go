@@ -24,7 +24,7 @@ const annotationRevision = "deployment.kubernetes.io/revision"
 
 // Field indices over the caches of CacheOptions. They are within a namespace.
 const (
-	// indexBaseline finds Deployments, ReplicaSets and pods by "ROLE/WORKLOAD".
+	// indexBaseline finds Deployments, ReplicaSets and pods by "ROLE/WORKLOAD", and by "ROLE/WORKLOAD/SANDBOX".
 	indexBaseline = "sandbox-baseline"
 	// indexSandbox finds forks' Deployments by the name of their sandbox.
 	indexSandbox = "sandbox-name"
@@ -51,7 +51,12 @@ func Index(ctx context.Context, c cache.Cache) error {
 	}
 	for _, object := range []client.Object{&appsv1.Deployment{}, replicaSet(), &corev1.Pod{}} {
 		err := c.IndexField(ctx, object, indexBaseline, func(o client.Object) []string {
-			return []string{o.GetLabels()[sandbox.LabelRole] + "/" + o.GetLabels()[sandbox.LabelWorkload]}
+			l := o.GetLabels()
+			at := l[sandbox.LabelRole] + "/" + l[sandbox.LabelWorkload]
+			if l[sandbox.LabelSandbox] == "" {
+				return []string{at}
+			}
+			return []string{at, at + "/" + l[sandbox.LabelSandbox]}
 		})
 		if err != nil {
 			return fmt.Errorf("index %T by baseline: %w", object, err)
@@ -79,50 +84,58 @@ func replicaSetList() *metav1.PartialObjectMetadataList {
 	return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "ReplicaSetList"}}
 }
 
-// A state reads the forks of a baseline. Two reads, one after the other, never go back in time.
+// A state reads forks. Of two reads, one after the other, the second never goes back in time.
 type state interface {
-	Forks(ctx context.Context, b Baseline) ([]Fork, error)
+	// Forks returns a baseline's forks, by sandbox: all, or the one of sandboxName.
+	Forks(ctx context.Context, b Baseline, sandboxName string) (map[string]*Fork, error)
 }
+
+// all asks a state for the forks of every sandbox.
+const all = ""
 
 // cacheState is the state as the informers know it.
 type cacheState struct{ reader client.Reader }
 
-// Forks lists by index, so its cost is that of the baseline's forks and not of the cluster's. The objects are the cache's
-// own: they must not be changed.
-func (s cacheState) Forks(ctx context.Context, b Baseline) ([]Fork, error) {
-	opts := inBaseline(b, sandbox.RoleFork)
+// Forks lists by index, so its cost is that of the forks it returns. The objects are the cache's own: they must not be
+// changed.
+func (s cacheState) Forks(ctx context.Context, b Baseline, sandboxName string) (map[string]*Fork, error) {
+	opts := inBaseline(b, sandbox.RoleFork, sandboxName)
 	var deployments appsv1.DeploymentList
-	if err := s.reader.List(ctx, &deployments, opts...); err != nil {
+	if err := s.reader.List(ctx, &deployments, opts...); err != nil || len(deployments.Items) == 0 {
 		return nil, err
 	}
-	if len(deployments.Items) == 0 {
-		return nil, nil
+	// A fork's Deployment selects by exactly {sandbox, workload, role}, so within a baseline the sandbox tells whose a pod is, and
+	// there is one Deployment a sandbox. (Of two, made by hand, that share their pods, the older counts.)
+	forks := make(map[string]*Fork, len(deployments.Items))
+	for i := range deployments.Items {
+		d := &deployments.Items[i]
+		name := d.Labels[sandbox.LabelSandbox]
+		if name == "" {
+			continue // not made by us
+		}
+		if f := forks[name]; f == nil || d.CreationTimestamp.Before(&f.Deployment.CreationTimestamp) {
+			forks[name] = &Fork{Deployment: d, Revisions: map[types.UID]int64{}}
+		}
 	}
 	replicaSets := replicaSetList()
 	if err := s.reader.List(ctx, replicaSets, opts...); err != nil {
 		return nil, err
 	}
+	for i := range replicaSets.Items {
+		rs := &replicaSets.Items[i]
+		r, err := strconv.ParseInt(rs.Annotations[annotationRevision], 10, 64)
+		if f := forks[rs.Labels[sandbox.LabelSandbox]]; f != nil && err == nil {
+			f.Revisions[rs.UID] = r
+		}
+	}
 	var pods corev1.PodList
 	if err := s.reader.List(ctx, &pods, opts...); err != nil {
 		return nil, err
 	}
-	revisions := make(map[types.UID]int64, len(replicaSets.Items))
-	for i := range replicaSets.Items {
-		r, err := strconv.ParseInt(replicaSets.Items[i].Annotations[annotationRevision], 10, 64)
-		if err == nil {
-			revisions[replicaSets.Items[i].UID] = r
-		}
-	}
-	// A fork's Deployment selects by exactly {sandbox, workload, role}, so within a baseline the sandbox tells whose a pod is.
-	bySandbox := make(map[string][]*corev1.Pod, len(deployments.Items))
 	for i := range pods.Items {
-		name := pods.Items[i].Labels[sandbox.LabelSandbox]
-		bySandbox[name] = append(bySandbox[name], &pods.Items[i])
-	}
-	forks := make([]Fork, len(deployments.Items))
-	for i := range deployments.Items {
-		d := &deployments.Items[i]
-		forks[i] = Fork{Deployment: d, Pods: bySandbox[d.Labels[sandbox.LabelSandbox]], Revisions: revisions}
+		if f := forks[pods.Items[i].Labels[sandbox.LabelSandbox]]; f != nil {
+			f.Pods = append(f.Pods, &pods.Items[i])
+		}
 	}
 	return forks, nil
 }
@@ -131,7 +144,7 @@ func (s cacheState) Forks(ctx context.Context, b Baseline) ([]Fork, error) {
 // CacheOptions and Index. They are the cache's own: they must not be changed.
 func Pods(ctx context.Context, c client.Reader, b Baseline, role string) ([]corev1.Pod, error) {
 	var pods corev1.PodList
-	err := c.List(ctx, &pods, inBaseline(b, role)...)
+	err := c.List(ctx, &pods, inBaseline(b, role, all)...)
 	return pods.Items, err
 }
 
@@ -143,12 +156,12 @@ func Deployments(ctx context.Context, c client.Reader, namespace, sandboxName st
 	return forks.Items, err
 }
 
-func inBaseline(b Baseline, role string) []client.ListOption {
-	return []client.ListOption{
-		client.InNamespace(b.Namespace),
-		client.MatchingFields{indexBaseline: role + "/" + b.Workload},
-		client.UnsafeDisableDeepCopy,
+func inBaseline(b Baseline, role, sandboxName string) []client.ListOption {
+	at := role + "/" + b.Workload
+	if sandboxName != all {
+		at += "/" + sandboxName
 	}
+	return []client.ListOption{client.InNamespace(b.Namespace), client.MatchingFields{indexBaseline: at}, client.UnsafeDisableDeepCopy}
 }
 
 // BaselineOf returns the baseline that a Deployment, ReplicaSet or pod of CacheOptions belongs to.

@@ -116,7 +116,7 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	h.mu.Lock()
 	b, r := s.baseline, s.router
 	for key, total := range c.Keys {
-		since, ok := b.current.entered[key]
+		since, ok := b.entered[key]
 		if !ok || r.acked.Compare(since) < 0 {
 			continue
 		}
@@ -144,15 +144,10 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	}
 }
 
-// forgetKeys drops what was counted for keys that left the table or went to another sandbox with this version. The caller
-// holds Hub.mu.
-func (b *baseline) forgetKeys() {
+// forgetKey drops what was counted for a key that left the table or goes to another sandbox. The caller holds Hub.mu.
+func (b *baseline) forgetKey(key string) {
 	for id, rep := range b.reports {
-		for key := range rep.keys {
-			if since, ok := b.current.entered[key]; !ok || since == b.current.table.Version {
-				delete(rep.keys, key)
-			}
-		}
+		delete(rep.keys, key)
 		if len(rep.keys) == 0 {
 			delete(b.reports, id)
 		}

@@ -10,12 +10,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"maps"
+	"slices"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 var errNotServing = errors.New("this replica does not hold the lease")
@@ -43,28 +45,25 @@ type Hub struct {
 // A baseline is what a Hub knows of one. All but build is guarded by Hub.mu.
 type baseline struct {
 	name Baseline
-	// build is held while a table is read from the state and published, so that tables appear in the order of the states they
-	// were made from.
-	build    sync.Mutex
-	current  *published // nil until first asked for
-	problems map[string]Problem
-	routers  map[types.UID]*router
-	reports  map[string]*report // by router and its start: see routerID
-}
-
-// published is a table with all that is derived from it. Immutable.
-type published struct {
-	table *route.Table
-	// serving holds, for every pod in the table (by UID), the first version of the unbroken run of versions up to this one that
-	// have it. A route's pods are all of one revision, so whoever routes by that version or a later one up to this sends
-	// the key to this pod's revision and to no older one.
-	serving map[string]route.Version
+	// build is held from reading the state until the table made of it is published, so that tables appear in the order of the
+	// states they were made from.
+	build   sync.Mutex
+	claims  *claims
+	current *published // nil until first asked for
+	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up to this
+	// one that have it. A route's pods are all of one revision, so whoever routes by that version or a later one sends the
+	// key to this pod's revision and to no older one.
+	serving map[types.UID]route.Version
 	// entered holds the same for every key: since when it has been its sandbox's.
 	entered map[string]route.Version
+	routers map[types.UID]*router
+	reports map[string]*report // by router and its start: see routerID
+}
 
-	// snapshot and delta are the frames that carry the table, encoded when first needed and once for all streams; delta
-	// builds on previous.
-	previous        *route.Table
+// published is a table and the frames that carry it, encoded when first needed and once for all streams. Immutable.
+type published struct {
+	table           *route.Table
+	previous        *route.Table // what delta builds on; nil for a baseline's first table
 	snapshot, delta func() ([]byte, error)
 }
 
@@ -114,11 +113,11 @@ func (h *Hub) changed(b Baseline) {
 	}
 }
 
-// A View is the state of a baseline's routes and routers at one moment. It must not be changed.
+// A View is the state of a baseline's routers, and of some pods of its forks, at one moment.
 type View struct {
 	// Serving holds, for each pod that serves its key (by UID), the version a router must have acknowledged (or a later one) to
 	// send the key's requests to this pod's revision, and to no older one.
-	Serving map[string]route.Version
+	Serving map[types.UID]route.Version
 	// Problems holds why a fork has no route, by its sandbox.
 	Problems map[string]Problem
 	// Routers holds every router that was connected since this replica took the lease and whose pod lives, by the pod's UID.
@@ -131,18 +130,27 @@ type Router struct {
 	Connected bool
 }
 
-// View returns the state of a baseline.
-func (h *Hub) View(ctx context.Context, name Baseline) (View, error) {
+// View returns the state of a baseline's routers and of the given pods of its forks.
+func (h *Hub) View(ctx context.Context, name Baseline, pods []*corev1.Pod) (View, error) {
+	v := View{Serving: map[types.UID]route.Version{}, Problems: map[string]Problem{}, Routers: map[types.UID]Router{}}
 	if err := h.ensure(ctx, name); err != nil {
-		return View{}, err
+		return v, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := h.baselines[name]
-	if b == nil || b.current == nil {
-		return View{}, nil // dropped meanwhile: it has neither routes nor routers
+	if b == nil {
+		return v, nil // dropped meanwhile: it has neither routes nor routers
 	}
-	v := View{Serving: b.current.serving, Problems: b.problems, Routers: make(map[types.UID]Router, len(b.routers))}
+	for _, pod := range pods {
+		if since, ok := b.serving[pod.UID]; ok {
+			v.Serving[pod.UID] = since
+		}
+		name := pod.Labels[sandbox.LabelSandbox]
+		if problem, ok := b.claims.problem(name); ok {
+			v.Problems[name] = problem
+		}
+	}
 	for uid, r := range b.routers {
 		v.Routers[uid] = Router{Acked: r.acked, Connected: r.stream != nil}
 	}
@@ -171,89 +179,125 @@ func (h *Hub) ensure(ctx context.Context, name Baseline) error {
 	if built {
 		return nil
 	}
-	_, err := h.rebuild(ctx, name)
-	return err
+	return h.rebuild(ctx, name, all)
 }
 
-// rebuild makes the baseline's table from the state and, where that changes it, publishes it to the baseline's routers. Its
-// cost is that of the baseline's own forks.
-func (h *Hub) rebuild(ctx context.Context, name Baseline) (*published, error) {
+// rebuild makes the routes of one sandbox's fork from the state, or of all forks for a baseline that has no table yet, and
+// where that changes the table publishes it to the baseline's routers.
+func (h *Hub) rebuild(ctx context.Context, name Baseline, sandboxName string) error {
 	for {
 		h.mu.Lock()
 		b := h.get(name)
 		h.mu.Unlock()
-		if p, ok, err := h.rebuildOnce(ctx, b); ok || err != nil {
-			return p, err
+		if ok, err := h.rebuildOnce(ctx, b, sandboxName); ok || err != nil {
+			return err
 		}
 	}
 }
 
 // rebuildOnce is not ok when the baseline was dropped while it was built.
-func (h *Hub) rebuildOnce(ctx context.Context, b *baseline) (p *published, ok bool, err error) {
+func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) (ok bool, err error) {
 	b.build.Lock()
 	defer b.build.Unlock()
-	forks, err := h.state.Forks(ctx, b.name)
-	if err != nil {
-		return nil, false, err
+	if b.current == nil { // written only with both locks held
+		sandboxName = all
 	}
-	routes, problems := Build(forks)
-
+	forks, err := h.state.Forks(ctx, b.name, sandboxName)
+	if err != nil {
+		return false, err
+	}
 	h.mu.Lock()
 	if h.term == 0 {
 		h.mu.Unlock()
-		return nil, false, errNotServing
+		return false, errNotServing
 	}
 	if h.baselines[b.name] != b {
 		h.mu.Unlock()
-		return nil, false, nil
+		return false, nil
 	}
-	fresh := !maps.Equal(b.problems, problems)
-	b.problems = problems
-	if b.current == nil || !maps.EqualFunc(b.current.table.Routes, routes, equal) {
-		h.counter++
-		b.publish(&route.Table{Version: route.Version{Term: h.term, Counter: h.counter}, Routes: routes})
-		fresh = true
-	}
-	p = b.current
+	h.update(b, sandboxName, forks)
 	h.trim(b)
 	h.mu.Unlock()
-	if fresh {
-		h.changed(b.name)
-	}
-	return p, true, nil
+	h.changed(b.name)
+	return true, nil
 }
 
-// publish makes t the current table and wakes the streams. The caller holds Hub.mu.
-func (b *baseline) publish(t *route.Table) {
-	p := &published{table: t, serving: map[string]route.Version{}, entered: make(map[string]route.Version, len(t.Routes))}
-	old := b.current
-	for key, f := range t.Routes {
-		p.entered[key] = t.Version
-		if old != nil {
-			if was, ok := old.table.Routes[key]; ok && was.Sandbox == f.Sandbox && was.Name == f.Name {
-				p.entered[key] = old.entered[key]
-			}
+// update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller holds
+// Hub.mu.
+func (h *Hub) update(b *baseline, sandboxName string, forks map[string]*Fork) {
+	var changed []string
+	if sandboxName == all {
+		for name, f := range forks {
+			changed = append(changed, b.claims.set(name, f)...)
+		}
+	} else {
+		changed = b.claims.set(sandboxName, forks[sandboxName])
+	}
+	next := func() route.Version {
+		h.counter++
+		return route.Version{Term: h.term, Counter: h.counter}
+	}
+	if b.current == nil {
+		empty := &route.Table{}
+		d := b.claims.delta(empty, changed)
+		if d == nil {
+			d = &route.Delta{}
+		}
+		d.Version = next()
+		b.publish(empty, d)
+		b.current.previous, b.current.delta = nil, nil
+		return
+	}
+	if d := b.claims.delta(b.current.table, changed); d != nil {
+		d.Version = next()
+		b.publish(b.current.table, d)
+	}
+}
+
+// publish makes what d makes of the table from the current one, and wakes the streams. The caller holds Hub.mu.
+func (b *baseline) publish(from *route.Table, d *route.Delta) {
+	t, ok := from.Apply(d)
+	if !ok {
+		panic("versions do not rise") // they come from one counter, under one lock
+	}
+	for _, key := range d.Remove {
+		b.leave(key, from.Routes[key], route.Fork{})
+	}
+	for key, f := range d.Set {
+		b.leave(key, from.Routes[key], f)
+	}
+	for key, f := range d.Set {
+		if _, ok := b.entered[key]; !ok {
+			b.entered[key] = d.Version
 		}
 		for _, pod := range f.Pods {
-			p.serving[pod.UID] = t.Version
-			if old != nil {
-				if since, ok := old.serving[pod.UID]; ok {
-					p.serving[pod.UID] = since
-				}
+			if _, ok := b.serving[types.UID(pod.UID)]; !ok {
+				b.serving[types.UID(pod.UID)] = d.Version
 			}
 		}
 	}
-	p.snapshot = sync.OnceValues(func() ([]byte, error) { return encode(route.ToRouter{Snapshot: t}) })
-	if old != nil {
-		p.previous = old.table
-		p.delta = sync.OnceValues(func() ([]byte, error) { return encode(route.ToRouter{Delta: Diff(p.previous, t)}) })
+	b.current = &published{
+		table: t, previous: from,
+		snapshot: sync.OnceValues(func() ([]byte, error) { return encode(route.ToRouter{Snapshot: t}) }),
+		delta:    sync.OnceValues(func() ([]byte, error) { return encode(route.ToRouter{Delta: d}) }),
 	}
-	b.current = p
-	b.forgetKeys()
 	for _, r := range b.routers {
 		if r.stream != nil {
 			r.stream.poke()
 		}
+	}
+}
+
+// leave ends the runs of what the key's old route has and its new one has not.
+func (b *baseline) leave(key string, old, now route.Fork) {
+	for _, pod := range old.Pods {
+		if !slices.ContainsFunc(now.Pods, func(p route.Pod) bool { return p.UID == pod.UID }) {
+			delete(b.serving, types.UID(pod.UID))
+		}
+	}
+	if old.Sandbox != now.Sandbox || old.Name != now.Name {
+		delete(b.entered, key)
+		b.forgetKey(key)
 	}
 }
 
@@ -267,7 +311,10 @@ func encode(frame route.ToRouter) ([]byte, error) {
 func (h *Hub) get(name Baseline) *baseline {
 	b := h.baselines[name]
 	if b == nil {
-		b = &baseline{name: name, routers: map[types.UID]*router{}, reports: map[string]*report{}}
+		b = &baseline{
+			name: name, claims: newClaims(), serving: map[types.UID]route.Version{}, entered: map[string]route.Version{},
+			routers: map[types.UID]*router{}, reports: map[string]*report{},
+		}
 		h.baselines[name] = b
 	}
 	return b
@@ -275,7 +322,7 @@ func (h *Hub) get(name Baseline) *baseline {
 
 // trim drops a baseline that nothing is left of. The caller holds Hub.mu.
 func (h *Hub) trim(b *baseline) {
-	if len(b.routers) == 0 && len(b.reports) == 0 && b.current != nil && len(b.current.table.Routes) == 0 && len(b.problems) == 0 {
+	if len(b.routers) == 0 && len(b.reports) == 0 && b.current != nil && len(b.claims.bySandbox) == 0 {
 		delete(h.baselines, b.name)
 	}
 }

@@ -103,16 +103,21 @@ func (s *Server) Start(ctx context.Context) error {
 	return g.Wait()
 }
 
-// builds rebuilds the table of a baseline whenever something it is made from changes.
-func (s *Server) builds() (controller.TypedController[Baseline], error) {
-	c, err := controller.NewTypedUnmanaged("routes", controller.TypedOptions[Baseline]{
+// A forkID names a fork.
+type forkID struct {
+	Baseline
+	Sandbox string
+}
+
+// builds rebuilds the route of a fork whenever something it is made from changes.
+func (s *Server) builds() (controller.TypedController[forkID], error) {
+	c, err := controller.NewTypedUnmanaged("routes", controller.TypedOptions[forkID]{
 		Logger:                  s.opts.Log,
 		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
 		MaxConcurrentReconciles: 4,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[Baseline](5*time.Millisecond, 5*time.Second),
-		Reconciler: reconcile.TypedFunc[Baseline](func(ctx context.Context, b Baseline) (reconcile.Result, error) {
-			_, err := s.rebuild(ctx, b)
-			return reconcile.Result{}, err
+		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[forkID](5*time.Millisecond, 5*time.Second),
+		Reconciler: reconcile.TypedFunc[forkID](func(ctx context.Context, f forkID) (reconcile.Result, error) {
+			return reconcile.Result{}, s.rebuild(ctx, f.Baseline, f.Sandbox)
 		}),
 	})
 	if err != nil {
@@ -128,7 +133,7 @@ func (s *Server) builds() (controller.TypedController[Baseline], error) {
 	}
 	pods := enqueue[*corev1.Pod]()
 	deleted := pods.DeleteFunc
-	pods.DeleteFunc = func(ctx context.Context, e event.TypedDeleteEvent[*corev1.Pod], q workqueue.TypedRateLimitingInterface[Baseline]) {
+	pods.DeleteFunc = func(ctx context.Context, e event.TypedDeleteEvent[*corev1.Pod], q forkQueue) {
 		if b, role := BaselineOf(e.Object); role == sandbox.RoleBaseline {
 			s.forget(b, e.Object.UID)
 		}
@@ -137,22 +142,23 @@ func (s *Server) builds() (controller.TypedController[Baseline], error) {
 	return c, c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, pods))
 }
 
-type queue = workqueue.TypedRateLimitingInterface[Baseline]
+type forkQueue = workqueue.TypedRateLimitingInterface[forkID]
 
-// enqueue asks for a build of the baseline whose fork an object is part of.
-func enqueue[T client.Object]() handler.TypedFuncs[T, Baseline] {
-	add := func(o client.Object, q queue) {
-		if b, role := BaselineOf(o); role == sandbox.RoleFork && b.Workload != "" {
-			q.Add(b)
+// enqueue asks for a build of the fork that an object is part of.
+func enqueue[T client.Object]() handler.TypedFuncs[T, forkID] {
+	add := func(o client.Object, q forkQueue) {
+		b, role := BaselineOf(o)
+		if name := o.GetLabels()[sandbox.LabelSandbox]; role == sandbox.RoleFork && b.Workload != "" && name != "" {
+			q.Add(forkID{b, name})
 		}
 	}
-	return handler.TypedFuncs[T, Baseline]{
-		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q queue) { add(e.Object, q) },
-		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[T], q queue) {
+	return handler.TypedFuncs[T, forkID]{
+		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q forkQueue) { add(e.Object, q) },
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[T], q forkQueue) {
 			add(e.ObjectOld, q)
 			add(e.ObjectNew, q)
 		},
-		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q queue) { add(e.Object, q) },
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q forkQueue) { add(e.Object, q) },
 	}
 }
 
