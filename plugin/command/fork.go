@@ -81,7 +81,7 @@ func newFork(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.images, "image", nil, "Image to run, as [CONTAINER=]IMAGE. Repeat it for further containers. The container may be left out where it is clear which one is meant.")
 	flags.StringVar(&f.name, "name", "", "Name of the sandbox. One is generated if it is left out.")
-	flags.StringArrayVar(&f.env, "env", nil, "Environment variable to set, as NAME=VALUE, or to take away, as NAME-, in all containers. Repeat it for further ones.")
+	flags.StringArrayVar(&f.env, "env", nil, "Environment variable to set, as NAME=VALUE, or to take away, as NAME-, in all containers. Repeat it for further ones; of several for one variable the last counts.")
 	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
 	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. One is generated if it is left out.")
 	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)

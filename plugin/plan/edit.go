@@ -145,9 +145,12 @@ func setImages(template map[string]any, images []ImageChange) (changed map[strin
 }
 
 // setEnv changes the environment of all containers but init containers, as `kubectl set env` does, and returns the removals that
-// found nothing to remove. The template is changed in place.
+// found nothing to remove. Of several changes of one variable the last counts. The template is changed in place.
 func setEnv(template map[string]any, changes []EnvChange) (missed []EnvChange) {
-	for _, change := range changes {
+	for i, change := range changes {
+		if slices.ContainsFunc(changes[i+1:], func(later EnvChange) bool { return later.Name == change.Name }) {
+			continue
+		}
 		found := false
 		for _, c := range namedMaps(template, "containers") {
 			env, _ := c["env"].([]any)
