@@ -19,6 +19,7 @@ func webhookRights() []string {
 		"list,watch apps/replicasets",
 		"list,watch,patch,delete configmaps",
 		"list,watch,patch services",
+		"list,watch limitranges",
 		"create,patch events.k8s.io/events",
 		"create authentication.k8s.io/tokenreviews",
 		"get,list,watch,patch admissionregistration.k8s.io/mutatingwebhookconfigurations [kubectl-sandbox]",
