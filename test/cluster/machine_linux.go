@@ -51,16 +51,16 @@ func lockMachine() (unlock func(), err error) {
 		}
 		err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX)
 		if err != nil {
-			dir.Close()
+			_ = dir.Close()
 			if errors.Is(err, syscall.EINTR) {
 				continue
 			}
 			return nil, fmt.Errorf("lock %s: %w", machineDir, err)
 		}
 		if same(machineDir, dir) {
-			return func() { dir.Close() }, nil
+			return func() { _ = dir.Close() }, nil
 		}
-		dir.Close() // what was locked has been removed meanwhile
+		_ = dir.Close() // what was locked has been removed meanwhile
 	}
 }
 
@@ -105,7 +105,7 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name()) // fails once it is renamed
+	defer func() { _ = os.Remove(file.Name()) }() // fails once it is renamed
 	_, err = file.Write(data)
 	err = errors.Join(err, file.Chmod(mode), file.Close())
 	if err != nil {

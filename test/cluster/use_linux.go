@@ -122,7 +122,7 @@ func (u *up) images(ctx context.Context) error {
 		read, write := io.Pipe()
 		go func() { write.CloseWithError(image.Write(write, name, img)) }()
 		_, err = u.record.ctr(ctx, read, "images", "import", "-")
-		read.Close() // ends the writer if it was not read to the end
+		_ = read.Close() // ends the writer if it was not read to the end
 		if err != nil {
 			return fmt.Errorf("load image %s: %w", name, err)
 		}
@@ -140,7 +140,10 @@ func (r record) ctr(ctx context.Context, in io.Reader, args ...string) ([]byte, 
 		return nil, err
 	}
 	if err := command.Wait(); err != nil {
-		return nil, fmt.Errorf("ctr: %v: %s", err, complaint(errs.String()))
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("ctr: %s: %s", err.Error(), complaint(errs.String()))
 	}
 	return out.Bytes(), nil
 }

@@ -76,7 +76,7 @@ func Build(spec Spec) (v1.Image, error) {
 		return nil, err
 	}
 	config = config.DeepCopy()
-	config.OS, config.Architecture, config.Created = "linux", arch, v1.Time{Time: epoch}
+	config.OS, config.Architecture, config.Created = "linux", arch, v1.Time{Time: epoch()}
 	config.Config = v1.Config{
 		Entrypoint: spec.Entrypoint,
 		Cmd:        spec.Cmd,
@@ -115,7 +115,7 @@ func WriteFile(path, reference string, img v1.Image) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name()) // fails once it is renamed
+	defer func() { _ = os.Remove(file.Name()) }() // fails once it is renamed
 	err = Write(file, reference, img)
 	if err := errors.Join(err, file.Chmod(0o644), file.Close()); err != nil {
 		return err
@@ -124,7 +124,7 @@ func WriteFile(path, reference string, img v1.Image) error {
 }
 
 // epoch is the time that everything in an image bears.
-var epoch = time.Unix(0, 0).UTC()
+func epoch() time.Time { return time.Unix(0, 0).UTC() }
 
 // layer holds the binary, the files, a writable /tmp and the two users.
 func layer(spec Spec) (v1.Layer, error) {
@@ -208,7 +208,7 @@ func (w *writer) entry(h *tar.Header, content []byte) {
 	if w.err != nil {
 		return
 	}
-	h.ModTime = epoch
+	h.ModTime = epoch()
 	if w.err = w.WriteHeader(h); w.err == nil {
 		_, w.err = w.Write(content)
 	}
@@ -221,7 +221,7 @@ func architecture(binary string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer content.Close()
+	defer func() { _ = content.Close() }()
 	file, err := elf.NewFile(content)
 	if err != nil {
 		return "", fmt.Errorf("%s is no Linux executable: %w (build it with GOOS=linux)", binary, err)

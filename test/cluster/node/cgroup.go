@@ -121,7 +121,7 @@ func hierarchies() ([]hierarchy, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	var found []hierarchy
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		// proc_pid_mountinfo(5): id parent device root mount-point options ... - type source options

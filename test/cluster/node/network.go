@@ -157,7 +157,7 @@ func handle(id process.ID) (*netlink.Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer namespace.Close()
+	defer func() { _ = namespace.Close() }()
 	if !id.Running() {
 		return nil, errors.New("the node does not run")
 	}

@@ -42,27 +42,24 @@ func Start(binary, state, programs, log string, recorded func(process.ID) error)
 	if err != nil {
 		return none, err
 	}
-	defer answer.Close()
+	defer func() { _ = answer.Close() }()
 	recordEnd, record, err := os.Pipe()
 	if err != nil {
 		return none, errors.Join(err, answerEnd.Close())
 	}
-	defer record.Close()
+	defer func() { _ = record.Close() }()
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return none, errors.Join(err, answerEnd.Close(), recordEnd.Close())
 	}
-	defer output.Close()
+	defer func() { _ = output.Close() }()
 
 	command := exec.Command(binary, state, programs)
 	command.Dir, command.Env = "/", []string{}
 	command.Stdout, command.Stderr = output, output
 	command.ExtraFiles = []*os.File{answerEnd, recordEnd}
 	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Setsid: true}
-	err = command.Start()
-	answerEnd.Close()
-	recordEnd.Close()
-	if err != nil {
+	if err := errors.Join(command.Start(), answerEnd.Close(), recordEnd.Close()); err != nil {
 		return none, fmt.Errorf("start the node in namespaces of its own: %w", err)
 	}
 	go func() { _ = command.Wait() }() // no zombie while this process lives
@@ -143,7 +140,7 @@ func within(id process.ID, flags int, do func() error) error {
 	if err != nil {
 		return fmt.Errorf("the node (process %d): %w", id.PID, err)
 	}
-	defer unix.Close(handle)
+	defer func() { _ = unix.Close(handle) }()
 	if !id.Running() { // checked after the handle is held, so it is this one or none
 		return errors.New("the node does not run")
 	}

@@ -12,32 +12,36 @@ import (
 	"strings"
 )
 
-// Limits are settings of the whole machine that hundreds of pods need higher
+// Limits returns settings of the whole machine that hundreds of pods need higher
 // than they usually are, and how high.
-var Limits = map[string]int{
-	// Each pod that watches files, as every controller does, takes one instance;
-	// all pods of one user id share the limit.
-	"fs/inotify/max_user_instances": 8192,
-	"fs/inotify/max_user_watches":   524288,
-	// Neighbours: one a pod, and all network namespaces share the table.
-	"net/ipv4/neigh/default/gc_thresh1": 4096,
-	"net/ipv4/neigh/default/gc_thresh2": 8192,
-	"net/ipv4/neigh/default/gc_thresh3": 16384,
+func Limits() map[string]int {
+	return map[string]int{
+		// Each pod that watches files, as every controller does, takes one instance;
+		// all pods of one user id share the limit.
+		"fs/inotify/max_user_instances": 8192,
+		"fs/inotify/max_user_watches":   524288,
+		// Neighbours: one a pod, and all network namespaces share the table.
+		"net/ipv4/neigh/default/gc_thresh1": 4096,
+		"net/ipv4/neigh/default/gc_thresh2": 8192,
+		"net/ipv4/neigh/default/gc_thresh3": 16384,
+	}
 }
 
-// kubelet's own settings of the whole machine, which it makes when it starts
+// kubelet returns the settings of the whole machine that the kubelet makes when it starts
 // (k8s.io/component-helpers/node/util/sysctl).
-var kubelet = []string{
-	"vm/overcommit_memory", "vm/panic_on_oom",
-	"kernel/panic", "kernel/panic_on_oops",
-	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+func kubelet() []string {
+	return []string{
+		"vm/overcommit_memory", "vm/panic_on_oom",
+		"kernel/panic", "kernel/panic_on_oops",
+		"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+	}
 }
 
 // Sysctls returns the present values of all settings that a cluster changes.
 func Sysctls() (map[string]string, error) {
 	values := map[string]string{}
-	names := append([]string{}, kubelet...)
-	for name := range Limits {
+	names := kubelet()
+	for name := range Limits() {
 		names = append(names, name)
 	}
 	for _, name := range names {
@@ -61,7 +65,7 @@ func RaiseLimits() ([]string, error) {
 		return nil, err
 	}
 	var changes []string
-	for name, wanted := range Limits {
+	for name, wanted := range Limits() {
 		value, ok := present[name]
 		if !ok {
 			continue

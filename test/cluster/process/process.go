@@ -63,7 +63,7 @@ func (id ID) Kill(ctx context.Context) error {
 	if err != nil {
 		return nil // gone
 	}
-	defer handle.Release()
+	defer func() { _ = handle.Release() }()
 	if !id.Running() {
 		return nil
 	}
@@ -98,7 +98,7 @@ func parseStat(data []byte) (start uint64, state byte, err error) {
 		return 0, 0, fmt.Errorf("no program name in %q", data)
 	}
 	fields := strings.Fields(string(data[end+1:]))
-	const stateField, startField = 3 - 3, 22 - 3
+	const stateField, startField = 0, 19 // counted from the third, which is the first after the name
 	if len(fields) <= startField || len(fields[stateField]) != 1 {
 		return 0, 0, fmt.Errorf("too few fields in %q", data)
 	}

@@ -87,7 +87,7 @@ func (b Builder) build(ctx context.Context, p Program, module, folder string) er
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	// One by one: a later one may be looked for by a command that an earlier brings.
 	for _, need := range p.Needs {
 		for _, name := range Missing(need) {
@@ -109,7 +109,7 @@ func (b Builder) build(ctx context.Context, p Program, module, folder string) er
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(aside)
+	defer func() { _ = os.RemoveAll(aside) }() // gone once it is renamed
 	if err := os.Chmod(aside, 0o755); err != nil {
 		return err
 	}
@@ -177,10 +177,10 @@ func lock(path string) (unlock func(), err error) {
 		}
 	}
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { file.Close() }, nil
+	return func() { _ = file.Close() }, nil
 }
 
 // withTail adds the end of a log to an error.

@@ -15,17 +15,22 @@ type Package struct {
 	present func() bool
 }
 
-var (
-	gcc        = Package{"gcc", command("gcc")}
-	libc       = Package{"libc6-dev", file("/usr/include/stdlib.h")}
-	pkgConfig  = Package{"pkg-config", command("pkg-config")}
-	libseccomp = Package{"libseccomp-dev", func() bool { return exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil }}
+// Runtime returns what a running cluster needs: nft, by which kube-proxy and the
+// portmap plugin write rules, and mount, by which the kubelet mounts volumes.
+func Runtime() []Package {
+	return []Package{{"nftables", command("nft")}, {"mount", command("mount")}}
+}
 
-	// Nftables holds nft, by which kube-proxy and the portmap plugin write rules.
-	Nftables = Package{"nftables", command("nft")}
-	// Mount holds mount and umount, by which the kubelet mounts volumes.
-	Mount = Package{"mount", command("mount")}
-)
+// seccomp returns what it takes to link libseccomp, in the order in which to
+// look: pkg-config is asked for the library.
+func seccomp() []Package {
+	return []Package{
+		{"gcc", command("gcc")},
+		{"libc6-dev", file("/usr/include/stdlib.h")},
+		{"pkg-config", command("pkg-config")},
+		{"libseccomp-dev", func() bool { return exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil }},
+	}
+}
 
 func command(name string) func() bool {
 	return func() bool { _, err := exec.LookPath(name); return err == nil }

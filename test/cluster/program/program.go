@@ -91,7 +91,7 @@ func All() []Program {
 			// Without seccomp, runc refuses every pod that names a seccomp profile,
 			// and the kubelet names one for all.
 			Binaries: []Binary{{Name: "runc", Package: "github.com/opencontainers/runc", Tags: []string{"seccomp", "netgo", "osusergo"}, C: true}},
-			Needs:    []Package{gcc, libc, pkgConfig, libseccomp},
+			Needs:    seccomp(),
 		},
 		{
 			Name:     "cni",
