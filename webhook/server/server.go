@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -164,49 +163,4 @@ func events(ctx context.Context, c cache.Cache, objects map[client.Object]cache.
 		}
 	}
 	return wake, nil
-}
-
-// A stream serves routes, in every replica.
-type stream struct {
-	address string
-	handler http.Handler
-	secure  func(*tls.Config)
-}
-
-// NeedLeaderElection implements manager.LeaderElectionRunnable.
-func (*stream) NeedLeaderElection() bool { return false }
-
-// Start implements manager.Runnable. Streams do not end by themselves: at the end, each has a moment to finish what it was
-// sending, and is cut then; routers go on by their last table, and dial another replica.
-func (s *stream) Start(ctx context.Context) error {
-	config := &tls.Config{MinVersion: tls.VersionTLS13}
-	s.secure(config)
-	server := &http.Server{
-		Handler:           s.handler,
-		TLSConfig:         config,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second, MaxConcurrentStreams: 4},
-	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
-	if err != nil {
-		return fmt.Errorf("--routes-port: %w", err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		<-ctx.Done()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-		defer cancel()
-		if server.Shutdown(bounded) != nil {
-			_ = server.Close()
-		}
-	}()
-	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve routes: %w", err)
-	}
-	<-done
-	return nil
 }
