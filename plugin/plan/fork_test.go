@@ -260,7 +260,7 @@ func read(t *testing.T, files ...string) forkInput {
 		d := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(b), 4096)
 		for {
 			u := &unstructured.Unstructured{}
-			if err := d.Decode(&u.Object); err != nil {
+			if err := d.Decode(u); err != nil {
 				break
 			}
 			switch {

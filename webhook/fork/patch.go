@@ -48,9 +48,13 @@ func Diff(template, changed map[string]any) ([]byte, error) {
 		if from, err = applyOps(from, []jsonpatch.Operation{op}); err != nil {
 			return nil, err
 		}
-		if strings.HasSuffix(op.Path, "/name") || op.Operation == "remove" {
-			clear(known) // the names at these places may be others now
+		list := op.Path[:strings.LastIndexByte(op.Path, '/')+1]
+		for at := range known { // below it, other elements may stand in their places now
+			if op.Operation == "remove" && strings.HasPrefix(at, list) {
+				delete(known, at)
+			}
 		}
+		known[op.Path] = true // a name that was written needs no test
 	}
 	return json.Marshal(tested)
 }
