@@ -118,7 +118,7 @@ func (c *Cluster) programs(ctx context.Context) (map[string]string, error) {
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return nil, err
 	}
-	if missing := program.Missing(program.Runtime()...); len(missing) > 0 {
+	if missing := program.Missing(ctx, program.Runtime()...); len(missing) > 0 {
 		err := c.progress.Step("installing Debian packages: "+strings.Join(missing, ", "), func() error {
 			var said bytes.Buffer
 			if err := program.Install(ctx, &said, missing...); err != nil {
@@ -247,7 +247,7 @@ func (u *up) node(ctx context.Context) error {
 			u.record.Node = id
 			return u.record.write()
 		}
-		if _, err := node.Start(binary, u.config.State, u.config.Cache, u.LogPath("node"), recorded); err != nil {
+		if _, err := node.Start(ctx, binary, u.config.State, u.config.Cache, u.LogPath("node"), recorded); err != nil {
 			return err
 		}
 	}
@@ -291,14 +291,14 @@ func (u *up) part(ctx context.Context, p part) error {
 			return err
 		}
 	}
-	log, err := os.OpenFile(u.LogPath(p.name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	output, err := os.OpenFile(u.LogPath(p.name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = log.Close() }()
-	command := exec.Command(u.values.Programs[p.program]+"/"+p.name, p.args...)
+	defer func() { _ = output.Close() }()
+	command := exec.CommandContext(context.WithoutCancel(ctx), u.values.Programs[p.program]+"/"+p.name, p.args...)
 	command.Env = environment(u.values.Programs)
-	command.Stdout, command.Stderr = log, log
+	command.Stdout, command.Stderr = output, output
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if p.name == "kubelet" {
 		u.kubelet = time.Now()

@@ -26,7 +26,7 @@ func (c *Cluster) Load(ctx context.Context, archives ...string) error {
 			return err
 		}
 		err = c.LoadFrom(ctx, file)
-		file.Close()
+		_ = file.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}

@@ -35,8 +35,8 @@ const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
 // Start starts the node: binary is programs/node, whose doc comment says what
 // state and programs are for. recorded is called once the node's process is
-// there; only when it returns nil does the node stay.
-func Start(binary, state, programs, log string, recorded func(process.ID) error) (process.ID, error) {
+// there; only when it returns nil does the node stay. It outlives the context.
+func Start(ctx context.Context, binary, state, programs, log string, recorded func(process.ID) error) (process.ID, error) {
 	var none process.ID
 	answer, answerEnd, err := os.Pipe()
 	if err != nil {
@@ -54,7 +54,7 @@ func Start(binary, state, programs, log string, recorded func(process.ID) error)
 	}
 	defer func() { _ = output.Close() }()
 
-	command := exec.Command(binary, state, programs)
+	command := exec.CommandContext(context.WithoutCancel(ctx), binary, state, programs)
 	command.Dir, command.Env = "/", []string{}
 	command.Stdout, command.Stderr = output, output
 	command.ExtraFiles = []*os.File{answerEnd, recordEnd}

@@ -83,16 +83,16 @@ func (b Builder) build(ctx context.Context, p Program, module, folder string) er
 		return err
 	}
 	logPath := filepath.Join(b.Logs, "build-"+p.Name+".log")
-	log, err := os.Create(logPath)
+	output, err := os.Create(logPath)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = log.Close() }()
+	defer func() { _ = output.Close() }()
 	// One by one: a later one may be looked for by a command that an earlier brings.
 	for _, need := range p.Needs {
-		for _, name := range Missing(need) {
+		for _, name := range Missing(ctx, need) {
 			b.Progress.Say("installing Debian package %s", name)
-			if err := Install(ctx, log, name); err != nil {
+			if err := Install(ctx, output, name); err != nil {
 				return withTail(err, logPath)
 			}
 		}
@@ -119,8 +119,8 @@ func (b Builder) build(ctx context.Context, p Program, module, folder string) er
 		arguments = append(arguments[:last:last], "-o", filepath.Join(aside, binary.Name), arguments[last])
 		c := exec.CommandContext(ctx, "go", arguments...)
 		c.Dir, c.Env = module, append(os.Environ(), binary.environment()...)
-		c.Stdout, c.Stderr = log, log
-		fmt.Fprintf(log, "+ %s\n", strings.Join(c.Args, " "))
+		c.Stdout, c.Stderr = output, output
+		fmt.Fprintf(output, "+ %s\n", strings.Join(c.Args, " "))
 		if err := c.Run(); err != nil {
 			if ctx.Err() != nil {
 				return fmt.Errorf("building %s: %w", p.Name, context.Cause(ctx))
@@ -198,7 +198,7 @@ func Tail(path string, lines int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	info, err := file.Stat()
 	if err != nil {
 		return "", err

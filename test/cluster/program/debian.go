@@ -12,7 +12,7 @@ import (
 // Package is something a machine must have that a Debian package brings.
 type Package struct {
 	Name    string
-	present func() bool
+	present func(context.Context) bool
 }
 
 // Runtime returns what a running cluster needs: nft, by which kube-proxy and the
@@ -28,23 +28,23 @@ func seccomp() []Package {
 		{"gcc", command("gcc")},
 		{"libc6-dev", file("/usr/include/stdlib.h")},
 		{"pkg-config", command("pkg-config")},
-		{"libseccomp-dev", func() bool { return exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil }},
+		{"libseccomp-dev", func(ctx context.Context) bool { return exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run() == nil }},
 	}
 }
 
-func command(name string) func() bool {
-	return func() bool { _, err := exec.LookPath(name); return err == nil }
+func command(name string) func(context.Context) bool {
+	return func(context.Context) bool { _, err := exec.LookPath(name); return err == nil }
 }
 
-func file(path string) func() bool {
-	return func() bool { _, err := os.Stat(path); return err == nil }
+func file(path string) func(context.Context) bool {
+	return func(context.Context) bool { _, err := os.Stat(path); return err == nil }
 }
 
 // Missing returns the names of those packages that the machine lacks.
-func Missing(packages ...Package) []string {
+func Missing(ctx context.Context, packages ...Package) []string {
 	var names []string
 	for _, p := range packages {
-		if !p.present() {
+		if !p.present(ctx) {
 			names = append(names, p.Name)
 		}
 	}

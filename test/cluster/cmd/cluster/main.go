@@ -179,7 +179,7 @@ func newLogs(this find) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%w (parts: %s)", err, strings.Join(c.Parts(), ", "))
 			}
-			defer file.Close()
+			defer func() { _ = file.Close() }()
 			_, err = io.Copy(cmd.OutOrStdout(), file)
 			return err
 		},

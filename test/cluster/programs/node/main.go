@@ -37,12 +37,12 @@ func main() {
 	// With SIGCHLD ignored the kernel reaps children by itself (wait(2)).
 	signal.Ignore(syscall.SIGCHLD, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 	fmt.Fprint(answer, "ready")
-	answer.Close()
+	_ = answer.Close()
 	recorded := os.NewFile(4, "recorded")
 	if n, _ := recorded.Read(make([]byte, 1)); n == 0 {
 		os.Exit(1)
 	}
-	recorded.Close()
+	_ = recorded.Close()
 	for {
 		_ = syscall.Pause() // until SIGKILL
 	}
@@ -58,17 +58,17 @@ func arrange() error {
 	if err != nil {
 		return err
 	}
-	defer state.Close()
+	defer func() { _ = state.Close() }()
 	programs, err := os.Open(os.Args[2])
 	if err != nil {
 		return err
 	}
-	defer programs.Close()
+	defer func() { _ = programs.Close() }()
 	variable, err := os.Open(os.Args[1] + "/var")
 	if err != nil {
 		return err
 	}
-	defer variable.Close()
+	defer func() { _ = variable.Close() }()
 
 	// Bound while the machine's /proc, which shows the descriptors, is in place.
 	if err := mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
