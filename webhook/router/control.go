@@ -155,7 +155,9 @@ func (k *control) open(ctx context.Context, addr, bearer string) (*http.Response
 			DialContext:         (&net.Dialer{Timeout: connectLimit}).DialContext,
 		}
 		body, up := io.Pipe()
-		done := func() { _ = up.Close(); transport.CloseIdleConnections() }
+		// While net/http waits for more of a request's body, it does not see the context end: the body has to end with it.
+		unwatch := context.AfterFunc(ctx, func() { _ = up.CloseWithError(context.Cause(ctx)) })
+		done := func() { unwatch(); _ = up.Close(); transport.CloseIdleConnections() }
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+route.StreamPath, body)
 		if err != nil {
 			done()
