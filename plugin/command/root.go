@@ -67,6 +67,8 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Args:          unknownVerb,
+
+		SuggestionsMinimumDistance: 2,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			if !klog.V(1).Enabled() {
 				klog.SetLogger(logr.Discard()) // client-go logs the errors that it returns as well
