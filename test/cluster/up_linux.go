@@ -231,8 +231,10 @@ func (u *up) node(ctx context.Context) error {
 	if !u.record.Node.Running() {
 		// What a node that was killed has left would make the kubelet ask
 		// containerd, in vain and for long, about pods that are gone.
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
 		if err := node.Group.Remove(ctx); err != nil {
-			return err
+			return fmt.Errorf("%w (is there a process in it that is not of a cluster on record?)", err)
 		}
 	}
 	for _, group := range []node.Cgroup{node.Group, node.Daemons} {

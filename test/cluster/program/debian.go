@@ -28,7 +28,9 @@ func seccomp() []Package {
 		{"gcc", command("gcc")},
 		{"libc6-dev", file("/usr/include/stdlib.h")},
 		{"pkg-config", command("pkg-config")},
-		{"libseccomp-dev", func(ctx context.Context) bool { return exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run() == nil }},
+		{"libseccomp-dev", func(ctx context.Context) bool {
+			return exec.CommandContext(ctx, "pkg-config", "--exists", "libseccomp").Run() == nil
+		}},
 	}
 }
 
