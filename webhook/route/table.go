@@ -29,6 +29,7 @@ type Table struct {
 type Fork struct {
 	Sandbox string `json:"sandbox"`
 	Name    string `json:"name"` // the fork's Deployment
+	UID     string `json:"uid"`  // of the Deployment: counts are of one fork, and not of a later one with its name and key
 	// FallBack sends requests to the baseline while Pods is empty; otherwise they get 503.
 	FallBack bool `json:"fallBack,omitempty"`
 	// Pods are the fork's pods that can serve: containers ready, of the newest revision that has any. In order of name.

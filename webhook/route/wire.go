@@ -57,7 +57,7 @@ type Hello struct {
 	CA    string  `json:"ca,omitempty"`  // SHA-256 of the PEM bundle it trusts, hexadecimal
 }
 
-// Counts are totals since the router started, for every key of its table that it has seen.
+// Counts are totals since the router started, for every fork of its table that it has seen, by the fork's key.
 type Counts struct {
 	Nonce string           `json:"nonce,omitempty"` // of the Report this answers
 	Keys  map[string]Count `json:"keys"`
@@ -65,15 +65,19 @@ type Counts struct {
 
 // A Count is what became of the requests of one key at one baseline.
 type Count struct {
+	Of         string `json:"of,omitempty"`         // in Counts: UID of the fork that had the key
 	Fork       uint64 `json:"fork,omitempty"`       // served by the fork
 	FellBack   uint64 `json:"fellBack,omitempty"`   // fork not ready, sent to the baseline as asked
 	Refused    uint64 `json:"refused,omitempty"`    // answered 503 by the router
 	Unfinished uint64 `json:"unfinished,omitempty"` // reached the fork, which broke off before the answer was whole
 }
 
-// Add returns the sum of c and d.
+// Add returns the sum of c and d, of no fork.
 func (c Count) Add(d Count) Count {
-	return Count{c.Fork + d.Fork, c.FellBack + d.FellBack, c.Refused + d.Refused, c.Unfinished + d.Unfinished}
+	return Count{
+		Fork: c.Fork + d.Fork, FellBack: c.FellBack + d.FellBack,
+		Refused: c.Refused + d.Refused, Unfinished: c.Unfinished + d.Unfinished,
+	}
 }
 
 // Totals is what sandbox.DataCounts holds: per workload (sandbox.WorkloadLabel), the sum over all its routers.

@@ -26,7 +26,7 @@ type routes struct {
 	fresh atomic.Pointer[time.Time]
 
 	mu       sync.Mutex // serialises replace, guards counters
-	counters map[string]*counter
+	counters map[counted]*counter
 	changed  atomic.Bool // some counter has changed since counts were read
 }
 
@@ -46,13 +46,16 @@ type forkRoute struct {
 	backends map[string][]engine.Backend
 }
 
+// counted is what has a counter: a fork, while a key is its own.
+type counted struct{ key, uid string }
+
 // counter counts one key's requests.
 type counter struct {
 	fork, fellBack, refused, unfinished atomic.Uint64
 }
 
 func newRoutes(captures []sandbox.Capture, staleAfter time.Duration) *routes {
-	return &routes{captures: captures, staleAfter: staleAfter, counters: make(map[string]*counter)}
+	return &routes{captures: captures, staleAfter: staleAfter, counters: make(map[counted]*counter)}
 }
 
 // replace puts t in force: every request whose head is read from now on is routed by it. It returns the table's backends
@@ -63,10 +66,11 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 	next := &inForce{table: t, routes: make(map[string]*forkRoute, len(t.Routes)), ids: make(map[string]struct{})}
 	old := r.force.Load()
 	for key, fork := range t.Routes {
-		c := r.counters[key]
+		of := counted{key, fork.UID}
+		c := r.counters[of]
 		if c == nil {
 			c = new(counter)
-			r.counters[key] = c
+			r.counters[of] = c
 		}
 		fr := &forkRoute{fork: fork, counter: c, turn: new(atomic.Uint32), backends: make(map[string][]engine.Backend)}
 		for _, capture := range r.captures {
@@ -74,10 +78,10 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 		}
 		next.routes[key] = fr
 	}
-	// Counts are totals since the start, so those of keys that left stay, should the keys come back; unless there are none.
-	maps.DeleteFunc(r.counters, func(key string, c *counter) bool {
-		_, routed := next.routes[key]
-		return !routed && c.count() == route.Count{}
+	// Counts are totals since the start, so those of forks that left stay, should they come back; unless there are none.
+	maps.DeleteFunc(r.counters, func(of counted, c *counter) bool {
+		fr, routed := next.routes[of.key]
+		return !(routed && fr.fork.UID == of.uid) && c.count() == route.Count{}
 	})
 	r.force.Store(next)
 	r.confirm(fresh)
@@ -150,6 +154,7 @@ func (r *routes) counts() map[string]route.Count {
 	if f := r.force.Load(); f != nil {
 		for key, fr := range f.routes {
 			if c := fr.counter.count(); c != (route.Count{}) {
+				c.Of = fr.fork.UID
 				all[key] = c
 			}
 		}

@@ -128,7 +128,7 @@ func (c *claims) delta(t *route.Table, changed []string) *route.Delta {
 		old, was := t.Routes[key]
 		now, is := c.route(key)
 		switch {
-		case is && !(was && equal(old, now)):
+		case is && (!was || !equal(old, now)):
 			if d.Set == nil {
 				d.Set = map[string]route.Fork{}
 			}
@@ -147,6 +147,7 @@ func buildRoute(f Fork) route.Fork {
 	r := route.Fork{
 		Sandbox:  f.Deployment.Labels[sandbox.LabelSandbox],
 		Name:     f.Deployment.Name,
+		UID:      string(f.Deployment.UID),
 		FallBack: f.Deployment.Annotations[sandbox.AnnotationWhenUnready] == sandbox.WhenUnreadyBaseline,
 	}
 	serving := newest(f.Pods, f.Revisions, serves)
@@ -251,7 +252,7 @@ func Diff(from, to *route.Table) *route.Delta {
 }
 
 func equal(a, b route.Fork) bool {
-	return a.Sandbox == b.Sandbox && a.Name == b.Name && a.FallBack == b.FallBack && a.Reason == b.Reason &&
+	return a.Sandbox == b.Sandbox && a.Name == b.Name && a.UID == b.UID && a.FallBack == b.FallBack && a.Reason == b.Reason &&
 		slices.EqualFunc(a.Pods, b.Pods, func(p, q route.Pod) bool {
 			return p.Name == q.Name && p.UID == q.UID && p.IP == q.IP && maps.Equal(p.Ports, q.Ports)
 		})

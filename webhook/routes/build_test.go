@@ -24,7 +24,7 @@ var revisions = map[types.UID]int64{"rs1": 1, "rs2": 2, "rs3": 3}
 func deployment(sandboxName, key string, age int) *appsv1.Deployment {
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: "api-" + sandboxName, Namespace: "shop",
+			Name: "api-" + sandboxName, Namespace: "shop", UID: types.UID("uid-of-" + sandboxName),
 			CreationTimestamp: metav1.NewTime(time.Unix(1e9, 0).Add(-time.Duration(age) * time.Minute)),
 			Labels:            map[string]string{sandbox.LabelSandbox: sandboxName, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: "deployment.api"},
 			Annotations:       map[string]string{sandbox.AnnotationKey: key},
@@ -115,7 +115,7 @@ func TestBuild_Fork(t *testing.T) {
 	d.Annotations[sandbox.AnnotationWhenUnready] = sandbox.WhenUnreadyBaseline
 	routes, _ := build(Fork{d, []*corev1.Pod{readyPod("a", "rs1")}, revisions})
 	want := map[string]route.Fork{"k": {
-		Sandbox: "pr", Name: "api-pr", FallBack: true,
+		Sandbox: "pr", Name: "api-pr", UID: "uid-of-pr", FallBack: true,
 		// Captured ports only; grpc is not declared by this pod, so it is served on the baseline's number.
 		Pods: []route.Pod{{Name: "a", UID: "a", IP: "10.0.0.1", Ports: map[string]uint16{"http": 8081}}},
 	}}

@@ -23,15 +23,15 @@ import (
 
 // How requests are counted.
 //
-// A router reports, per key, totals since it started. A sandbox's ConfigMap holds the sum over all routers there ever were
-// (data.counts) and, beside it, how much of every living router's totals is in that sum already (data.counted: its mark).
-// Both are written at once, on the version of the ConfigMap they were made from. So what is added is always total minus mark, and it
-// does not matter who writes, how often, or what the lease holder knew: a new one starts with the marks it finds, and no
-// count is ever added twice.
+// A router reports, per fork, totals since it started. A sandbox's ConfigMap holds the sum over all routers there ever were
+// (data.counts) and, beside it, how much of every living router's totals is in that sum already: its mark (data.counted).
+// Both are written at once, on the version of the ConfigMap they were made from. So what is added is always total minus
+// mark, and it does not matter who writes, how often, or what the lease holder knew before: a new one starts with the marks
+// it finds. A fork is its Deployment's UID, in the table, in the report and in the mark: one that takes the key or the name of
+// another begins at zero.
 //
-// Bounds: what a router counted after its last report is lost if it is killed (it reports at least every few seconds, and
-// when it stops in order). A key that goes from one sandbox to another of the same name and key so fast that a router
-// never sees it leave keeps its totals. Both errors concern single seconds; nothing else is missed or doubled.
+// No request is counted twice, and none is counted for another fork. What a router counted after its last report is lost if
+// it is killed: it reports every few seconds, when it stops in order, and at once when asked.
 
 const (
 	// countsInterval is how long a changed count may wait to be written, so also how often a ConfigMap is at most.
@@ -53,8 +53,13 @@ type tally struct {
 	written bool // the total is in the sandbox's ConfigMap
 }
 
-// marks hold how much of each router's total is in the sum: by workload, by routerID.
-type marks map[string]map[string]route.Count
+// marks hold, by workload, how much of each router's total is in the sum.
+type marks map[string]mark
+
+type mark struct {
+	Of      string                 `json:"of"`      // UID of the fork whose requests these are
+	Routers map[string]route.Count `json:"routers"` // by routerID
+}
 
 // routerID names one life of one router, in 16 bytes: every sandbox's ConfigMap has one for each router that saw it.
 func routerID(uid types.UID, start string) string { return short(string(uid)) + short(start) }
@@ -64,33 +69,37 @@ func short(s string) string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:5]))
 }
 
-// fold adds to totals what the reports of one workload's routers have beyond their marks, and moves the marks. It then
-// drops the marks of routers that are gone, and says whether anything changed.
-func fold(totals route.Totals, m marks, workload string, reports map[string]route.Count, gone func(routerID string) bool) bool {
-	changed := false
+// fold adds to totals what the reports of one workload's routers on the fork have beyond their marks, and moves the marks.
+// It then drops the marks of routers that are gone, and says whether anything changed.
+func fold(totals route.Totals, m marks, workload, fork string, reports map[string]route.Count, gone func(routerID string) bool) bool {
+	marked, changed := m[workload], false
+	if marked.Of != fork || marked.Routers == nil {
+		marked = mark{fork, map[string]route.Count{}}
+	}
 	for id, total := range reports {
-		mark := m[workload][id]
-		if total == mark {
+		total.Of = "" // said once for all
+		had := marked.Routers[id]
+		if total == had {
 			continue
 		}
-		if total.Fork < mark.Fork || total.FellBack < mark.FellBack || total.Refused < mark.Refused || total.Unfinished < mark.Unfinished {
-			mark = route.Count{} // the key left the router's table and came back: it counts from zero again
+		if total.Fork < had.Fork || total.FellBack < had.FellBack || total.Refused < had.Refused || total.Unfinished < had.Unfinished {
+			continue // not a total of this router's life: totals never fall
 		}
 		totals[workload] = totals[workload].Add(route.Count{
-			Fork: total.Fork - mark.Fork, FellBack: total.FellBack - mark.FellBack,
-			Refused: total.Refused - mark.Refused, Unfinished: total.Unfinished - mark.Unfinished,
+			Fork: total.Fork - had.Fork, FellBack: total.FellBack - had.FellBack,
+			Refused: total.Refused - had.Refused, Unfinished: total.Unfinished - had.Unfinished,
 		})
-		if m[workload] == nil {
-			m[workload] = map[string]route.Count{}
-		}
-		m[workload][id] = total
+		marked.Routers[id] = total
 		changed = true
 	}
-	for id := range m[workload] {
+	for id := range marked.Routers {
 		if gone(id) {
-			delete(m[workload], id)
+			delete(marked.Routers, id)
 			changed = true
 		}
+	}
+	if changed {
+		m[workload] = marked
 	}
 	return changed
 }
@@ -109,15 +118,14 @@ func (h *Hub) onCount(f func(namespace, sandbox string)) {
 	h.counted = f
 }
 
-// count takes a router's totals in. A key counts only for the sandbox that has it now, and only once the router
-// acknowledged that: what it counted for a sandbox that had the key before is not this one's.
+// count takes a router's totals in. Those of forks that do not have the key any more are of no interest.
 func (h *Hub) count(s *stream, c *route.Counts) {
 	var sandboxes []string
 	h.mu.Lock()
 	b, r := s.baseline, s.router
 	for key, total := range c.Keys {
-		since, ok := b.entered[key]
-		if !ok || r.acked.Compare(since) < 0 {
+		f, ok := b.current.table.Routes[key]
+		if !ok || f.UID != total.Of {
 			continue
 		}
 		rep := b.reports[r.id]
@@ -127,7 +135,7 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 		}
 		if old, ok := rep.keys[key]; !ok || old.total != total {
 			rep.keys[key] = tally{total: total}
-			sandboxes = append(sandboxes, b.current.table.Routes[key].Sandbox)
+			sandboxes = append(sandboxes, f.Sandbox)
 		}
 	}
 	if ask := h.asks[c.Nonce]; ask != nil && ask.waiting[r.uid] {
@@ -144,7 +152,7 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	}
 }
 
-// forgetKey drops what was counted for a key that left the table or goes to another sandbox. The caller holds Hub.mu.
+// forgetKey drops what was counted for a key that left the table or goes to another fork. The caller holds Hub.mu.
 func (b *baseline) forgetKey(key string) {
 	for id, rep := range b.reports {
 		delete(rep.keys, key)
@@ -191,30 +199,29 @@ func (h *Hub) collect(ctx context.Context, names []Baseline) map[types.UID]bool 
 	return ask.answered
 }
 
-// reports returns what the routers of a baseline counted for a sandbox, by routerID, and the ID of every connected or once
-// connected router by its pod's.
-func (h *Hub) reports(name Baseline, sandboxName string) (counts map[string]route.Count, routers map[types.UID]string) {
+// reports returns what the routers of a baseline counted for a sandbox's fork, by routerID, the fork's UID, "" where it has no
+// route, and the routerID of every connected or once connected router by its pod's UID.
+func (h *Hub) reports(name Baseline, sandboxName string) (fork string, counts map[string]route.Count, routers map[types.UID]string) {
 	counts, routers = map[string]route.Count{}, map[types.UID]string{}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := h.baselines[name]
 	if b == nil || b.current == nil {
-		return counts, routers
+		return "", counts, routers
 	}
 	for uid, r := range b.routers {
 		routers[uid] = r.id
 	}
-	for key, f := range b.current.table.Routes {
-		if f.Sandbox != sandboxName {
-			continue
-		}
-		for id, rep := range b.reports {
-			if t, ok := rep.keys[key]; ok {
-				counts[id] = t.total
-			}
+	c := b.claims.bySandbox[sandboxName]
+	if c == nil || b.current.table.Routes[c.key].UID != c.route.UID {
+		return "", counts, routers
+	}
+	for id, rep := range b.reports {
+		if t, ok := rep.keys[c.key]; ok {
+			counts[id] = t.total
 		}
 	}
-	return counts, routers
+	return c.route.UID, counts, routers
 }
 
 // written notes that the counts are in the sandbox's ConfigMap, and drops the reports of routers that are gone and of which
@@ -285,9 +292,12 @@ func (c *counter) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 		if err != nil {
 			return reconcile.Result{}, err
 		}
+		var fork string
 		var routers map[types.UID]string
-		counts[i], routers = c.hub.reports(b, name)
-		changed = fold(totals, marked, b.Workload, counts[i], goneRouters(pods, routers)) || changed
+		fork, counts[i], routers = c.hub.reports(b, name)
+		if fork != "" {
+			changed = fold(totals, marked, b.Workload, fork, counts[i], goneRouters(pods, routers)) || changed
+		}
 		for j := range pods {
 			if HasRouter(&pods[j]) && pods[j].DeletionTimestamp == nil && !answered[pods[j].UID] {
 				missing = append(missing, pods[j].Name)

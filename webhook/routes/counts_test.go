@@ -29,24 +29,26 @@ func nobody(string) bool { return false }
 func TestFold(t *testing.T) {
 	totals, m := route.Totals{}, marks{}
 	for i, step := range []struct {
+		fork    string
 		reports map[string]route.Count
 		gone    func(string) bool
 		want    uint64
 		changed bool
 	}{
-		{map[string]route.Count{"a": {Fork: 3}}, nobody, 3, true},
-		{map[string]route.Count{"a": {Fork: 3}}, nobody, 3, false},                  // nothing new
-		{map[string]route.Count{"a": {Fork: 5}, "b": {Fork: 10}}, nobody, 15, true}, // a second router
-		{nil, nobody, 15, false},                                   // a new leader that knows no router yet
-		{map[string]route.Count{"a": {Fork: 6}}, nobody, 16, true}, // ... and meets one again: no double
-		{map[string]route.Count{"a": {Fork: 2}}, nobody, 18, true}, // its key left the table and came back
-		{nil, func(id string) bool { return id == "a" }, 18, true}, // its pod is gone: the sum stays
+		{"f", map[string]route.Count{"a": {Fork: 3}}, nobody, 3, true},
+		{"f", map[string]route.Count{"a": {Fork: 3}}, nobody, 3, false},                  // nothing new
+		{"f", map[string]route.Count{"a": {Fork: 5}, "b": {Fork: 10}}, nobody, 15, true}, // a second router
+		{"f", nil, nobody, 15, false},                                                    // a new leader that knows no router yet
+		{"f", map[string]route.Count{"a": {Fork: 6}}, nobody, 16, true},                  // ... and meets one again: no double
+		{"f", map[string]route.Count{"a": {Fork: 2}}, nobody, 16, false},                 // nonsense: totals never fall
+		{"f", nil, func(id string) bool { return id == "a" }, 16, true},                  // its pod is gone: the sum stays
+		{"g", map[string]route.Count{"b": {Fork: 4}}, nobody, 20, true},                  // the sandbox forked the workload anew
 	} {
-		if got := fold(totals, m, web, step.reports, step.gone); got != step.changed || totals[web].Fork != step.want {
+		if got := fold(totals, m, web, step.fork, step.reports, step.gone); got != step.changed || totals[web].Fork != step.want {
 			t.Errorf("step %d: changed %v, total %d, want %v, %d", i, got, totals[web].Fork, step.changed, step.want)
 		}
 	}
-	if want := (marks{web: {"b": {Fork: 10}}}); !cmp.Equal(m, want) {
+	if want := (marks{web: {"g", map[string]route.Count{"b": {Fork: 4}}}}); !cmp.Equal(m, want) {
 		t.Errorf("marks %v, want %v", m, want)
 	}
 }
@@ -68,7 +70,7 @@ func TestFold_CountsEverythingOnce(t *testing.T) {
 			if err := json.Unmarshal(object, &s); err != nil {
 				t.Fatal(err)
 			}
-			fold(s.Totals, s.Marks, web, reported, func(id string) bool {
+			fold(s.Totals, s.Marks, web, "f", reported, func(id string) bool {
 				_, lives := routers[id]
 				return !lives
 			})
@@ -122,8 +124,8 @@ func TestFold_CountsEverythingOnce(t *testing.T) {
 		if s.Totals[web].Fork != all {
 			t.Fatalf("sum %d, routers counted %d", s.Totals[web].Fork, all)
 		}
-		if len(s.Marks[web]) > len(routers) {
-			t.Fatalf("%d marks for %d routers", len(s.Marks[web]), len(routers))
+		if len(s.Marks[web].Routers) > len(routers) {
+			t.Fatalf("%d marks for %d routers", len(s.Marks[web].Routers), len(routers))
 		}
 	})
 }
@@ -195,10 +197,12 @@ func flush(t *testing.T, c client.Client, nonce string) {
 	}
 }
 
+// serve has the router count n requests of a key.
 func (r *testRouter) serve(key string, n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.counts[key] = r.counts[key].Add(route.Count{Fork: n})
+	of := key + " " + r.table.Routes[key].UID
+	r.counts[of] = r.counts[of].Add(route.Count{Fork: n})
 }
 
 func TestCounts_FlushAsksEveryRouter(t *testing.T) {
@@ -213,8 +217,7 @@ func TestCounts_FlushAsksEveryRouter(t *testing.T) {
 	hub.waitView(t, api, "acks", acked("a", "api-1", "api-2"))
 	r1.serve("pr-1", 3)
 	r2.serve("pr-1", 4)
-	r2.serve("pr-2", 100)    // another sandbox's
-	r2.serve("unknown", 100) // nobody's
+	r2.serve("pr-2", 100) // another sandbox's
 
 	flush(t, c, "now")
 	counter := &counter{hub: hub.Hub, cache: c, client: c}
@@ -229,7 +232,7 @@ func TestCounts_FlushAsksEveryRouter(t *testing.T) {
 	if cm.Annotations[sandbox.AnnotationFlushed] != "now" || cm.Annotations[sandbox.AnnotationFlushMissing] != "api-3" {
 		t.Errorf("annotations %v", cm.Annotations)
 	}
-	if hub.reports(api, "pr-1"); len(hub.asks) != 0 {
+	if len(hub.asks) != 0 {
 		t.Errorf("asks are left: %v", hub.asks)
 	}
 }
@@ -278,33 +281,39 @@ func TestCounts_SurviveFailoverAndDeadRouters(t *testing.T) {
 	}
 }
 
-// A key that another sandbox had before brings none of that one's counts along.
-func TestCounts_KeyOfAnotherSandboxBefore(t *testing.T) {
+// A fork that is made anew, with the key and the name of the one before, begins at zero.
+func TestCounts_OfOneForkAndNotOfTheOneBefore(t *testing.T) {
+	c := newCluster(t, "api-1")
 	state := &cluster{}
 	hub := newReplica(t, state, "", clock.RealClock{})
 	hub.serve(1)
-	first := fork("old", "a")
-	first.Deployment.Annotations[sandbox.AnnotationKey] = "k"
-	hub.change(t, state, api, first)
+	hub.change(t, state, api, fork("pr-1", "a"))
 	r := newRouter(t, api, "api-1")
 	r.dial(hub)
 	hub.waitView(t, api, "ack", acked("a", "api-1"))
-	r.serve("k", 9)
+	r.serve("pr-1", 9)
 	hub.collect(t.Context(), []Baseline{api})
-	if got, _ := hub.reports(api, "old"); len(got) != 1 {
+	if _, got, _ := hub.reports(api, "pr-1"); len(got) != 1 {
 		t.Fatalf("%v", got)
 	}
-	second := fork("new", "b")
-	second.Deployment.Annotations[sandbox.AnnotationKey] = "k"
-	r.mu.Lock()
-	r.silent = true // it has not taken the change yet, and reports what it counted for the old one
-	r.mu.Unlock()
-	hub.change(t, state, api, second)
+	again := fork("pr-1", "b")
+	again.Deployment.UID = "another"
+	late := map[string]route.Count{"pr-1": {Fork: 9, Of: "uid-of-pr-1"}}
+	hub.change(t, state, api, again)
 	hub.mu.Lock()
 	s := hub.baselines[api].routers["api-1"].stream
 	hub.mu.Unlock()
-	hub.count(s, &route.Counts{Keys: map[string]route.Count{"k": {Fork: 9}}})
-	if got, _ := hub.reports(api, "new"); len(got) != 0 {
-		t.Errorf("the new sandbox got %v", got)
+	hub.count(s, &route.Counts{Keys: late}) // sent before it took the change
+	if _, got, _ := hub.reports(api, "pr-1"); len(got) != 0 {
+		t.Errorf("the new fork got %v", got)
+	}
+	hub.waitView(t, api, "ack", acked("b", "api-1"))
+	r.serve("pr-1", 2)
+	flush(t, c, "now")
+	if _, err := (&counter{hub: hub.Hub, cache: c, client: c}).Reconcile(t.Context(), pr1); err != nil {
+		t.Fatal(err)
+	}
+	if totals, _ := counts(t, c); totals[api.Workload].Fork != 2 {
+		t.Errorf("counted %v", totals)
 	}
 }

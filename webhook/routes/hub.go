@@ -54,8 +54,6 @@ type baseline struct {
 	// one that have it. A route's pods are all of one revision, so whoever routes by that version or a later one sends the
 	// key to this pod's revision and to no older one.
 	serving map[types.UID]route.Version
-	// entered holds the same for every key: since when it has been its sandbox's.
-	entered map[string]route.Version
 	routers map[types.UID]*router
 	reports map[string]*report // by router and its start: see routerID
 }
@@ -266,10 +264,7 @@ func (b *baseline) publish(from *route.Table, d *route.Delta) {
 	for key, f := range d.Set {
 		b.leave(key, from.Routes[key], f)
 	}
-	for key, f := range d.Set {
-		if _, ok := b.entered[key]; !ok {
-			b.entered[key] = d.Version
-		}
+	for _, f := range d.Set {
 		for _, pod := range f.Pods {
 			if _, ok := b.serving[types.UID(pod.UID)]; !ok {
 				b.serving[types.UID(pod.UID)] = d.Version
@@ -295,8 +290,7 @@ func (b *baseline) leave(key string, old, now route.Fork) {
 			delete(b.serving, types.UID(pod.UID))
 		}
 	}
-	if old.Sandbox != now.Sandbox || old.Name != now.Name {
-		delete(b.entered, key)
+	if old.UID != now.UID {
 		b.forgetKey(key)
 	}
 }
@@ -312,7 +306,7 @@ func (h *Hub) get(name Baseline) *baseline {
 	b := h.baselines[name]
 	if b == nil {
 		b = &baseline{
-			name: name, claims: newClaims(), serving: map[types.UID]route.Version{}, entered: map[string]route.Version{},
+			name: name, claims: newClaims(), serving: map[types.UID]route.Version{},
 			routers: map[types.UID]*router{}, reports: map[string]*report{},
 		}
 		h.baselines[name] = b

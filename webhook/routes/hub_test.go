@@ -224,6 +224,17 @@ func (r *testRouter) run(frames *route.Reader, w io.Writer) error {
 	}
 }
 
+// totals are what the router counted of the forks that are in its table.
+func (r *testRouter) totals() map[string]route.Count {
+	all := map[string]route.Count{}
+	for key, f := range r.table.Routes {
+		c := r.counts[key+" "+f.UID]
+		c.Of = f.UID
+		all[key] = c
+	}
+	return all
+}
+
 func (r *testRouter) take(f *route.ToRouter) (reply []route.ToControl, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -254,13 +265,13 @@ func (r *testRouter) take(f *route.ToRouter) (reply []route.ToControl, err error
 		if r.silent {
 			return nil, nil
 		}
-		return []route.ToControl{{Counts: &route.Counts{Nonce: f.Report.Nonce, Keys: maps.Clone(r.counts)}}}, nil
+		return []route.ToControl{{Counts: &route.Counts{Nonce: f.Report.Nonce, Keys: r.totals()}}}, nil
 	}
 	if r.silent {
 		return nil, nil
 	}
 	v := r.table.Version
-	return []route.ToControl{{Ack: &v}, {Counts: &route.Counts{Keys: maps.Clone(r.counts)}}}, nil
+	return []route.ToControl{{Ack: &v}, {Counts: &route.Counts{Keys: r.totals()}}}, nil
 }
 
 // wait returns once ok holds.
