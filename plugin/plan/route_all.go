@@ -77,7 +77,10 @@ func TrialPod(w *Workload) *unstructured.Unstructured {
 // CheckTrial returns a Problem when a TrialPod, as the API server would have made it, has no router.
 func CheckTrial(w *Workload, u *unstructured.Unstructured, controlNamespace string) *Problem {
 	pod := new(corev1.Pod)
-	if err := decode(u, pod); err != nil || router(pod) != nil {
+	if err := decode(u, pod); err != nil {
+		return &Problem{What: fmt.Sprintf("%s: what admission makes of its pods can't be read: %v", w, err), Err: err}
+	}
+	if router(pod) != nil {
 		return nil
 	}
 	if _, answered := pod.Annotations[sandbox.AnnotationInjected]; answered {

@@ -3,7 +3,9 @@ package plan
 import (
 	"fmt"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // RouteNotices returns what whoever routes the targets should know beforehand: what routers will not see, and what may
@@ -26,6 +28,9 @@ func RouteNotices(v *RouteView) ([]string, error) {
 	}
 	for _, t := range a.targets {
 		kept(t.String(), t.Object.GetLabels(), t.Object.GetAnnotations())
+		if strategy, _, _ := unstructured.NestedString(t.Object.Object, "spec", "strategy", "type"); strategy == string(appsv1.RecreateDeploymentStrategyType) {
+			notices = append(notices, fmt.Sprintf("%s has the strategy Recreate: while it rolls out, it serves nobody", t.Workload))
+		}
 		for _, c := range servingContainers(t.pod) {
 			for _, p := range c.Ports {
 				if p.HostPort != 0 && p.Protocol == corev1.ProtocolTCP {

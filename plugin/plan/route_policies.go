@@ -117,7 +117,7 @@ func (t *routeTarget) captures() []sandbox.Capture {
 	for _, containers := range [][]corev1.Container{t.pod.Spec.InitContainers, t.pod.Spec.Containers} {
 		for _, c := range containers {
 			for _, p := range c.Ports {
-				taken = append(taken, uint16(p.ContainerPort))
+				taken = append(taken, portNumber(p.ContainerPort))
 			}
 		}
 	}

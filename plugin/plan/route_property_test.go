@@ -38,12 +38,12 @@ func TestRoute_IsUndoneFromWhereverItWasKilled(t *testing.T) {
 			if rapid.Bool().Draw(t, "undo") {
 				next = Unroute
 			}
-			if _, err := w.run(t, next, rapid.IntRange(0, 8).Draw(t, "writes"), targets...); err != nil {
+			if err := w.run(t, next, rapid.IntRange(0, 8).Draw(t, "writes"), targets...); err != nil {
 				t.Fatalf("refused after it had begun: %v", err)
 			}
 		}
 		if rapid.Bool().Draw(t, "complete") {
-			if _, err := w.run(t, Route, -1, targets...); err != nil {
+			if err := w.run(t, Route, -1, targets...); err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range targets {
@@ -54,12 +54,12 @@ func TestRoute_IsUndoneFromWhereverItWasKilled(t *testing.T) {
 				}
 			}
 			w.writes = 0
-			if _, err := w.run(t, Route, -1, targets...); err != nil || w.writes != 0 {
+			if err := w.run(t, Route, -1, targets...); err != nil || w.writes != 0 {
 				t.Fatalf("routing what is routed: %d writes, %v", w.writes, err)
 			}
 			routed++
 		}
-		if _, err := w.run(t, Unroute, -1, targets...); err != nil {
+		if err := w.run(t, Unroute, -1, targets...); err != nil {
 			t.Fatal(err)
 		}
 		if after := w.snapshot(); after != before {
@@ -69,7 +69,7 @@ func TestRoute_IsUndoneFromWhereverItWasKilled(t *testing.T) {
 			t.Fatalf("undone, endpoints are %v, were %v", after, endpoints)
 		}
 		w.writes = 0
-		if _, err := w.run(t, Unroute, -1, targets...); err != nil || w.writes != 0 {
+		if err := w.run(t, Unroute, -1, targets...); err != nil || w.writes != 0 {
 			t.Fatalf("undoing what is undone: %d writes, %v", w.writes, err)
 		}
 	})

@@ -20,7 +20,8 @@ import (
 func RolledOut(w *Workload) (message string, done bool, err error) {
 	if viewer, err := polymorphichelpers.StatusViewerFor(w.Object.GroupVersionKind().GroupKind()); err == nil {
 		message, done, err := viewer.Status(w.Object, 0)
-		return strings.TrimSuffix(strings.TrimSpace(message), "..."), done && err == nil, err
+		message = strings.TrimPrefix(strings.TrimSuffix(strings.TrimSpace(message), "..."), "Waiting for ")
+		return message, done && err == nil, err
 	}
 	get := func(path ...string) (int64, bool) {
 		v, ok, _ := unstructured.NestedFieldNoCopy(w.Object.Object, path...)

@@ -337,16 +337,15 @@ func (w *world) endpoints() map[string]uint16 {
 					of = ref.Name
 				}
 				key := fmt.Sprintf("%s[%d] in pods of %s", s.Name, i, of)
-				switch {
-				case p.TargetPort.Type == intstr.Int:
+				if p.TargetPort.Type == intstr.Int {
 					e[key] = uint16(p.TargetPort.IntVal)
-				default:
-					n, ok := findPort(appView(pod), p.TargetPort.StrVal)
-					if old, seen := e[key]; seen && (!ok || old != n) {
-						e[key] = 0 // its pods disagree
-					} else if ok {
-						e[key] = n
-					}
+					continue
+				}
+				n, ok := findPort(appView(pod), p.TargetPort.StrVal)
+				if old, seen := e[key]; seen && (!ok || old != n) {
+					e[key] = 0 // its pods disagree
+				} else if ok {
+					e[key] = n
 				}
 			}
 		}
@@ -356,7 +355,7 @@ func (w *world) endpoints() map[string]uint16 {
 
 // run takes steps until next is done, or limit writes were made (negative: no limit). Wherever a controller could be in
 // replacing pods, all endpoints must be what they were.
-func (w *world) run(t rapid.TB, next func(*RouteView) (*RouteStep, error), limit int, targets ...string) (done bool, err error) {
+func (w *world) run(t rapid.TB, next func(*RouteView) (*RouteStep, error), limit int, targets ...string) error {
 	t.Helper()
 	endpoints := w.endpoints()
 	check := func(when string) {
@@ -367,14 +366,14 @@ func (w *world) run(t rapid.TB, next func(*RouteView) (*RouteStep, error), limit
 	for range 1000 {
 		step, err := next(w.view(targets...))
 		if err != nil {
-			return false, err
+			return err
 		}
 		if step.Done {
-			return true, nil
+			return nil
 		}
 		for i := range step.Writes {
 			if limit == 0 {
-				return false, nil
+				return nil
 			}
 			limit--
 			w.write(t, &step.Writes[i])
@@ -388,5 +387,5 @@ func (w *world) run(t rapid.TB, next func(*RouteView) (*RouteStep, error), limit
 		}
 	}
 	t.Fatal("no end")
-	return false, nil
+	return nil
 }

@@ -47,7 +47,7 @@ func TestRoute_Golden(t *testing.T) {
 			routed := Touched(w.workloads[words[1]])
 			err = transcribe(t, &out, w, next, words[1:])
 			if err == nil && words[0] == "route" && !routed {
-				if _, err := w.run(t, Unroute, -1, words[1:]...); err != nil {
+				if err := w.run(t, Unroute, -1, words[1:]...); err != nil {
 					t.Fatal(err)
 				}
 				if after := w.snapshot(); after != before {
@@ -88,7 +88,7 @@ func transcribe(t *testing.T, out *strings.Builder, w *world, next func(*RouteVi
 		}
 	}
 	title := ""
-	_, err := w.run(t, func(v *RouteView) (*RouteStep, error) {
+	err := w.run(t, func(v *RouteView) (*RouteStep, error) {
 		step, err := next(v)
 		if err != nil || step.Title == title {
 			return step, err
