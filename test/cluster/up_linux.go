@@ -99,7 +99,7 @@ func (c *Cluster) hold(ctx context.Context, locked bool) error {
 	_, err = os.Stat(r.State)
 	gone := errors.Is(err, fs.ErrNotExist)
 	if !gone && !c.config.TakeOver {
-		return fmt.Errorf("the cluster of %s has this machine, and there can be only one: make cluster-down there ends it; cluster up --take-over here stops it and keeps what it holds", filepath.Dir(r.State))
+		return fmt.Errorf("the cluster of %s has this machine, and there can be only one: make cluster-down there ends it; make cluster UP=--take-over here stops it, and make cluster there starts it again with what it held", filepath.Dir(r.State))
 	}
 	if !locked {
 		return nil
