@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,9 +139,13 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 	}
 	cm, err := c.applySandbox(write, p, dryRun)
 	if err != nil {
+		if uncertain(err) && !dryRun && p.Exists == "" {
+			return nil, c.undo(write, p, &Applied{}, true, Explain(err))
+		}
 		return nil, Explain(err)
 	}
 	applied := &Applied{ConfigMap: cm}
+	doubt := false
 	for i := range p.Forks {
 		if err = ctx.Err(); err != nil {
 			break
@@ -149,7 +154,7 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 		d.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}})
 		var got *unstructured.Unstructured
 		if got, err = c.Apply(write, deployments(), d, dryRun); err != nil {
-			err = forkApplyError(p, &p.Forks[i], err)
+			doubt, err = uncertain(err), forkApplyError(p, &p.Forks[i], err)
 			break
 		}
 		applied.Forks = append(applied.Forks, got)
@@ -160,7 +165,15 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 	if dryRun {
 		return nil, err
 	}
-	return nil, c.undo(write, p, applied, err)
+	return nil, c.undo(write, p, applied, doubt, err)
+}
+
+// uncertain says whether a write that failed with err may have been made all the same: the API server did not say that it
+// was not.
+func uncertain(err error) bool {
+	var status apierrors.APIStatus
+	return !errors.Is(err, errSandboxExists) &&
+		(!errors.As(err, &status) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err))
 }
 
 // applySandbox creates the ConfigMap, or writes its expiry. Creating, rather than applying, lets exactly one of several
@@ -193,33 +206,69 @@ func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
 	return Explain(err)
 }
 
-// undo deletes what was made and returns cause, with what is left when there is something.
-func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, cause error) error {
+// undo deletes what was made and returns cause, with what is left when there is something. With doubt, the write after those of
+// applied may have been made as well.
+func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
 	defer cancel()
-	if p.Exists == "" {
-		// The garbage collector deletes what the ConfigMap owns.
-		if err := c.deleteSandbox(ctx, applied.ConfigMap, false); err != nil {
-			return p.LeftProblem(cause, "configmap/"+applied.ConfigMap.Name)
-		}
-		return cause
-	}
 	var left []string
-	for i, d := range applied.Forks {
-		name := "deployment.apps/" + d.GetName()
-		if p.Forks[i].Replaces != 0 {
-			left = append(left, name)
-			continue
-		}
-		err := c.Kube.AppsV1().Deployments(p.Namespace).Delete(ctx, d.GetName(), deleteOptions(d.GetUID(), false))
-		if err != nil && !apierrors.IsNotFound(err) {
-			left = append(left, name)
-		}
+	if p.Exists == "" {
+		left = c.undoSandbox(ctx, p, applied.ConfigMap)
+	} else {
+		left = c.undoForks(ctx, p, applied, doubt)
 	}
 	if len(left) == 0 {
 		return cause
 	}
 	return p.LeftProblem(cause, strings.Join(left, ", "))
+}
+
+// undoSandbox deletes the ConfigMap that was created, and leaves what it owns to the garbage collector. Where it is not known
+// whether it was created, it is known by its key.
+func (c *Client) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1.ConfigMap) (left []string) {
+	err := error(nil)
+	if made == nil {
+		made, err = c.sandboxConfigMap(ctx, p.Sandbox)
+		if err == nil && (made == nil || made.Data[sandbox.DataKey] != p.Key || made.Data[sandbox.DataCreatedBy] != p.CreatedBy) {
+			return nil
+		}
+	}
+	if err == nil {
+		err = c.deleteSandbox(ctx, made, false)
+	}
+	if err != nil {
+		return []string{"configmap/" + p.ConfigMap.Name}
+	}
+	return nil
+}
+
+// undoForks deletes the forks that were added to a sandbox there was; those that were updated stay so.
+func (c *Client) undoForks(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool) (left []string) {
+	written := len(applied.Forks)
+	if doubt {
+		written++
+	}
+	api := c.Kube.AppsV1().Deployments(p.Namespace)
+	for i := range written {
+		f := &p.Forks[i]
+		name := "deployment.apps/" + f.Name()
+		if f.Replaces != 0 {
+			left = append(left, name)
+			continue
+		}
+		d, err := api.Get(ctx, f.Name(), metav1.GetOptions{})
+		if err == nil && ownedBy(d.OwnerReferences, applied.ConfigMap.UID) {
+			err = api.Delete(ctx, d.Name, deleteOptions(d.UID, false))
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			left = append(left, name)
+		}
+	}
+	return left
+}
+
+func ownedBy(owners []metav1.OwnerReference, uid types.UID) bool {
+	return slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return r.UID == uid })
 }
 
 // deleteSandbox deletes that very ConfigMap, not one made anew by its name.

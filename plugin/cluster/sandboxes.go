@@ -130,7 +130,7 @@ func (c *Client) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error
 	}
 	for i := range s.Forks {
 		f := &s.Forks[i]
-		if s.ConfigMap != nil && slices.ContainsFunc(f.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == s.ConfigMap.UID }) {
+		if s.ConfigMap != nil && ownedBy(f.OwnerReferences, s.ConfigMap.UID) {
 			continue
 		}
 		err := c.Kube.AppsV1().Deployments(f.Namespace).Delete(ctx, f.Name, deleteOptions(f.UID, dryRun))
