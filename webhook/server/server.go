@@ -81,10 +81,11 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	var keeper *certs.Manager
 	secure := func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS13
-		c.NextProtos = []string{"h2"}
 		c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return keeper.GetCertificate(hello) }
 	}
-	hooks := webhook.NewServer(webhook.Options{Port: o.AdmissionPort, TLSOpts: []func(*tls.Config){secure}})
+	hooks := webhook.NewServer(webhook.Options{Port: o.AdmissionPort, TLSOpts: []func(*tls.Config){secure, func(c *tls.Config) {
+		c.NextProtos = []string{"http/1.1"}
+	}}})
 	mgr, err := manager.New(config, manager.Options{
 		Logger:                 log,
 		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
@@ -119,7 +120,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if err != nil {
 		return nil, nil, err
 	}
-	mgr.GetWebhookServer().Register(admissionPath, &webhook.Admission{Handler: admitter})
+	mgr.GetWebhookServer().Register(admissionPath, oneRequestEach(&webhook.Admission{Handler: admitter}))
 	drained := func(*http.Request) error {
 		if draining.Load() {
 			return errors.New("stopping")
@@ -129,6 +130,17 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	stream := &stream{address: ":" + strconv.Itoa(o.RoutesPort), handler: control, secure: secure}
 	return mgr, control, errors.Join(mgr.Add(keeper), mgr.Add(stream), mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("stopping", drained), mgr.AddReadyzCheck("certificates", keeper.Ready))
+}
+
+// oneRequestEach closes a connection after its answer. The API server speaks HTTP/1.1 to webhooks (k8s.io/apiserver
+// pkg/util/webhook, to spread requests over replicas), where a connection that is kept alive can only be closed at the risk of
+// a request that is just coming: it would fail, as a POST is not sent twice. So no replica could ever stop without that
+// risk. A handshake costs a millisecond.
+func oneRequestEach(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (o *Options) source(c client.Client) certs.Source {
