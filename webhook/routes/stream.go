@@ -120,7 +120,7 @@ func (h *streamHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.away(w)
 		return
 	}
-	if err := h.stream(w, r, p); err != nil {
+	if err := h.stream(w, r, p); err != nil && r.Context().Err() == nil { // it ends with the router, which is as usual
 		h.log.Info("route stream ended", "pod", p.Namespace+"/"+p.pod, "why", err.Error())
 	}
 }
