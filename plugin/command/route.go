@@ -224,7 +224,7 @@ func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 		}
 		return nil
 	}
-	return printRoutes(f.Out, rows, f.allNamespaces, time.Now())
+	return printRoutes(f.Out, tableFlags{print: f.print}, rows, f.allNamespaces, time.Now())
 }
 
 // A routeRun is one run of `route` or `unroute` over some workloads.

@@ -12,8 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/cli-runtime/pkg/printers"
-	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
@@ -101,7 +99,7 @@ func (r *routeRun) printDone(verbed string) error {
 }
 
 // printUnchanged prints the targets that no write is of.
-func (r *routeRun) printUnchanged(p *routePrinter, writes []plan.RouteWrite) error {
+func (r *routeRun) printUnchanged(p *objectPrinter, writes []plan.RouteWrite) error {
 	for _, t := range r.targets {
 		changed := false
 		for _, w := range writes {
@@ -129,32 +127,8 @@ func operation(w *plan.RouteWrite, verbed string) string {
 	return "configured"
 }
 
-// A routePrinter prints objects, each with an operation of its own where it is by name.
-type routePrinter struct {
-	run   *routeRun
-	whole printers.ResourcePrinter // with -o json and the like: one for all, since it counts what it prints
-}
-
-func (r *routeRun) printer() *routePrinter { return &routePrinter{run: r} }
-
-func (p *routePrinter) print(operation string, object *unstructured.Unstructured) error {
-	flags := p.run.print
-	if p.whole != nil {
-		return p.whole.PrintObj(object, p.run.Out)
-	}
-	named := *flags.NamePrintFlags
-	named.Operation = operation
-	copied := *flags
-	copied.NamePrintFlags = &named
-	cmdutil.PrintFlagsWithDryRunStrategy(&copied, p.run.strategy)
-	printer, err := copied.ToPrinter()
-	if err != nil {
-		return err
-	}
-	if format := *flags.OutputFormat; format != "" && format != "name" {
-		p.whole = printer
-	}
-	return printer.PrintObj(object, p.run.Out)
+func (r *routeRun) printer() *objectPrinter {
+	return &objectPrinter{flags: r.print, dryRun: r.strategy, out: r.Out}
 }
 
 // printForks prints the Deployments that are the routes' ends, for other programs.
@@ -176,20 +150,23 @@ func (f *routeFlags) printForks(forks []appsv1.Deployment) error {
 }
 
 // printRoutes prints rows as kubectl prints tables.
-func printRoutes(out io.Writer, rows []plan.RouteRow, namespaces bool, now time.Time) error {
-	w := printers.GetNewTabWriter(out)
-	line := func(namespace string, cells ...string) {
+func printRoutes(out io.Writer, table tableFlags, rows []plan.RouteRow, namespaces bool, now time.Time) error {
+	var columns []metav1.TableColumnDefinition
+	if namespaces {
+		columns = append(columns, column("Namespace", false))
+	}
+	for _, name := range []string{"Sandbox", "Key", "Workload", "Ready", "Requests", "Age"} {
+		columns = append(columns, column(name, false))
+	}
+	lines := make([]metav1.TableRow, len(rows))
+	for i, r := range rows {
+		cells := []any{r.Sandbox, r.Key, r.Workload, fmt.Sprintf("%d/%d", r.Ready, r.Replicas), requests(r), duration.HumanDuration(now.Sub(r.Created))}
 		if namespaces {
-			cells = append([]string{namespace}, cells...)
+			cells = append([]any{r.Namespace}, cells...)
 		}
-		fmt.Fprintln(w, strings.Join(cells, "\t"))
+		lines[i].Cells = cells
 	}
-	line("NAMESPACE", "SANDBOX", "KEY", "WORKLOAD", "READY", "REQUESTS", "AGE")
-	for _, r := range rows {
-		line(r.Namespace, r.Sandbox, r.Key, strings.Replace(r.Workload, ".", "/", 1), fmt.Sprintf("%d/%d", r.Ready, r.Replicas),
-			requests(r), duration.HumanDuration(now.Sub(r.Created)))
-	}
-	return w.Flush()
+	return table.printTable(out, columns, lines)
 }
 
 // requests counts what came with the key, and says how much of it the fork did not answer.

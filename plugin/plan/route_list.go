@@ -30,7 +30,7 @@ func RouteRows(forks []appsv1.Deployment, sandboxes []corev1.ConfigMap) []RouteR
 		d := &forks[i]
 		row := RouteRow{
 			Namespace: d.Namespace, Sandbox: d.Labels[sandbox.LabelSandbox], Key: d.Annotations[sandbox.AnnotationKey],
-			Workload: d.Labels[sandbox.LabelWorkload], Ready: d.Status.ReadyReplicas, Replicas: ptr.Deref(d.Spec.Replicas, 1),
+			Workload: WorkloadOf(d), Ready: d.Status.ReadyReplicas, Replicas: ptr.Deref(d.Spec.Replicas, 1),
 			Created: d.CreationTimestamp.Time,
 		}
 		for j := range sandboxes {
@@ -40,7 +40,7 @@ func RouteRows(forks []appsv1.Deployment, sandboxes []corev1.ConfigMap) []RouteR
 			}
 			var totals route.Totals
 			if json.Unmarshal([]byte(c.Data[sandbox.DataCounts]), &totals) == nil { // none yet, or not the controller's
-				row.Requests = totals[row.Workload]
+				row.Requests = totals[d.Labels[sandbox.LabelWorkload]]
 			}
 		}
 		rows = append(rows, row)
