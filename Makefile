@@ -106,7 +106,7 @@ bin/golangci-lint: test/tools/go.mod
 	go -C test/tools build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: unit
-unit: gcc ## Run the tests that need no cluster, under the race detector
+unit: debian ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
 	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./cluster/...
 
@@ -117,10 +117,10 @@ check-chart: bin/helm ## Lint, render and judge the chart
 
 .PHONY: check-krew
 check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, and install one
-	go -C test test ./krew/...
+	go -C test test -timeout=60m ./krew/...
 
 .PHONY: e2e
-e2e: install ## Run the end-to-end tests on the cluster
+e2e: install debian ## Run the end-to-end tests on the cluster
 	go -C test test -timeout=40m $(if $(CI),-short) ./e2e/...
 
 .PHONY: soak
@@ -142,10 +142,11 @@ docs: ## Write the tables of flags into the README
 
 ##@ Machine
 
-# A C compiler, for the race detector, and nothing else of this Makefile.
-.PHONY: gcc
-gcc:
-	@command -v gcc >/dev/null || { apt-get update -q; DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends gcc libc6-dev; }
+# A C compiler, for the race detector, and curl, for the README's tour: nothing else of this Makefile takes them.
+.PHONY: debian
+debian:
+	@missing=$$(for c in gcc curl; do command -v $$c >/dev/null || echo $$c; done); [ -z "$$missing" ] || { apt-get update -q; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $$missing libc6-dev ca-certificates; }
 
 .PHONY: clean
 clean: ## Remove what was built here (the cluster is ended by cluster-down)
