@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster"
 )
 
 // A world is the cluster all tests share, with the product installed on it.
@@ -28,6 +30,7 @@ type world struct {
 	programs   string // directory of kubectl, kubectl-sandbox and helm
 	release    string // namespace of the chart's release
 	interop    string // path of the gRPC interop client
+	cluster    *cluster.Cluster
 	config     *rest.Config
 	client     kubernetes.Interface
 }
@@ -172,8 +175,7 @@ func (s *space) kubectl(args ...string) string {
 	return r.stdout
 }
 
-// shell runs a line as a person would who pastes it: in bash, with the programs on PATH and the namespace as the
-// context's.
+// shell runs a line as a person would who pastes it: in bash, in the clone, with the programs on PATH.
 func (s *space) shell(line string) result {
 	s.t.Helper()
 	kubeconfig := filepath.Join(s.t.TempDir(), "kubeconfig")
@@ -181,11 +183,11 @@ func (s *space) shell(line string) result {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	raw.Contexts[raw.CurrentContext].Namespace = s.name
 	if err := clientcmd.WriteToFile(*raw, kubeconfig); err != nil {
 		s.t.Fatal(err)
 	}
 	cmd := exec.CommandContext(s.t.Context(), "bash", "-euc", line)
+	cmd.Dir = filepath.Dir(s.programs) // the clone, where the chart is
 	cmd.Env = append(os.Environ(), "PATH="+s.programs+":"+os.Getenv("PATH"), "KUBECONFIG="+kubeconfig)
 	return run(cmd)
 }

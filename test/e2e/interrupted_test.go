@@ -127,6 +127,7 @@ func interrupted(t *testing.T, command string, before bool, next string) {
 	s.create(podinfo("api", 1), podinfoService("api"), service("api-too", app("api"), port("http", 80, httpPort)))
 	s.applyYAML(admitPolicy)
 	s.available("api")
+	s.serving(s.address("api", "http"))
 	before0 := s.snapshot()
 	load := startHTTP(t, "unkeyed", s.address("api", "http"), "/api/info", 20, nil, says(baselineMessage, false))
 

@@ -68,6 +68,7 @@ func prepare(ctx context.Context) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.cluster = c
 	w.interop = filepath.Join(folders[apps.Interop().Name], apps.GRPCClient)
 	return w, nil
 }

@@ -61,7 +61,32 @@ func (s *space) uninstall() func() {
 	}
 }
 
-// trafficOf starts loads on the Service api, keyed and unkeyed, over HTTP/1.1 and gRPC.
+// tagAsReleased gives the images that the webhook runs the names under which the chart looks for them where nobody sets
+// values: those of a release, which no registry in reach has.
+func (s *space) tagAsReleased() {
+	s.t.Helper()
+	d, err := s.client.AppsV1().Deployments(s.release).Get(s.t.Context(), "sandbox-webhook", metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	now := d.Spec.Template.Spec.Containers[0].Image
+	chart, err := os.ReadFile(filepath.Join(s.chart(), "Chart.yaml"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(chart), "\nappVersion: ")
+	version, _, _ := strings.Cut(rest, "\n")
+	for _, name := range []string{"sandbox-webhook", "sandbox-router"} {
+		image := strings.Replace(now, "sandbox-webhook", name, 1)
+		released := "ghcr.io/kubectl-sandbox/" + name + ":" + strings.Trim(version, `"`)
+		var out strings.Builder
+		if err := s.cluster.Exec(s.t.Context(), nil, &out, &out, "ctr", "--namespace=k8s.io", "images", "tag", "--force", image, released); err != nil {
+			s.t.Fatalf("ctr images tag: %v\n%s", err, out.String())
+		}
+	}
+}
+
+// traffic starts loads on the Service api, keyed and unkeyed, over HTTP/1.1 and gRPC.
 func (s *space) traffic(keyed bool) []*load {
 	s.t.Helper()
 	web, rpc := s.address("api", "http"), s.address("api", "grpc")

@@ -66,7 +66,7 @@ func TestUnderSteadyLoadTheProductCostsAnAppThatDoesNotDrainNoMoreThanARestart(t
 		s.available("bin")
 		time.Sleep(settle)
 		n, failed := l.stop()
-		t.Logf("%s: %d of %d requests failed", what, len(failed), n)
+		t.Logf("%s: %d of %d requests failed\n%s", what, len(failed), n, listed(failed))
 		return len(failed)
 	}
 	restart := func() { s.kubectl("rollout", "restart", "deploy/bin") }
