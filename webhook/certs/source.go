@@ -26,7 +26,7 @@ type Source interface {
 }
 
 // SecretType is the type of the Secret that holds own authorities; one of another type is never written to.
-const SecretType corev1.SecretType = "kubectl-sandbox.dev/ca"
+const SecretType corev1.SecretType = "kubectl-sandbox.dev/ca" //nolint:gosec // a type
 
 // Keys of the Secret.
 const (

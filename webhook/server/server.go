@@ -32,13 +32,13 @@ import (
 )
 
 // Run serves until ctx ends and everything that came before that is answered, or until it can't serve any more.
-func Run(ctx context.Context, config *rest.Config, o Options, log logr.Logger) error {
+func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger) error {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // the API server's priority and fairness does this better
 	config.UserAgent = "sandbox-webhook/" + o.Version
 
 	var draining atomic.Bool
-	front, control, err := assemble(ctx, config, o, &draining, log)
+	front, control, err := assemble(ctx, config, o, &draining, logger)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func Run(ctx context.Context, config *rest.Config, o Options, log logr.Logger) e
 		case <-ctx.Done():
 		}
 		draining.Store(true)
-		log.Info("stopping", "in", o.ShutdownDelay.String())
+		logger.Info("stopping", "in", o.ShutdownDelay.String())
 		select {
 		case <-serving.Done():
 		case <-time.After(o.ShutdownDelay):
@@ -67,7 +67,7 @@ func Run(ctx context.Context, config *rest.Config, o Options, log logr.Logger) e
 }
 
 // assemble puts together admission with its certificates, health and metrics; and control.
-func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, log logr.Logger) (manager.Manager, *control, error) {
+func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, logger logr.Logger) (manager.Manager, *control, error) {
 	byObject := map[client.Object]cache.ByObject{
 		&admissionv1.MutatingWebhookConfiguration{}: {Field: fields.OneTermEqualSelector("metadata.name", o.Configuration)},
 	}
@@ -87,7 +87,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 		c.NextProtos = []string{"http/1.1"}
 	}}})
 	mgr, err := manager.New(config, manager.Options{
-		Logger:                 log,
+		Logger:                 logger,
 		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress: o.HealthAddress,
@@ -103,10 +103,10 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if _, err := mgr.GetCache().GetInformer(ctx, &corev1.LimitRange{}); err != nil {
 		return nil, nil, fmt.Errorf("watch limitranges: %w", err)
 	}
-	control := &control{config: config, options: o, bundle: func() []byte { return keeper.Bundle() }, log: log}
+	control := &control{config: config, options: o, bundle: func() []byte { return keeper.Bundle() }, log: logger}
 	keeper, err = certs.New(certs.Options{
 		Source: o.source(mgr.GetClient()), Client: mgr.GetClient(), Configuration: o.Configuration, Service: o.service(),
-		Trust: control.trust, Wake: wake, Clock: clock.RealClock{}, Log: log.WithName("certs"), Metrics: metrics.Registry,
+		Trust: control.trust, Wake: wake, Clock: clock.RealClock{}, Log: logger.WithName("certs"), Metrics: metrics.Registry,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -116,7 +116,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 		c.Minimum, c.Maximum = bounds(ctx, mgr.GetCache(), namespace)
 		return c
 	}
-	admitter, err := newAdmitter(o.Namespace, injection, metrics.Registry, log.WithName("admission"))
+	admitter, err := newAdmitter(o.Namespace, injection, metrics.Registry, logger.WithName("admission"))
 	if err != nil {
 		return nil, nil, err
 	}
