@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/server"
 )
@@ -20,8 +23,10 @@ import (
 var version = "v0.0.0-dev" //nolint:gochecknoglobals // by -ldflags "-X main.version=..."
 
 func main() {
-	cmd := newCommand()
-	if err := cmd.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
+	// The first signal ends the program in order; after it, a second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	if err := newCommand().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
@@ -46,13 +51,13 @@ func newCommand() *cobra.Command {
 				return err
 			}
 			log := logr.FromSlogHandler(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-			ctrl.SetLogger(log)
+			ctrllog.SetLogger(log)
 			klog.SetLogger(log)
-			config, err := ctrl.GetConfig()
+			api, err := config.GetConfig()
 			if err != nil {
 				return err
 			}
-			return server.Run(cmd.Context(), config, o, log)
+			return server.Run(cmd.Context(), api, o, log)
 		},
 	}
 	o.AddFlags(cmd.Flags())
@@ -68,13 +73,13 @@ func newSelfTest() *cobra.Command {
 		Short: "Have the API server admit two pods, in a dry run, and look at what became of them",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := ctrl.GetConfig()
+			api, err := config.GetConfig()
 			if err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			return server.SelfTest(ctx, config, namespace, cmd.OutOrStdout())
+			return server.SelfTest(ctx, api, namespace, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&namespace, "namespace", "default", "Namespace of the pods: one that admission does not exclude.")
