@@ -97,10 +97,10 @@ func (c *Client) Workloads(ctx context.Context, args []string) ([]*plan.Workload
 	return workloads, nil
 }
 
-// Apply writes obj by server-side apply as sandbox.FieldManager, without force: a field that somebody else owns with another
+// Apply writes obj by server-side apply as sandbox.FieldManager. Without force, a field that somebody else owns with another
 // value is a conflict (apierrors.IsConflict) and changes nothing. With dryRun the API server does all but store it.
-func (c *Client) Apply(ctx context.Context, resource schema.GroupVersionResource, obj *unstructured.Unstructured, dryRun bool) (*unstructured.Unstructured, error) {
-	options := metav1.ApplyOptions{FieldManager: sandbox.FieldManager}
+func (c *Client) Apply(ctx context.Context, resource schema.GroupVersionResource, obj *unstructured.Unstructured, force, dryRun bool) (*unstructured.Unstructured, error) {
+	options := metav1.ApplyOptions{FieldManager: sandbox.FieldManager, Force: force}
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}
 	}

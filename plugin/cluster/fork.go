@@ -153,7 +153,7 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 		d := p.Forks[i].Deployment.DeepCopy()
 		d.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}})
 		var got *unstructured.Unstructured
-		if got, err = c.Apply(write, deployments(), d, dryRun); err != nil {
+		if got, err = c.Apply(write, deployments(), d, p.Forks[i].Force, dryRun); err != nil {
 			doubt, err = uncertain(err), forkApplyError(p, &p.Forks[i], err)
 			break
 		}

@@ -28,6 +28,7 @@ type forkFlags struct {
 	replicas               int64
 	ttl, timeout           time.Duration
 	route, wait, restart   bool
+	force                  bool
 
 	workloads []string
 	options   plan.ForkOptions
@@ -90,6 +91,7 @@ func newFork(t *tool) *cobra.Command {
 	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
 	flags.BoolVar(&f.restart, "restart", false, "Roll the forks even if nothing about them changes.")
+	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, such as its replicas by kubectl scale.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "when-unready", sandbox.WhenUnreadyError, sandbox.WhenUnreadyBaseline)
@@ -105,7 +107,7 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 		return usageError(cmd, lower(err))
 	}
 	f.options = plan.ForkOptions{
-		Sandbox: f.name, Key: f.key, WhenUnready: f.whenUnready, Restart: f.restart, Route: f.route,
+		Sandbox: f.name, Key: f.key, WhenUnready: f.whenUnready, Restart: f.restart, Route: f.route, Force: f.force,
 		NewKey: sandbox.NewKey(), Now: f.begun,
 	}
 	if f.name == "" && !cmd.Flags().Changed("name") {
@@ -173,7 +175,7 @@ func (f *forkFlags) run(ctx context.Context) error {
 			break
 		}
 		if !cluster.IsStale(err) || try == maxPlans {
-			return interrupted(err)
+			return err
 		}
 	}
 	f.warnings(p)
@@ -253,12 +255,4 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 		return nil, c.ExplainWait(ctx, p, statuses, f.timeout)
 	}
 	return nil, err
-}
-
-// interrupted makes an end by signal read as one.
-func interrupted(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return &plan.Problem{What: "interrupted; nothing was left behind", Err: err}
-	}
-	return err
 }

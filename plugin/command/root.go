@@ -113,6 +113,10 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	if err == nil {
 		return 0
 	}
+	var p *plan.Problem
+	if ctx.Err() != nil && !errors.As(err, &p) {
+		err = errors.New("interrupted") // whatever the call that it broke off made of it
+	}
 	printError(root.ErrOrStderr(), err, given(cmd.PersistentFlags()))
 	return 1
 }

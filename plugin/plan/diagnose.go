@@ -183,7 +183,7 @@ func (s *ForkStatus) diagnoseContainer(d *appsv1.Deployment, pod *corev1.Pod, c 
 			}
 		}
 		s.Problem = forkProblem(d, fmt.Sprintf("container %s %s", c.Name, how))
-		s.Problem.Say = fmt.Sprintf("its log is %q; to remove it", Quote(Kubectl("logs", "deployment/"+d.Name, "--container="+c.Name, "--previous")))
+		s.Problem.Say = fmt.Sprintf("its log is %q; mend that and fork again, or remove it", Quote(Kubectl("logs", "deployment/"+d.Name, "--container="+c.Name, "--previous")))
 		s.Log = &LogRef{pod.Name, c.Name, true}
 	default: // CreateContainerConfigError, CreateContainerError, RunContainerError, ...
 		s.Problem = forkProblem(d, fmt.Sprintf("container %s can't be started: %s", c.Name, cmp.Or(firstLine(w.Message), w.Reason)))
@@ -192,9 +192,13 @@ func (s *ForkStatus) diagnoseContainer(d *appsv1.Deployment, pod *corev1.Pod, c 
 
 // forkProblem is a Problem of a fork whose mending is another image, env or cluster object that only its author knows.
 func forkProblem(d *appsv1.Deployment, what string) *Problem {
+	say := "mend that and fork again, or remove it"
+	if d.Status.AvailableReplicas > 0 {
+		say = "its pods of before go on serving; " + say
+	}
 	return &Problem{
 		What: deployment(d.Name) + ": " + what,
-		Say:  "mend that and fork again, or remove it",
+		Say:  say,
 		Fix:  Kubectl("sandbox", "delete", d.Labels[sandbox.LabelSandbox]),
 	}
 }

@@ -41,6 +41,7 @@ type ForkPlan struct {
 	Exists   string
 	Forks    []Fork
 	Warnings []string
+	force    []string // the command that asks for the same with ForkOptions.Force
 	// Unrouted are the workloads to route before the plan is made anew, with ForkOptions.Route; without it, that is a Problem.
 	Unrouted []*Workload
 }
@@ -52,6 +53,8 @@ type Fork struct {
 	Deployment *unstructured.Unstructured
 	// Replaces is the generation of the fork there is, 0 where there is none.
 	Replaces int64
+	// Force takes over fields of the fork there is that others have written. It never takes over an object that is not ours.
+	Force bool
 	// Gated says that its pods wait for the baseline's routers.
 	Gated bool
 	// Reach is where a keyed request can enter, best first.
@@ -94,6 +97,9 @@ func PlanFork(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPla
 	if len(p.Unrouted) > 0 && !o.Route {
 		return nil, unroutedProblem(p.Unrouted)
 	}
+	forced := *o
+	forced.Force = true
+	p.force = forced.command(workloads...)
 	if err := p.planSandbox(o, workloads, state); err != nil {
 		return nil, err
 	}
@@ -197,7 +203,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, s
 		if err := p.ownFork(old); err != nil {
 			return nil, err
 		}
-		options.Name, f.Replaces = old.GetName(), old.GetGeneration()
+		options.Name, f.Replaces, f.Force = old.GetName(), old.GetGeneration(), o.Force
 		annotations := old.GetAnnotations()
 		options.Patch = []byte(annotations[sandbox.AnnotationPatch])
 		if v := annotations[sandbox.AnnotationWhenUnready]; v != "" {

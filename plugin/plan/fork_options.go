@@ -26,6 +26,7 @@ type ForkOptions struct {
 	TTL     *time.Duration
 	Restart bool
 	Route   bool
+	Force   bool // --force-conflicts
 
 	NewKey string    // the key of a new sandbox that is given none
 	Now    time.Time // when the command runs
@@ -152,6 +153,9 @@ func (o *ForkOptions) command(workloads ...*Workload) []string {
 	}
 	if o.Restart {
 		words = append(words, "--restart")
+	}
+	if o.Force {
+		words = append(words, "--force-conflicts")
 	}
 	return words
 }

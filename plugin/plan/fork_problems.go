@@ -1,11 +1,14 @@
 package plan
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -143,16 +146,35 @@ func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 			Say:  "see whose it is", Fix: Kubectl("describe", name), Err: err,
 		}
 	}
+	var status apierrors.APIStatus
+	if !apierrors.IsConflict(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return &Problem{
+			What: fmt.Sprintf("%s can't be changed as asked: %s", name, firstLine(err.Error())),
+			Say:  "begin anew", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: err,
+		}
+	}
+	var fields []string
+	for _, c := range status.Status().Details.Causes {
+		by := c.Message // conflict with "kubectl" with subresource "scale" using apps/v1
+		if parts := strings.SplitN(by, `"`, 3); len(parts) == 3 {
+			by = parts[1]
+		}
+		fields = append(fields, c.Field+" (by "+by+")")
+	}
 	return &Problem{
-		What: fmt.Sprintf("%s was changed by others than kubectl-sandbox: %s", name, firstLine(err.Error())),
-		Say:  "begin anew", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: err,
+		What: fmt.Sprintf("%s was changed by others than this command: %s", name, strings.Join(fields, ", ")),
+		Say:  "take these fields over", Fix: p.force, Err: err,
 	}
 }
 
 // LeftProblem is cause, with what it left behind.
 func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
+	why := cause.Error()
+	if errors.Is(cause, context.Canceled) {
+		why = "interrupted"
+	}
 	return &Problem{
-		What: fmt.Sprintf("%s; written before that, and left: %s", cause, left),
+		What: fmt.Sprintf("%s; written before that, and left: %s", why, left),
 		Say:  "remove the sandbox", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: cause,
 	}
 }
