@@ -94,9 +94,8 @@ type TargetPorts map[string]TargetPort
 
 // A TargetPort is one change of a Service's targetPort from a number to a name.
 type TargetPort struct {
-	Number uint16 `json:"number"`          // the number that stood there, or that the absent targetPort stood for
-	Name   string `json:"name"`            // the name that stands there now
-	Unset  bool   `json:"unset,omitempty"` // the Service was written with no targetPort: Number is its port
+	Number uint16 `json:"number"` // the number that stood there: the API server sets an absent targetPort to the port
+	Name   string `json:"name"`   // the name that stands there now
 }
 
 // PortKey identifies a port within a Service: protocol and port number, which the API server keeps unique.

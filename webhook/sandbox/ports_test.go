@@ -51,7 +51,7 @@ func TestCaptures_SurviveWritingAndReading(t *testing.T) {
 }
 
 func TestTargetPorts_SurviveWritingAndReading(t *testing.T) {
-	want := TargetPorts{PortKey("", 80): {Number: 8080, Name: "web"}, PortKey("TCP", 81): {Number: 81, Name: "x", Unset: true}}
+	want := TargetPorts{PortKey("", 80): {Number: 8080, Name: "web"}, PortKey("TCP", 81): {Number: 81, Name: "x"}}
 	got, err := ParseTargetPorts(FormatTargetPorts(want))
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("ParseTargetPorts = %v, %v", got, err)
