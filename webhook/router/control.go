@@ -165,13 +165,19 @@ func (k *control) open(ctx context.Context, addr, bearer string) (*http.Response
 		}
 		req.Header.Set("Authorization", "Bearer "+bearer)
 		req.Header.Set("Content-Type", "application/json")
-		go func() { _ = route.Write(up, route.ToControl{Hello: k.hello()}) }()
+		greeted := make(chan error, 1)
+		go func() { greeted <- route.Write(up, route.ToControl{Hello: k.hello()}) }()
 		resp, err := transport.RoundTrip(req)
 		switch {
 		case err != nil:
 			done()
 			return nil, nil, nil, err
 		case resp.StatusCode == http.StatusOK && resp.ProtoMajor == 2:
+			if err := <-greeted; err != nil {
+				_ = resp.Body.Close()
+				done()
+				return nil, nil, nil, err
+			}
 			return resp, up, done, nil
 		}
 		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
