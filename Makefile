@@ -92,7 +92,7 @@ cluster-down: bin/cluster ## End it, and remove all it has left
 ##@ Checks
 
 .PHONY: test
-test: lint unit check-chart check-krew e2e ## Run all tests (CI=true: their short form)
+test: lint unit check-cluster check-chart check-krew e2e ## Run all tests (CI=true: their short form)
 
 modules := . test test/cluster/programs/node test/cluster/programs/pause
 
@@ -100,7 +100,7 @@ modules := . test test/cluster/programs/node test/cluster/programs/pause
 lint: bin/golangci-lint ## Format, vet and lint every module
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs ls -d 2>/dev/null | xargs gofmt -l); \
 		[ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
-	@for module in $(modules); do echo "lint $$module"; (cd $$module && go vet ./... && golangci-lint run ./...); done
+	@for module in $(modules); do echo "lint $$module"; (cd $$module && go vet ./... && golangci-lint run --allow-parallel-runners ./...); done
 
 bin/golangci-lint: test/tools/go.mod
 	go -C test/tools build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -109,6 +109,10 @@ bin/golangci-lint: test/tools/go.mod
 unit: debian ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
 	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./cluster/...
+
+.PHONY: check-cluster
+check-cluster: $(cluster-up) ## Bring clusters up and down in namespaces of their own, over wrecks and beside another clone's
+	go -C test test -tags=cluster -timeout=20m ./cluster
 
 .PHONY: check-chart
 check-chart: bin/helm ## Lint, render and judge the chart
