@@ -196,7 +196,7 @@ func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan
 	if err != nil {
 		return nil, err
 	}
-	p, err := plan.PlanFork(&f.options, workloads, state)
+	p, err := plan.Forks(&f.options, workloads, state)
 	if err != nil || len(p.Unrouted) == 0 {
 		return p, err
 	}
@@ -218,7 +218,7 @@ func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan
 	}
 	again := f.options
 	again.Route = false // what is unrouted still can't be forked
-	return plan.PlanFork(&again, workloads, state)
+	return plan.Forks(&again, workloads, state)
 }
 
 func (f *forkFlags) warnings(p *plan.ForkPlan) {
@@ -242,7 +242,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 	show := newProgress(f.ErrOut)
 	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
 		if !s.Ready {
-			show.say("waiting for " + s.Waiting)
+			show.say("deployment.apps/" + name + " waits for " + s.Waiting)
 		}
 	})
 	show.end()

@@ -82,8 +82,8 @@ func ForkNames(name string, workloads []*Workload, forks []unstructured.Unstruct
 	return names
 }
 
-// PlanFork plans the forks of workloads in one sandbox. Every error is a *Problem.
-func PlanFork(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
+// Forks plans the forks of workloads in one sandbox. Every error is a *Problem.
+func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
 	if state.NoWebhook {
 		return nil, NoWebhook()
 	}

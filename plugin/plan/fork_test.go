@@ -129,7 +129,7 @@ var forkCases = []forkCase{
 	{name: "problem-fork-of-a-fork", files: []string{"deployment"}, options: options("api:2"), state: nil},
 }
 
-func TestPlanFork(t *testing.T) {
+func TestForks(t *testing.T) {
 	for _, tt := range forkCases {
 		t.Run(tt.name, func(t *testing.T) {
 			in := read(t, tt.files...)
@@ -145,7 +145,7 @@ func TestPlanFork(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := fmt.Sprint(in.workloads[0].Object.Object)
-			p, err := plan.PlanFork(&tt.options, in.workloads, in.state)
+			p, err := plan.Forks(&tt.options, in.workloads, in.state)
 			if strings.HasPrefix(tt.name, "problem") != (err != nil) {
 				t.Fatalf("the problem is: %v", err)
 			}
@@ -158,7 +158,7 @@ func TestPlanFork(t *testing.T) {
 }
 
 // An update with what was asked for already makes what there is, whatever the options.
-func TestPlanFork_AgainChangesNothing(t *testing.T) {
+func TestForks_AgainChangesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		file := rapid.SampledFrom([]string{"deployment", "statefulset", "worker", "rollout"}).Draw(rt, "workload")
 		in := read(t, file)
@@ -173,7 +173,7 @@ func TestPlanFork_AgainChangesNothing(t *testing.T) {
 		if rapid.Bool().Draw(rt, "replicas") {
 			o.Replicas = ptr(rapid.Int64Range(0, 5).Draw(rt, "count"))
 		}
-		first, err := plan.PlanFork(&o, in.workloads, in.state)
+		first, err := plan.Forks(&o, in.workloads, in.state)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -182,7 +182,7 @@ func TestPlanFork_AgainChangesNothing(t *testing.T) {
 		cm.UID = "33333333-3333-3333-3333-333333333333"
 		in.state.Sandbox, in.state.Forks = cm, []unstructured.Unstructured{*made}
 		for _, again := range []plan.ForkOptions{o, options()} {
-			second, err := plan.PlanFork(&again, in.workloads, in.state)
+			second, err := plan.Forks(&again, in.workloads, in.state)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -337,7 +337,7 @@ func golden(t *testing.T, path, got string) {
 }
 
 // Every golden file is of a case.
-func TestPlanFork_GoldenFilesAreUsed(t *testing.T) {
+func TestForks_GoldenFilesAreUsed(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "fork", "*.golden"))
 	if err != nil {
 		t.Fatal(err)
