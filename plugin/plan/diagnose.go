@@ -183,7 +183,7 @@ func (s *ForkStatus) diagnoseContainer(d *appsv1.Deployment, pod *corev1.Pod, c 
 			}
 		}
 		s.Problem = forkProblem(d, fmt.Sprintf("container %s %s", c.Name, how))
-		s.Problem.Say = fmt.Sprintf("its log is %q; mend that and fork again, or remove it", Quote(Kubectl("logs", "deployment/"+d.Name, "--container="+c.Name, "--previous")))
+		s.Problem.Say = fmt.Sprintf("its log is %q; to remove it", Quote(Kubectl("logs", "deployment/"+d.Name, "--container="+c.Name, "--previous")))
 		s.Log = &LogRef{pod.Name, c.Name, true}
 	default: // CreateContainerConfigError, CreateContainerError, RunContainerError, ...
 		s.Problem = forkProblem(d, fmt.Sprintf("container %s can't be started: %s", c.Name, cmp.Or(firstLine(w.Message), w.Reason)))
