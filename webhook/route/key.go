@@ -17,7 +17,7 @@ type Carriers struct {
 type Finder struct {
 	Carriers
 	header, baggage, tracestate []byte
-	ambiguous                   bool
+	seen, ambiguous             bool // the key header came; it came with different values
 }
 
 // Reset forgets the request and keeps the carriers.
@@ -28,10 +28,10 @@ func (f *Finder) Header(name, value []byte) {
 	switch {
 	case len(name) == len(f.Carriers.Header) && equalFold(name, f.Carriers.Header):
 		v := bytes.Trim(value, " \t")
-		if f.header != nil && !bytes.Equal(f.header, v) {
+		if f.seen && !bytes.Equal(f.header, v) {
 			f.ambiguous = true
 		}
-		f.header = v
+		f.seen, f.header = true, v
 	case len(name) == len("baggage") && equalFold(name, "baggage"):
 		if v := BaggageMember(value, f.Member); v != nil {
 			f.baggage = v // of several, the last counts, as in OpenTelemetry's SDKs

@@ -69,7 +69,7 @@ type Count struct {
 	Fork       uint64 `json:"fork,omitempty"`       // served by the fork
 	FellBack   uint64 `json:"fellBack,omitempty"`   // fork not ready, sent to the baseline as asked
 	Refused    uint64 `json:"refused,omitempty"`    // answered 503 by the router
-	Unfinished uint64 `json:"unfinished,omitempty"` // reached the fork, which broke off before the answer was whole
+	Unfinished uint64 `json:"unfinished,omitempty"` // reached the fork, which broke off before the answer was whole; in Fork too if it had begun
 }
 
 // Add returns the sum of c and d, of no fork.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,16 +60,18 @@ func (o *outgoing) Decide(h *engine.Head) engine.Decision {
 	if err != nil {
 		return refuse(400, "malformed target: "+err.Error())
 	}
+	if o.loops(addr) {
+		return refuse(403, errLoop.Error())
+	}
 	b := engine.Backend{ID: addr, Addr: addr, Dial: o.dial(addr), Timeout: outgoingDialTimeout}
 	d := engine.Decision{
 		Backends: []engine.Backend{b}, Observer: seen.outgoing(),
-		Failure: engine.Refusal{Status: 502, Reason: addr + " can't be reached: "},
+		Failure: engine.Refusal{Status: 502, Reason: addr + ": "},
 	}
 	if connect {
 		d.Tunnel = &tunnelled{metrics: o.metrics, stamp: o.stamp, backend: b}
 		return d
 	}
-	d.Failure.Reason = addr + ": "
 	d.Edits = o.stamp.edits(h)
 	d.Edits.Target = slices.Clone(path)
 	d.Edits.Remove = append(d.Edits.Remove, "proxy-connection", "proxy-authorization")
@@ -76,6 +79,12 @@ func (o *outgoing) Decide(h *engine.Head) engine.Decision {
 		d.Edits.Set = append(d.Edits.Set, engine.Field{Name: []byte("host"), Value: slices.Clone(authority)})
 	}
 	return d
+}
+
+// loops says whether addr is plainly the proxy's own. What only its address shows, dial finds out.
+func (o *outgoing) loops(addr string) bool {
+	host, port, _ := net.SplitHostPort(addr)
+	return port == strconv.Itoa(int(o.self.Port())) && (host == "localhost" || host == o.self.Addr().Unmap().String())
 }
 
 // dial connects to a host, unless that is the proxy itself.
