@@ -86,6 +86,7 @@ func (c *control) term(ctx context.Context) error {
 	}
 	mgr, err := manager.New(c.config, manager.Options{
 		Logger:                 c.log,
+		MapperProvider:         resources,
 		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
 		Metrics:                metricsserver.Options{BindAddress: "0"},
 		HealthProbeBindAddress: "0",

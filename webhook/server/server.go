@@ -42,29 +42,54 @@ func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger
 	if err != nil {
 		return err
 	}
-	// What ends ctx comes before endpoints and kube-proxy know: stay for the requests that still come.
+	// What ends ctx comes before endpoints and kube-proxy know: stay for the requests that still come. The same when control
+	// fails: admission still works.
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	g, serving := errgroup.WithContext(serving)
-	g.Go(func() error { return front.Start(serving) })
-	g.Go(func() error { return control.run(serving) })
+	var g errgroup.Group
+	g.Go(func() error {
+		defer stop()
+		return front.Start(serving)
+	})
+	g.Go(func() error {
+		err := control.run(serving)
+		leave(err)
+		return err
+	})
 	g.Go(func() error {
 		select {
 		case <-serving.Done():
-			return nil
 		case <-ctx.Done():
+			draining.Store(true)
+			logger.Info("stopping", "in", o.ShutdownDelay.String(), "why", context.Cause(ctx).Error())
+			select {
+			case <-serving.Done():
+			case <-time.After(o.ShutdownDelay):
+			}
+			stop()
 		}
-		draining.Store(true)
-		logger.Info("stopping", "in", o.ShutdownDelay.String())
-		select {
-		case <-serving.Done():
-		case <-time.After(o.ShutdownDelay):
-		}
-		stop()
 		return nil
 	})
-	return g.Wait()
+	done := make(chan error, 1)
+	go func() { done <- g.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-serving.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(shutdownBound):
+		// A manager that never could fill its caches does not stop, as of controller-runtime 0.25: it waits for them still.
+		return fmt.Errorf("not stopped within %s", shutdownBound)
+	}
 }
+
+// shutdownBound is more than any request, and the end of any stream, takes.
+const shutdownBound = 15 * time.Second
 
 // assemble puts together admission with its certificates, health and metrics; and control.
 func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, logger logr.Logger) (manager.Manager, *control, error) {
@@ -88,6 +113,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	}}})
 	mgr, err := manager.New(config, manager.Options{
 		Logger:                 logger,
+		MapperProvider:         resources,
 		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress: o.HealthAddress,
