@@ -26,8 +26,6 @@ const maxObjectName = 253
 // MaxKey is the longest routing key, in bytes.
 const MaxKey = 63
 
-var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
 // NewKey returns a random routing key of 100 bits, lowercase base32.
 func NewKey() string { return strings.ToLower(rand.Text())[:20] }
 
@@ -106,7 +104,7 @@ func cut(s string, limit int, salt string) string {
 // hashed returns s, cut where it must be, and a hash of salt and all of s, in at most limit bytes.
 func hashed(s string, limit int, salt string) string {
 	sum := sha256.Sum256([]byte(salt + "\x00" + s))
-	h := lowerBase32.EncodeToString(sum[:5])
+	h := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:5])) // 40 bits: no padding
 	keep := min(len(s), limit-len(h)-1)
 	return strings.TrimRight(s[:keep], "-._") + "-" + h
 }
