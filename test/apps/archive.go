@@ -88,8 +88,10 @@ func pack(path, folder string, images []Image) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name())
-	defer file.Close()
+	defer func() {
+		_ = file.Close()
+		_ = os.Remove(file.Name()) // no longer there once it was renamed
+	}()
 	if err := tarball.MultiWrite(tagged, file); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -66,7 +65,7 @@ func machine() string {
 			memory = fmt.Sprintf(", %d GiB", (kib+1<<19)>>20)
 		}
 	}
-	kernel, _ := exec.Command("uname", "-r").Output()
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	return fmt.Sprintf("Measured on %s: %d cores (%s)%s, Linux %s, %s; single-node Kubernetes of test/cluster, images cached, cluster, clients and\nworkloads on the same cores.",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), cpu, memory, strings.TrimSpace(string(kernel)), runtime.Version())
 }

@@ -89,8 +89,11 @@ func onlyExists(out string) bool {
 // clear deletes the sandboxes of an earlier run.
 func (d *demo) clear(ctx context.Context) error {
 	out, err := d.kubectl(ctx, "get", "configmaps", "--namespace="+d.namespace, "-l", "kubectl-sandbox.dev/role=sandbox", "-o", "name")
-	if err != nil || strings.TrimSpace(out) == "" {
-		return nil // no namespace yet, or no sandbox in it
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(out) == "" { // no namespace yet, or no sandbox in it
+		return nil
 	}
 	d.say("an earlier run has been here; its sandboxes go:")
 	return d.sandbox(ctx, "delete", "--all")

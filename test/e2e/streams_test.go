@@ -36,7 +36,7 @@ func TestEveryKindOfGRPCCallReachesForkOrBaselineByItsKeyAndWorksAsWithoutARoute
 	s.create(simple("interop", 1, corev1.Container{
 		Name: "app", Image: apps.GRPC, Ports: []corev1.ContainerPort{{ContainerPort: 10000}},
 		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstrFrom(10000)}}, PeriodSeconds: 1},
-		Resources:      requests("10m", "32Mi"),
+		Resources:      requests(),
 	}), service("interop", app("interop"), port("grpc", 10000, 10000)))
 	s.available("interop")
 	s.sandbox("route", "deploy/interop")
@@ -315,7 +315,7 @@ func TestAProtocolInWhichTheServerSpeaksFirstPassesThrough(t *testing.T) {
 	s.create(simple("nats", 1, corev1.Container{
 		Name: "app", Image: apps.NATS, Ports: []corev1.ContainerPort{{ContainerPort: 4222}},
 		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstrFrom(4222)}}, PeriodSeconds: 1},
-		Resources:      requests("10m", "32Mi"),
+		Resources:      requests(),
 	}), service("nats", app("nats"), port("client", 4222, 4222)))
 	s.available("nats")
 	s.sandbox("route", "deploy/nats")

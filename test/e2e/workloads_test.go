@@ -53,7 +53,7 @@ func podinfoPod() corev1.PodSpec {
 				ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/readyz", Port: intstr.FromInt32(httpPort)}},
 				PeriodSeconds: 1,
 			},
-			Resources: requests("10m", "32Mi"),
+			Resources: requests(),
 		}},
 	}
 }
@@ -75,7 +75,7 @@ func httpbin(name string, replicas int32) *appsv1.Deployment {
 			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/status/200", Port: intstr.FromInt32(8080)}},
 			PeriodSeconds: 1,
 		},
-		Resources: requests("10m", "32Mi"),
+		Resources: requests(),
 	})
 }
 
@@ -98,10 +98,10 @@ func namedPort(name string, number int32, target string) corev1.ServicePort {
 	return corev1.ServicePort{Name: name, Port: number, TargetPort: intstr.FromString(target)}
 }
 
-func requests(cpu, memory string) corev1.ResourceRequirements {
+func requests() corev1.ResourceRequirements {
 	return corev1.ResourceRequirements{Requests: corev1.ResourceList{
-		corev1.ResourceCPU:    resource.MustParse(cpu),
-		corev1.ResourceMemory: resource.MustParse(memory),
+		corev1.ResourceCPU:    resource.MustParse("10m"),
+		corev1.ResourceMemory: resource.MustParse("32Mi"),
 	}}
 }
 
