@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -21,7 +22,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, os.Args[1:], log); err != nil {
-		log.Error(err.Error())
+		fmt.Fprintln(os.Stderr, "sandbox-router:", err)
 		os.Exit(1) //nolint:gocritic // nothing is left to be stopped
 	}
 }

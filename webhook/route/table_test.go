@@ -93,7 +93,7 @@ func TestWire_bounds_frames(t *testing.T) {
 	if _, err := r.ToRouter(); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.ToRouter(); err != io.EOF {
+	if _, err := r.ToRouter(); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v at the end", err)
 	}
 }

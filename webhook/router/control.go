@@ -102,7 +102,7 @@ func (k *control) run(ctx context.Context) {
 }
 
 var (
-	errRenew  = errors.New("token is about to expire, or the authorities to trust have changed")
+	errRenew  = errors.New("token is about to expire")
 	errSilent = errors.New("control plane is silent")
 )
 

@@ -204,8 +204,15 @@ func newClient(t testing.TB, protocols *http.Protocols) *http.Client {
 	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
 }
 
-// ask sends a GET, with header fields in pairs, and returns the answer with its body.
-func ask(t testing.TB, c *http.Client, url string, fields ...string) (*http.Response, string) {
+// answer is what came of a request.
+type answer struct {
+	StatusCode int
+	Status     string
+	Header     http.Header
+}
+
+// ask sends a GET, with header fields in pairs, and returns the answer and its body.
+func ask(t testing.TB, c *http.Client, url string, fields ...string) (answer, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -223,7 +230,7 @@ func ask(t testing.TB, c *http.Client, url string, fields ...string) (*http.Resp
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, strings.TrimSpace(string(b))
+	return answer{resp.StatusCode, resp.Status, resp.Header}, strings.TrimSpace(string(b))
 }
 
 // eachProtocol runs a test by HTTP/1.1 and by HTTP/2.

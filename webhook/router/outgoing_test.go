@@ -2,6 +2,7 @@ package router
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -52,14 +53,14 @@ func TestOutgoing_stamps_the_key_on_requests_that_carry_none(t *testing.T) {
 		"for the proxy":  {[]string{"Proxy-Connection", "x", "Proxy-Authorization", "y"}, "key=the-key baggage=sandbox-key=the-key tracestate= proxy= body="},
 	} {
 		resp, body := ask(t, client, "http://"+to.addr+"/a%20b?c", test.fields...)
-		if resp.StatusCode != 200 || !strings.Contains(body, test.want) || !strings.HasPrefix(body, "GET "+to.addr+"/a%20b?c ") {
+		if resp.StatusCode != http.StatusOK || !strings.Contains(body, test.want) || !strings.HasPrefix(body, "GET "+to.addr+"/a%20b?c ") {
 			t.Errorf("%s: got %q, want %q", name, body, test.want)
 		}
 		if resp.Header.Get("X-Sandbox-Served-By") != "" {
 			t.Errorf("%s: the answer says who served it", name)
 		}
 	}
-	req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://"+to.addr, strings.NewReader("hello"))
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+to.addr, strings.NewReader("hello"))
 	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +90,7 @@ func TestOutgoing_one_connection_of_the_app_s_reaches_many_hosts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer resp.Body.Close()
 		if b, _ := io.ReadAll(resp.Body); !strings.HasPrefix(string(b), "GET "+host+"/?x key=the-key ") {
 			t.Errorf("got %q", b)
 		}
@@ -127,6 +129,7 @@ func TestOutgoing_refuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer resp.Body.Close()
 			if resp.StatusCode != test.status || resp.Header.Get("X-Sandbox-Error") == "" {
 				t.Errorf("got %s %v", resp.Status, resp.Header)
 			}
@@ -145,9 +148,10 @@ func connect(t *testing.T, proxy, to string) (net.Conn, *bufio.Reader) {
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", to, to)
 	r := bufio.NewReader(c)
 	resp, err := http.ReadResponse(r, &http.Request{Method: "CONNECT"})
-	if err != nil || resp.StatusCode != 200 {
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("got %v (%v)", resp, err)
 	}
+	t.Cleanup(func() { resp.Body.Close() })
 	return c, r
 }
 
@@ -156,7 +160,7 @@ func TestOutgoing_stamps_what_comes_through_a_tunnel(t *testing.T) {
 	to := startPod(t, "other", "127.0.0.7", freePort(t), http.HandlerFunc(showKeys))
 	eachProtocol(t, func(t *testing.T, protocols *http.Protocols) {
 		client := newClient(t, protocols)
-		client.Transport.(*http.Transport).Dial = func(_, host string) (net.Conn, error) {
+		client.Transport.(*http.Transport).DialContext = func(_ context.Context, _, host string) (net.Conn, error) {
 			c, _ := connect(t, addr, host)
 			return c, nil
 		}
@@ -207,7 +211,7 @@ func TestOutgoing_passes_WebSockets_on(t *testing.T) {
 	addr, _ := startProxy(t)
 	to := startPod(t, "other", "127.0.0.7", freePort(t), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Sandbox-Key") != "the-key" || r.Header.Get("Upgrade") != "websocket" {
-			w.WriteHeader(400)
+			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
 		c, rw, _ := http.NewResponseController(w).Hijack()
@@ -223,7 +227,7 @@ func TestOutgoing_passes_WebSockets_on(t *testing.T) {
 	fmt.Fprintf(c, "GET http://%s/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", to.addr, to.addr)
 	r := bufio.NewReader(c)
 	resp, err := http.ReadResponse(r, nil)
-	if err != nil || resp.StatusCode != 101 {
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("got %v (%v)", resp, err)
 	}
 	_, _ = io.WriteString(c, "frame\n")

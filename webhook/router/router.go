@@ -127,10 +127,10 @@ func (r *router) decide(i int) func(net.Conn) engine.Decider {
 func (r *router) run(ctx context.Context) error {
 	r.control.restore()
 	var pool sync.WaitGroup
-	streaming, stop := context.WithCancel(context.WithoutCancel(ctx))
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // goes on while requests in flight end
 	defer stop()
 	if len(r.config.Control) > 0 {
-		pool.Go(func() { r.control.run(streaming) })
+		pool.Go(func() { r.control.run(serving) })
 	}
 	admin := &http.Server{Handler: r.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
 	if r.admin != nil {
@@ -141,14 +141,14 @@ func (r *router) run(ctx context.Context) error {
 		})
 	}
 	for i, l := range r.listeners {
-		pool.Go(func() { _ = r.engines[i].Serve(l, r.decide(i)) })
+		pool.Go(func() { _ = r.engines[i].Serve(serving, l, r.decide(i)) })
 	}
 	r.log.Info("serving", "ports", sandbox.FormatCaptures(r.config.Captures), "outgoing", r.config.Outgoing.IsValid(),
 		"version", r.config.Version)
 	<-ctx.Done()
 	r.log.Info("draining")
 	r.close()
-	draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	draining, cancel := context.WithTimeout(serving, drainTime)
 	defer cancel()
 	var drains sync.WaitGroup
 	for _, e := range r.engines {

@@ -296,10 +296,10 @@ func TestRouter_refuses_two_keys_in_one_request(t *testing.T) {
 		app := startPod(t, "app", "127.0.0.1", u.app, nil)
 		u.setTable(table(1, nil))
 		client := newClient(t, protocols)
-		if resp, body := ask(t, client, "http://"+u.addr, "X-Sandbox-Key", "a", "X-Sandbox-Key", "b"); resp.StatusCode != 400 {
+		if resp, body := ask(t, client, "http://"+u.addr, "X-Sandbox-Key", "a", "X-Sandbox-Key", "b"); resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("got %s %q", resp.Status, body)
 		}
-		if resp, _ := ask(t, client, "http://"+u.addr, "X-Sandbox-Key", "a", "X-Sandbox-Key", "a", "Baggage", "sandbox-key=b"); resp.StatusCode != 200 {
+		if resp, _ := ask(t, client, "http://"+u.addr, "X-Sandbox-Key", "a", "X-Sandbox-Key", "a", "Baggage", "sandbox-key=b"); resp.StatusCode != http.StatusOK {
 			t.Errorf("got %s", resp.Status)
 		}
 		if len(app.heads) != 1 {
@@ -390,7 +390,7 @@ func TestRouter_streams_server_sent_events_as_they_come(t *testing.T) {
 			}
 		}))
 		u.setTable(table(1, map[string][]string{"k": {"127.0.0.2"}}))
-		req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+u.addr, nil)
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+u.addr, nil)
 		req.Header.Set("X-Sandbox-Key", "k")
 		resp, err := newClient(t, protocols).Do(req)
 		if err != nil {
@@ -427,7 +427,7 @@ func TestRouter_uploads_and_downloads_arrive_whole(t *testing.T) {
 				if chunked {
 					r = struct{ io.Reader }{r}
 				}
-				req, _ := http.NewRequestWithContext(t.Context(), "PUT", "http://"+u.addr, r)
+				req, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+u.addr, r)
 				req.Header.Set("X-Sandbox-Key", "k")
 				resp, err := client.Do(req)
 				if err != nil {
@@ -507,7 +507,7 @@ func TestRouter_goes_on_by_the_last_table_after_a_restart(t *testing.T) {
 		t.Fatal(err)
 	}
 	u = startRouter(t, c)
-	if resp, body := ask(t, newClient(t, nil), "http://"+u.addr, "X-Sandbox-Key", "k"); resp.StatusCode != 503 {
+	if resp, body := ask(t, newClient(t, nil), "http://"+u.addr, "X-Sandbox-Key", "k"); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("got %s %q", resp.Status, body)
 	}
 	u.stop()
@@ -515,7 +515,7 @@ func TestRouter_goes_on_by_the_last_table_after_a_restart(t *testing.T) {
 		t.Fatal(err)
 	}
 	u = startRouter(t, c)
-	if resp, body := ask(t, newClient(t, nil), "http://"+u.addr, "X-Sandbox-Key", "k"); resp.StatusCode != 503 || !strings.Contains(body, "not received") {
+	if resp, body := ask(t, newClient(t, nil), "http://"+u.addr, "X-Sandbox-Key", "k"); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "not received") {
 		t.Errorf("got %s %q", resp.Status, body)
 	}
 	if !strings.Contains(u.log.String(), "is of no use") {
@@ -587,7 +587,7 @@ func TestRouter_metrics_and_health(t *testing.T) {
 		t.Error("metrics name a key")
 	}
 	for _, path := range []string{"/healthz", "/ready"} {
-		if resp, body := ask(t, newClient(t, nil), "http://"+c.Admin+path); resp.StatusCode != 200 {
+		if resp, body := ask(t, newClient(t, nil), "http://"+c.Admin+path); resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: got %s %q", path, resp.Status, body)
 		}
 	}

@@ -81,7 +81,7 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 	// Counts are totals since the start, so those of forks that left stay, should they come back; unless there are none.
 	maps.DeleteFunc(r.counters, func(of counted, c *counter) bool {
 		fr, routed := next.routes[of.key]
-		return !(routed && fr.fork.UID == of.uid) && c.count() == route.Count{}
+		return (!routed || fr.fork.UID != of.uid) && c.count() == route.Count{}
 	})
 	r.force.Store(next)
 	r.confirm(fresh)

@@ -52,6 +52,7 @@ type Engine struct {
 
 // session is one client connection. kind is nil until it is known what the client speaks.
 type session struct {
+	ctx  context.Context // of dialing
 	conn net.Conn
 	kind speaker
 }
@@ -84,15 +85,15 @@ func New(o Options) *Engine {
 }
 
 // Serve accepts connections from l and serves each by the Decider that decide makes for it, until l is closed; then it
-// returns nil. Connections outlive it: see Drain.
-func (e *Engine) Serve(l net.Listener, decide func(net.Conn) Decider) error {
+// returns nil. Connections outlive it: see Drain. When ctx is done, no backend is dialed any more.
+func (e *Engine) Serve(ctx context.Context, l net.Listener, decide func(net.Conn) Decider) error {
 	var pause time.Duration
 	for {
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			go e.ServeConn(conn, decide(conn))
+			go e.ServeConn(ctx, conn, decide(conn))
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		default: // out of descriptors, or the client is gone already
@@ -104,8 +105,8 @@ func (e *Engine) Serve(l net.Listener, decide func(net.Conn) Decider) error {
 }
 
 // ServeConn serves one connection by d, until it is over.
-func (e *Engine) ServeConn(conn net.Conn, d Decider) {
-	s := &session{conn: conn}
+func (e *Engine) ServeConn(ctx context.Context, conn net.Conn, d Decider) {
+	s := &session{ctx: ctx, conn: conn}
 	e.mu.Lock()
 	e.sessions[s] = struct{}{}
 	e.mu.Unlock()

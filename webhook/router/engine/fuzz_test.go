@@ -181,7 +181,7 @@ func FuzzHTTP2(f *testing.F) {
 		over := make(chan struct{})
 		go func() {
 			defer close(over)
-			e.ServeConn(ours, d)
+			e.ServeConn(context.Background(), ours, d)
 		}()
 		go func() { _, _ = io.Copy(io.Discard, theirs) }()
 		_ = theirs.SetWriteDeadline(time.Now().Add(time.Second))

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -25,8 +24,8 @@ func statusText(code int) string { return http.StatusText(code) }
 // exchange at a time: a pipelined request waits in the buffer until the exchange before is over. The client is written to
 // by the loop whose backend owes the answer, and by serve only between exchanges.
 type h1 struct {
+	*session
 	e       *Engine
-	conn    net.Conn
 	in      *buffer
 	decider Decider
 	scratch []byte // for heads that are edited
@@ -69,7 +68,7 @@ type exchange struct {
 
 // serveHTTP1 serves a client that speaks HTTP/1. app, when not nil, is a connection to def that is made already.
 func (e *Engine) serveHTTP1(s *session, d Decider, in *buffer, def Backend, app net.Conn) {
-	c := &h1{e: e, conn: s.conn, in: in, decider: d, ups: make(map[string]*h1Up), ahead: true}
+	c := &h1{session: s, e: e, in: in, decider: d, ups: make(map[string]*h1Up), ahead: true}
 	defer c.closeAll()
 	if app != nil {
 		c.mu.Lock()
@@ -83,7 +82,7 @@ func (e *Engine) serveHTTP1(s *session, d Decider, in *buffer, def Backend, app 
 			c.refuseMalformed(err)
 			return
 		}
-		next := c.serveOne(s, h)
+		next := c.serveOne(h)
 		if !next {
 			return
 		}
@@ -260,7 +259,7 @@ func (c *h1) answer(r *Refusal, toHEAD, keep, old bool) bool {
 }
 
 // serveOne serves one request and returns whether the connection goes on.
-func (c *h1) serveOne(s *session, h *head) bool {
+func (c *h1) serveOne(h *head) bool {
 	body := requestFraming(h)
 	ex := &exchange{
 		toHEAD: string(h.Method) == http.MethodHead, connect: string(h.Method) == http.MethodConnect,
@@ -279,7 +278,7 @@ func (c *h1) serveOne(s *session, h *head) bool {
 		return false
 	}
 	if d.Tunnel != nil {
-		return c.serveTunnel(s, ex)
+		return c.serveTunnel(ex)
 	}
 	out := c.request(h, d, n)
 	ex.ahead = c.in.len() > n
@@ -348,7 +347,7 @@ func (c *h1) attach(ex *exchange) (*h1Up, error) {
 			return u, nil
 		}
 		c.mu.Unlock()
-		conn, dialErr := c.e.dial(context.Background(), b)
+		conn, dialErr := c.e.dial(c.ctx, b)
 		if dialErr != nil {
 			err = dialErr
 			continue
@@ -401,7 +400,7 @@ func (c *h1) clientEnded(ex *exchange, err error) {
 	ex.replay = nil
 	switch {
 	case ex.answered || ex.up == nil || c.closing:
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		closeWrite(ex.up.conn)
 	default:
 		reset(ex.up.conn)
@@ -449,11 +448,11 @@ func (c *h1) finish(ex *exchange, whole bool) bool {
 }
 
 // serveTunnel answers a CONNECT and serves what comes through the tunnel.
-func (c *h1) serveTunnel(s *session, ex *exchange) bool {
+func (c *h1) serveTunnel(ex *exchange) bool {
 	err := errors.New("there is no backend")
 	for i := range ex.decision.Backends {
 		b := &ex.decision.Backends[i]
-		conn, dialErr := c.e.dial(context.Background(), b)
+		conn, dialErr := c.e.dial(c.ctx, b)
 		if dialErr != nil {
 			err = dialErr
 			continue
@@ -463,7 +462,7 @@ func (c *h1) serveTunnel(s *session, ex *exchange) bool {
 			_ = conn.Close()
 			return false
 		}
-		c.e.openWith(s, ex.decision.Tunnel, c.in, conn)
+		c.e.openWith(c.session, ex.decision.Tunnel, c.in, conn)
 		return false
 	}
 	return c.unreachable(ex, err)

@@ -244,7 +244,7 @@ func TestHTTP1_answers_that_make_no_sense_are_failures_of_the_fork(t *testing.T)
 			b.head()
 			go func() { _, _ = b.Write([]byte(answer)) }()
 			resp, body := p.answer("GET")
-			if resp.StatusCode != 503 || !strings.HasPrefix(body, "the fork: ") || resp.Header.Get("X-Sandbox-Error") == "" {
+			if resp.StatusCode != http.StatusServiceUnavailable || !strings.HasPrefix(body, "the fork: ") || resp.Header.Get("X-Sandbox-Error") == "" {
 				t.Errorf("got %s %q", resp.Status, body)
 			}
 			if f.d.observer.count(Broken) != 1 || f.d.observer.count(Answered) != 0 {
@@ -351,7 +351,7 @@ func TestHTTP1_an_app_that_refuses_an_upload_is_heard(t *testing.T) {
 			}
 		}
 	}()
-	if resp, body := p.answer("POST"); resp.StatusCode != 413 || body != "no" {
+	if resp, body := p.answer("POST"); resp.StatusCode != http.StatusRequestEntityTooLarge || body != "no" {
 		t.Errorf("got %s %q", resp.Status, body)
 	}
 	<-stop
@@ -390,7 +390,7 @@ func TestHTTP1_a_body_that_the_client_cuts_does_not_look_whole(t *testing.T) {
 	b.head()
 	b.expect("3\r\nabc\r\n")
 	p.send("zzz\r\n")
-	if resp, _ := p.answer("POST"); resp.StatusCode != 400 {
+	if resp, _ := p.answer("POST"); resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("got %s", resp.Status)
 	}
 	b.broken()
@@ -497,7 +497,7 @@ func TestHTTP1_what_is_not_safe_to_repeat_is_not_repeated(t *testing.T) {
 			p.send(request)
 			b.head()
 			_ = b.Close()
-			if resp, body := p.answer("GET"); resp.StatusCode != 503 || body == "" {
+			if resp, body := p.answer("GET"); resp.StatusCode != http.StatusServiceUnavailable || body == "" {
 				t.Errorf("got %s %q", resp.Status, body)
 			}
 			if f.d.observer.count(Broken) != 1 {
@@ -515,7 +515,7 @@ func TestHTTP1_a_fork_that_breaks_off_before_its_answer_is_a_failure_and_the_cli
 	b.head()
 	_ = b.Close()
 	resp, body := p.answer("GET")
-	if resp.StatusCode != 503 || body != "the fork: it ended the connection before it answered\n" ||
+	if resp.StatusCode != http.StatusServiceUnavailable || body != "the fork: it ended the connection before it answered\n" ||
 		resp.Header.Get("X-Sandbox-Error")+"\n" != body || resp.Close {
 		t.Errorf("got %s %q %v", resp.Status, body, resp.Header)
 	}
@@ -590,7 +590,7 @@ func TestHTTP1_bytes_that_nobody_asked_for_reach_nobody(t *testing.T) {
 	b := accept(t, fork)
 	b.head()
 	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
-	if resp, body := p.answer("GET"); resp.StatusCode != 200 || body != "" {
+	if resp, body := p.answer("GET"); resp.StatusCode != http.StatusOK || body != "" {
 		t.Errorf("got %s %q", resp.Status, body)
 	}
 	p.silent()
@@ -636,16 +636,16 @@ func TestHTTP1_a_fork_without_a_pod_that_answers_is_a_failure(t *testing.T) {
 	b := accept(t, fork)
 	b.head()
 	b.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-	if resp, _ := p.answer("GET"); resp.StatusCode != 200 || resp.Header.Get("X-Served-By") != "fork-0" {
+	if resp, _ := p.answer("GET"); resp.StatusCode != http.StatusOK || resp.Header.Get("X-Served-By") != "fork-0" {
 		t.Errorf("got %s %v", resp.Status, resp.Header)
 	}
 	p.send("GET / HTTP/1.1\r\nx-to: dead\r\n\r\n")
 	resp, body := p.answer("GET")
-	if resp.StatusCode != 503 || !strings.Contains(body, "connection refused") || resp.Close {
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "connection refused") || resp.Close {
 		t.Errorf("got %s %q", resp.Status, body)
 	}
 	p.send("HEAD / HTTP/1.1\r\nx-to: dead\r\n\r\n")
-	if resp, _ := p.answer("HEAD"); resp.StatusCode != 503 {
+	if resp, _ := p.answer("HEAD"); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("got %s", resp.Status)
 	}
 	if f.d.observer.count(Refused) != 2 {
@@ -686,14 +686,14 @@ func TestHTTP1_refusals_leave_the_connection_usable(t *testing.T) {
 	p := f.dial()
 	p.send("GET / HTTP/1.1\r\nx-refuse: for a reason\r\n\r\n")
 	resp, body := p.answer("GET")
-	if resp.StatusCode != 503 || body != "for a reason\n" || resp.Close {
+	if resp.StatusCode != http.StatusServiceUnavailable || body != "for a reason\n" || resp.Close {
 		t.Errorf("got %s %q %v", resp.Status, body, resp.Header)
 	}
 	p.send("GET / HTTP/1.1\r\n\r\n")
 	accept(t, app).head()
 	p = f.dial()
 	p.send("POST / HTTP/1.1\r\nx-refuse: for a reason\r\nContent-Length: 10\r\n\r\nabc")
-	if resp, _ := p.answer("POST"); resp.StatusCode != 503 || !resp.Close {
+	if resp, _ := p.answer("POST"); resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
 		t.Errorf("got %s %v", resp.Status, resp.Header)
 	}
 }

@@ -195,7 +195,7 @@ func (u *h1Up) finalHead(ex *exchange) (*head, error) {
 func (u *h1Up) passBody(ex *exchange, body *framing) bool {
 	for {
 		if err := u.in.fill(largeBuffer); err != nil {
-			if body.kind == toEOF && err == io.EOF {
+			if body.kind == toEOF && errors.Is(err, io.EOF) {
 				return true
 			}
 			u.lost(err)
@@ -264,7 +264,7 @@ func (u *h1Up) lost(cause error) {
 		u.clientGone(ex)
 		return
 	}
-	if replay != nil && (cause == io.EOF || isReset(cause)) && u.again(ex, replay) {
+	if replay != nil && (errors.Is(cause, io.EOF) || isReset(cause)) && u.again(ex, replay) {
 		return
 	}
 	reset(u.conn)
@@ -279,7 +279,7 @@ func (u *h1Up) lost(cause error) {
 		r.Reason += broke(cause)
 	}
 	if ex.begun || r.Status == 0 {
-		if cause == io.EOF {
+		if errors.Is(cause, io.EOF) {
 			_ = c.conn.Close()
 		} else {
 			reset(c.conn)
@@ -308,7 +308,7 @@ func (u *h1Up) lost(cause error) {
 func broke(cause error) string {
 	var m *malformed
 	switch {
-	case cause == io.EOF:
+	case errors.Is(cause, io.EOF):
 		return "it ended the connection before it answered"
 	case errors.As(cause, &m):
 		return "its answer is malformed: " + m.reason

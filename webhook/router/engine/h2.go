@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 //
 // One goroutine reads each connection and one writes to it; what they share is guarded by mu.
 type h2 struct {
+	ctx     context.Context // of dialing
 	e       *Engine
 	decider Decider
 	def     Backend
@@ -45,7 +47,8 @@ const (
 	goAwayWait = time.Second
 )
 
-var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n', 'i', 'n', 'g'}
+// drainPing is the payload of the PING that follows a GOAWAY: when it is answered, the GOAWAY was heard.
+const drainPing = "draining"
 
 // budget limits what costs the engine or a backend more than it costs a client, such as streams opened and reset at once
 // (CVE-2023-44487), or made to be reset (CVE-2025-8671): a burst, and a rate.
@@ -71,7 +74,9 @@ func (b *budget) spend() bool {
 func (e *Engine) serveHTTP2(s *session, d Decider, in *buffer, def Backend, hasDefault bool, app net.Conn, spoke []byte) {
 	in.skip(len(preface))
 	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(in.bytes()), s.conn), maxFrame)
-	r := &h2{e: e, decider: d, def: def, ups: make(map[string]*h2Up), all: make(map[*h2Up]struct{}), maxStreams: maxStreams}
+	r := &h2{
+		ctx: s.ctx, e: e, decider: d, def: def, ups: make(map[string]*h2Up), all: make(map[*h2Up]struct{}), maxStreams: maxStreams,
+	}
 	r.client = newH2Conn(&r.mu, s.conn, from, e.MaxHead)
 	settings := []http2.Setting{
 		{ID: http2.SettingInitialWindowSize, Val: streamWindow},
@@ -134,6 +139,7 @@ func (r *h2) readClient() error {
 	for first := true; ; {
 		f, err := r.client.fr.ReadFrame()
 		r.mu.Lock()
+		r.client.awaitRoom()
 		if r.client.ending || r.client.dead {
 			r.mu.Unlock()
 			_, err := io.Copy(io.Discard, r.client.conn)
@@ -232,7 +238,7 @@ func (r *h2) fromClient(f http2.Frame, first bool) error {
 			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 		}
 	case *http2.PingFrame:
-		if f.IsAck() && f.Data == drainPing {
+		if f.IsAck() && string(f.Data[:]) == drainPing {
 			r.tellLast()
 		}
 		r.client.ping(f)
@@ -271,7 +277,7 @@ func (r *h2) shutdown() {
 	}
 	r.leaving = true
 	r.client.goAway(1<<31-1, http2.ErrCodeNo, "")
-	_ = r.client.wr.WritePing(false, drainPing)
+	_ = r.client.wr.WritePing(false, [8]byte([]byte(drainPing)))
 	r.client.wake.Signal()
 	time.AfterFunc(goAwayWait, func() {
 		r.mu.Lock()

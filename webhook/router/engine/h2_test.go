@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,7 +182,7 @@ func h2client(t testing.TB) *http.Client {
 
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-End")
-	w.WriteHeader(200)
+	w.WriteHeader(http.StatusOK)
 	_ = http.NewResponseController(w).Flush()
 	b := make([]byte, 32<<10)
 	for {
@@ -205,7 +206,7 @@ func TestHTTP2_streams_of_both_directions_arrive_whole(t *testing.T) {
 		pool.Go(func() {
 			body := make([]byte, 1<<20+i*1000)
 			_, _ = rand.Read(body)
-			req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://"+f.addr, struct{ io.Reader }{bytes.NewReader(body)})
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+f.addr, struct{ io.Reader }{bytes.NewReader(body)})
 			req.Trailer = http.Header{"X-Sum": {strconv.Itoa(i)}}
 			if i%2 == 0 {
 				req.Header.Set("x-to", "fork")
@@ -228,7 +229,7 @@ func TestHTTP2_streams_of_both_directions_arrive_whole(t *testing.T) {
 func TestHTTP2_a_stream_is_live_in_both_directions(t *testing.T) {
 	f := serve(t, Options{}, &byHeader{app: backendAt("app", h2server(t, echo))})
 	r, w := io.Pipe()
-	req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://"+f.addr, r)
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+f.addr, r)
 	resp, err := h2client(t).Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -518,7 +519,7 @@ func TestHTTP2_an_app_that_goes_away_lets_the_client_go(t *testing.T) {
 	if h := c.nextHeaders(); h.PseudoValue("status") != "202" {
 		t.Errorf("got %v", h)
 	}
-	c.peer.end()
+	c.end()
 }
 
 func TestHTTP2_a_fork_that_goes_away_is_dialed_again(t *testing.T) {
@@ -542,7 +543,7 @@ func TestHTTP2_a_fork_that_goes_away_is_dialed_again(t *testing.T) {
 		t.Errorf("got %v", h)
 	}
 	fork.nextGoAway()
-	fork.peer.end()
+	fork.end()
 }
 
 func TestHTTP2_a_fork_that_fails(t *testing.T) {
@@ -743,7 +744,7 @@ func TestHTTP2_clients_that_cost_more_than_they_may_are_dropped(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := serve(t, Options{Linger: time.Second}, &byHeader{app: backendAt("app", h2server(t, func(w http.ResponseWriter, r *http.Request) {
+			f := serve(t, Options{Linger: time.Second}, &byHeader{app: backendAt("app", h2server(t, func(_ http.ResponseWriter, r *http.Request) {
 				<-r.Context().Done()
 			}))})
 			c, _ := f.h2dial()
@@ -857,7 +858,7 @@ func TestHTTP2_draining_lets_what_is_in_flight_end(t *testing.T) {
 	}
 	app.headers(id, true, ":status", "200")
 	c.nextHeaders()
-	c.peer.end()
+	c.end()
 	_ = c.Close()
 	<-drained
 }
@@ -874,7 +875,7 @@ func TestHTTP2_connections_to_backends_that_are_gone_are_closed_when_they_are_id
 		t.Errorf("got %v", h)
 	}
 	fork.nextGoAway()
-	fork.peer.end()
+	fork.end()
 }
 
 func TestHTTP2_a_client_that_goes_goes_everywhere(t *testing.T) {
@@ -890,4 +891,60 @@ func TestHTTP2_a_client_that_goes_goes_everywhere(t *testing.T) {
 		}
 	}
 	eventually(t, "the connection is forgotten", func() bool { return f.Stats.Open.Load() == 0 })
+}
+
+func TestHTTP2_what_a_peer_does_not_read_is_bounded(t *testing.T) {
+	t.Run("heads of answers", func(t *testing.T) {
+		long := strings.Repeat("x", 100<<10)
+		var asked atomic.Int64
+		f := serve(t, Options{}, &byHeader{app: backendAt("app", h2server(t, func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.Header().Set("X-Long", long)
+		}))})
+		c, _ := f.h2dial()
+		go func() {
+			for id := uint32(1); id < 20_000; id += 2 { // and nothing is read
+				c.get(id, true)
+			}
+		}()
+		last := int64(-1)
+		eventually(t, "no more is asked for", func() bool {
+			now := asked.Load()
+			defer func() { last = now; time.Sleep(300 * time.Millisecond) }()
+			return now == last && now > 0
+		})
+		if last > 2000 {
+			t.Errorf("%d answers of 100 KiB are somewhere", last)
+		}
+	})
+	t.Run("heads of requests", func(t *testing.T) {
+		f, c, app, _, forks := h2two(t)
+		frozen := listen(t)
+		go func() {
+			for {
+				if _, err := frozen.Accept(); err != nil {
+					return
+				}
+			}
+		}()
+		f.d.named["frozen"] = backendAt("frozen", frozen)
+		_ = forks
+		long := strings.Repeat("x", 12<<10)
+		for id := uint32(3); ; id += 2 {
+			c.block.Reset()
+			c.get(id, true, "x-to", "frozen", "x-long", long+strconv.Itoa(int(id)))
+			if id%100 == 1 { // what waits is refused, in time
+				c.get(id+2, true)
+				id += 2
+				app.headers(app.nextHeaders().StreamID, true, ":status", "204")
+				h := c.nextHeaders()
+				if h.PseudoValue("status") == "503" {
+					return
+				}
+				if id > 2000 {
+					t.Fatal("too much is waiting")
+				}
+			}
+		}
+	})
 }

@@ -25,6 +25,8 @@ const (
 	maxControls = 10_000
 	// maxBatch is how much is written at once, in bytes.
 	maxBatch = 64 << 10
+	// maxQueued is how much may wait to be read by a peer that does not read, in bytes, besides what windows bound: heads.
+	maxQueued = 1 << 20
 )
 
 // h2Conn is one HTTP/2 connection, to the client or to a backend. All of it but fr is guarded by the relay's mutex.
@@ -38,6 +40,7 @@ type h2Conn struct {
 	enc     *hpack.Encoder
 	block   bytes.Buffer // what enc writes to
 	wake    *sync.Cond   // there may be something to send
+	room    *sync.Cond   // out has been taken
 	ready   []*h2Half    // halves that have something to send and a window to send it in, as far as is known
 	control int          // controls in out
 	ending  bool         // nothing is added to out any more: send it, and then the end
@@ -68,7 +71,7 @@ type h2Half struct {
 
 func newH2Conn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int) *h2Conn {
 	c := &h2Conn{
-		mu: mu, conn: conn, wake: sync.NewCond(mu), streams: make(map[uint32]*h2Stream),
+		mu: mu, conn: conn, wake: sync.NewCond(mu), room: sync.NewCond(mu), streams: make(map[uint32]*h2Stream),
 		sendWindow: 65535, initial: 65535, frame: maxFrame, recvWindow: connWindow,
 	}
 	c.fr = http2.NewFramer(nil, r)
@@ -101,6 +104,7 @@ func (c *h2Conn) writeLoop() {
 		batch = append(batch[:0], c.out.Bytes()...)
 		c.out.Reset()
 		c.control = 0
+		c.room.Broadcast()
 		c.mu.Unlock()
 		_, err := c.conn.Write(batch)
 		c.mu.Lock()
@@ -119,6 +123,14 @@ func (c *h2Conn) kill() {
 		c.dead = true
 		_ = c.conn.Close()
 		c.wake.Signal()
+		c.room.Broadcast()
+	}
+}
+
+// awaitRoom waits while the peer does not read what is queued for it: meanwhile nothing is read that could add to it.
+func (c *h2Conn) awaitRoom() {
+	for c.out.Len() > maxQueued && !c.dead && !c.ending {
+		c.room.Wait()
 	}
 }
 
@@ -247,6 +259,7 @@ func (c *h2Conn) goAway(last uint32, code http2.ErrCode, why string) {
 func (c *h2Conn) end() {
 	c.ending = true
 	c.wake.Signal()
+	c.room.Broadcast()
 }
 
 // received takes n bytes off the peer's connection window. False: it sent more than it may.

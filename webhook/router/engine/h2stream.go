@@ -20,6 +20,7 @@ type h2Stream struct {
 	decision Decision
 	next     int                 // backend to try now
 	head     []hpack.HeaderField // the request's; kept after it is out while it may be sent again
+	size     int                 // of head, in bytes
 	method   string
 	grpc     bool
 	extended bool // CONNECT for another protocol: RFC 8441
@@ -90,6 +91,9 @@ func (r *h2) request(f *http2.MetaHeadersFrame) error {
 		st.answer(&Refusal{Status: http.StatusNotImplemented, Reason: "CONNECT is not served over HTTP/2"})
 	default:
 		st.head = editFields(st.head, &d.Edits)
+		for _, hf := range st.head {
+			st.size += int(hf.Size())
+		}
 		st.place(errors.New("there is no backend"))
 	}
 	return nil
@@ -204,8 +208,12 @@ func (st *h2Stream) place(cause error) {
 	if up == nil {
 		up = st.r.connect(b, nil, nil)
 	}
+	if !up.accept(st) {
+		st.next++
+		st.place(fmt.Errorf("%s does not read what it is sent", b.Addr))
+		return
+	}
 	st.up = up
-	up.waiting = append(up.waiting, st)
 	up.openWaiting()
 }
 

@@ -20,6 +20,7 @@ type h2Up struct {
 	r       *h2
 	backend Backend
 	waiting []*h2Stream   // for the backend's SETTINGS, or for it to allow more streams
+	held    int           // size of their heads, in bytes
 	settled chan struct{} // closed when it has sent its SETTINGS, or can't, or takes too long
 	waited  bool          // settled is closed
 	ready   bool          // it has sent its SETTINGS
@@ -33,11 +34,25 @@ type h2Up struct {
 	cancel     context.CancelFunc
 }
 
+// accept has st wait for a stream to be opened. False: too much waits already.
+func (up *h2Up) accept(st *h2Stream) bool {
+	queued := up.held + st.size
+	if up.h2Conn != nil {
+		queued += up.out.Len()
+	}
+	if queued > maxQueued {
+		return false
+	}
+	up.held += st.size
+	up.waiting = append(up.waiting, st)
+	return true
+}
+
 var errNotHTTP2 = errors.New("it does not speak HTTP/2")
 
 // connect begins a connection to b; or on conn, from which spoke was read, when that is not nil.
 func (r *h2) connect(b *Backend, conn net.Conn, spoke []byte) *h2Up {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(r.ctx)
 	up := &h2Up{r: r, backend: *b, settled: make(chan struct{}), nextID: 1, maxStreams: math.MaxUint32, cancel: cancel}
 	r.ups[b.ID] = up
 	r.all[up] = struct{}{}
@@ -88,6 +103,7 @@ func (up *h2Up) read() error {
 	for {
 		f, err := up.fr.ReadFrame()
 		up.r.mu.Lock()
+		up.r.client.awaitRoom()
 		if err == nil {
 			err = up.take(f)
 		}
@@ -193,6 +209,7 @@ func (up *h2Up) openWaiting() {
 	for up.ready && !up.leaving && len(up.waiting) > 0 && uint64(len(up.streams)) < uint64(up.maxStreams) {
 		st := up.waiting[0]
 		up.waiting = up.waiting[1:]
+		up.held -= st.size
 		if st.extended && !up.extended {
 			st.next++
 			st.place(fmt.Errorf("%s does not take CONNECT for other protocols", up.backend.Addr))
@@ -202,13 +219,14 @@ func (up *h2Up) openWaiting() {
 	}
 	if up.leaving {
 		up.moveWaiting()
+		up.endIfLeft()
 	}
 }
 
 // moveWaiting places anew the requests that wait.
 func (up *h2Up) moveWaiting() {
 	waiting := up.waiting
-	up.waiting = nil
+	up.waiting, up.held = nil, 0
 	for _, st := range waiting {
 		st.place(errors.New("it takes no more requests"))
 	}
@@ -238,6 +256,7 @@ func (up *h2Up) closed(st *h2Stream) {
 	for i, w := range up.waiting {
 		if w == st {
 			up.waiting = append(up.waiting[:i:i], up.waiting[i+1:]...)
+			up.held -= st.size
 			return
 		}
 	}
@@ -286,7 +305,6 @@ func (up *h2Up) goneAway(f *http2.GoAwayFrame) {
 			continue
 		}
 		st.upClosed = true
-		st.up.usedUp(st.toClient.data.Len())
 		up.r.client.rst(st.id, http2.ErrCodeRefusedStream)
 		st.abandon(http2.ErrCodeCancel)
 	}

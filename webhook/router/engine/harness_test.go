@@ -98,7 +98,7 @@ func serve(t testing.TB, o Options, d *byHeader) *fixture {
 	t.Helper()
 	l := listen(t)
 	f := &fixture{Engine: New(o), t: t, addr: l.Addr().String(), d: d, l: l}
-	go func() { _ = f.Serve(l, func(net.Conn) Decider { return d }) }()
+	go func() { _ = f.Serve(context.Background(), l, func(net.Conn) Decider { return d }) }()
 	t.Cleanup(func() {
 		_ = l.Close()
 		ctx, cancel := context.WithCancel(context.Background())
@@ -204,8 +204,8 @@ func (p *peer) broken() {
 // silent checks that nothing has come, by asking for what comes after something else was seen to be done.
 func (p *peer) silent() {
 	p.t.Helper()
-	_ = p.Conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	defer func() { _ = p.Conn.SetReadDeadline(time.Now().Add(patience)) }()
+	_ = p.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	defer func() { _ = p.SetReadDeadline(time.Now().Add(patience)) }()
 	if b, err := p.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		p.t.Fatalf("got %q (%v), want nothing", b, err)
 	}

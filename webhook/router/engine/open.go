@@ -79,7 +79,7 @@ func (e *Engine) open(s *session, d Decider) { e.openWith(s, d, &buffer{conn: s.
 // openWith is open for a connection of which in was read already, and whose default backend may be connected already.
 func (e *Engine) openWith(s *session, d Decider, in *buffer, app net.Conn) {
 	def, hasDefault := d.Default()
-	w := &watch{e: e, client: s.conn, backend: def, conn: app, over: make(chan struct{})}
+	w := &watch{e: e, ctx: s.ctx, client: s.conn, backend: def, conn: app, over: make(chan struct{})}
 	p := sniff(in.bytes())
 	if p <= speaksMaybeHTTP && hasDefault {
 		w.begin()
@@ -135,7 +135,7 @@ func (e *Engine) openWith(s *session, d Decider, in *buffer, app net.Conn) {
 	default:
 		if app == nil {
 			var err error
-			if app, err = e.dial(context.Background(), &def); err != nil {
+			if app, err = e.dial(s.ctx, &def); err != nil {
 				reset(s.conn)
 				return
 			}
@@ -178,7 +178,7 @@ type watch struct {
 }
 
 func (w *watch) begin() {
-	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.ctx, w.cancel = context.WithCancel(w.ctx)
 	wait := w.e.SpeakWait
 	if w.conn != nil || w.e.speaksFirst.Load() {
 		wait = 0
