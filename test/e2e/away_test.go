@@ -8,6 +8,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -24,16 +25,15 @@ func (w *world) scaleWebhook(t *testing.T, replicas int) {
 		w.webhookReady(t)
 		return
 	}
-	eventually(t, 90*time.Second, "no pod of the webhook is left", func(ctx context.Context) error {
+	gone, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 90*time.Second)
+	defer cancel()
+	err := wait.PollUntilContextCancel(gone, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		list, err := w.client.CoreV1().Pods(w.release).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component!=test"})
-		if err != nil {
-			return err
-		}
-		if len(list.Items) > 0 {
-			return fmt.Errorf("%d are", len(list.Items))
-		}
-		return nil
+		return err == nil && len(list.Items) == 0, nil
 	})
+	if err != nil {
+		t.Fatalf("pods of the webhook are not gone: %v", err)
+	}
 }
 
 func TestWithTheWebhookAwayTrafficGoesOnAndWhatForkMadeComesUpOnItsReturn(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -274,7 +275,15 @@ func (s *space) watchGate(name string) func() []string {
 func failover(t *testing.T) {
 	t.Helper()
 	old := leaseHolder(t)
-	err := shared.client.CoreV1().Pods(shared.release).Delete(t.Context(), strings.Split(old, "_")[0], metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))})
+	pods, err := shared.client.CoreV1().Pods(shared.release).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(pods.Items, func(p corev1.Pod) bool { return p.Status.PodIP != "" && strings.HasPrefix(old, p.Status.PodIP+":") })
+	if i < 0 {
+		t.Fatalf("no pod in %s is %s, which holds the lease", shared.release, old)
+	}
+	err = shared.client.CoreV1().Pods(shared.release).Delete(t.Context(), pods.Items[i].Name, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))})
 	if err != nil {
 		t.Fatal(err)
 	}

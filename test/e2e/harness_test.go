@@ -51,7 +51,7 @@ func newWorld(kubeconfig, programs, release string) (*world, error) {
 // webhookReady waits until every replica of the webhook is ready.
 func (w *world) webhookReady(t *testing.T) {
 	t.Helper()
-	r := run(w.command(t.Context(), "kubectl", "-n", w.release, "rollout", "status", "deployment/sandbox-webhook", "--timeout=90s"))
+	r := run(w.command(context.WithoutCancel(t.Context()), "kubectl", "-n", w.release, "rollout", "status", "deployment/sandbox-webhook", "--timeout=90s"))
 	if r.err != nil {
 		t.Fatal(r)
 	}
