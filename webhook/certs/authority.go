@@ -40,14 +40,13 @@ type authority struct {
 type authorities []authority
 
 const (
-	mintAt   = 3  // a successor is made when a third of the newest one's life is left
-	retireAt = 12 // an authority stops signing when a twelfth of its life is left
+	renewAt  = 3  // a successor of a certificate is made when a third of its life is left
+	retireAt = 12 // an authority stops signing, and a leaf is not held on to, when a twelfth of its life is left
 )
 
-// remaining says whether less than a part-th of a's life is left.
-func (a authority) remaining(now time.Time, part time.Duration) bool {
-	life := a.cert.NotAfter.Sub(a.cert.NotBefore)
-	return !now.Before(a.cert.NotAfter.Add(-life / part))
+// within says whether less than a part-th of a certificate's life is left.
+func within(c *x509.Certificate, now time.Time, part time.Duration) bool {
+	return !now.Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / part))
 }
 
 // valid returns those that have not expired.
@@ -57,13 +56,13 @@ func (s authorities) valid(now time.Time) authorities {
 
 // due says whether a new authority must be made.
 func (s authorities) due(now time.Time) bool {
-	return len(s) == 0 || s[len(s)-1].remaining(now, mintAt)
+	return len(s) == 0 || within(s[len(s)-1].cert, now, renewAt)
 }
 
 // signer returns the authority that signs leaves now; s is not empty.
 func (s authorities) signer(now time.Time) authority {
 	for _, a := range s {
-		if !a.remaining(now, retireAt) {
+		if !within(a.cert, now, retireAt) {
 			return a
 		}
 	}

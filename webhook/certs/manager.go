@@ -9,7 +9,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +35,7 @@ type Options struct {
 	Trust func(bundle []byte)
 	// Wake has something whenever the Secret or the configuration changed.
 	Wake    <-chan struct{}
-	Clock   clock.WithTicker
+	Clock   clock.Clock
 	Log     logr.Logger
 	Metrics prometheus.Registerer
 }
@@ -46,6 +48,7 @@ type Manager struct {
 	bundle    atomic.Pointer[[]byte]
 	unready   atomic.Pointer[error]
 	expiry    prometheus.Gauge
+	every     time.Duration // between steps, at most
 	lastError string
 }
 
@@ -54,6 +57,7 @@ func New(o Options) (*Manager, error) {
 	m := &Manager{
 		o:         o,
 		publisher: publisher{client: o.Client, name: o.Configuration, service: o.Service},
+		every:     time.Second,
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sandbox_webhook_certificate_expiry_timestamp_seconds",
 			Help: "When the certificate that is served expires, in seconds since the epoch.",
@@ -73,16 +77,16 @@ func (m *Manager) NeedLeaderElection() bool { return false }
 
 // Start works until ctx ends. Errors are logged and tried again: what was served before is still good.
 func (m *Manager) Start(ctx context.Context) error {
-	every, _ := m.o.Source.pace()
-	ticker := m.o.Clock.NewTicker(every)
-	defer ticker.Stop()
 	for {
 		m.report(m.step(ctx))
+		timer := m.o.Clock.NewTimer(m.every)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
-		case <-ticker.C():
+		case <-timer.C():
 		case <-m.o.Wake:
+			timer.Stop()
 		}
 	}
 }
@@ -118,16 +122,31 @@ func (m *Manager) step(ctx context.Context) error {
 		m.bundle.Store(&pem)
 		m.o.Trust(pem)
 	}
-	_, settle := m.o.Source.pace()
-	settled := m.publisher.ledger.settled(published, now, settle)
 	serving := m.leaf.Load()
-	if serving == nil || !bytes.Equal(serving.Certificate[0], candidate.Certificate[0]) && (verify(serving, published, now, name) != nil || verify(candidate, settled, now, name) == nil) {
+	life := shortest(append(slices.Clone(trusted), candidate.Leaf))
+	if serving != nil {
+		life = min(life, shortest([]*x509.Certificate{serving.Leaf}))
+	}
+	m.every = min(10*time.Second, life/50)
+	settled := m.publisher.ledger.settled(published, now, min(30*time.Second, life/8))
+	switch {
+	case serving != nil && bytes.Equal(serving.Certificate[0], candidate.Certificate[0]):
+	case serving == nil, within(serving.Leaf, now, retireAt), verify(serving, published, now, name) != nil, verify(candidate, settled, now, name) == nil:
 		m.leaf.Store(candidate)
 		m.expiry.Set(float64(candidate.Leaf.NotAfter.Unix()))
 		m.o.Log.Info("serve with a new certificate", "authority", candidate.Leaf.Issuer.CommonName, "expires", candidate.Leaf.NotAfter)
 	}
 	m.judge(now, name, published, err != nil)
 	return err
+}
+
+// shortest returns the shortest life of certificates: what paces everything, but for the usual ones of days and years.
+func shortest(certs []*x509.Certificate) time.Duration {
+	life := time.Duration(math.MaxInt64)
+	for _, c := range certs {
+		life = min(life, c.NotAfter.Sub(c.NotBefore))
+	}
+	return life
 }
 
 // judge decides on readiness. Where the published bundle could not be read, a replica that was ready stays so as long as its

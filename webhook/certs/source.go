@@ -21,8 +21,6 @@ type Source interface {
 	// sync returns the authorities to trust, and the leaf to serve with as soon as one of them is known to verify it.
 	// It is called again and again; every call may read and write what the source lives in.
 	sync(ctx context.Context, now time.Time, names []string) (trusted []*x509.Certificate, leaf *tls.Certificate, err error)
-	// pace is how often at least to call sync, and how long a newly published authority is given to get around.
-	pace() (every, settle time.Duration)
 }
 
 // SecretType is the type of the Secret that holds own authorities; one of another type is never written to.
@@ -48,19 +46,13 @@ type Own struct {
 	signer fingerprint
 }
 
-func (o *Own) pace() (every, settle time.Duration) {
-	// A signer has been published for a quarter of its life (authorities); a new one for want of any other, or after
-	// somebody deleted the Secret, has not.
-	return min(10*time.Second, o.Validity/50), min(30*time.Second, o.Validity/8)
-}
-
 func (o *Own) sync(ctx context.Context, now time.Time, names []string) ([]*x509.Certificate, *tls.Certificate, error) {
 	all, err := o.authorities(ctx, now)
 	if err != nil {
 		return nil, nil, err
 	}
 	signer := all.signer(now)
-	if id := identify(signer.cert); o.leaf == nil || o.signer != id || aged(o.leaf.Leaf, now) {
+	if id := identify(signer.cert); o.leaf == nil || o.signer != id || within(o.leaf.Leaf, now, renewAt) {
 		leaf, err := signer.leaf(now, o.LeafValidity, names)
 		if err != nil {
 			return nil, nil, fmt.Errorf("mint certificate: %w", err)
@@ -68,11 +60,6 @@ func (o *Own) sync(ctx context.Context, now time.Time, names []string) ([]*x509.
 		o.leaf, o.signer = leaf, id
 	}
 	return all.certificates(), o.leaf, nil
-}
-
-// aged says whether two thirds of a leaf's life are over.
-func aged(c *x509.Certificate, now time.Time) bool {
-	return !now.Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3))
 }
 
 // authorities returns the valid authorities of the Secret, at least one, after it made those that are due.
@@ -126,8 +113,6 @@ func data(all authorities) (map[string][]byte, error) {
 // Mounted serves with the certificate in the files tls.crt and tls.key of Dir, a mounted Secret that cert-manager or
 // somebody else keeps; ca.crt there is what verifies it.
 type Mounted struct{ Dir string }
-
-func (m Mounted) pace() (every, settle time.Duration) { return 10 * time.Second, 30 * time.Second }
 
 func (m Mounted) sync(context.Context, time.Time, []string) ([]*x509.Certificate, *tls.Certificate, error) {
 	file := func(name string) string { return filepath.Join(m.Dir, name) }
