@@ -40,7 +40,7 @@ type authority struct {
 type authorities []authority
 
 const (
-	renewAt  = 3  // a successor of a certificate is made when a third of its life is left
+	renewAt  = 3  // a successor is made when no more than a third of a certificate's life is left
 	retireAt = 12 // an authority stops signing, and a leaf is not held on to, when a twelfth of its life is left
 )
 
@@ -56,7 +56,7 @@ func (s authorities) valid(now time.Time) authorities {
 
 // due says whether a new authority must be made.
 func (s authorities) due(now time.Time) bool {
-	return len(s) == 0 || within(s[len(s)-1].cert, now, renewAt)
+	return !slices.ContainsFunc(s, func(a authority) bool { return !within(a.cert, now, renewAt) })
 }
 
 // signer returns the authority that signs leaves now; s is not empty.

@@ -53,6 +53,28 @@ func TestAuthorities_RotateByTheirOwnDates(t *testing.T) {
 	}
 }
 
+// Whoever changes the validity gets one authority of the new kind, not one at every step.
+func TestAuthorities_OneOfAnotherValidityIsEnough(t *testing.T) {
+	for _, validity := range [][2]time.Duration{{time.Minute, 300 * day}, {300 * day, time.Minute}} {
+		old := mustAuthority(t, epoch, validity[0])
+		now := epoch.Add(validity[0] * 9 / 10)
+		if !(authorities{old}).due(now) {
+			t.Fatal("nothing is due")
+		}
+		b, err := authorities{old, mustAuthority(t, now, validity[1])}.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := decodeAuthorities(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all.due(now.Add(time.Second)) {
+			t.Errorf("from %s to %s, another one is due at once", validity[0], validity[1])
+		}
+	}
+}
+
 func TestAuthorities_TheOnlyOneSignsToItsEnd(t *testing.T) {
 	a := mustAuthority(t, epoch, 30*day)
 	if got := (authorities{a}).signer(epoch.Add(30*day - time.Minute)); got.cert != a.cert {
