@@ -83,7 +83,12 @@ cluster: bin/cluster ## Bring up a real Kubernetes on this machine (Linux, root)
 	bin/cluster up $(UP)
 
 # The cluster's programs, for tests that need them and no cluster.
+ifeq ($(CLUSTER),current)
+bin/helm:
+	go -C test/cluster/programs/helm build -o $(CURDIR)/$@ helm.sh/helm/v4/cmd/helm
+else
 bin/helm bin/kubectl: | $(cluster-up)
+endif
 
 .PHONY: cluster-down
 cluster-down: bin/cluster ## End it, and remove all it has left
