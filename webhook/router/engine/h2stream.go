@@ -540,20 +540,29 @@ func (st *h2Stream) lost(cause error) {
 // go elsewhere. unseen says that the request reached nobody.
 func (st *h2Stream) breakOff(unseen bool) {
 	r := st.r
-	for _, other := range r.client.streams {
-		if other != st && (other.up == nil || other.backend().ID != st.backendID()) {
-			code := http2.ErrCodeInternal
-			if unseen {
-				code = http2.ErrCodeRefusedStream
-			}
-			r.client.rst(st.id, code)
-			st.abandon(http2.ErrCodeCancel)
-			r.shutdown()
-			return
-		}
+	if unseen && r.leaving {
+		// Sent before the client could know that the app takes no more: refused by itself, it is sent again elsewhere.
+		r.client.rst(st.id, http2.ErrCodeRefusedStream)
+		st.abandon(http2.ErrCodeCancel)
+		return
 	}
-	reset(r.client.conn)
-	r.client.kill()
+	// A client that is being told to go elsewhere can have opened this stream before it heard of it: then it may try again.
+	alone := !unseen || !r.leaving
+	for _, other := range r.client.streams {
+		alone = alone && (other == st || other.up != nil && other.backend().ID == st.backendID())
+	}
+	if alone {
+		reset(r.client.conn)
+		r.client.kill()
+		return
+	}
+	code := http2.ErrCodeInternal
+	if unseen {
+		code = http2.ErrCodeRefusedStream
+	}
+	r.client.rst(st.id, code)
+	st.abandon(http2.ErrCodeCancel)
+	r.shutdown()
 }
 
 func (st *h2Stream) backendID() string {
