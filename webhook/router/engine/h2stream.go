@@ -540,12 +540,6 @@ func (st *h2Stream) lost(cause error) {
 // go elsewhere. unseen says that the request reached nobody.
 func (st *h2Stream) breakOff(unseen bool) {
 	r := st.r
-	if unseen && r.leaving {
-		// Sent before the client could know that the app takes no more: refused by itself, it is sent again elsewhere.
-		r.client.rst(st.id, http2.ErrCodeRefusedStream)
-		st.abandon(http2.ErrCodeCancel)
-		return
-	}
 	// A client that is being told to go elsewhere can have opened this stream before it heard of it: then it may try again.
 	alone := !unseen || !r.leaving
 	for _, other := range r.client.streams {
