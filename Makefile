@@ -130,11 +130,11 @@ check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, a
 
 .PHONY: e2e
 e2e: install debian ## Run the end-to-end tests on the cluster
-	go -C test test -timeout=40m $(if $(CI),-short) ./e2e/...
+	go -C test test -timeout=40m -parallel=6 $(if $(CI),-short) ./e2e/...
 
 .PHONY: soak
 soak: install ## Run them in random order, again and again, for SOAK seconds
-	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=40m ./e2e/...; done
+	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=40m -parallel=6 ./e2e/...; done
 
 .PHONY: bench
 bench: install ## Measure how long a fork takes, beside a plain deployment

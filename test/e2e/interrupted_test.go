@@ -103,25 +103,35 @@ func (s *space) cutAt(write int64, before bool, args ...string) bool {
 
 func TestRouteInterruptedAtAnyWriteCanBeRunAgainOrUndone(t *testing.T) {
 	t.Parallel()
-	slots := make(chan struct{}, 3)
-	for _, command := range []string{"route", "unroute"} {
-		for _, before := range []bool{true, false} {
-			for _, next := range []string{"route", "unroute"} {
-				when := map[bool]string{true: "before", false: "after"}[before]
-				t.Run(fmt.Sprintf("%s killed %s each write, then %s", command, when, next), func(t *testing.T) {
-					t.Parallel()
-					slots <- struct{}{}
-					defer func() { <-slots }()
-					interrupted(t, command, before, next)
-				})
-			}
-		}
+	again := func(int64) string { return "route" }
+	undone := func(int64) string { return "unroute" }
+	eachInTurn := func(write int64) string { return []string{"route", "unroute"}[write%2] }
+	type variant struct {
+		command, next string
+		before        bool
+		then          func(write int64) string
+	}
+	variants := []variant{
+		{"route", "run again", true, again}, {"route", "run again", false, again},
+		{"route", "undone", true, undone}, {"route", "undone", false, undone},
+		{"unroute", "run again", true, undone}, {"unroute", "run again", false, undone},
+		{"unroute", "undone", true, again}, {"unroute", "undone", false, again},
+	}
+	if testing.Short() {
+		variants = []variant{{"route", "run again or undone", false, eachInTurn}, {"unroute", "undone or run again", true, eachInTurn}}
+	}
+	for _, v := range variants {
+		when := map[bool]string{true: "before", false: "after"}[v.before]
+		t.Run(fmt.Sprintf("%s killed %s each write, then %s", v.command, when, v.next), func(t *testing.T) {
+			t.Parallel()
+			interrupted(t, v.command, v.before, v.then)
+		})
 	}
 }
 
 // interrupted kills the command at its first write, then, from the start again, at its second, and so on to its last; after
-// each time, next has to lead to a good end.
-func interrupted(t *testing.T, command string, before bool, next string) {
+// each time, what then names has to lead to a good end.
+func interrupted(t *testing.T, command string, before bool, then func(write int64) string) {
 	s := newSpace(t)
 	// A port without a name, two Services, and a policy: every kind of write that route knows.
 	s.create(podinfo("api", 1), podinfoService("api"), service("api-too", app("api"), port("http", 80, httpPort)))
@@ -146,6 +156,7 @@ func interrupted(t *testing.T, command string, before bool, next string) {
 			break
 		}
 		_, failedBefore := load.mark()
+		next := then(write)
 		if next == "route" {
 			s.sandbox("route", "deploy/api")
 			s.keyedWorks()

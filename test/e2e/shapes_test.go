@@ -129,12 +129,9 @@ func headless(name string) *corev1.Service {
 
 func TestAfterUnrouteObjectsAreIdentical(t *testing.T) {
 	t.Parallel()
-	slots := make(chan struct{}, 4) // as many shapes roll at once as two cores take
 	for _, shape := range shapes() {
 		t.Run(shape.name, func(t *testing.T) {
 			t.Parallel()
-			slots <- struct{}{}
-			defer func() { <-slots }()
 			s := newSpace(t)
 			s.create(shape.objects...)
 			s.rolledOut(shape.route)

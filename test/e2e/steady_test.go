@@ -70,7 +70,7 @@ func TestUnderSteadyLoadTheProductCostsAnAppThatDoesNotDrainNoMoreThanARestart(t
 		return len(failed)
 	}
 	restart := func() { s.kubectl("rollout", "restart", "deploy/bin") }
-	const pairs = 3
+	pairs := full(3, 1)
 	var plain, routed, undone int
 	for range pairs {
 		plain += during("kubectl rollout restart", restart)
