@@ -77,12 +77,11 @@ func (i *inbound) Decide(h *engine.Head) engine.Decision {
 
 func (i *inbound) toFork(fr *forkRoute, seen seen) engine.Decision {
 	pods := fr.pods(i.capture)
-	what := fmt.Sprintf("fork %q of sandbox %q", fr.fork.Name, fr.fork.Sandbox)
 	switch {
 	case len(pods) == 0 && fr.fork.FallBack:
 		return engine.Decision{Backends: i.keyed[:], Observer: seen.fork(fr)}
 	case len(pods) == 0:
-		reason := what + " is not ready"
+		reason := fr.what + " is not ready"
 		if fr.fork.Reason != "" {
 			reason += ": " + fr.fork.Reason
 		}
@@ -92,7 +91,7 @@ func (i *inbound) toFork(fr *forkRoute, seen seen) engine.Decision {
 	}
 	return engine.Decision{
 		Backends: pods, Observer: seen.fork(fr),
-		Failure: engine.Refusal{Status: 503, Reason: what + " failed: ", Fields: i.own},
+		Failure: engine.Refusal{Status: 503, Reason: fr.what + " failed: ", Fields: i.own},
 	}
 }
 

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"strconv"
@@ -40,6 +41,7 @@ type inForce struct {
 // forkRoute is where one key's requests go.
 type forkRoute struct {
 	fork    route.Fork
+	what    string // the fork, for people
 	counter *counter
 	turn    *atomic.Uint32
 	// backends holds, for each capture, the fork's pods twice over, so that any rotation of them is a part of it.
@@ -72,7 +74,10 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 			c = new(counter)
 			r.counters[of] = c
 		}
-		fr := &forkRoute{fork: fork, counter: c, turn: new(atomic.Uint32), backends: make(map[string][]engine.Backend)}
+		fr := &forkRoute{
+			fork: fork, what: fmt.Sprintf("fork %q of sandbox %q", fork.Name, fork.Sandbox), counter: c, turn: new(atomic.Uint32),
+			backends: make(map[string][]engine.Backend),
+		}
 		for _, capture := range r.captures {
 			fr.backends[capture.Name] = podBackends(fork.Pods, capture, next.ids)
 		}
