@@ -94,13 +94,6 @@ func newSpace(t *testing.T, labels ...string) *space {
 	return s
 }
 
-// with returns the same namespace seen by a subtest.
-func (s *space) with(t *testing.T) *space {
-	c := *s
-	c.t = t
-	return &c
-}
-
 // describe logs what a reader needs of a failed test's namespace.
 func (s *space) describe() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
