@@ -223,7 +223,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, s
 	if o.Restart && old != nil {
 		options.RestartedAt = o.Now.UTC().Format(time.RFC3339)
 	}
-	template, err := fork.Template(w.Object, options.Patch)
+	template, err := fork.Template(w.Object, options.TemplatePath, options.Patch)
 	if err != nil {
 		return nil, &Problem{
 			What: fmt.Sprintf("the change of %s no longer fits %s, which changed since: %v", deployment(options.Name), w, err),

@@ -20,8 +20,10 @@ type Options struct {
 	Key         string
 	WhenUnready string // sandbox.WhenUnreadyError or WhenUnreadyBaseline
 	Replicas    int64
-	// Patch is the change, an RFC 6902 patch of the baseline's spec.template as it stands there. Empty means "[]".
+	// Patch is the change, an RFC 6902 patch of the baseline's pod template as it stands there. Empty means "[]".
 	Patch []byte
+	// TemplatePath is where the baseline's pod template stands; empty: DefaultTemplatePath.
+	TemplatePath string
 	// RestartedAt is when the fork was last asked to roll without a change (RFC 3339); empty: never.
 	RestartedAt string
 	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an owner.
@@ -34,12 +36,12 @@ const (
 	progressDeadlineSeconds = 300
 )
 
-// Deployment returns the fork of baseline, any object with a pod template at spec.template. Of the template it keeps all that
+// Deployment returns the fork of baseline, any object with a pod template at o.TemplatePath. Of the template it keeps all that
 // it does not know; it replaces the labels, which would have selectors catch the fork, and leaves out the annotations that
 // tie an object to whatever manages the baseline. The volumeClaimTemplates of a StatefulSet become ephemeral volumes. It
 // fails when the patch does not fit.
 func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
-	template, err := Template(baseline, o.Patch)
+	template, err := Template(baseline, o.TemplatePath, o.Patch)
 	if err != nil {
 		return nil, err
 	}
@@ -65,15 +67,22 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	if patch == "" {
 		patch = "[]"
 	}
+	about := map[string]any{
+		sandbox.AnnotationPatch:       patch,
+		sandbox.AnnotationKey:         o.Key,
+		sandbox.AnnotationWhenUnready: o.WhenUnready,
+	}
+	if o.TemplatePath != "" {
+		about[sandbox.AnnotationTemplate] = o.TemplatePath
+	}
+	if !BuiltIn(baseline.GroupVersionKind()) {
+		about[sandbox.AnnotationAPIVersion] = baseline.GetAPIVersion()
+	}
 	metadata := map[string]any{
-		"name":      o.Name,
-		"namespace": baseline.GetNamespace(),
-		"labels":    maps.Clone(marks),
-		"annotations": map[string]any{
-			sandbox.AnnotationPatch:       patch,
-			sandbox.AnnotationKey:         o.Key,
-			sandbox.AnnotationWhenUnready: o.WhenUnready,
-		},
+		"name":        o.Name,
+		"namespace":   baseline.GetNamespace(),
+		"labels":      maps.Clone(marks),
+		"annotations": about,
 	}
 	if o.OwnerUID != "" {
 		metadata["ownerReferences"] = []any{map[string]any{
@@ -105,14 +114,12 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	}}, nil
 }
 
-// Template returns the baseline's pod template with the patch laid on it: what the fork runs, but for labels and annotations.
-func Template(baseline *unstructured.Unstructured, patch []byte) (map[string]any, error) {
-	template, ok, err := unstructured.NestedMap(baseline.Object, "spec", "template")
-	if err != nil || !ok {
-		return nil, fmt.Errorf("%s %q has no pod template at spec.template", baseline.GetKind(), baseline.GetName())
-	}
-	if len(patch) == 0 {
-		return template, nil
+// Template returns the pod template at path of the baseline (empty: DefaultTemplatePath) with the patch laid on it: what the fork
+// runs, but for labels and annotations.
+func Template(baseline *unstructured.Unstructured, path string, patch []byte) (map[string]any, error) {
+	template, err := PodTemplate(baseline, path)
+	if err != nil || len(patch) == 0 {
+		return template, err
 	}
 	return Apply(template, patch)
 }
@@ -158,7 +165,7 @@ func addClaims(spec map[string]any, baseline *unstructured.Unstructured) error {
 	}
 	volumes, _, err := unstructured.NestedSlice(spec, "volumes")
 	if err != nil {
-		return fmt.Errorf("spec.template.spec.volumes: %w", err)
+		return fmt.Errorf("spec.volumes of the pod template: %w", err)
 	}
 	for _, c := range claims {
 		claim, ok := c.(map[string]any)

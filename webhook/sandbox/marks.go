@@ -37,6 +37,12 @@ const (
 	// AnnotationWhenUnready says where keyed requests go while no pod of the fork is ready: WhenUnreadyError (default) or
 	// WhenUnreadyBaseline. On the fork's Deployment and its pod template.
 	AnnotationWhenUnready = Prefix + "when-unready"
+	// AnnotationTemplate is where a custom kind keeps its pod template: names of fields with dots between. Absent: spec.template. On
+	// the fork's Deployment, and on a baseline itself, by `route --template-path` or by whoever made it.
+	AnnotationTemplate = Prefix + "template"
+	// AnnotationAPIVersion is the apiVersion of a fork's baseline whose kind is not one of Kubernetes' own: with LabelWorkload it
+	// says what to read. On the fork's Deployment.
+	AnnotationAPIVersion = Prefix + "api-version"
 	// AnnotationPorts lists the named TCP ports a router captures, as FormatPorts writes them. On a baseline's pod template.
 	AnnotationPorts = Prefix + "ports"
 	// AnnotationOutgoing, set to OutgoingOff on a pod template, keeps HTTP_PROXY out of a fork's or check's containers.
