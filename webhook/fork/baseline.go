@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // DefaultTemplatePath is where the pod template of Kubernetes' own kinds stands, and of most custom ones.
@@ -60,9 +63,60 @@ func PodTemplate(baseline *unstructured.Unstructured, path string) (map[string]a
 	return template, nil
 }
 
-// BuiltIn reports whether the label of a workload says enough to find it: its kind is one of Kubernetes' own. The fork of any
-// other has the version of its API in an annotation.
-func BuiltIn(gvk schema.GroupVersionKind) bool {
+// A Ref names a fork's baseline, in the namespace of the fork.
+type Ref struct {
+	APIVersion string
+	Kind       string // in lower case
+	Name       string
+}
+
+// String returns "KIND.GROUP/NAME", and "KIND/NAME" where there is no group, as kubectl does.
+func (r Ref) String() string {
+	if group, _, ok := strings.Cut(r.APIVersion, "/"); ok {
+		return r.Kind + "." + group + "/" + r.Name
+	}
+	return r.Kind + "/" + r.Name
+}
+
+// Resource returns the baseline's resource as a RESTMapper's ResourceFor takes it: with the kind for the resource's name.
+func (r Ref) Resource() (schema.GroupVersionResource, error) {
+	gv, err := schema.ParseGroupVersion(r.APIVersion)
+	return gv.WithResource(r.Kind), err
+}
+
+// BaselineOf returns what a fork's Deployment says it is of.
+func BaselineOf(fork metav1.Object) (Ref, error) {
+	name, ok := fork.GetAnnotations()[sandbox.AnnotationWorkload]
+	if !ok {
+		name = fork.GetLabels()[sandbox.LabelWorkload]
+	}
+	r := Ref{APIVersion: fork.GetAnnotations()[sandbox.AnnotationAPIVersion]}
+	if r.Kind, r.Name, ok = strings.Cut(name, "."); !ok || r.Kind == "" || r.Name == "" {
+		return Ref{}, fmt.Errorf("deployment.apps/%s does not say what it is a fork of: its label %s is %q", fork.GetName(), sandbox.LabelWorkload, name)
+	}
+	switch {
+	case r.APIVersion != "":
+	case r.Kind == "replicationcontroller":
+		r.APIVersion = "v1"
+	default:
+		r.APIVersion = "apps/v1"
+	}
+	return r, nil
+}
+
+// nameBaseline puts into the annotations of a fork's Deployment what the label does not say of the baseline.
+func nameBaseline(annotations map[string]any, baseline *unstructured.Unstructured) {
+	kind, name := baseline.GetKind(), baseline.GetName()
+	if whole := sandbox.WorkloadName(kind, name); whole != sandbox.WorkloadLabel(kind, name) {
+		annotations[sandbox.AnnotationWorkload] = whole
+	}
+	if !builtIn(baseline.GroupVersionKind()) {
+		annotations[sandbox.AnnotationAPIVersion] = baseline.GetAPIVersion()
+	}
+}
+
+// builtIn reports whether a kind with a pod template is one of Kubernetes' own.
+func builtIn(gvk schema.GroupVersionKind) bool {
 	switch gvk.Kind {
 	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
 		return gvk.Group == "apps"

@@ -2,6 +2,7 @@ package fork_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -72,5 +73,33 @@ func TestDeployment_OfACustomKind(t *testing.T) {
 	o.TemplatePath = ""
 	if _, err := fork.Deployment(baseline, o); err == nil || err.Error() != `App "web" has no pod template at spec.template` {
 		t.Errorf("without its path: %v", err)
+	}
+}
+
+// Whatever the baseline, its fork says what to read.
+func TestBaselineOf(t *testing.T) {
+	long := strings.Repeat("a-rather-long-name.", 4) + "x"
+	for _, tt := range []struct{ apiVersion, kind, name, want string }{
+		{"apps/v1", "Deployment", "api", "deployment.apps/api"},
+		{"apps/v1", "StatefulSet", "db.eu", "statefulset.apps/db.eu"},
+		{"v1", "ReplicationController", "old", "replicationcontroller/old"},
+		{"argoproj.io/v1alpha1", "Rollout", "web", "rollout.argoproj.io/web"},
+		{"example.com/v1", "Deployment", "odd", "deployment.example.com/odd"},
+		{"apps/v1", "Deployment", long, "deployment.apps/" + long},
+	} {
+		d, err := fork.Deployment(&unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": tt.apiVersion, "kind": tt.kind, "metadata": map[string]any{"name": tt.name, "namespace": "shop"},
+			"spec": map[string]any{"template": map[string]any{}},
+		}}, fork.Options{Name: "f", Sandbox: "pr", Key: "k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := fork.BaselineOf(d)
+		if err != nil || r.String() != tt.want || r.APIVersion != tt.apiVersion {
+			t.Errorf("the fork of %s %s is of %s, %v", tt.kind, tt.name, r, err)
+		}
+	}
+	if r, err := fork.BaselineOf(&unstructured.Unstructured{Object: map[string]any{}}); err == nil {
+		t.Errorf("what is no fork is of %s", r)
 	}
 }

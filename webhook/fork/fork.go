@@ -75,9 +75,7 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	if o.TemplatePath != "" {
 		about[sandbox.AnnotationTemplate] = o.TemplatePath
 	}
-	if !BuiltIn(baseline.GroupVersionKind()) {
-		about[sandbox.AnnotationAPIVersion] = baseline.GetAPIVersion()
-	}
+	nameBaseline(about, baseline)
 	metadata := map[string]any{
 		"name":        o.Name,
 		"namespace":   baseline.GetNamespace(),

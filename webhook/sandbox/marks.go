@@ -43,6 +43,8 @@ const (
 	// AnnotationAPIVersion is the apiVersion of a fork's baseline whose kind is not one of Kubernetes' own: with LabelWorkload it
 	// says what to read. On the fork's Deployment.
 	AnnotationAPIVersion = Prefix + "api-version"
+	// AnnotationWorkload is a fork's baseline as "KIND.NAME", where LabelWorkload is too short for it. On the fork's Deployment.
+	AnnotationWorkload = Prefix + "workload"
 	// AnnotationPorts lists the named TCP ports a router captures, as FormatPorts writes them. On a baseline's pod template.
 	AnnotationPorts = Prefix + "ports"
 	// AnnotationOutgoing, set to OutgoingOff on a pod template, keeps HTTP_PROXY out of a fork's or check's containers.

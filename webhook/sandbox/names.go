@@ -70,8 +70,11 @@ func ConfigMapName(sandbox string) string { return "sandbox-" + sandbox }
 // WorkloadLabel returns the value of LabelWorkload for a baseline: "KIND.NAME" with the kind in lower case, its end replaced
 // by a hash of the whole where that would be longer than a label value may be.
 func WorkloadLabel(kind, name string) string {
-	return cut(strings.ToLower(kind)+"."+name, maxLabelValue, "")
+	return cut(WorkloadName(kind, name), maxLabelValue, "")
 }
+
+// WorkloadName returns "KIND.NAME", the kind in lower case: what WorkloadLabel makes a label of.
+func WorkloadName(kind, name string) string { return strings.ToLower(kind) + "." + name }
 
 // ForkName returns the name of the fork's Deployment: "BASELINE-SANDBOX", its end replaced by a hash of the whole when it
 // is too long for pods named after it. Two baselines may come to the same name ("a" in "b-c", "a-b" in "c"): the caller
