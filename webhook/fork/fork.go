@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -24,6 +25,8 @@ type Options struct {
 	Patch []byte
 	// TemplatePath is where the baseline's pod template stands; empty: DefaultTemplatePath.
 	TemplatePath string
+	// KeepLabels are the names of the template's labels that the fork's pods keep, those of them that it has.
+	KeepLabels []string
 	// RestartedAt is when the fork was last asked to roll without a change (RFC 3339); empty: never.
 	RestartedAt string
 	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an owner.
@@ -37,9 +40,9 @@ const (
 )
 
 // Deployment returns the fork of baseline, any object with a pod template at o.TemplatePath. Of the template it keeps all that
-// it does not know; it replaces the labels, which would have selectors catch the fork, and leaves out the annotations that
-// tie an object to whatever manages the baseline. The volumeClaimTemplates of a StatefulSet become ephemeral volumes. It
-// fails when the patch does not fit.
+// it does not know; it replaces the labels, which would have selectors catch the fork, aims at the fork's own pods what the
+// template says of the baseline's (aim), and leaves out the annotations that tie an object to whatever manages the baseline. The
+// volumeClaimTemplates of a StatefulSet become ephemeral volumes. It fails when the patch does not fit.
 func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	template, err := Template(baseline, o.TemplatePath, o.Patch)
 	if err != nil {
@@ -57,6 +60,11 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 		sandbox.LabelRole:     sandbox.RoleFork,
 		sandbox.LabelWorkload: sandbox.WorkloadLabel(baseline.GetKind(), baseline.GetName()),
 	}
+	was, err := PodTemplate(baseline, o.TemplatePath)
+	if err != nil {
+		return nil, err
+	}
+	aim(spec, baseline.GetNamespace(), marks, labelsOf(was), labelsOf(template))
 	annotations := inherited(template)
 	annotations[sandbox.AnnotationKey] = o.Key
 	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
@@ -105,7 +113,7 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 			},
 			"selector": map[string]any{"matchLabels": maps.Clone(marks)},
 			"template": map[string]any{
-				"metadata": map[string]any{"labels": maps.Clone(marks), "annotations": annotations},
+				"metadata": map[string]any{"labels": podLabels(template, marks, o.KeepLabels), "annotations": annotations},
 				"spec":     spec,
 			},
 		},
@@ -120,6 +128,11 @@ func Template(baseline *unstructured.Unstructured, path string, patch []byte) (m
 		return template, err
 	}
 	return Apply(template, patch)
+}
+
+func labelsOf(template map[string]any) labels.Set {
+	l, _, _ := unstructured.NestedStringMap(template, "metadata", "labels")
+	return l
 }
 
 // inherited returns the template's annotations that a fork keeps.
@@ -148,9 +161,7 @@ func inherits(name string) bool {
 	if domain+"/" == sandbox.Prefix {
 		return false
 	}
-	return !slices.ContainsFunc([]string{"argocd.argoproj.io", "fluxcd.io", "helm.sh", "config.kubernetes.io"}, func(d string) bool {
-		return domain == d || strings.HasSuffix(domain, "."+d)
-	})
+	return !managed(domain)
 }
 
 // addClaims gives each of the pod's volumes that a StatefulSet would have claimed for it a claim of its own, which lives as
