@@ -1,0 +1,107 @@
+// Package preview is what the ways into a sandbox share: which preview a request's host names, and what is changed in the
+// request's head, so that it carries the sandbox's key and no other. It is pure, and imports nothing of Kubernetes.
+package preview
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+)
+
+// A Stamp puts a sandbox's key on requests that enter.
+type Stamp struct {
+	route.Carriers
+	// Key is the sandbox's. Empty: the baseline, and any key that comes in is taken out.
+	Key string
+}
+
+// Edits returns what takes every routing key out of a request, by whatever carrier it came, and puts the sandbox's in: into the
+// header and into baggage, so that it is carried on by services that pass on either. Members of baggage and tracestate that are
+// no keys stay, in their order.
+func (s Stamp) Edits(h *engine.Head) engine.Edits {
+	e := engine.Edits{Remove: []string{s.Header}}
+	var key []byte
+	if s.Key != "" {
+		key = append(append([]byte(s.Member), '='), s.Key...)
+		e.Set, e.Remove = []engine.Field{{Name: []byte(s.Header), Value: []byte(s.Key)}}, nil
+	}
+	s.list(&e, h, "baggage", key)
+	s.list(&e, h, "tracestate", nil)
+	return e
+}
+
+// list rewrites the fields of a name that hold a list of NAME=VALUE as one field, without members named as keys are, and with
+// first, when not nil, before all others: who reads not all of a long list reads its beginning. Where that changes nothing, the
+// fields stay as they came.
+func (s Stamp) list(e *engine.Edits, h *engine.Head, name string, first []byte) {
+	var members [][]byte
+	if first != nil {
+		members = append(members, first)
+	}
+	changed := first != nil
+	for i := range h.Fields {
+		if f := &h.Fields[i]; isNamed(f.Name, name) {
+			for member := range bytes.SplitSeq(f.Value, []byte{','}) {
+				key, _, ok := bytes.Cut(member, []byte{'='})
+				switch {
+				case ok && string(bytes.Trim(key, " \t")) == s.Member:
+					changed = true
+				case len(bytes.Trim(member, " \t")) > 0:
+					members = append(members, bytes.Trim(member, " \t"))
+				}
+			}
+		}
+	}
+	switch {
+	case !changed:
+	case len(members) == 0:
+		e.Remove = append(e.Remove, name)
+	default:
+		e.Set = append(e.Set, engine.Field{Name: []byte(name), Value: bytes.Join(members, []byte(","))})
+	}
+}
+
+// Forwarded is what a preview tells the app of the request as the client made it, in the fields that are customary for it:
+// X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto.
+type Forwarded struct {
+	Client netip.Addr // whom the request came from: the client, or the proxy in front
+	Proto  string     // "http" or "https", as the client sees it
+	// Behind says that requests come from a proxy of one's own, which has set these fields: they are kept, and Client is appended.
+	// Else what the client says of itself is dropped.
+	Behind bool
+}
+
+// Add adds the fields to e.
+func (f Forwarded) Add(e *engine.Edits, h *engine.Head) {
+	var hops [][]byte
+	host, proto := slices.Clone(h.Authority), []byte(f.Proto)
+	if f.Behind {
+		for i := range h.Fields {
+			if isNamed(h.Fields[i].Name, "x-forwarded-for") && len(h.Fields[i].Value) > 0 {
+				hops = append(hops, h.Fields[i].Value)
+			}
+		}
+		if v := h.Get("x-forwarded-host"); len(v) > 0 {
+			host = slices.Clone(v)
+		}
+		if v := h.Get("x-forwarded-proto"); len(v) > 0 {
+			proto = slices.Clone(v)
+		}
+	} else {
+		e.Remove = append(e.Remove, "forwarded", "x-forwarded-port", "x-real-ip")
+	}
+	hops = append(hops, []byte(f.Client.Unmap().WithZone("").String()))
+	e.Set = append(e.Set,
+		engine.Field{Name: []byte("x-forwarded-for"), Value: bytes.Join(hops, []byte(", "))},
+		engine.Field{Name: []byte("x-forwarded-host"), Value: host},
+		engine.Field{Name: []byte("x-forwarded-proto"), Value: proto},
+	)
+}
+
+// isNamed compares a field's name with one in lower case.
+func isNamed(name []byte, lower string) bool {
+	return len(name) == len(lower) && bytes.EqualFold(name, []byte(lower))
+}
