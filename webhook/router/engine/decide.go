@@ -93,8 +93,11 @@ type Backend struct {
 type Refusal struct {
 	// Status is the answer's status code. Zero: no answer; the connection ends as one that was refused or broken would.
 	Status int
-	// Reason is for people: the body, and the header x-sandbox-error.
+	// Reason is for people: the body, and the header x-sandbox-error. Empty: no such header.
 	Reason string
+	// Body, where it is not nil, takes the place of Reason as the body; Type is its media type. Callers of gRPC get the Reason.
+	Body []byte
+	Type string
 	// Fields are set in the answer's head.
 	Fields []Field
 }

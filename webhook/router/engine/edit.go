@@ -92,14 +92,18 @@ func withoutH2C(e Edits, h *head) Edits {
 // refusalHTTP1 returns the answer r in HTTP/1.1. keep says whether the connection goes on; old that the request was
 // HTTP/1.0.
 func refusalHTTP1(r *Refusal, toHEAD, keep, old bool) []byte {
-	body := cleanReason(r.Reason) + "\n"
+	body, mediaType := r.content()
 	b := append([]byte("HTTP/1.1 "), strconv.Itoa(r.Status)...)
 	b = append(b, ' ')
 	b = append(b, statusText(r.Status)...)
-	b = append(b, "\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: "...)
+	b = append(b, "\r\nContent-Type: "...)
+	b = append(b, mediaType...)
+	b = append(b, "\r\nX-Content-Type-Options: nosniff\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n"...)
-	b = appendField(b, []byte(errorHeader), []byte(cleanReason(r.Reason)))
+	if r.Reason != "" {
+		b = appendField(b, []byte(errorHeader), []byte(cleanReason(r.Reason)))
+	}
 	for _, f := range r.Fields {
 		b = appendField(b, f.Name, f.Value)
 	}
@@ -114,6 +118,14 @@ func refusalHTTP1(r *Refusal, toHEAD, keep, old bool) []byte {
 		b = append(b, body...)
 	}
 	return b
+}
+
+// content returns the body of the answer r, and its media type.
+func (r *Refusal) content() (body []byte, mediaType string) {
+	if r.Body != nil {
+		return r.Body, r.Type
+	}
+	return []byte(cleanReason(r.Reason) + "\n"), "text/plain; charset=utf-8"
 }
 
 // cleanReason makes a reason fit for a header field: one line of visible ASCII, not endless.

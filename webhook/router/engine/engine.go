@@ -23,6 +23,8 @@ type Options struct {
 	// PrefixWait is how long bytes that could be the beginning of an HTTP method, and nothing else yet, are taken for one.
 	// Default 1 s.
 	PrefixWait time.Duration
+	// IdleTimeout ends client connections on which nothing was in flight for that long. Default: never, the backend decides.
+	IdleTimeout time.Duration
 	// Linger is how long a client may take to read an answer after which the connection is closed. Default 5 s.
 	Linger time.Duration
 	// Log is where what no client is told is told. Default: nowhere.

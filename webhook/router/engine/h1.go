@@ -104,7 +104,7 @@ var (
 	errHeadLong   = &malformed{431, "request head is too long"}
 )
 
-// readHead reads the next request's head. The connection may be idle for as long as client and backend like.
+// readHead reads the next request's head. The connection may be idle for as long as client, backend and IdleTimeout let it.
 func (c *h1) readHead() (*head, error) {
 	searched, slow := 0, false
 	c.in.shrink()
@@ -113,7 +113,7 @@ func (c *h1) readHead() (*head, error) {
 			c.in.skip(1) // RFC 9112, section 2.2
 		}
 		if n := headEnd(c.in.bytes(), searched); n > 0 {
-			if slow {
+			if slow || c.e.IdleTimeout > 0 {
 				_ = c.conn.SetReadDeadline(time.Time{})
 			}
 			if n > c.e.MaxHead {
@@ -154,6 +154,7 @@ func (c *h1) rest() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ahead = false
+	c.boundIdle()
 	return !c.closing && !c.e.draining.Load()
 }
 
@@ -168,6 +169,13 @@ func (c *h1) wake() bool {
 // idle says whether nothing is in flight. Called with c.mu held.
 func (c *h1) idle() bool {
 	return !c.ahead && (c.current == nil || c.current.answered && c.current.sent)
+}
+
+// boundIdle bounds how long the client may be silent from now on, if nothing is in flight. Called with c.mu held.
+func (c *h1) boundIdle() {
+	if c.e.IdleTimeout > 0 && c.idle() && !c.closing {
+		_ = c.conn.SetReadDeadline(time.Now().Add(c.e.IdleTimeout))
+	}
 }
 
 // closeIdle ends the client connection if nothing is in flight on it.
@@ -413,6 +421,7 @@ func (c *h1) finish(ex *exchange, whole bool) bool {
 	ex.sent = whole
 	if whole && ex.answered {
 		ex.up.release()
+		c.boundIdle()
 	}
 	over := !whole || ex.answered && !ex.keep
 	c.mu.Unlock()

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -369,4 +370,46 @@ func TestHTTP1_idle_connections_to_backends_that_are_gone_are_closed(t *testing.
 	p.answer("GET")
 	f.Retire(func(id string) bool { return id == "fork" })
 	b.end()
+}
+
+// A connection on which nothing is in flight ends after IdleTimeout, whatever its client speaks, or if it speaks at all; one with
+// a request in flight does not.
+func TestIdleTimeout(t *testing.T) {
+	const idle = 50 * time.Millisecond
+	app := listen(t)
+	f := serve(t, Options{IdleTimeout: idle}, &byHeader{app: backendAt("app", app), noApp: true})
+
+	t.Run("silent", func(t *testing.T) {
+		if n, err := f.dial().Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("got %d, %v, want the end", n, err)
+		}
+	})
+	t.Run("between requests, and not in one", func(t *testing.T) {
+		c := f.dial()
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		a := accept(t, app)
+		a.expect("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		time.Sleep(3 * idle) // the app takes its time
+		a.send("HTTP/1.1 204 No Content\r\n\r\n")
+		c.expect("HTTP/1.1 204 No Content\r\n\r\n")
+		if _, err := c.r.ReadByte(); err != io.EOF {
+			t.Errorf("got %v, want the end", err)
+		}
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		c := f.dial()
+		c.send(preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		if _, err := io.Copy(io.Discard, c.r); err != nil {
+			t.Errorf("got %v, want the end", err)
+		}
+	})
+}
+
+// An answer of one's own may be a page.
+func TestRefusal_WithBody(t *testing.T) {
+	got := string(refusalHTTP1(&Refusal{Status: 401, Body: []byte("<p>"), Type: "text/html"}, false, true, false))
+	want := "HTTP/1.1 401 Unauthorized\r\nContent-Type: text/html\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 3\r\n\r\n<p>"
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

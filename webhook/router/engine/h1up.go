@@ -233,6 +233,7 @@ func (u *h1Up) answered(ex *exchange, keep, ended bool) bool {
 	if ex.sent {
 		u.release()
 	}
+	c.boundIdle()
 	close(ex.done)
 	return !ended && (!u.last || !ex.sent)
 }

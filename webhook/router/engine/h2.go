@@ -100,6 +100,7 @@ func (e *Engine) serveHTTP2(s *session, d Decider, in *buffer, def Backend, hasD
 	r.mu.Unlock()
 	r.pool.Go(r.client.writeLoop)
 	e.became(s, r)
+	r.watchIdle(0)
 	err := r.readClient()
 	r.close(err)
 	r.pool.Wait()
@@ -267,6 +268,24 @@ func (r *h2) data(f *http2.DataFrame, st *h2Stream, idle bool) error {
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	}
 	return st.body(f, n)
+}
+
+// watchIdle ends the connection when no stream was opened since last for IdleTimeout, and none is open.
+func (r *h2) watchIdle(last uint32) {
+	if r.e.IdleTimeout <= 0 {
+		return
+	}
+	time.AfterFunc(r.e.IdleTimeout, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		switch {
+		case r.gone || r.leaving:
+		case r.last == last && len(r.client.streams) == 0:
+			r.shutdown()
+		default:
+			r.watchIdle(r.last)
+		}
+	})
 }
 
 // shutdown lets the client open no more streams, and ends the connection when those that are open are over: RFC 9113,

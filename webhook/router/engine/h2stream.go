@@ -453,30 +453,33 @@ func (st *h2Stream) answer(r *Refusal) {
 	st.up = nil
 	reason := cleanReason(r.Reason)
 	fields := []hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(r.Status)}}
-	body := ""
+	var body []byte
 	switch {
 	case st.grpc:
-		fields = grpcFailure(reason)
+		fields = grpcFailure(grpcStatus(r.Status), reason)
 	default:
-		body = reason + "\n"
-		fields = append(fields, hpack.HeaderField{Name: "content-type", Value: "text/plain; charset=utf-8"},
+		var mediaType string
+		body, mediaType = r.content()
+		fields = append(fields, hpack.HeaderField{Name: "content-type", Value: mediaType},
 			hpack.HeaderField{Name: "x-content-type-options", Value: "nosniff"},
 			hpack.HeaderField{Name: "content-length", Value: strconv.Itoa(len(body))})
 		if st.method == http.MethodHead {
-			body = ""
+			body = nil
 		}
 	}
-	fields = append(fields, hpack.HeaderField{Name: errorHeader, Value: reason})
+	if r.Reason != "" {
+		fields = append(fields, hpack.HeaderField{Name: errorHeader, Value: reason})
+	}
 	for _, f := range r.Fields {
 		fields = append(fields, hpack.HeaderField{Name: strings.ToLower(string(f.Name)), Value: string(f.Value)})
 	}
 	st.begun, st.told = true, true
 	st.discard(&st.toUp)
 	st.wantNoMore()
-	st.r.client.headers(st.id, fields, body == "")
-	_, _ = st.toClient.data.WriteString(body)
+	st.r.client.headers(st.id, fields, len(body) == 0)
+	_, _ = st.toClient.data.Write(body)
 	st.toClient.end = true
-	if body == "" {
+	if len(body) == 0 {
 		st.toClient.over()
 		return
 	}
@@ -491,12 +494,25 @@ func (st *h2Stream) wantNoMore() {
 	}
 }
 
-// grpcFailure returns the head of an answer that is a failure by itself: the protocol's "Trailers-Only", with the status
-// UNAVAILABLE, which callers of gRPC take for one that may pass.
-func grpcFailure(reason string) []hpack.HeaderField {
+// grpcStatus returns the status of gRPC for a refusal: those of who the caller is and what he asks for have their own. All others
+// are UNAVAILABLE, which callers take for one that may pass.
+func grpcStatus(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "16" // UNAUTHENTICATED
+	case http.StatusForbidden:
+		return "7" // PERMISSION_DENIED
+	case http.StatusNotFound, http.StatusGone:
+		return "5" // NOT_FOUND
+	}
+	return "14" // UNAVAILABLE
+}
+
+// grpcFailure returns the head of an answer that is a failure by itself: the protocol's "Trailers-Only".
+func grpcFailure(status, reason string) []hpack.HeaderField {
 	return []hpack.HeaderField{
 		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"},
-		{Name: "grpc-status", Value: "14"}, {Name: "grpc-message", Value: grpcMessage(reason)},
+		{Name: "grpc-status", Value: status}, {Name: "grpc-message", Value: grpcMessage(reason)},
 	}
 }
 
@@ -527,7 +543,7 @@ func (st *h2Stream) lost(cause error) {
 		st.refuse(r, false)
 	case st.grpc:
 		st.told = true
-		st.toClient.trailer = grpcFailure(cleanReason(r.Reason))[2:]
+		st.toClient.trailer = grpcFailure(grpcStatus(r.Status), cleanReason(r.Reason))[2:]
 		st.toClient.end = true
 		st.wantNoMore()
 		st.toClient.offer()

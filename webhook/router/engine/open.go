@@ -93,6 +93,9 @@ func (e *Engine) openWith(s *session, d Decider, in *buffer, app net.Conn) {
 		case in.len() > 0:
 			_ = s.conn.SetReadDeadline(time.Now().Add(e.PrefixWait))
 			deadline = true
+		case !hasDefault && e.IdleTimeout > 0:
+			_ = s.conn.SetReadDeadline(time.Now().Add(e.IdleTimeout))
+			deadline = true
 		}
 		err := in.fill(e.MaxHead)
 		switch {
