@@ -2,65 +2,28 @@ package fork
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
-	"slices"
+	"reflect"
+	"sort"
 	"strconv"
 	"strings"
 
 	jsonpatchapply "github.com/evanphx/json-patch/v5"
-	"gomodules.xyz/jsonpatch/v2"
 	kjson "k8s.io/apimachinery/pkg/util/json"
 )
 
-// Diff returns what makes changed of template, as an RFC 6902 patch. Where a path leads through a list of named objects (the
-// containers, their env), a `test` of the name stands before: laid on a newer template, the patch fails rather than change
-// another container than it was meant for. Equal input gives equal output; no difference gives "[]".
-func Diff(template, changed map[string]any) ([]byte, error) {
-	from, err := json.Marshal(template)
-	if err != nil {
-		return nil, err
-	}
-	to, err := json.Marshal(changed)
-	if err != nil {
-		return nil, err
-	}
-	ops, err := jsonpatch.CreatePatch(from, to)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortStableFunc(ops, compareOps)
-	tested := make([]jsonpatch.Operation, 0, 2*len(ops))
-	known := map[string]bool{}
-	for _, op := range ops {
-		var doc any
-		if err := decode(from, &doc); err != nil {
-			return nil, err
-		}
-		for _, path := range namedParents(doc, op.Path) {
-			if !known[path.at] {
-				known[path.at] = true
-				tested = append(tested, jsonpatch.NewOperation("test", path.at, path.name))
-			}
-		}
-		tested = append(tested, op)
-		if from, err = applyOps(from, []jsonpatch.Operation{op}); err != nil {
-			return nil, err
-		}
-		list := op.Path[:strings.LastIndexByte(op.Path, '/')+1]
-		for at := range known { // below it, other elements may stand in their places now
-			if op.Operation == "remove" && strings.HasPrefix(at, list) {
-				delete(known, at)
-			}
-		}
-		known[op.Path] = true // a name that was written needs no test
-	}
-	return json.Marshal(tested)
+// A Conflict is an operation of a patch that does not fit what it is laid on.
+type Conflict struct {
+	Path string // RFC 6901
+	Why  string // what is there
 }
 
-// Apply returns template with the patch laid on it. The template itself is left as it is. It fails when the patch does not fit,
-// a `test` in it included.
+// Error returns "PATH: WHY".
+func (c *Conflict) Error() string { return c.Path + ": " + c.Why }
+
+// Apply returns template with the patch laid on it. The template itself is left as it is. Where the patch does not fit, a `test` in
+// it included, the error is a *Conflict.
 func Apply(template map[string]any, patch []byte) (map[string]any, error) {
 	doc, err := json.Marshal(template)
 	if err != nil {
@@ -70,14 +33,87 @@ func Apply(template map[string]any, patch []byte) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if doc, err = p.Apply(doc); err != nil {
-		return nil, err
+	applied, err := p.Apply(doc)
+	if err != nil {
+		return nil, conflict(doc, p, err)
 	}
 	var changed map[string]any
-	if err := decode(doc, &changed); err != nil {
+	if err := decode(applied, &changed); err != nil {
 		return nil, err
 	}
+	for _, op := range p {
+		if err := twice(changed, op); err != nil {
+			return nil, err
+		}
+	}
 	return changed, nil
+}
+
+// conflict says which operation of the patch failed on doc, and why.
+func conflict(doc []byte, p jsonpatchapply.Patch, err error) error {
+	bad := sort.Search(len(p)-1, func(i int) bool {
+		_, err := p[:i+1].Apply(doc)
+		return err != nil
+	})
+	path, pathErr := p[bad].Path()
+	before, beforeErr := p[:bad].Apply(doc)
+	var at any
+	if pathErr != nil || beforeErr != nil || decode(before, &at) != nil {
+		return err
+	}
+	found, there := lookUp(at, path)
+	c := &Conflict{Path: path, Why: "there is nothing"}
+	switch {
+	case p[bad].Kind() == "test" && there:
+		c.Why = fmt.Sprintf("there is %s, not %s", short(found), short(p[bad]["value"]))
+	case p[bad].Kind() == "test":
+		c.Why = "there is nothing, not " + short(p[bad]["value"])
+	case p[bad].Kind() == "add":
+		c.Why = "there is nothing it could be added to"
+	}
+	return c
+}
+
+// short writes a value for an error message.
+func short(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil || len(b) > maxShort {
+		return "another value"
+	}
+	return string(b)
+}
+
+const maxShort = 100
+
+// twice says that an element which the patch added to a list has come there by another way as well.
+func twice(doc any, op jsonpatchapply.Operation) error {
+	path, err := op.Path()
+	if err != nil {
+		return err
+	}
+	if op.Kind() != "add" {
+		return nil
+	}
+	value, _ := op.ValueInterface()
+	element, _ := value.(map[string]any)
+	parent := path[:strings.LastIndexByte(path, '/')]
+	field := parent[strings.LastIndexByte(parent, '/')+1:]
+	if field == "ports" {
+		return nil // a number may come once for each protocol
+	}
+	in, _ := lookUp(doc, parent)
+	list, _ := in.([]any)
+	key := keys(field)[0]
+	same := 0
+	for _, e := range list {
+		if m, ok := e.(map[string]any); ok && element[key] != nil && reflect.DeepEqual(m[key], element[key]) {
+			same++
+		}
+	}
+	if same > 1 {
+		return &Conflict{Path: parent, Why: fmt.Sprintf("there is one with %s %s already", key, short(element[key]))}
+	}
+	return nil
 }
 
 // parse reads a patch of the operations that Diff makes, whole and with a path below the root. Anybody who may edit a fork may
@@ -112,74 +148,37 @@ func parse(patch []byte) (jsonpatchapply.Patch, error) {
 	return p, nil
 }
 
-func applyOps(doc []byte, ops []jsonpatch.Operation) ([]byte, error) {
-	b, err := json.Marshal(ops)
-	if err != nil {
-		return nil, err
-	}
-	p, err := jsonpatchapply.DecodePatch(b)
-	if err != nil {
-		return nil, err
-	}
-	return p.Apply(doc)
-}
-
 // decode keeps whole numbers whole, as unstructured objects want them.
 func decode(b []byte, into any) error { return kjson.Unmarshal(bytes.TrimSpace(b), into) }
 
-// compareOps orders the operations of one CreatePatch, which come in the order of a Go map. Operations on different members of
-// an object, or on different elements of a list, do not touch each other, but for the removals and additions at a list's end:
-// those stay descending and ascending.
-func compareOps(a, b jsonpatch.Operation) int {
-	as, bs := strings.Split(a.Path, "/"), strings.Split(b.Path, "/")
-	for i := range min(len(as), len(bs)) {
-		if as[i] == bs[i] {
-			continue
-		}
-		an, aerr := strconv.Atoi(as[i])
-		bn, berr := strconv.Atoi(bs[i])
-		if aerr != nil || berr != nil {
-			return cmp.Compare(as[i], bs[i])
-		}
-		if a.Operation == "remove" && b.Operation == "remove" && i == len(as)-1 && i == len(bs)-1 {
-			return cmp.Compare(bn, an)
-		}
-		return cmp.Compare(an, bn)
-	}
-	return cmp.Compare(len(as), len(bs))
-}
-
-type named struct{ at, name string }
-
-// namedParents returns the places of the names of all list elements that path leads through or to, where they are objects with
-// a name.
-func namedParents(doc any, path string) []named {
-	var found []named
-	at := ""
-	for token := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
-		at += "/" + token
+// lookUp returns what is in doc at a JSON pointer (RFC 6901), and whether there is anything.
+func lookUp(doc any, pointer string) (any, bool) {
+	for token := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
 		switch d := doc.(type) {
 		case map[string]any:
-			doc = d[unescape(token)]
+			v, ok := d[unescape(token)]
+			if !ok {
+				return nil, false
+			}
+			doc = v
 		case []any:
 			i, err := strconv.Atoi(token)
 			if err != nil || i < 0 || i >= len(d) {
-				return found
+				return nil, false
 			}
 			doc = d[i]
-			if m, ok := doc.(map[string]any); ok {
-				if name, ok := m["name"].(string); ok {
-					found = append(found, named{at + "/name", name})
-				}
-			}
 		default:
-			return found
+			return nil, false
 		}
 	}
-	return found
+	return doc, true
 }
 
-// unescape reads a reference token (RFC 6901, section 4).
+// escape writes a reference token (RFC 6901, section 4), and unescape reads one.
+func escape(token string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(token, "~", "~0"), "/", "~1")
+}
+
 func unescape(token string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(token, "~1", "/"), "~0", "~")
 }

@@ -33,7 +33,7 @@ func TestDiff(t *testing.T) {
 				m := c[0].(map[string]any)
 				m["env"] = append(slices.Clone(m["env"].([]any)), map[string]any{"name": "C", "value": ""})
 			},
-			`[{"op":"test","path":"/spec/containers/0/name","value":"api"},{"op":"add","path":"/spec/containers/0/env/2","value":{"name":"C","value":""}}]`,
+			`[{"op":"test","path":"/spec/containers/0/name","value":"api"},{"op":"add","path":"/spec/containers/0/env/-","value":{"name":"C","value":""}}]`,
 		},
 		{
 			"a variable removed",

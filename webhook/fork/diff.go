@@ -1,0 +1,159 @@
+package fork
+
+import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+
+	"gomodules.xyz/jsonpatch/v2"
+)
+
+// Diff returns what makes changed of template, as an RFC 6902 patch that is as small as it can be and fits newer templates:
+//
+//   - Elements of a list of objects that a key tells apart (containers, their env) are found by their key, and one that was added at
+//     the end is added at the end. Where a path leads through such an element, a `test` of its key stands before: laid on a newer
+//     template, the patch fails rather than change another container than it was meant for.
+//   - Any other list, such as a container's args, is replaced whole, as a strategic merge patch does: half of the one and half of the
+//     other would be nobody's.
+//
+// Equal input gives equal output; no difference gives "[]".
+func Diff(template, changed map[string]any) ([]byte, error) {
+	d := differ{ops: []jsonpatch.Operation{}}
+	d.object("", template, changed)
+	return json.Marshal(d.ops)
+}
+
+// A differ collects the operations of a patch. Their order is that in which they are laid on: every path leads through the lists as
+// the operations before leave them.
+type differ struct {
+	ops []jsonpatch.Operation
+	// within are the tests of the elements around what is being compared, outermost first; done counts those written.
+	within []jsonpatch.Operation
+	done   int
+}
+
+func (d *differ) op(operation, path string, value any) {
+	d.ops = append(d.ops, d.within[d.done:]...)
+	d.done = len(d.within)
+	d.ops = append(d.ops, jsonpatch.NewOperation(operation, path, value))
+}
+
+// inside calls do for the element of a list at path, which is tested to be the one with that key before anything is done to it.
+func (d *differ) inside(path, key string, value any, do func()) {
+	d.within = append(d.within, jsonpatch.NewOperation("test", path+"/"+escape(key), value))
+	do()
+	d.within = d.within[:len(d.within)-1]
+	d.done = min(d.done, len(d.within))
+}
+
+func (d *differ) object(path string, from, to map[string]any) {
+	names := maps.Clone(from)
+	maps.Copy(names, to)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		at := path + "/" + escape(name)
+		old, was := from[name]
+		value, is := to[name]
+		switch {
+		case !is:
+			d.op("remove", at, nil)
+		case !was:
+			d.op("add", at, value)
+		default:
+			d.value(at, name, old, value)
+		}
+	}
+}
+
+// value compares what the field of that name holds.
+func (d *differ) value(path, field string, from, to any) {
+	if reflect.DeepEqual(from, to) {
+		return
+	}
+	switch from := from.(type) {
+	case map[string]any:
+		if to, ok := to.(map[string]any); ok {
+			d.object(path, from, to)
+			return
+		}
+	case []any:
+		if to, ok := to.([]any); ok && d.list(path, field, from, to) {
+			return
+		}
+	}
+	d.op("replace", path, to)
+}
+
+// list compares lists element by element; false, with nothing done, where that can't be.
+func (d *differ) list(path, field string, from, to []any) bool {
+	key := keyOf(field, from, to)
+	if key == "" {
+		return false
+	}
+	old, wanted := byKey(from, key), byKey(to, key)
+	stays := slices.DeleteFunc(slices.Clone(from), func(e any) bool { return wanted[e.(map[string]any)[key]] == nil })
+	if !slices.EqualFunc(stays, slices.DeleteFunc(slices.Clone(to), func(e any) bool { return old[e.(map[string]any)[key]] == nil }), func(a, b any) bool {
+		return a.(map[string]any)[key] == b.(map[string]any)[key]
+	}) {
+		return false // their order changed
+	}
+	for i, e := range slices.Backward(from) {
+		if k := e.(map[string]any)[key]; wanted[k] == nil {
+			at := path + "/" + strconv.Itoa(i)
+			d.inside(at, key, k, func() { d.op("remove", at, nil) })
+		}
+	}
+	for i, e := range to {
+		element := e.(map[string]any)
+		k, at := element[key], path+"/"+strconv.Itoa(i)
+		switch {
+		case old[k] != nil:
+			d.inside(at, key, k, func() { d.object(at, old[k], element) })
+			stays = stays[1:]
+		case len(stays) == 0:
+			d.op("add", path+"/-", element)
+		default: // before what stands there now
+			d.inside(at, key, stays[0].(map[string]any)[key], func() { d.op("add", at, element) })
+		}
+	}
+	return true
+}
+
+// keyOf returns the field that tells the elements of the lists apart, empty where none does: in a field of a pod template, that by
+// which the API merges it (the listMapKey of its OpenAPI schema), else the name.
+func keyOf(field string, lists ...[]any) string {
+	for _, key := range keys(field) {
+		if !slices.ContainsFunc(lists, func(l []any) bool { return len(byKey(l, key)) != len(l) }) {
+			return key
+		}
+	}
+	return ""
+}
+
+func keys(field string) []string {
+	switch field {
+	case "ports":
+		return []string{"containerPort", "name"} // of two protocols of one number, the name may tell
+	case "volumeMounts":
+		return []string{"mountPath"}
+	case "volumeDevices":
+		return []string{"devicePath"}
+	case "hostAliases":
+		return []string{"ip"}
+	}
+	return []string{"name"}
+}
+
+// byKey returns the elements that are objects by their key, as far as it is a string or a number.
+func byKey(list []any, key string) map[any]map[string]any {
+	elements := make(map[any]map[string]any, len(list))
+	for _, e := range list {
+		m, _ := e.(map[string]any)
+		switch k := m[key].(type) {
+		case string, int64, float64:
+			elements[k] = m
+		}
+	}
+	return elements
+}
