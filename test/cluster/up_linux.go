@@ -34,6 +34,9 @@ func (c *Cluster) Up(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if err := node.KeepFiles(); err != nil {
+		return err
+	}
 	// Before a long build, and again once the machine is locked.
 	if err := c.hold(ctx, false); err != nil {
 		return err

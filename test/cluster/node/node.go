@@ -33,6 +33,23 @@ import (
 // namespaces that the node does not share with the machine.
 const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
+// KeepFiles has no program that this process starts from now on inherit the open
+// files that it inherited itself, but for the standard three. What runs as long
+// as a cluster does would hold on to them for that long: to the lock of a
+// `flock FILE make cluster`, to the end of a pipe that somebody reads to its end.
+func KeepFiles() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
 // Start starts the node: binary is programs/node, whose doc comment says what
 // state and programs are for. recorded is called once the node's process is
 // there; only when it returns nil does the node stay. It outlives the context.
