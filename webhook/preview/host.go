@@ -58,8 +58,8 @@ func (s Stamp) drops(connection []byte) bool {
 // are held to letters, digits, '-' and '_' between dots (what Kubernetes, browsers and Compose call hosts), none empty, each of
 // at most 63 bytes, all of at most 253.
 func ParseHost(authority string) (Host, bool) {
-	name, port := authority, ""
-	hasPort := false
+	var name, port string
+	var hasPort bool
 	if rest, ok := strings.CutPrefix(authority, "["); ok { // an IPv6 address
 		if name, port, ok = strings.Cut(rest, "]"); !ok || !ipv6(name) {
 			return Host{}, false

@@ -9,6 +9,7 @@ package engine
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -60,6 +61,26 @@ type Decision struct {
 	Tunnel Decider
 	// Observer is told what becomes of the request. May be nil.
 	Observer Observer
+	// Rewrite returns edits of the head of a backend's final answer, besides the backend's Answer. The Reply is valid until it
+	// returns. It is called from any goroutine, and must not wait. May be nil.
+	Rewrite func(*Reply) Edits
+}
+
+// A Reply is the head of an answer as it came from a backend.
+type Reply struct {
+	Status int
+	Fields []Field // without pseudo-fields
+}
+
+// replyEdits returns what is changed in the head of the final answer of b.
+func (d *Decision) replyEdits(b *Backend, status int, fields func() []Field) Edits {
+	if d.Rewrite == nil {
+		return Edits{Set: b.Answer}
+	}
+	e := d.Rewrite(&Reply{Status: status, Fields: fields()})
+	e.Target = nil
+	e.Set = append(slices.Clip(e.Set), b.Answer...)
+	return e
 }
 
 // Edits are changes to a message's head.

@@ -264,6 +264,34 @@ func TestHTTP1_answers_are_edited_as_the_backend_asks(t *testing.T) {
 	p.expect("HTTP/1.1 200 OK\r\nx-served-by: fork-0\r\nA: b\r\nContent-Length: 1\r\n\r\nx")
 }
 
+// moved rewrites redirects alone.
+func moved(r *Reply) Edits {
+	if r.Status != 302 {
+		return Edits{}
+	}
+	for _, f := range r.Fields {
+		if nameIs(f.Name, "location") {
+			return Edits{Set: []Field{{[]byte("location"), append([]byte("/was?"), f.Value...)}}, Remove: []string{"a"}}
+		}
+	}
+	return Edits{}
+}
+
+func TestHTTP1_answers_are_rewritten_by_what_they_say(t *testing.T) {
+	f, _, fork := two(t)
+	f.d.rewrite = moved
+	p := f.dial()
+	p.send("GET / HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b := accept(t, fork)
+	b.head()
+	b.send("HTTP/1.1 302 Found\r\nLocation: http://b/\r\nA: b\r\nx-served-by: again\r\nContent-Length: 1\r\n\r\nx")
+	p.expect("HTTP/1.1 302 Found\r\nlocation: /was?http://b/\r\nx-served-by: fork-0\r\nContent-Length: 1\r\n\r\nx")
+	p.send("GET / HTTP/1.1\r\nx-to: fork\r\n\r\n")
+	b.head()
+	b.send("HTTP/1.1 200 OK\r\nLocation: http://b/\r\nContent-Length: 0\r\n\r\n")
+	p.expect("HTTP/1.1 200 OK\r\nx-served-by: fork-0\r\nLocation: http://b/\r\nContent-Length: 0\r\n\r\n")
+}
+
 func TestHTTP1_pipelined_requests_are_answered_in_order_by_whom_each_asks(t *testing.T) {
 	app, fork := record(t, "app"), record(t, "fork")
 	f := serve(t, Options{}, &byHeader{app: backendAt("app", app.l), named: map[string]Backend{"fork": backendAt("fork", fork.l)}})

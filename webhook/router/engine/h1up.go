@@ -127,9 +127,9 @@ func (u *h1Up) pass(ex *exchange) bool {
 	}
 	ex.begun = true
 	d.observe(Answered, &u.backend)
-	edits := Edits{Set: u.backend.Answer}
+	edits := d.replyEdits(&u.backend, h.status, func() []Field { return h.Fields })
 	if h.chunked && h.length >= 0 {
-		edits.Remove = []string{"content-length"} // RFC 9112, section 6.3
+		edits.Remove = append(slices.Clip(edits.Remove), "content-length") // RFC 9112, section 6.3
 	}
 	if keep && c.e.draining.Load() {
 		keep = false

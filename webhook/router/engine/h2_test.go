@@ -106,6 +106,20 @@ func TestHTTP2_answers_are_edited_as_the_backend_asks(t *testing.T) {
 	}
 }
 
+func TestHTTP2_answers_are_rewritten_by_what_they_say(t *testing.T) {
+	f, c, _, fork, _ := h2two(t)
+	f.d.rewrite = moved
+	c.get(3, true, "x-to", "fork")
+	fork.headers(fork.nextHeaders().StreamID, true, ":status", "302", "location", "http://b/", "a", "b")
+	var got []string
+	for _, hf := range c.nextHeaders().Fields {
+		got = append(got, hf.Name+" "+hf.Value)
+	}
+	if strings.Join(got, ",") != ":status 302,location /was?http://b/,x-served-by fork-0" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestHTTP2_resets_are_passed_on_with_their_code(t *testing.T) {
 	_, c, app, fork, _ := h2two(t)
 	c.post(3, false)

@@ -301,17 +301,28 @@ func (st *h2Stream) answerHead(f *http2.MetaHeadersFrame) error {
 	st.head = nil
 	st.begun = true
 	st.decision.observe(Answered, st.backend())
-	fields := f.Fields
-	if set := st.backend().Answer; len(set) > 0 {
-		fields = editFields(fields, &Edits{Set: set})
-	}
-	st.r.client.headers(st.id, fields, end)
+	edits := st.decision.replyEdits(st.backend(), statusOf(status), func() []Field { return shownFields(f.RegularFields()) })
+	st.r.client.headers(st.id, editFields(f.Fields, &edits), end)
 	if end {
 		st.told = true
 		st.upMayBeDone()
 		st.toClient.over()
 	}
 	return nil
+}
+
+// statusOf reads a status of three digits; 0 where it is not.
+func statusOf(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}
+
+func shownFields(fields []hpack.HeaderField) []Field {
+	shown := make([]Field, len(fields))
+	for i, f := range fields {
+		shown[i] = Field{[]byte(f.Name), []byte(f.Value)}
+	}
+	return shown
 }
 
 // answerBody takes in DATA of the backend's, of n bytes with padding.

@@ -40,12 +40,13 @@ type byHeader struct {
 	edits    Edits
 	noApp    bool
 	observer *observed
+	rewrite  func(*Reply) Edits
 }
 
 func (d *byHeader) Default() (Backend, bool) { return d.app, !d.noApp }
 
 func (d *byHeader) Decide(h *Head) Decision {
-	dec := Decision{Edits: d.edits, Backends: []Backend{d.app}}
+	dec := Decision{Edits: d.edits, Backends: []Backend{d.app}, Rewrite: d.rewrite}
 	if d.observer != nil {
 		dec.Observer = d.observer
 	}
