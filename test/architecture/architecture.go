@@ -50,7 +50,8 @@ func layers() []layer {
 		// The gate is a view of routes and acknowledgements, and both read pods through one set of indices.
 		{path: "webhook/lifecycle", imports: over("webhook/routes")},
 		{path: "webhook/routes", imports: over()},
-		{path: "webhook/gateway", imports: over("webhook/preview", "webhook/router/engine")},
+		{path: "webhook/gateway", imports: over("webhook/preview", "webhook/share", "webhook/router/engine")},
+		{path: "webhook/share", pure: true},
 		{path: "webhook/preview", imports: []string{"webhook/sandbox", "webhook/route", "webhook/router/engine"}, pure: true, standalone: true},
 		{path: "webhook/certs", imports: over()},
 		{path: "webhook/inject", imports: over(), pure: true},

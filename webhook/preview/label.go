@@ -10,10 +10,10 @@ import (
 const maxLabel = 63
 
 // Label returns the first label of a gateway's preview host: SERVICE--SANDBOX--NAMESPACE, or Alias where that would be too long,
-// could be read in two ways, or begins as the labels of internationalised names do ("xn--", RFC 5890).
+// could be read in two ways, has a service of another namespace than the sandbox's (SERVICE.NAMESPACE), or begins as the labels of internationalised names do ("xn--", RFC 5890).
 func Label(service, sandbox, namespace string) string {
 	label := service + "--" + sandbox + "--" + namespace
-	if len(label) > maxLabel || strings.Count(label, "--") != 2 || strings.Contains(label, "---") || strings.HasPrefix(label, "xn--") {
+	if len(label) > maxLabel || strings.Contains(label, ".") || strings.Count(label, "--") != 2 || strings.Contains(label, "---") || strings.HasPrefix(label, "xn--") {
 		return Alias(service, sandbox, namespace)
 	}
 	return label
@@ -24,7 +24,7 @@ func Label(service, sandbox, namespace string) string {
 func Alias(service, sandbox, namespace string) string {
 	sum := sha256.Sum256([]byte(service + "\x00" + sandbox + "\x00" + namespace))
 	hash := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10]))
-	readable := service + "-" + sandbox
+	readable := strings.ReplaceAll(service, ".", "-") + "-" + sandbox
 	for strings.Contains(readable, "--") {
 		readable = strings.ReplaceAll(readable, "--", "-")
 	}

@@ -189,6 +189,7 @@ func TestLabel(t *testing.T) {
 	seen := map[string]bool{}
 	for _, names := range [][3]string{
 		{"a--b", "c", "d"}, {"a", "b--c", "d"}, {"a-", "b", "c"}, {"a", "-b", "c"}, {"xn", "b", "c"},
+		{"a.other", "b", "c"},
 		{strings.Repeat("s", 63), strings.Repeat("n", 40), strings.Repeat("m", 63)}, {strings.Repeat("s", 63), strings.Repeat("n", 40), "m"},
 	} {
 		label := Label(names[0], names[1], names[2])

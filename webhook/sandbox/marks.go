@@ -16,6 +16,8 @@ const (
 	LabelRole = Prefix + "role"
 	// LabelWorkload names a baseline as WorkloadLabel writes it. On a baseline's pod template, on forks and their pods.
 	LabelWorkload = Prefix + "workload"
+	// LabelEntry, set to EntryAllowed on a Namespace, lets the gateway enter sandboxes of other namespaces by its Services.
+	LabelEntry = Prefix + "entry"
 )
 
 // Values of LabelRole.
@@ -25,11 +27,17 @@ const (
 	RoleBaseline = "baseline" // a baseline's pods: they get a router
 	RoleCheck    = "check"    // a test Job's pods: they get a key-stamping router
 	RoleRoute    = "route"    // objects `route` adds beside a baseline (NetworkPolicies), removed by `unroute`
+	RoleShare    = "share"    // a ConfigMap that lets whoever has its token enter a sandbox by the gateway
 	RoleService  = "service"  // a Service of the user's whose targetPorts `route` switched to names: the guard watches it
 )
 
+// EntryAllowed is the value of LabelEntry.
+const EntryAllowed = "allowed"
+
 // Annotations.
 const (
+	// AnnotationGateway is the domain of the gateway's hosts. On the MutatingWebhookConfiguration; absent where there is no gateway.
+	AnnotationGateway = Prefix + "gateway"
 	// AnnotationPatch holds a fork's difference from its baseline's pod template, an RFC 6902 patch. On the fork's Deployment.
 	AnnotationPatch = Prefix + "patch"
 	// AnnotationKey holds the sandbox's routing key. On the fork's Deployment and its pod template.

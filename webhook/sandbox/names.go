@@ -67,6 +67,9 @@ func ValidateKey(key string) error {
 // ConfigMapName returns the name of the ConfigMap that is the sandbox.
 func ConfigMapName(sandbox string) string { return "sandbox-" + sandbox }
 
+// ShareName returns the name of the ConfigMap of a share; id tells several apart. No sandbox's own ConfigMap has a dot in its name.
+func ShareName(sandbox, id string) string { return ConfigMapName(sandbox) + ".share-" + id }
+
 // WorkloadLabel returns the value of LabelWorkload for a baseline: "KIND.NAME" with the kind in lower case, its end replaced
 // by a hash of the whole where that would be longer than a label value may be.
 func WorkloadLabel(kind, name string) string {
