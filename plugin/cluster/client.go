@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
@@ -33,6 +34,8 @@ type Client struct {
 	Mapper    meta.RESTMapper
 
 	builder func() *resource.Builder
+	// discovery answers from kubectl's cache, where that is not too old.
+	discovery discovery.DiscoveryInterface
 }
 
 // New returns a Client for the cluster, namespace and user that the factory's flags choose. It makes no API call.
@@ -57,7 +60,11 @@ func New(f cmdutil.Factory) (*Client, error) {
 	if err != nil {
 		return nil, Explain(err)
 	}
-	return &Client{Namespace: namespace, Kube: kube, Dynamic: dyn, Mapper: mapper, builder: f.NewBuilder}, nil
+	cached, err := f.ToDiscoveryClient()
+	if err != nil {
+		return nil, Explain(err)
+	}
+	return &Client{Namespace: namespace, Kube: kube, Dynamic: dyn, Mapper: mapper, builder: f.NewBuilder, discovery: cached}, nil
 }
 
 // Workloads reads the workloads that args name as kubectl lets one name them ("deploy/api", "deployment api worker"), in

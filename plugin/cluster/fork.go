@@ -23,8 +23,8 @@ func deployments() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 }
 
-// ReadFork reads the workloads that args name and what else a fork of them is planned against, as much at once as can be:
-// at most eight calls and one a workload, whatever the namespace holds.
+// ReadFork reads the workloads that args name and what else a fork of them is planned against, as much at once as can be. The calls
+// do not grow with what the namespace holds, nor what is read with the number of its sandboxes: forks of others are left out.
 func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
 	state := &plan.ForkState{Namespace: c.Namespace}
 	var workloads []*plan.Workload
@@ -49,6 +49,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 		},
 		func() (err error) { state.NoWebhook, err = c.noWebhook(ctx); return err },
 		func() error { state.User = c.user(ctx); return nil },
+		func() error { return c.surroundings(ctx, &state.Around) },
 	}
 	if o.Key != "" {
 		reads = append(reads, func() (err error) { state.Sandboxes, err = c.sandboxes(ctx, c.Namespace, ""); return err })
@@ -56,8 +57,13 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 	if err := together(reads...); err != nil {
 		return nil, nil, Explain(err)
 	}
-	var err error
-	state.Taken, err = c.deploymentsNamed(ctx, plan.ForkNames(o.Sandbox, workloads, state.Forks))
+	err := together(
+		func() (err error) {
+			state.Taken, err = c.deploymentsNamed(ctx, plan.ForkNames(o.Sandbox, workloads, state.Forks))
+			return err
+		},
+		func() error { return c.furtherSurroundings(ctx, workloads, &state.Around) },
+	)
 	return workloads, state, Explain(err)
 }
 

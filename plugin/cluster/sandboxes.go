@@ -68,9 +68,6 @@ type Status struct {
 	Forks     []plan.ForkStatus // in the order of Sandbox.Forks
 	Baselines []plan.BaselineStatus
 	PutBack   []plan.PutBack
-	// Counted says that Sandbox.Counts are of now, but for those of the routers Uncounted names.
-	Counted   bool
-	Uncounted string
 }
 
 // Status reads all that is to be said of one sandbox. One that does not exist is a *plan.Problem.
@@ -86,15 +83,8 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	baselines := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline}
 	ns := c.Namespace
-	counted := false
 	err := together(
-		func() (err error) {
-			cm, err = c.sandboxConfigMap(ctx, name)
-			if err == nil && isSandbox(cm, name) && cm.DeletionTimestamp == nil {
-				cm, counted = c.counted(ctx, cm)
-			}
-			return err
-		},
+		func() (err error) { cm, err = c.sandboxConfigMap(ctx, name); return err },
 		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
 		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
 		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, of); return err },
@@ -108,17 +98,14 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		return nil, Explain(err)
 	}
 	var configMaps []corev1.ConfigMap
-	if isSandbox(cm, name) {
+	if cm != nil && cm.Labels[sandbox.LabelRole] == sandbox.RoleSandbox && cm.Labels[sandbox.LabelSandbox] == name {
 		configMaps = append(configMaps, *cm)
 	}
 	all := plan.Sandboxes(configMaps, forks.Items)
 	if len(all) == 0 {
 		return nil, plan.NoSandbox(name, ns)
 	}
-	s := &Status{Sandbox: all[0], Counted: counted}
-	if counted {
-		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
-	}
+	s := &Status{Sandbox: all[0]}
 	for i := range s.Sandbox.Forks {
 		s.Forks = append(s.Forks, plan.Diagnose(&s.Sandbox.Forks[i], sets.Items, pods.Items))
 	}
@@ -130,10 +117,6 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	})
 	s.PutBack = plan.PutBacks(services.Items, mine)
 	return s, nil
-}
-
-func isSandbox(cm *corev1.ConfigMap, name string) bool {
-	return cm != nil && cm.Labels[sandbox.LabelRole] == sandbox.RoleSandbox && cm.Labels[sandbox.LabelSandbox] == name
 }
 
 // Delete begins to delete a sandbox of the client's namespace: by uid, so that one made anew under the same name does not go

@@ -25,6 +25,7 @@ type forkFlags struct {
 
 	name, key, whenUnready string
 	images, env            []string
+	keepLabels             []string
 	replicas               int64
 	ttl, timeout           time.Duration
 	route, wait, restart   bool
@@ -83,6 +84,7 @@ func newFork(t *tool) *cobra.Command {
 	flags.StringArrayVar(&f.images, "image", nil, "Image to run, as [CONTAINER=]IMAGE. Repeat it for further containers. The container may be left out where it is clear which one is meant.")
 	flags.StringVar(&f.name, "name", "", "Name of the sandbox. One is generated if it is left out.")
 	flags.StringArrayVar(&f.env, "env", nil, "Environment variable to set, as NAME=VALUE, or to take away, as NAME-, in all containers. Repeat it for further ones; of several for one variable the last counts.")
+	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Label of the workload's pods that the fork's keep, by name, or NAME- to keep it no longer. They keep none otherwise, so that nothing which selects the workload's pods selects the fork's. Repeat it for further ones.")
 	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
 	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. One is generated if it is left out.")
 	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)
@@ -125,6 +127,13 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 			return usageError(cmd, err.Error())
 		}
 		f.options.Images = append(f.options.Images, c)
+	}
+	for _, s := range f.keepLabels {
+		c, err := plan.ParseKeepLabel(s)
+		if err != nil {
+			return usageError(cmd, err.Error())
+		}
+		f.options.KeepLabels = append(f.options.KeepLabels, c)
 	}
 	for _, s := range f.env {
 		c, err := plan.ParseEnv(s)

@@ -24,7 +24,20 @@ func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
 	for i := range p.Forks {
 		verbs[i] = verb(&p.Forks[i], -1)
 	}
-	return f.printObjects(objects, verbs)
+	if err := f.printObjects(objects, verbs); err != nil || (&objectPrinter{flags: f.print}).structured() {
+		return err
+	}
+	f.inherits(p)
+	return nil
+}
+
+// inherits prints what new forks share with their baselines.
+func (f *forkFlags) inherits(p *plan.ForkPlan) {
+	for i := range p.Forks {
+		if n := &p.Forks[i]; n.Inherits != "" && n.Replaces == 0 {
+			fmt.Fprintf(f.Out, "deployment.apps/%s inherits: %s\n", n.Name(), n.Inherits)
+		}
+	}
 }
 
 // printApplied prints what was applied, unwaited for.
@@ -68,8 +81,9 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 	return nil
 }
 
-// describe prints the sandbox in one line.
+// describe prints the sandbox in one line, after what its new forks inherit.
 func (f *forkFlags) describe(p *plan.ForkPlan, more string) {
+	f.inherits(p)
 	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun.Truncate(time.Second)))
 }
 

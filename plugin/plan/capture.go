@@ -1,0 +1,252 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Surroundings are what the namespace holds, forks aside, that a fork's pods could disturb or be caught by.
+//
+// ServiceMonitors are not among them: they select Services, and scrape those pods alone that a Service of theirs selects.
+type Surroundings struct {
+	Workloads   []*Workload // Deployments, StatefulSets, DaemonSets, and ReplicaSets that are no Deployment's
+	Autoscalers []autoscalingv2.HorizontalPodAutoscaler
+	// Scaled are the targets of Autoscalers that are of other kinds than Workloads, by ScaledKey: how they select their pods.
+	Scaled   map[string]string
+	Budgets  []policyv1.PodDisruptionBudget
+	Monitors []unstructured.Unstructured // PodMonitors, of this namespace and, as far as they may be read, of others
+	Leases   []coordinationv1.Lease
+	Claims   []corev1.PersistentVolumeClaim
+	// Unread names what the caller may not read, as kubectl names resources.
+	Unread []string
+}
+
+// Scales says what an autoscaler scales that is not among Workloads: it is of no kind that they are of.
+func Scales(h *autoscalingv2.HorizontalPodAutoscaler) (target autoscalingv2.CrossVersionObjectReference, other bool) {
+	target = h.Spec.ScaleTargetRef
+	group, _, _ := strings.Cut(target.APIVersion, "/")
+	return target, group != "apps"
+}
+
+// ScaledKey returns the key in Surroundings.Scaled of what an autoscaler scales.
+func ScaledKey(target autoscalingv2.CrossVersionObjectReference) string {
+	group, _, ok := strings.Cut(target.APIVersion, "/")
+	if kind := strings.ToLower(target.Kind); ok {
+		return kind + "." + group + "/" + target.Name
+	}
+	return strings.ToLower(target.Kind) + "/" + target.Name
+}
+
+// A catcher is an object that takes pods of the namespace for its own by their labels.
+type catcher struct {
+	object   string // as kubectl names it
+	selector labels.Selector
+	would    string                            // what it would do to a fork's pods
+	mend     func() (say string, fix []string) // has it leave out pods of sandboxes; nil: it can't
+}
+
+// unknowable is the value of a label that a fork's pods will have and that is not known yet: none that a selector can name.
+const unknowable = "?"
+
+// podLabels returns the labels of the workload's pod template.
+func (w *Workload) podLabels() labels.Set {
+	l, _, _ := unstructured.NestedStringMap(w.Template(), "metadata", "labels")
+	return l
+}
+
+// forkLabels returns the labels that the fork's pods will have.
+func forkLabels(d *unstructured.Unstructured) labels.Set {
+	l, _, _ := unstructured.NestedStringMap(d.Object, "spec", "template", "metadata", "labels")
+	set := labels.Set{"pod-template-hash": unknowable} // from the Deployment controller
+	maps.Copy(set, l)
+	return set
+}
+
+// catchers returns all that selects pods by label in the namespace, and whose selecting a fork would be wrong.
+func catchers(workloads []*Workload, state *ForkState) []catcher {
+	var all []catcher
+	for i := range state.Services {
+		if s := &state.Services[i]; len(s.Spec.Selector) > 0 { // without one, its endpoints are written by others
+			all = append(all, catcher{
+				object: "service/" + s.Name, selector: labels.SelectorFromSet(s.Spec.Selector),
+				would: "would send requests to them that are the baseline's",
+				mend: func() (string, []string) {
+					return "have it select baselines alone", mergeSpec("service/"+s.Name, "selector", map[string]string{sandbox.LabelRole: sandbox.RoleBaseline})
+				},
+			})
+		}
+	}
+	around := &state.Around
+	scalers := map[string]string{}
+	for i := range around.Autoscalers {
+		h := &around.Autoscalers[i]
+		key := ScaledKey(h.Spec.ScaleTargetRef)
+		scalers[key] = h.Name
+		if s, err := labels.Parse(around.Scaled[key]); err == nil && !s.Empty() {
+			all = append(all, catcher{object: key, selector: s, would: "would take them for its own"})
+		}
+	}
+	for _, w := range distinct(slices.Concat(workloads, around.Workloads)) {
+		if s, ok := selectorAt(w.Object, "spec", "selector"); ok {
+			all = append(all, catcher{object: w.String(), selector: s, would: "would take them for its own"})
+		}
+	}
+	for i := range all {
+		if h := scalers[all[i].object]; h != "" {
+			all[i].would += ", and horizontalpodautoscaler/" + h + " would measure them with it"
+		}
+	}
+	for i := range around.Budgets {
+		b := &around.Budgets[i]
+		if s, err := metav1.LabelSelectorAsSelector(b.Spec.Selector); err == nil {
+			all = append(all, catcher{
+				object: "poddisruptionbudget.policy/" + b.Name, selector: s,
+				would: "would count them as the baseline's",
+				mend: func() (string, []string) {
+					selector := map[string]any{"matchExpressions": append(slices.Clone(b.Spec.Selector.MatchExpressions), noSandbox())}
+					return "have it leave out the pods of sandboxes", mergeSpec("poddisruptionbudget/"+b.Name, "selector", selector)
+				},
+			})
+		}
+	}
+	return all
+}
+
+// unkept returns the labels of a fork's pods without those kept of the baseline's.
+func unkept(pods labels.Set) labels.Set {
+	own := maps.Clone(pods)
+	maps.DeleteFunc(own, func(name, value string) bool { return !strings.HasPrefix(name, sandbox.Prefix) && value != unknowable })
+	return own
+}
+
+// noSandbox is what a selector that is to leave out the pods of sandboxes says.
+func noSandbox() metav1.LabelSelectorRequirement {
+	return metav1.LabelSelectorRequirement{Key: sandbox.LabelSandbox, Operator: metav1.LabelSelectorOpDoesNotExist}
+}
+
+// mergeSpec returns the command that merges value into the field of the object's spec.
+func mergeSpec(object, field string, value any) []string {
+	b, err := json.Marshal(map[string]any{"spec": map[string]any{field: value}})
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	return Kubectl("patch", object, "--type=merge", "--patch="+string(b))
+}
+
+// selectorAt reads a label selector; not ok where there is none, or none that this program understands.
+func selectorAt(u *unstructured.Unstructured, fields ...string) (labels.Selector, bool) {
+	m, ok, err := unstructured.NestedMap(u.Object, fields...)
+	if !ok || err != nil {
+		return nil, false
+	}
+	var decoded metav1.LabelSelector
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(m, &decoded) != nil {
+		return nil, false
+	}
+	s, err := metav1.LabelSelectorAsSelector(&decoded)
+	return s, err == nil && !s.Empty()
+}
+
+// captured says what would catch the fork's pods: a *Problem, as every selector that the baseline relies on would go by them too.
+func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, state *ForkState) error {
+	all := catchers(workloads, state)
+	pods, baseline := forkLabels(f.Deployment), f.Workload.podLabels()
+	caught := func(pods labels.Set) (by []catcher) {
+		for _, c := range all {
+			if c.selector.Matches(pods) {
+				by = append(by, c)
+			}
+		}
+		return by
+	}
+	by := caught(pods)
+	if len(by) == 0 {
+		return nil
+	}
+	first := by[0]
+	problem := &Problem{What: fmt.Sprintf("%s selects the pods of the fork, deployment.apps/%s, and %s", first.object, f.Name(), first.would)}
+	if len(by) > 1 {
+		var others []string
+		for _, c := range by[1:] {
+			others = append(others, c.object)
+		}
+		problem.What += "; so do " + strings.Join(others, ", ")
+	}
+	again := *o
+	if blamed := blame(first.selector, pods); !first.selector.Matches(unkept(pods)) && len(blamed) > 0 {
+		problem.What = "--keep-label " + strings.Join(blamed, ", ") + ": with it, " + problem.What
+		again.KeepLabels = dropped(o.KeepLabels, blamed, f.Replaces != 0)
+		problem.Say, problem.Fix = "fork without it", again.command(workloads...)
+		return problem
+	}
+	if first.mend != nil {
+		problem.Say, problem.Fix = first.mend()
+		return problem
+	}
+	for _, name := range slices.Sorted(maps.Keys(baseline)) {
+		with := maps.Clone(pods)
+		with[name] = baseline[name]
+		if _, has := pods[name]; !has && fork.Keeps(name) && len(caught(with)) == 0 {
+			again.KeepLabels = append(slices.Clone(o.KeepLabels), LabelChange{Name: name})
+			problem.Say, problem.Fix = "with the label "+name+" kept, it does not", again.command(workloads...)
+			return problem
+		}
+	}
+	problem.What += "; a selector can't be changed, so " + first.object + " has to be made anew with one that asks for a label of its own"
+	problem.Say, problem.Fix = "see it", Kubectl("get", first.object, "-o", "yaml")
+	return problem
+}
+
+// blame returns the labels kept of the baseline by which a selector selects the fork.
+func blame(s labels.Selector, pods labels.Set) (names []string) {
+	var kept []string
+	for name, value := range pods {
+		if strings.HasPrefix(name, sandbox.Prefix) || value == unknowable {
+			continue
+		}
+		kept = append(kept, name)
+		without := maps.Clone(pods)
+		delete(without, name)
+		if !s.Matches(without) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		names = kept // one of several suffices
+	}
+	slices.Sort(names)
+	return names
+}
+
+// dropped returns the changes without the names; those that an earlier fork kept are taken back.
+func dropped(changes []LabelChange, names []string, earlier bool) []LabelChange {
+	left := slices.DeleteFunc(slices.Clone(changes), func(c LabelChange) bool { return slices.Contains(names, c.Name) })
+	if !earlier {
+		return left
+	}
+	for _, name := range names {
+		left = append(left, LabelChange{Name: name, Remove: true})
+	}
+	return left
+}
+
+// Claims reports whether the workload's pods use a PersistentVolumeClaim that is there before them.
+func (w *Workload) Claims() bool {
+	t, err := w.PodTemplate()
+	return err == nil && slices.ContainsFunc(t.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })
+}
