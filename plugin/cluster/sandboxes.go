@@ -68,6 +68,9 @@ type Status struct {
 	Forks     []plan.ForkStatus // in the order of Sandbox.Forks
 	Baselines []plan.BaselineStatus
 	PutBack   []plan.PutBack
+	// Counted says that Sandbox.Counts are of now, but for those of the routers Uncounted names.
+	Counted   bool
+	Uncounted string
 }
 
 // Status reads all that is to be said of one sandbox. One that does not exist is a *plan.Problem.
@@ -83,8 +86,15 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	baselines := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline}
 	ns := c.Namespace
+	counted := false
 	err := together(
-		func() (err error) { cm, err = c.sandboxConfigMap(ctx, name); return err },
+		func() (err error) {
+			cm, err = c.sandboxConfigMap(ctx, name)
+			if err == nil && isSandbox(cm, name) && cm.DeletionTimestamp == nil {
+				cm, counted = c.counted(ctx, cm)
+			}
+			return err
+		},
 		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
 		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
 		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, of); return err },
@@ -98,14 +108,17 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		return nil, Explain(err)
 	}
 	var configMaps []corev1.ConfigMap
-	if cm != nil && cm.Labels[sandbox.LabelRole] == sandbox.RoleSandbox && cm.Labels[sandbox.LabelSandbox] == name {
+	if isSandbox(cm, name) {
 		configMaps = append(configMaps, *cm)
 	}
 	all := plan.Sandboxes(configMaps, forks.Items)
 	if len(all) == 0 {
 		return nil, plan.NoSandbox(name, ns)
 	}
-	s := &Status{Sandbox: all[0]}
+	s := &Status{Sandbox: all[0], Counted: counted}
+	if counted {
+		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
+	}
 	for i := range s.Sandbox.Forks {
 		s.Forks = append(s.Forks, plan.Diagnose(&s.Sandbox.Forks[i], sets.Items, pods.Items))
 	}
@@ -117,6 +130,10 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	})
 	s.PutBack = plan.PutBacks(services.Items, mine)
 	return s, nil
+}
+
+func isSandbox(cm *corev1.ConfigMap, name string) bool {
+	return cm != nil && cm.Labels[sandbox.LabelRole] == sandbox.RoleSandbox && cm.Labels[sandbox.LabelSandbox] == name
 }
 
 // Delete begins to delete a sandbox of the client's namespace: by uid, so that one made anew under the same name does not go

@@ -21,8 +21,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// settle is how long a Problem that may pass by itself must last to be believed.
-const settle = 3 * time.Second
+// settle is how long a Problem that may pass by itself must last to be believed: longer than a webhook takes to start, and the
+// controller to have pods tried again.
+const settle = 10 * time.Second
 
 // Forks is what is known of the forks of one sandbox.
 type Forks struct {

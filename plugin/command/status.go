@@ -127,6 +127,13 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	switch {
+	case s.ConfigMap == nil:
+	case !s.Counted:
+		fmt.Fprintln(f.Out, "\nrequests: as last written; the webhook did not answer, or you may not patch configmaps")
+	case s.Uncounted != "":
+		fmt.Fprintf(f.Out, "\nrequests: without the latest of %s, which did not answer\n", s.Uncounted)
+	}
 	f.showForks(s)
 	f.showBaselines(s)
 	return nil

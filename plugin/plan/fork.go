@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,6 +44,7 @@ type ForkPlan struct {
 	Forks    []Fork
 	Warnings []string
 	force    []string // the command that asks for the same with ForkOptions.Force
+	rebase   bool     // not of `fork`: the ConfigMap stays as it is
 	// Unrouted are the workloads to route before the plan is made anew, with ForkOptions.Route; without it, that is a Problem.
 	Unrouted []*Workload
 }
@@ -56,6 +58,8 @@ type Fork struct {
 	Replaces int64
 	// Force takes over fields of the fork there is that others have written. It never takes over an object that is not ours.
 	Force bool
+	// Rebased says that it was behind its baseline, and is laid on that as it is now.
+	Rebased bool
 	// Gated says that its pods wait for the baseline's routers.
 	Gated bool
 	// Reach is where a keyed request can enter, best first.
@@ -96,7 +100,7 @@ func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 			return nil, err
 		}
 	}
-	p := &ForkPlan{Sandbox: o.Sandbox, Namespace: state.Namespace, Unrouted: unrouted(workloads, state.Services)}
+	p := &ForkPlan{Sandbox: o.Sandbox, Namespace: state.Namespace, rebase: o.Rebase, Unrouted: unrouted(workloads, state.Services)}
 	if len(p.Unrouted) > 0 && !o.Route {
 		return nil, unroutedProblem(p.Unrouted)
 	}
@@ -117,9 +121,15 @@ func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 	if taken == nil {
 		taken = map[string]bool{}
 	}
+	var conflicts []*conflict
 	for _, w := range workloads {
 		f, err := p.planFork(o, w, images[w], state, taken)
-		if err != nil {
+		var c *conflict
+		switch {
+		case errors.As(err, &c):
+			conflicts = append(conflicts, c)
+			continue
+		case err != nil:
 			return nil, err
 		}
 		if err := p.captured(o, workloads, f, state); err != nil {
@@ -127,6 +137,9 @@ func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 		}
 		p.watchers(f, workloads, &state.Around)
 		p.Forks = append(p.Forks, *f)
+	}
+	if len(conflicts) > 0 {
+		return nil, conflictProblem(o, conflicts)
 	}
 	p.unread(state.Around.Unread)
 	return p, nil
@@ -176,6 +189,9 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 // expires returns when the sandbox ends, in UTC and whole seconds; zero for never. Only --ttl makes a sandbox end earlier than it
 // would have.
 func expires(o *ForkOptions, old *corev1.ConfigMap) time.Time {
+	if o.Rebase {
+		return keptExpiry(old)
+	}
 	now := o.Now.UTC().Truncate(time.Second)
 	if o.TTL != nil {
 		if *o.TTL == 0 {
@@ -214,17 +230,13 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, s
 		if err := p.ownFork(old); err != nil {
 			return nil, err
 		}
-		options.Name, f.Replaces, f.Force = old.GetName(), old.GetGeneration(), o.Force
-		annotations := old.GetAnnotations()
-		options.Patch = []byte(annotations[sandbox.AnnotationPatch])
-		if v := annotations[sandbox.AnnotationWhenUnready]; v != "" {
-			options.WhenUnready = v
+		f.Replaces, f.Force = old.GetGeneration(), o.Force
+		was, err := fork.OptionsOf(old)
+		if err != nil {
+			return nil, err
 		}
-		if n, ok, _ := unstructured.NestedInt64(old.Object, "spec", "replicas"); ok {
-			options.Replicas = n
-		}
-		options.KeepLabels = fork.Kept(old)
-		options.RestartedAt, _, _ = unstructured.NestedString(old.Object, "spec", "template", "metadata", "annotations", sandbox.AnnotationRestartedAt)
+		was.Key, was.OwnerUID = options.Key, options.OwnerUID
+		options = was
 	}
 	options.KeepLabels = kept(options.KeepLabels, o.KeepLabels)
 	if o.Replicas != nil {
@@ -233,15 +245,15 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, s
 	if o.WhenUnready != "" {
 		options.WhenUnready = o.WhenUnready
 	}
+	if o.Follow != nil {
+		options.Follow = *o.Follow
+	}
 	if o.Restart && old != nil {
 		options.RestartedAt = o.Now.UTC().Format(time.RFC3339)
 	}
 	template, err := fork.Template(w.Object, options.TemplatePath, options.Patch)
 	if err != nil {
-		return nil, &Problem{
-			What: fmt.Sprintf("the change of %s no longer fits %s, which changed since: %v", deployment(options.Name), w, err),
-			Say:  "begin anew", Fix: Kubectl("sandbox", "delete", o.Sandbox), Err: err,
-		}
+		return nil, &conflict{deployment(options.Name), w, err}
 	}
 	changed, same := setImages(template, images)
 	if same && old != nil && !o.Restart && len(o.Env) == 0 {
@@ -257,6 +269,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, s
 		return nil, fmt.Errorf("%s: %w", w, err)
 	}
 	f.Gated = gated(f.Deployment)
+	p.noteBehind(o, f, old)
 	p.notices(w, f, &state.Around)
 	return f, nil
 }
@@ -301,16 +314,18 @@ func joined(images []ImageChange) string {
 	return strings.Join(parts, ", ")
 }
 
-// Renewal returns the merge patch that writes the expiry to the ConfigMap there is, and to no other of its name.
+// Renewal returns the merge patch that writes the expiry to the ConfigMap there is, and to no other of its name; of a rebase, one
+// that changes nothing.
 func (p *ForkPlan) Renewal() []byte {
 	var expires any // null removes it
 	if v, ok := p.ConfigMap.Data[sandbox.DataExpires]; ok {
 		expires = v
 	}
-	b, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": p.Exists},
-		"data":     map[string]any{sandbox.DataExpires: expires},
-	})
+	patch := map[string]any{"metadata": map[string]any{"uid": p.Exists}}
+	if !p.rebase {
+		patch["data"] = map[string]any{sandbox.DataExpires: expires}
+	}
+	b, err := json.Marshal(patch)
 	if err != nil {
 		panic(err) // strings always encode
 	}

@@ -29,6 +29,10 @@ type ForkOptions struct {
 	Restart bool
 	Route   bool
 	Force   bool // --force-conflicts
+	// Follow is --follow; nil: not given.
+	Follow *bool
+	// Rebase says that it is not `fork` that asks, but `rebase`: without a change, and without more time.
+	Rebase bool
 
 	NewKey string    // the key of a new sandbox that is given none
 	Now    time.Time // when the command runs
@@ -154,6 +158,9 @@ func (o *ForkOptions) Validate() error {
 
 // command returns the command line that asks for the same of the workloads.
 func (o *ForkOptions) command(workloads ...*Workload) []string {
+	if o.Rebase {
+		return o.rebaseCommand(workloads...)
+	}
 	words := Kubectl("sandbox", "fork")
 	for _, w := range workloads {
 		words = append(words, w.Arg())
@@ -179,6 +186,9 @@ func (o *ForkOptions) command(workloads ...*Workload) []string {
 	}
 	if o.TTL != nil {
 		words = append(words, "--ttl="+o.TTL.String())
+	}
+	if o.Follow != nil {
+		words = append(words, "--follow="+strconv.FormatBool(*o.Follow))
 	}
 	if o.Route {
 		words = append(words, "--route")

@@ -295,7 +295,11 @@ func show(t *testing.T, p *plan.ForkPlan, err error) string {
 		if !errors.As(err, &problem) {
 			t.Fatalf("%v is not a Problem", err)
 		}
-		fmt.Fprintf(&b, "error: %s\nhint: %s: %s\n", problem.What, problem.Say, plan.Quote(problem.Fix))
+		fmt.Fprintf(&b, "error: %s\n", problem.What)
+		for _, line := range problem.Lines {
+			fmt.Fprintf(&b, "  %s\n", line)
+		}
+		fmt.Fprintf(&b, "hint: %s: %s\n", problem.Say, plan.Quote(problem.Fix))
 		return b.String()
 	}
 	for _, w := range p.Warnings {

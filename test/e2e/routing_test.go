@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -113,6 +115,20 @@ func TestTenThousandMixedRequestsOnSharedConnectionsAreAllAnsweredByTheRightPod(
 	t.Logf("requests by kind: %v", perKind)
 	if len(wrong) > 0 {
 		t.Errorf("%d of %d requests misrouted or failed, the first: %v", len(wrong), total, wrong[:min(5, len(wrong))])
+	}
+
+	// status counts each of them, once.
+	sent := map[string]int{"pr-1": len(callers)}
+	for what, n := range perKind {
+		if name, _, keyed := strings.Cut(what, " by "); keyed {
+			sent[name] += n
+		}
+	}
+	for name, want := range sent {
+		out := s.sandbox("status", name).stdout
+		if ok := regexp.MustCompile(fmt.Sprintf(`(?m)^api-%s +deployment/api +\d/\d +%d +Routed`, name, want)).MatchString(out); !ok {
+			t.Errorf("%s was sent %d requests, and status says:\n%s", name, want, out)
+		}
 	}
 }
 

@@ -157,3 +157,12 @@ func byKey(list []any, key string) map[any]map[string]any {
 	}
 	return elements
 }
+
+// isKey says whether a field of that name and value can be a key.
+func isKey(key string, value any) bool {
+	switch value.(type) {
+	case string, int64, float64:
+		return slices.Contains([]string{"name", "containerPort", "mountPath", "devicePath", "ip"}, key)
+	}
+	return false
+}

@@ -31,6 +31,8 @@ type Options struct {
 	RestartedAt string
 	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an owner.
 	OwnerUID string
+	// Follow has the controller lay the fork on its baseline whenever that changes.
+	Follow bool
 }
 
 // Values of a fork's Deployment that differ from what the API server would default.
@@ -44,6 +46,19 @@ const (
 // template says of the baseline's (aim), and leaves out the annotations that tie an object to whatever manages the baseline. The
 // volumeClaimTemplates of a StatefulSet become ephemeral volumes. It fails when the patch does not fit.
 func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
+	d, err := deployment(baseline, o)
+	if err != nil {
+		return nil, err
+	}
+	hash, err := Hash(baseline, o)
+	if err != nil {
+		return nil, err
+	}
+	return d, unstructured.SetNestedField(d.Object, hash, "metadata", "annotations", sandbox.AnnotationBaseline)
+}
+
+// deployment is Deployment without the hash of the baseline.
+func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	template, err := Template(baseline, o.TemplatePath, o.Patch)
 	if err != nil {
 		return nil, err
@@ -82,6 +97,9 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	}
 	if o.TemplatePath != "" {
 		about[sandbox.AnnotationTemplate] = o.TemplatePath
+	}
+	if o.Follow {
+		about[sandbox.AnnotationFollow] = sandbox.FollowOn
 	}
 	nameBaseline(about, baseline)
 	metadata := map[string]any{

@@ -1,132 +1,82 @@
 package fork
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 
-	jsonpatchapply "github.com/evanphx/json-patch/v5"
 	kjson "k8s.io/apimachinery/pkg/util/json"
 )
 
-// A Conflict is an operation of a patch that does not fit what it is laid on.
-type Conflict struct {
-	Path string // RFC 6901
-	Why  string // what is there
+// A ConflictError says what of a patch does not fit the template it was to be laid on.
+type ConflictError struct {
+	// Conflicts are in the order of the patch; each names a place in the template and says what is the matter with it.
+	Conflicts []string
 }
 
-// Error returns "PATH: WHY".
-func (c *Conflict) Error() string { return c.Path + ": " + c.Why }
+// Error returns all conflicts.
+func (e *ConflictError) Error() string { return strings.Join(e.Conflicts, "; ") }
 
-// Apply returns template with the patch laid on it. The template itself is left as it is. Where the patch does not fit, a `test` in
-// it included, the error is a *Conflict.
+// Apply returns template with the patch laid on it; the template itself is left as it is. On the template that the patch was made
+// from (Diff) that is what RFC 6902 says. A template that has changed since keeps its changes, wherever they are not the patch's
+// own as well:
+//
+//   - an element whose key the patch tests is found by its key, wherever in its list it is now;
+//   - what the patch adds and the template has meanwhile is joined: objects member by member, lists whose elements a key tells apart
+//     element by element; of two plain values that of the patch stays;
+//   - what the patch removes may be gone already.
+//
+// All else that does not fit is a *ConflictError, which has all of it: what the patch changes or adds to is gone, what it adds
+// is there and differs in more than plain values. A patch that is none is another error.
 func Apply(template map[string]any, patch []byte) (map[string]any, error) {
-	doc, err := json.Marshal(template)
+	b, err := json.Marshal(template)
 	if err != nil {
 		return nil, err
 	}
-	p, err := parse(patch)
+	l := laying{elements: map[string]element{}}
+	if err := kjson.Unmarshal(b, &l.doc); err != nil {
+		return nil, err
+	}
+	ops, err := parse(patch)
 	if err != nil {
 		return nil, err
 	}
-	applied, err := p.Apply(doc)
-	if err != nil {
-		return nil, conflict(doc, p, err)
-	}
-	var changed map[string]any
-	if err := decode(applied, &changed); err != nil {
-		return nil, err
-	}
-	for _, op := range p {
-		if err := twice(changed, op); err != nil {
-			return nil, err
+	for i := 0; i < len(ops); i++ {
+		var next *operation
+		if i+1 < len(ops) {
+			next = &ops[i+1]
+		}
+		if l.do(&ops[i], next) {
+			i++
 		}
 	}
-	return changed, nil
+	if len(l.conflicts) > 0 {
+		return nil, &ConflictError{l.conflicts}
+	}
+	return l.doc, nil
 }
 
-// conflict says which operation of the patch failed on doc, and why.
-func conflict(doc []byte, p jsonpatchapply.Patch, err error) error {
-	bad := sort.Search(len(p)-1, func(i int) bool {
-		_, err := p[:i+1].Apply(doc)
-		return err != nil
-	})
-	path, pathErr := p[bad].Path()
-	before, beforeErr := p[:bad].Apply(doc)
-	var at any
-	if pathErr != nil || beforeErr != nil || decode(before, &at) != nil {
-		return err
-	}
-	found, there := lookUp(at, path)
-	c := &Conflict{Path: path, Why: "there is nothing"}
-	switch {
-	case p[bad].Kind() == "test" && there:
-		c.Why = fmt.Sprintf("there is %s, not %s", short(found), short(p[bad]["value"]))
-	case p[bad].Kind() == "test":
-		c.Why = "there is nothing, not " + short(p[bad]["value"])
-	case p[bad].Kind() == "add":
-		c.Why = "there is nothing it could be added to"
-	}
-	return c
+// An operation is one of an RFC 6902 patch.
+type operation struct {
+	Op    string          `json:"op"`
+	Path  string          `json:"path"`
+	Raw   json.RawMessage `json:"value"`
+	value any
 }
 
-// short writes a value for an error message.
-func short(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil || len(b) > maxShort {
-		return "another value"
-	}
-	return string(b)
-}
-
-const maxShort = 100
-
-// twice says that an element which the patch added to a list has come there by another way as well.
-func twice(doc any, op jsonpatchapply.Operation) error {
-	path, err := op.Path()
-	if err != nil {
-		return err
-	}
-	if op.Kind() != "add" {
-		return nil
-	}
-	value, _ := op.ValueInterface()
-	element, _ := value.(map[string]any)
-	parent := path[:strings.LastIndexByte(path, '/')]
-	field := parent[strings.LastIndexByte(parent, '/')+1:]
-	if field == "ports" {
-		return nil // a number may come once for each protocol
-	}
-	in, _ := lookUp(doc, parent)
-	list, _ := in.([]any)
-	key := keys(field)[0]
-	same := 0
-	for _, e := range list {
-		if m, ok := e.(map[string]any); ok && element[key] != nil && reflect.DeepEqual(m[key], element[key]) {
-			same++
-		}
-	}
-	if same > 1 {
-		return &Conflict{Path: parent, Why: fmt.Sprintf("there is one with %s %s already", key, short(element[key]))}
-	}
-	return nil
-}
-
-// parse reads a patch of the operations that Diff makes, whole and with a path below the root. Anybody who may edit a fork may
-// edit its patch, and the library takes malformed operations for what they are not, or panics.
-func parse(patch []byte) (jsonpatchapply.Patch, error) {
-	var ops []struct {
-		Op   string `json:"op"`
-		Path string `json:"path"`
-	}
+// parse reads a patch of the operations that Diff makes, with a path below the root each. Anybody who may edit a fork may edit
+// its patch.
+func parse(patch []byte) ([]operation, error) {
+	var ops []operation
 	if err := json.Unmarshal(patch, &ops); err != nil {
 		return nil, fmt.Errorf("not an RFC 6902 patch: %w", err)
 	}
-	for i, op := range ops {
+	for i := range ops {
+		op := &ops[i]
 		switch op.Op {
 		case "add", "replace", "test", "remove":
 		default:
@@ -135,43 +85,350 @@ func parse(patch []byte) (jsonpatchapply.Patch, error) {
 		if !strings.HasPrefix(op.Path, "/") {
 			return nil, fmt.Errorf("operation %d: path %q leads nowhere below the root", i, op.Path)
 		}
-	}
-	p, err := jsonpatchapply.DecodePatch(patch)
-	if err != nil {
-		return nil, fmt.Errorf("not an RFC 6902 patch: %w", err)
-	}
-	for i, op := range ops {
-		if _, ok := p[i]["value"]; !ok && op.Op != "remove" {
+		if op.Op == "remove" {
+			continue
+		}
+		if op.Raw == nil {
 			return nil, fmt.Errorf("operation %d: %s without a value", i, op.Op)
 		}
-	}
-	return p, nil
-}
-
-// decode keeps whole numbers whole, as unstructured objects want them.
-func decode(b []byte, into any) error { return kjson.Unmarshal(bytes.TrimSpace(b), into) }
-
-// lookUp returns what is in doc at a JSON pointer (RFC 6901), and whether there is anything.
-func lookUp(doc any, pointer string) (any, bool) {
-	for token := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
-		switch d := doc.(type) {
-		case map[string]any:
-			v, ok := d[unescape(token)]
-			if !ok {
-				return nil, false
-			}
-			doc = v
-		case []any:
-			i, err := strconv.Atoi(token)
-			if err != nil || i < 0 || i >= len(d) {
-				return nil, false
-			}
-			doc = d[i]
-		default:
-			return nil, false
+		if err := kjson.Unmarshal(op.Raw, &op.value); err != nil {
+			return nil, fmt.Errorf("operation %d: %w", i, err)
 		}
 	}
-	return doc, true
+	return ops, nil
+}
+
+// A laying is a patch being laid on a template.
+type laying struct {
+	doc map[string]any
+	// elements are those of lists whose keys were tested, by their paths as the patch has them.
+	elements map[string]element
+	// missing are places, by path, that are gone and were told of: what else the patch does there is not told.
+	missing   []string
+	conflicts []string
+}
+
+// An element of a list is known by the value of its key.
+type element struct {
+	key   string
+	value any
+}
+
+func (e element) in(list []any) int {
+	return slices.IndexFunc(list, func(v any) bool {
+		m, ok := v.(map[string]any)
+		return ok && m[e.key] == e.value
+	})
+}
+
+// do carries out op, and returns true where that settles the next one as well.
+func (l *laying) do(op, next *operation) bool {
+	if slices.ContainsFunc(l.missing, func(path string) bool { return op.Path == path || strings.HasPrefix(op.Path, path+"/") }) {
+		return false
+	}
+	if op.Op == "test" {
+		return l.test(op, next)
+	}
+	err := l.at(op.Path, func(p *place) error {
+		switch op.Op {
+		case "add":
+			return p.add(op.value)
+		case "replace":
+			return p.replace(op.value)
+		}
+		return p.remove()
+	})
+	list := parent(op.Path)
+	switch {
+	case err == nil:
+	case errors.Is(err, errNowhere) && op.Op == "remove": // gone already, or with what it was in
+	case errors.Is(err, errNowhere) && op.Op == "add":
+		l.conflict(l.describe(list), "is gone")
+		l.missing = append(l.missing, list)
+	case errors.Is(err, errNowhere):
+		l.conflict(l.describe(op.Path), "is gone")
+	default:
+		var twice *twiceError
+		if errors.As(err, &twice) {
+			l.conflict(l.describe(list)+"["+twice.key+"]", err.Error())
+		} else {
+			l.conflict(l.describe(op.Path), err.Error())
+		}
+	}
+	if op.Op != "replace" {
+		for path := range l.elements { // other elements may stand in their places now
+			if strings.HasPrefix(path, list+"/") {
+				delete(l.elements, path)
+			}
+		}
+	}
+	return false
+}
+
+// test carries out a test. One of an element's key says which element is meant by its path from here on.
+func (l *laying) test(op, next *operation) bool {
+	at := parent(op.Path)
+	e := element{unescape(op.Path[len(at)+1:]), op.value}
+	there, listed := false, false
+	if isKey(e.key, e.value) && at != "" {
+		delete(l.elements, at)
+		err := l.at(at, func(p *place) error {
+			if list, ok := p.in.([]any); ok {
+				there, listed = e.in(list) >= 0, true
+			}
+			return nil
+		})
+		if err != nil {
+			l.elements[at] = e
+			listed = true // once; its list is gone as well
+		}
+	}
+	switch {
+	case listed && there:
+		l.elements[at] = e
+	case listed && next != nil && next.Path == at:
+		delete(l.elements, at)
+		return next.Op == "remove" // gone already; what was to stand before it stands where it did
+	case listed:
+		l.elements[at] = e
+		l.conflict(l.describe(at), "is gone")
+		l.missing = append(l.missing, at)
+	default:
+		err := l.at(op.Path, func(p *place) error {
+			if !p.there || !reflect.DeepEqual(p.is, op.value) {
+				return errNowhere
+			}
+			return nil
+		})
+		if err != nil {
+			l.conflict(l.describe(op.Path), "is not what it was")
+			l.missing = append(l.missing, op.Path)
+		}
+	}
+	return false
+}
+
+func (l *laying) conflict(place, why string) { l.conflicts = append(l.conflicts, place+" "+why) }
+
+// describe writes a path of the patch for people: spec.containers[api].env[LOG_LEVEL].value.
+func (l *laying) describe(path string) string {
+	var b strings.Builder
+	at := ""
+	for i, token := range strings.Split(path, "/")[1:] {
+		at += "/" + token
+		_, notNumber := strconv.Atoi(token)
+		key := unescape(token)
+		e, isElement := l.elements[at]
+		switch {
+		case isElement:
+			fmt.Fprintf(&b, "[%v]", e.value)
+		case notNumber == nil || strings.ContainsAny(key, "./[] "):
+			b.WriteString("[" + key + "]")
+		case i == 0:
+			b.WriteString(key)
+		default:
+			b.WriteString("." + key)
+		}
+	}
+	return b.String()
+}
+
+// parent cuts the last token off a path.
+func parent(path string) string { return path[:strings.LastIndexByte(path, '/')] }
+
+// errNowhere says that a path leads to or through what is not there.
+var errNowhere = errors.New("nowhere") //nolint:gochecknoglobals // a constant, as far as Go has them
+
+// A place is the end of a path: a member of an object or an element of a list, which need not be there.
+type place struct {
+	in    any    // map[string]any or []any; what takes its place, once it was changed
+	field string // the name of the member that it is or that its list is
+	index int    // in a list
+	is    any    // what is there
+	there bool
+}
+
+// at calls change with the place that a path leads to.
+func (l *laying) at(path string, change func(*place) error) error {
+	_, err := l.walk(l.doc, "", strings.Split(path, "/")[1:], "", change)
+	return err
+}
+
+// walk calls change with the place in node, a member of the name field, that the tokens lead to, and returns node with the change.
+func (l *laying) walk(node any, field string, tokens []string, at string, change func(*place) error) (any, error) {
+	at += "/" + tokens[0]
+	p := &place{in: node, field: field}
+	switch in := node.(type) {
+	case map[string]any:
+		p.field = unescape(tokens[0])
+		p.is, p.there = in[p.field]
+	case []any:
+		if e, ok := l.elements[at]; ok {
+			p.index = e.in(in)
+		} else if tokens[0] == "-" {
+			p.index = len(in)
+		} else if n, err := strconv.Atoi(tokens[0]); err == nil && n >= 0 {
+			p.index = min(n, len(in))
+		} else {
+			return nil, errNowhere
+		}
+		if p.index < 0 {
+			return nil, errNowhere
+		}
+		if p.index < len(in) {
+			p.is, p.there = in[p.index], true
+		}
+	default:
+		return nil, errNowhere
+	}
+	if len(tokens) == 1 {
+		err := change(p)
+		return p.in, err
+	}
+	if !p.there {
+		return nil, errNowhere
+	}
+	child, err := l.walk(p.is, p.field, tokens[1:], at, change)
+	if err != nil {
+		return nil, err
+	}
+	p.set(child)
+	return p.in, nil
+}
+
+// set puts a value in the place of what is there.
+func (p *place) set(v any) {
+	switch in := p.in.(type) {
+	case map[string]any:
+		in[p.field] = v
+	case []any:
+		in[p.index] = v
+	}
+}
+
+func (p *place) add(value any) error {
+	switch in := p.in.(type) {
+	case map[string]any:
+		if !p.there {
+			in[p.field] = value
+			return nil
+		}
+		joined, err := join(p.field, p.is, value)
+		in[p.field] = joined
+		return err
+	case []any:
+		list, err := insert(p.field, in, p.index, value)
+		p.in = list
+		return err
+	}
+	return errNowhere
+}
+
+func (p *place) replace(value any) error {
+	if !p.there {
+		return errNowhere
+	}
+	p.set(value)
+	return nil
+}
+
+func (p *place) remove() error {
+	if !p.there {
+		return errNowhere
+	}
+	switch in := p.in.(type) {
+	case map[string]any:
+		delete(in, p.field)
+	case []any:
+		p.in = slices.Delete(in, p.index, p.index+1)
+	}
+	return nil
+}
+
+// A twiceError says that both a patch and its template added something, of which there can be one.
+type twiceError struct{ key string }
+
+func (*twiceError) Error() string { return "was added to the baseline as well, and differs" }
+
+// join puts together what a template has in a field and what a patch adds there.
+func join(field string, is, adds any) (any, error) {
+	if reflect.DeepEqual(is, adds) {
+		return is, nil
+	}
+	switch adds := adds.(type) {
+	case map[string]any:
+		m, ok := is.(map[string]any)
+		if !ok {
+			break
+		}
+		for k, v := range adds {
+			joined := v
+			if was, there := m[k]; there {
+				var err error
+				if joined, err = join(k, was, v); err != nil {
+					return m, err
+				}
+			}
+			m[k] = joined
+		}
+		return m, nil
+	case []any:
+		list, ok := is.([]any)
+		if !ok || keyOf(field, list, adds) == "" {
+			break
+		}
+		for _, e := range adds {
+			var err error
+			if list, err = insert(field, list, len(list), e); err != nil {
+				return list, err
+			}
+		}
+		return list, nil
+	default:
+		if plain(is) {
+			return adds, nil
+		}
+	}
+	return is, errors.New("was added to the baseline as well, and differs")
+}
+
+// insert puts an element in a list. One that a key tells apart takes the place of another of its key, if it holds plain values alone,
+// as a variable does.
+func insert(field string, list []any, index int, adds any) ([]any, error) {
+	if key := keyOf(field, list, []any{adds}); key != "" {
+		e := element{key, adds.(map[string]any)[key]}
+		if i := e.in(list); i >= 0 {
+			switch {
+			case reflect.DeepEqual(list[i], adds):
+			case allPlain(adds):
+				list[i] = adds
+			default:
+				return list, &twiceError{fmt.Sprint(e.value)}
+			}
+			return list, nil
+		}
+	}
+	return slices.Insert(list, index, adds), nil
+}
+
+// plain says whether a value is neither an object nor a list.
+func plain(v any) bool {
+	switch v.(type) {
+	case map[string]any, []any:
+		return false
+	}
+	return true
+}
+
+// allPlain says whether an object has plain values alone.
+func allPlain(e any) bool {
+	m, _ := e.(map[string]any)
+	for _, v := range m {
+		if !plain(v) {
+			return false
+		}
+	}
+	return true
 }
 
 // escape writes a reference token (RFC 6901, section 4), and unescape reads one.

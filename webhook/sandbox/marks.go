@@ -53,6 +53,14 @@ const (
 	AnnotationAPIVersion = Prefix + "api-version"
 	// AnnotationWorkload is a fork's baseline as "KIND.NAME", where LabelWorkload is too short for it. On the fork's Deployment.
 	AnnotationWorkload = Prefix + "workload"
+	// AnnotationBaseline is a short hash of what a fork inherits of its baseline's pod template: another one now means that the
+	// fork is behind. On the fork's Deployment.
+	AnnotationBaseline = Prefix + "baseline"
+	// AnnotationFollow, set to FollowOn on a fork's Deployment, has the controller lay the fork on its baseline whenever that
+	// changes.
+	AnnotationFollow = Prefix + "follow"
+	// AnnotationFollowed is what the controller says of a fork that follows its baseline: see FormatFollowed.
+	AnnotationFollowed = Prefix + "followed"
 	// AnnotationPorts lists the named TCP ports a router captures, as FormatPorts writes them. On a baseline's pod template.
 	AnnotationPorts = Prefix + "ports"
 	// AnnotationOutgoing, set to OutgoingOff on a pod template, keeps HTTP_PROXY out of a fork's or check's containers.
@@ -80,11 +88,12 @@ const (
 	AnnotationInjected = Prefix + "injected"
 )
 
-// Values of AnnotationWhenUnready and AnnotationOutgoing.
+// Values of AnnotationWhenUnready, AnnotationOutgoing and AnnotationFollow.
 const (
 	WhenUnreadyError    = "error"
 	WhenUnreadyBaseline = "baseline"
 	OutgoingOff         = "off"
+	FollowOn            = "true"
 )
 
 // ConditionRouted is the readiness gate of a fork's pods: True means that every ready baseline pod's router acknowledged a

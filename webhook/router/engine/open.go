@@ -57,11 +57,11 @@ func sniff(b []byte) protocol {
 func sniffLine(b []byte, n int) protocol {
 	line, _, whole := bytes.Cut(b, []byte{'\n'})
 	switch {
+	case len(line) > n+1 && line[n+1] < ' ': // no target begins so, whatever comes after it
+		return speaksOther
 	case bytes.Contains(line[n:], []byte(" HTTP/")):
 		return speaksHTTP1
 	case whole:
-		return speaksOther
-	case len(line) > n+1 && line[n+1] < ' ':
 		return speaksOther
 	}
 	return speaksMaybeHTTP

@@ -1,0 +1,46 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// flushTimeout bounds the wait for counts that were asked for: the lease holder gives the routers a second.
+const flushTimeout = 3 * time.Second
+
+// counted has the routers' counts written to the sandbox's ConfigMap now, and returns it with them, and whether they are there:
+// not where the caller may not patch it, or where no webhook answers. Counts are then those of some seconds ago.
+func (c *Client) counted(ctx context.Context, cm *corev1.ConfigMap) (*corev1.ConfigMap, bool) {
+	nonce := rand.Text()
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": cm.UID, "annotations": map[string]string{sandbox.AnnotationFlush: nonce},
+	}})
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	configMaps := c.Kube.CoreV1().ConfigMaps(cm.Namespace)
+	if _, err := configMaps.Patch(ctx, cm.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: sandbox.FieldManager}); err != nil {
+		return cm, false
+	}
+	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, flushTimeout, false, func(ctx context.Context) (bool, error) {
+		now, err := configMaps.Get(ctx, cm.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		if now.UID != cm.UID || now.Annotations[sandbox.AnnotationFlushed] != nonce {
+			return false, nil
+		}
+		cm = now
+		return true, nil
+	})
+	return cm, err == nil
+}

@@ -1,0 +1,114 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Rebase plans to lay forks of a sandbox on the workloads that they are of, as these are now: what Forks plans where no change is
+// asked for, with the expiry left as it is. Each of the workloads must have a fork. Every error is a *Problem.
+func Rebase(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
+	if state.Sandbox == nil {
+		return nil, NoSandbox(o.Sandbox, state.Namespace)
+	}
+	again := *o
+	again.Rebase = true
+	if err := ownSandbox(&again, workloads, state.Sandbox); err != nil {
+		return nil, err
+	}
+	for _, w := range workloads {
+		if existingFork(w, o.Sandbox, state.Forks) == nil {
+			return nil, noFork(o.Sandbox, w.String())
+		}
+	}
+	return Forks(&again, workloads, state)
+}
+
+// noFork is the Problem of a sandbox without a fork of what was named.
+func noFork(name, workload string) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("sandbox %q has no fork of %s", name, workload),
+		Say:  "those it has", Fix: Kubectl("sandbox", "status", name),
+	}
+}
+
+// NoForks is the Problem of a sandbox without any fork, where there is one.
+func NoForks(name string) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("sandbox %q has no forks", name),
+		Say:  "what there is of it", Fix: Kubectl("sandbox", "status", name),
+	}
+}
+
+// rebaseCommand returns the command line that rebases the forks of the workloads.
+func (o *ForkOptions) rebaseCommand(workloads ...*Workload) []string {
+	words := Kubectl("sandbox", "rebase", o.Sandbox)
+	for _, w := range workloads {
+		words = append(words, w.Arg())
+	}
+	if o.Force {
+		words = append(words, "--force-conflicts")
+	}
+	return words
+}
+
+// A conflict says that the change of a fork does not fit its baseline as it is now.
+type conflict struct {
+	fork     string
+	workload *Workload
+	err      error
+}
+
+func (c *conflict) Error() string { return fmt.Sprintf("%s on %s: %v", c.fork, c.workload, c.err) }
+
+// lines returns what conflicts, one thing a line.
+func (c *conflict) lines() []string {
+	var e *fork.ConflictError
+	if errors.As(c.err, &e) {
+		return e.Conflicts
+	}
+	return []string{c.err.Error()}
+}
+
+// conflictProblem is the Problem of forks whose changes do not fit their baselines any more. Nothing was written.
+func conflictProblem(o *ForkOptions, conflicts []*conflict) *Problem {
+	p := &Problem{Say: "begin anew", Fix: Kubectl("sandbox", "delete", o.Sandbox), Err: conflicts[0].err}
+	if len(conflicts) == 1 {
+		c := conflicts[0]
+		p.What = fmt.Sprintf("the change of %s no longer fits %s, which changed since; nothing was written", c.fork, c.workload)
+		p.Lines = c.lines()
+		return p
+	}
+	p.What = fmt.Sprintf("the changes of %d forks of sandbox %q no longer fit their baselines, which changed since; nothing was written", len(conflicts), o.Sandbox)
+	for _, c := range conflicts {
+		for _, line := range c.lines() {
+			p.Lines = append(p.Lines, fmt.Sprintf("%s of %s: %s", c.fork, c.workload, line))
+		}
+	}
+	return p
+}
+
+// noteBehind sets f.Rebased, and says so where it was not what the command is for.
+func (p *ForkPlan) noteBehind(o *ForkOptions, f *Fork, old *unstructured.Unstructured) {
+	if old == nil {
+		return
+	}
+	was := old.GetAnnotations()[sandbox.AnnotationBaseline]
+	f.Rebased = was != f.Deployment.GetAnnotations()[sandbox.AnnotationBaseline]
+	if f.Rebased && was != "" && !o.Rebase {
+		p.warn("%s was behind %s, and is laid on it as it is now", deployment(f.Name()), f.Workload)
+	}
+}
+
+// keptExpiry returns when a sandbox ends whose expiry is left as it is.
+func keptExpiry(old *corev1.ConfigMap) time.Time {
+	at, _ := time.Parse(time.RFC3339, old.Data[sandbox.DataExpires])
+	return at
+}

@@ -1,0 +1,85 @@
+package fork
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// hashBytes is how much of a hash tells two pod templates of one baseline apart: 64 bits.
+const hashBytes = 8
+
+// Hash returns a short hash of what a fork with these options inherits of its baseline: of its pod template, whatever the patch
+// makes of that. Labels and annotations that forks do not inherit are not in it, nor is what is the sandbox's own.
+func Hash(baseline *unstructured.Unstructured, o Options) (string, error) {
+	o.Patch, o.RestartedAt, o.Sandbox, o.Key, o.WhenUnready = nil, "", "", "", ""
+	d, err := deployment(baseline, o)
+	if err != nil {
+		return "", err
+	}
+	template, _, err := unstructured.NestedFieldNoCopy(d.Object, "spec", "template")
+	if err != nil {
+		return "", err
+	}
+	b, err := json.Marshal(template)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:hashBytes]), nil
+}
+
+// OptionsOf returns the options by which Deployment made d, but for the uid of its owner. It fails where d can't be a fork's.
+func OptionsOf(d *unstructured.Unstructured) (Options, error) {
+	a := d.GetAnnotations()
+	o := Options{
+		Name: d.GetName(), Sandbox: d.GetLabels()[sandbox.LabelSandbox], Key: a[sandbox.AnnotationKey],
+		WhenUnready: a[sandbox.AnnotationWhenUnready], Patch: []byte(a[sandbox.AnnotationPatch]),
+		TemplatePath: a[sandbox.AnnotationTemplate], KeepLabels: Kept(d), Follow: a[sandbox.AnnotationFollow] == sandbox.FollowOn, Replicas: 1,
+	}
+	if d.GetLabels()[sandbox.LabelRole] != sandbox.RoleFork || o.Sandbox == "" {
+		return o, fmt.Errorf("deployment.apps/%s is no fork: it lacks the labels of one", d.GetName())
+	}
+	if o.WhenUnready == "" {
+		o.WhenUnready = sandbox.WhenUnreadyError
+	}
+	if n, ok, _ := unstructured.NestedInt64(d.Object, "spec", "replicas"); ok {
+		o.Replicas = n
+	}
+	o.RestartedAt, _, _ = unstructured.NestedString(d.Object, "spec", "template", "metadata", "annotations", sandbox.AnnotationRestartedAt)
+	return o, nil
+}
+
+// Behind reports whether the baseline has changed since the fork d was laid on it, in what d inherits.
+func Behind(d, baseline *unstructured.Unstructured) (bool, error) {
+	o, err := OptionsOf(d)
+	if err != nil {
+		return false, err
+	}
+	hash, err := Hash(baseline, o)
+	return err == nil && hash != d.GetAnnotations()[sandbox.AnnotationBaseline], err
+}
+
+// Lay returns the fork of baseline, as it is now, whose options are o, with o.Patch laid on it (Apply) and made anew. It is what
+// Deployment returns.
+func Lay(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
+	template, err := PodTemplate(baseline, o.TemplatePath)
+	if err != nil {
+		return nil, err
+	}
+	changed := template
+	if len(o.Patch) > 0 {
+		if changed, err = Apply(template, o.Patch); err != nil {
+			return nil, err
+		}
+	}
+	if o.Patch, err = Diff(template, changed); err != nil {
+		return nil, err
+	}
+	return Deployment(baseline, o)
+}
