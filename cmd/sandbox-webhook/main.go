@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -46,13 +47,10 @@ func newCommand() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			level, err := o.Level()
+			log, err := logger(cmd.ErrOrStderr(), o.Level)
 			if err != nil {
 				return err
 			}
-			log := logr.FromSlogHandler(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-			ctrllog.SetLogger(log)
-			klog.SetLogger(log)
 			api, err := config.GetConfig()
 			if err != nil {
 				return err
@@ -61,7 +59,47 @@ func newCommand() *cobra.Command {
 		},
 	}
 	o.AddFlags(cmd.Flags())
-	cmd.AddCommand(newSelfTest())
+	cmd.AddCommand(newGateway(), newSelfTest())
+	return cmd
+}
+
+// logger returns the program's logger, which its libraries log to as well.
+func logger(w io.Writer, level func() (slog.Level, error)) (logr.Logger, error) {
+	l, err := level()
+	if err != nil {
+		return logr.Logger{}, err
+	}
+	log := logr.FromSlogHandler(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l}))
+	ctrllog.SetLogger(log)
+	klog.SetLogger(log)
+	return log, nil
+}
+
+// newGateway is a mode of this program and not one of its own: they share what watches the cluster, and one image. It runs in pods of
+// its own, with rights of its own.
+func newGateway() *cobra.Command {
+	var o server.GatewayOptions
+	cmd := &cobra.Command{
+		Use:   "gateway",
+		Short: "Let people and tests outside of the cluster into sandboxes, by preview URLs",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Version = version
+			if err := o.Validate(); err != nil {
+				return err
+			}
+			log, err := logger(cmd.ErrOrStderr(), o.Level)
+			if err != nil {
+				return err
+			}
+			api, err := config.GetConfig()
+			if err != nil {
+				return err
+			}
+			return server.RunGateway(cmd.Context(), api, o, log)
+		},
+	}
+	o.AddFlags(cmd.Flags())
 	return cmd
 }
 

@@ -1,0 +1,43 @@
+package gateway
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+)
+
+// metrics are the gateway's figures for Prometheus. There is none by sandbox: their number would have no bound.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+}
+
+func newMetrics(version string, stats *engine.Stats) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sandbox_gateway_requests_total",
+		Help: "Requests by what became of them: answered by a Service, unreachable, unfinished, or refused with a status of the gateway's own.",
+	}, []string{"outcome"})}
+	m.registry.MustRegister(m.requests, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sandbox_gateway_build_info", Help: "The gateway's version.",
+			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sandbox_gateway_connections", Help: "Client connections open."},
+			func() float64 { return float64(stats.Open.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "sandbox_gateway_malformed_total", Help: "Messages refused as malformed or ambiguous."},
+			func() float64 { return float64(stats.Malformed.Load()) }))
+	return m
+}
+
+// count counts a request that the gateway answered itself.
+func (m *metrics) count(status int) { m.requests.WithLabelValues(strconv.Itoa(status)).Inc() }
+
+// observer counts a request that was sent on.
+type observer struct{ *metrics }
+
+// Observe counts.
+func (o observer) Observe(e engine.Event, _ *engine.Backend) {
+	outcome := map[engine.Event]string{engine.Answered: "answered", engine.Refused: "unreachable", engine.Broken: "unfinished"}[e]
+	o.requests.WithLabelValues(outcome).Inc()
+}

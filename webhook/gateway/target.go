@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// target returns the address at which a Service is dialed for a request; overHTTP2 says that it came by HTTP/2. Where the Service is
+// not to be dialed, why says so: only such as select pods of their own namespace are. One that names another host would have the
+// gateway dial it for whoever may write a Service, and endpoints of nobody's pods could be anybody's.
+func target(s *corev1.Service, overHTTP2 bool) (addr, why string) {
+	switch {
+	case s.Spec.Type == corev1.ServiceTypeExternalName:
+		return "", "it stands for a host outside of the cluster (ExternalName)"
+	case len(s.Spec.Selector) == 0:
+		return "", "it selects no pods"
+	}
+	port, ok := choosePort(s.Spec.Ports, overHTTP2)
+	if !ok {
+		return "", "it has no TCP port"
+	}
+	if ip := s.Spec.ClusterIP; ip != "" && ip != corev1.ClusterIPNone {
+		return net.JoinHostPort(ip, strconv.Itoa(int(port.Port))), ""
+	}
+	// Of a headless Service the cluster's DNS gives the pods' addresses, so the pods' port is dialed.
+	number := port.Port
+	if port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal != 0 {
+		number = port.TargetPort.IntVal
+	}
+	return net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(number))), ""
+}
+
+// choosePort prefers a port that says it speaks HTTP/2 for requests that came by it, and others for others; then one named for
+// HTTP, then 80, then the first.
+func choosePort(ports []corev1.ServicePort, overHTTP2 bool) (corev1.ServicePort, bool) {
+	rank := func(p *corev1.ServicePort) int {
+		n := 0
+		if speaksHTTP2(p) != overHTTP2 {
+			n += 8
+		}
+		switch name, _, _ := strings.Cut(p.Name, "-"); {
+		case name == "http" || name == "web":
+		case p.Port == 80:
+			n++
+		default:
+			n += 2
+		}
+		return n
+	}
+	var best *corev1.ServicePort
+	for i := range ports {
+		p := &ports[i]
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+			continue
+		}
+		if best == nil || rank(p) < rank(best) {
+			best = p
+		}
+	}
+	if best == nil {
+		return corev1.ServicePort{}, false
+	}
+	return *best, true
+}
+
+// speaksHTTP2 goes by the port's appProtocol (KEP-3726 names kubernetes.io/h2c), and by the names that service meshes have made
+// customary.
+func speaksHTTP2(p *corev1.ServicePort) bool {
+	kind, _, _ := strings.Cut(p.Name, "-")
+	if p.AppProtocol != nil {
+		kind = strings.TrimPrefix(strings.ToLower(*p.AppProtocol), "kubernetes.io/")
+	}
+	return kind == "grpc" || kind == "http2" || kind == "h2c"
+}
+
+// onlyHTTP2 says that every TCP port of a Service speaks HTTP/2.
+func onlyHTTP2(s *corev1.Service) bool {
+	return len(s.Spec.Ports) > 0 && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
+		return (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) && !speaksHTTP2(&p)
+	})
+}
