@@ -112,7 +112,9 @@ func TestSecurity_RefusedWithoutADial(t *testing.T) {
 // Services that stand for something else than pods of their namespace are not dialed, whoever asks.
 func TestSecurity_ServicesThatAreNotDialed(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Service){
-		"another host":    func(s *corev1.Service) { s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, "metadata.test" },
+		"another host": func(s *corev1.Service) {
+			s.Spec.Type, s.Spec.ExternalName = corev1.ServiceTypeExternalName, "metadata.test"
+		},
 		"nobody's pods":   func(s *corev1.Service) { s.Spec.Selector = nil },
 		"no TCP port":     func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP },
 		"no port":         func(s *corev1.Service) { s.Spec.Ports = nil },
