@@ -46,7 +46,7 @@ func TestChart_RendersForAnyNamespaceOnlyWhatTheAPIKnows(t *testing.T) {
 				t.Errorf("%s in %s: %v", name, namespace, err)
 			}
 			for _, o := range objects {
-				if u, ok := o.(*unstructured.Unstructured); ok && u.GetAPIVersion() != "cert-manager.io/v1" {
+				if u, ok := o.(*unstructured.Unstructured); ok && !slices.Contains([]string{"cert-manager.io/v1", "gateway.networking.k8s.io/v1"}, u.GetAPIVersion()) {
 					t.Errorf("%s: %s %s is unknown", name, u.GetAPIVersion(), u.GetKind())
 				}
 			}
@@ -174,9 +174,12 @@ func TestPods_PassPodSecurityRestricted(t *testing.T) {
 	}
 	for name, values := range valueSets() {
 		objects := mustTemplate(t, values)
-		deployment, test := only[*appsv1.Deployment](t, objects), only[*corev1.Pod](t, objects)
+		pods := []corev1.Pod{*only[*corev1.Pod](t, objects)}
+		for _, d := range all[*appsv1.Deployment](objects) {
+			pods = append(pods, corev1.Pod{ObjectMeta: d.Spec.Template.ObjectMeta, Spec: d.Spec.Template.Spec})
+		}
 		restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
-		for _, pod := range []corev1.Pod{{ObjectMeta: deployment.Spec.Template.ObjectMeta, Spec: deployment.Spec.Template.Spec}, *test} {
+		for _, pod := range pods {
 			result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec))
 			if !result.Allowed {
 				t.Errorf("%s: %s", name, result.ForbiddenDetail())

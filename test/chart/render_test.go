@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,7 +34,14 @@ func valueSets() map[string]map[string]any {
 		"defaults": {},
 		"cert-manager": {"certificates": map[string]any{
 			"mode": "cert-manager", "issuerRef": map[string]any{"name": "internal", "kind": "ClusterIssuer"}}},
-		"secret":  {"certificates": map[string]any{"mode": "secret", "secretName": "webhook-tls"}},
+		"secret": {"certificates": map[string]any{"mode": "secret", "secretName": "webhook-tls"}},
+		"gateway": {"gateway": map[string]any{"enabled": true, "domain": "preview.example.com", "ingress": map[string]any{"enabled": true, "className": "nginx",
+			"annotations": map[string]any{"a": "b"}}, "tls": map[string]any{"issuerRef": map[string]any{"name": "dns"}},
+			"backend": map[string]any{"name": "oauth2-proxy", "port": 4180}, "signIn": map[string]any{"proxyPasswordSecret": "proxy"}}},
+		"gateway API": {"gateway": map[string]any{"enabled": true, "domain": "preview.example.com", "tls": map[string]any{"secretName": "wildcard"},
+			"gatewayAPI": map[string]any{"enabled": true, "gatewayClassName": "envoy"}}},
+		"gateway TLS": {"gateway": map[string]any{"enabled": true, "domain": "preview.example.com", "tls": map[string]any{"at": "gateway", "secretName": "wildcard"},
+			"service": map[string]any{"type": "LoadBalancer"}, "gatewayAPI": map[string]any{}}},
 		"minimal": {"replicas": 1, "rbac": map[string]any{"userRoles": false, "discovery": false, "admissionPolicy": false}},
 		"everything": {
 			"replicas": 3,
@@ -153,10 +161,13 @@ func all[T runtime.Object](objects []runtime.Object) []T {
 	return found
 }
 
-// only returns the one object of a type.
+// only returns the one object of a type; where the webhook and the gateway have one each, the webhook's.
 func only[T runtime.Object](t *testing.T, objects []runtime.Object) T {
 	t.Helper()
 	found := all[T](objects)
+	if len(found) > 1 {
+		found = slices.DeleteFunc(found, func(o T) bool { return isGateways(o) })
+	}
 	if len(found) != 1 {
 		t.Fatalf("chart has %d of %T, want 1", len(found), *new(T))
 	}

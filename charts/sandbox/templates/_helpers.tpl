@@ -79,3 +79,20 @@ runAsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
+
+{{- define "sandbox.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end -}}
+
+{{- define "sandbox.gatewayLabels" -}}
+{{ include "sandbox.gatewaySelectorLabels" . }}
+{{ include "sandbox.commonLabels" . }}
+{{- end -}}
+
+{{/* Secret of the previews' wildcard certificate; empty: the proxy in front has its own. */}}
+{{- define "sandbox.gatewayCertificateSecret" -}}
+{{- $tls := .Values.gateway.tls -}}
+{{- $tls.secretName | default (ternary "sandbox-gateway-tls" "" (ne $tls.issuerRef.name "")) -}}
+{{- end -}}
