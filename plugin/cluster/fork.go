@@ -52,7 +52,10 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 		func() error { return c.surroundings(ctx, &state.Around) },
 	}
 	if o.Key != "" {
-		reads = append(reads, func() (err error) { state.Sandboxes, err = c.sandboxes(ctx, c.Namespace, ""); return err })
+		reads = append(reads, func() (err error) {
+			state.Sandboxes, err = c.sandboxes(ctx, c.Namespace, sandbox.LabelKey+"="+o.Key)
+			return err
+		})
 	}
 	if err := together(reads...); err != nil {
 		return nil, nil, Explain(err)

@@ -24,7 +24,7 @@ type ForkState struct {
 	// NoWebhook says that the webhook is known to be not installed.
 	NoWebhook bool
 	Sandbox   *corev1.ConfigMap // sandbox.ConfigMapName of the sandbox, whatever it is; nil: there is none
-	// Sandboxes are all of the namespace; read only where --key is given.
+	// Sandboxes are those of the namespace with the key that --key gives; read only where it does.
 	Sandboxes []corev1.ConfigMap
 	Forks     []unstructured.Unstructured // Deployments that carry the sandbox's labels
 	// Taken are the names, out of ForkNames, of Deployments that exist.
@@ -173,7 +173,7 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 		ObjectMeta: metav1.ObjectMeta{
 			Name:      sandbox.ConfigMapName(o.Sandbox),
 			Namespace: state.Namespace,
-			Labels:    map[string]string{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleSandbox},
+			Labels:    map[string]string{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleSandbox, sandbox.LabelKey: p.Key},
 		},
 		Data: map[string]string{sandbox.DataKey: p.Key},
 	}

@@ -16,6 +16,8 @@ const (
 	LabelRole = Prefix + "role"
 	// LabelWorkload names a baseline as WorkloadLabel writes it. On a baseline's pod template, on forks and their pods.
 	LabelWorkload = Prefix + "workload"
+	// LabelKey is the routing key. On the ConfigMap, so that who wants to use a key finds the sandbox that has it without reading all.
+	LabelKey = Prefix + "key"
 	// LabelEntry, set to EntryAllowed on a Namespace, lets the gateway enter sandboxes of other namespaces by its Services.
 	LabelEntry = Prefix + "entry"
 )
