@@ -136,6 +136,10 @@ e2e: install debian ## Run the end-to-end tests on the cluster
 soak: install ## Run them in random order, again and again, for SOAK seconds
 	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=40m -parallel=6 ./e2e/...; done
 
+.PHONY: scale
+scale: install ## Fork 300 times at once, by 10 callers in 10 namespaces (e2e: 40 times)
+	E2E_SCALE=300 go -C test test -count=1 -v -timeout=30m -run=TestManyForks ./e2e
+
 .PHONY: bench
 bench: install ## Measure how long a fork takes, beside a plain deployment
 	go -C test run ./bench -root=..

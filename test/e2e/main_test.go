@@ -18,6 +18,9 @@ import (
 var shared *world
 
 func TestMain(m *testing.M) {
+	if fault := os.Getenv(faultEnv); fault != "" {
+		os.Exit(pluginWithFault(fault))
+	}
 	w, err := prepare(context.Background())
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
