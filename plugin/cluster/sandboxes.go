@@ -68,6 +68,7 @@ type Status struct {
 	Forks     []plan.ForkStatus // in the order of Sandbox.Forks
 	Baselines []plan.BaselineStatus
 	PutBack   []plan.PutBack
+	Previews  []string // URLs at the gateway, if there is one
 	// Counted says that Sandbox.Counts are of now, but for those of the routers Uncounted names.
 	Counted   bool
 	Uncounted string
@@ -82,6 +83,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		pods     *corev1.PodList
 		baseline *corev1.PodList
 		services *corev1.ServiceList
+		domain   string
 	)
 	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	baselines := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline}
@@ -98,6 +100,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
 		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
 		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, of); return err },
+		func() (err error) { domain, err = c.Gateway(ctx); return err },
 		func() (err error) { baseline, err = c.Kube.CoreV1().Pods(ns).List(ctx, baselines); return err },
 		func() (err error) {
 			services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{})
@@ -129,6 +132,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		})
 	})
 	s.PutBack = plan.PutBacks(services.Items, mine)
+	s.Previews = plan.PreviewURLs(domain, &s.Sandbox, services.Items, mine)
 	return s, nil
 }
 

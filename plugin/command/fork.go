@@ -37,6 +37,7 @@ type forkFlags struct {
 	begun     time.Time
 
 	timeoutGiven bool
+	gateway      string // the domain of its previews, if there is one
 }
 
 func newFork(t *tool) *cobra.Command {
@@ -195,6 +196,7 @@ func (f *forkFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.gateway, _ = c.Gateway(ctx) // a nicety: the fork is there without it
 	return f.printRouted(p, applied, statuses)
 }
 

@@ -78,7 +78,20 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 		}
 	}
 	f.reach(p, plan.KeyHeader(pods))
+	f.previews(p)
 	return nil
+}
+
+// previews prints where the gateway serves the forks, if there is one.
+func (f *forkFlags) previews(p *plan.ForkPlan) {
+	for i := range p.Forks {
+		if f.gateway == "" || len(p.Forks[i].Reach) == 0 {
+			continue
+		}
+		service := p.Forks[i].Reach[0].Service
+		fmt.Fprintf(f.Out, "show it to others, at %s:\n  %s\n", plan.PreviewURL(f.gateway, service, p.Sandbox, p.Namespace),
+			f.line(plan.Kubectl("sandbox", "share", p.Sandbox, "svc/"+service)))
+	}
 }
 
 // describe prints the sandbox in one line, after what its new forks inherit.

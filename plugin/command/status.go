@@ -134,6 +134,9 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 	case s.Uncounted != "":
 		fmt.Fprintf(f.Out, "\nrequests: without the latest of %s, which did not answer\n", s.Uncounted)
 	}
+	for _, url := range s.Previews {
+		fmt.Fprintf(f.Out, "\npreview: %s\n", url)
+	}
 	f.showForks(s)
 	f.showBaselines(s)
 	return nil

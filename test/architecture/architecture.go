@@ -39,11 +39,11 @@ func layers() []layer {
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe"},
 
-		{path: "plugin/command", imports: over("plugin/plan", "plugin/cluster", "plugin/experiment", "plugin/report")},
+		{path: "plugin/command", imports: over("plugin/plan", "plugin/cluster", "plugin/experiment", "plugin/report", "webhook/share")},
 		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/experiment")},
 		{path: "plugin/report", imports: over("plugin/plan", "plugin/experiment")},
 		{path: "plugin/experiment", imports: over(), pure: true},
-		{path: "plugin/plan", imports: over(), pure: true},
+		{path: "plugin/plan", imports: over("webhook/preview", "webhook/share"), pure: true},
 
 		{path: "webhook/server", imports: over("webhook/inject", "webhook/routes", "webhook/router", "webhook/gateway",
 			"webhook/lifecycle", "webhook/certs")},

@@ -1,0 +1,108 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
+)
+
+// shareFlags are the flags of `share`, and what Complete makes of them.
+type shareFlags struct {
+	*tool
+	expires       time.Duration
+	revoke, token bool
+
+	name, service string
+}
+
+func newShare(t *tool) *cobra.Command {
+	f := &shareFlags{tool: t}
+	cmd := &cobra.Command{
+		Use:                   "share NAME [svc/SERVICE[.NAMESPACE]]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Let people and tests into a sandbox by its preview URL",
+		Long: templates.LongDesc(`
+			Print a link by which a sandbox can be seen in any browser, through the gateway of the cluster. Whoever opens it
+			is signed in to that one preview until the link expires or is revoked; previews are closed to everybody else.
+			With --token a token is printed instead, which a program sends as "Authorization: Bearer TOKEN".
+
+			Of link and token the cluster keeps only a hash, in a ConfigMap that belongs to the sandbox: they can't be
+			printed again.`),
+		Example: templates.Examples(`
+			# A link to the sandbox, by the Service through which requests enter the namespace
+			kubectl sandbox share pr-42
+
+			# By a Service that is named, for an hour
+			kubectl sandbox share pr-42 svc/frontend --expires=1h
+
+			# A token for a pipeline
+			TOKEN=$(kubectl sandbox share pr-42 svc/frontend --token)
+
+			# Let nobody in any more
+			kubectl sandbox share pr-42 --revoke`),
+		ValidArgsFunction: t.completeSandboxes(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			return f.run(cmd.Context(), args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&f.expires, "expires", 24*time.Hour, "How long link or token let in; never longer than the sandbox lives.")
+	flags.BoolVar(&f.revoke, "revoke", false, "Revoke all links and tokens of the sandbox, or those for the Service.")
+	flags.BoolVar(&f.token, "token", false, "Print a token for programs.")
+	return cmd
+}
+
+func (f *shareFlags) complete(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0 || len(args) > 2:
+		return usageError(cmd, "share takes the name of one sandbox, and at most one svc/SERVICE")
+	case f.revoke && (f.token || cmd.Flags().Changed("expires")):
+		return usageError(cmd, "--revoke excludes --token and --expires")
+	case f.expires < time.Minute:
+		return usageError(cmd, fmt.Sprintf("--expires %s is less than a minute", f.expires))
+	}
+	f.name = sandboxArg(args[0])
+	return validName(cmd, f.name)
+}
+
+func (f *shareFlags) run(ctx context.Context, args []string) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	if len(args) == 2 {
+		if f.service, err = plan.ParseShared(args[1], c.Namespace); err != nil {
+			return &plan.Problem{What: err.Error(), Fix: plan.Kubectl("sandbox", "share", "--help")}
+		}
+	}
+	if f.revoke {
+		n, err := c.Revoke(ctx, f.name, f.service)
+		if err == nil {
+			fmt.Fprintf(f.Out, "sandbox %s: %d links and tokens revoked\n", f.name, n)
+		}
+		return err
+	}
+	token := share.NewToken()
+	shared, err := c.Share(ctx, f.name, f.service, token, time.Now().Add(f.expires).Truncate(time.Second))
+	if err != nil {
+		return err
+	}
+	if f.token {
+		fmt.Fprintln(f.Out, token)
+		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n", shared.URL, shared.Expires.Local().Format(time.RFC3339), shared.URL)
+		return nil
+	}
+	fmt.Fprintf(f.Out, "%s?%s=%s\n", shared.URL, share.Parameter, url.QueryEscape(token))
+	fmt.Fprintf(f.ErrOut, "whoever has the link is let in until %s\n", shared.Expires.Local().Format(time.RFC3339))
+	return nil
+}
