@@ -68,8 +68,23 @@ func New(f cmdutil.Factory) (*Client, error) {
 }
 
 // Workloads reads the workloads that args name as kubectl lets one name them ("deploy/api", "deployment api worker"), in
-// the client's namespace. One that does not exist, or that is no workload (plan.CheckWorkload), is a *plan.Problem.
-func (c *Client) Workloads(ctx context.Context, args []string) ([]*plan.Workload, error) {
+// the client's namespace. One that does not exist, or that is no workload (plan.CheckWorkload), is a *plan.Problem. Those of custom
+// kinds have their pod templates at templatePath; where that is empty, where they say themselves.
+func (c *Client) Workloads(ctx context.Context, args []string, templatePath string) ([]*plan.Workload, error) {
+	workloads, err := c.objects(ctx, args, templatePath)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range workloads {
+		if err := plan.CheckWorkload(w); err != nil {
+			return nil, err
+		}
+	}
+	return workloads, nil
+}
+
+// objects is Workloads without the check.
+func (c *Client) objects(ctx context.Context, args []string, templatePath string) ([]*plan.Workload, error) {
 	type answer struct {
 		infos []*resource.Info
 		err   error
@@ -96,10 +111,7 @@ func (c *Client) Workloads(ctx context.Context, args []string) ([]*plan.Workload
 		if err != nil {
 			return nil, err
 		}
-		workloads[i] = &plan.Workload{Object: u, Resource: info.Mapping.Resource.GroupResource()}
-		if err := plan.CheckWorkload(workloads[i]); err != nil {
-			return nil, err
-		}
+		workloads[i] = plan.NewWorkload(u, info.Mapping.Resource.GroupResource(), templatePath)
 	}
 	return workloads, nil
 }

@@ -29,7 +29,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 	state := &plan.ForkState{Namespace: c.Namespace}
 	var workloads []*plan.Workload
 	reads := []func() error{
-		func() (err error) { workloads, err = c.Workloads(ctx, args); return err },
+		func() (err error) { workloads, err = c.objects(ctx, args, o.TemplatePath); return err },
 		func() (err error) { state.Sandbox, err = c.sandboxConfigMap(ctx, o.Sandbox); return err },
 		func() error {
 			list, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).List(ctx, metav1.ListOptions{
@@ -59,6 +59,12 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 	}
 	if err := together(reads...); err != nil {
 		return nil, nil, Explain(err)
+	}
+	for _, w := range workloads {
+		w.RememberTemplate(o.Sandbox, state.Forks)
+		if err := plan.CheckWorkload(w); err != nil {
+			return nil, nil, err
+		}
 	}
 	err := together(
 		func() (err error) {

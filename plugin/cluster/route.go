@@ -186,7 +186,7 @@ func (r *Routing) watch(ctx context.Context, w *plan.Workload, changes chan<- *p
 			continue
 		}
 		select {
-		case changes <- &plan.Workload{Object: object, Resource: w.Resource}:
+		case changes <- &plan.Workload{Object: object, Resource: w.Resource, TemplateAt: w.TemplateAt}:
 		case <-ctx.Done():
 			return
 		}

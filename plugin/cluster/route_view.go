@@ -155,7 +155,7 @@ func (r *Routing) View(ctx context.Context) (*plan.RouteView, error) {
 		if err != nil {
 			return nil, r.readError(ctx, err)
 		}
-		v.Targets = append(v.Targets, &plan.Workload{Object: object, Resource: t.Resource})
+		v.Targets = append(v.Targets, &plan.Workload{Object: object, Resource: t.Resource, TemplateAt: t.TemplateAt})
 	}
 	for _, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
 		gvr := appsv1.SchemeGroupVersion.WithResource(resource)
@@ -253,7 +253,7 @@ func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []str
 	}
 	workloads, args, left := plan.RouteAll(view)
 	for _, arg := range args {
-		more, err := c.Workloads(ctx, []string{arg})
+		more, err := c.Workloads(ctx, []string{arg}, "")
 		var p *plan.Problem
 		switch {
 		case errors.As(err, &p):

@@ -24,8 +24,9 @@ type forkFlags struct {
 	print *genericclioptions.PrintFlags
 
 	name, key, whenUnready string
-	images, env            []string
-	keepLabels             []string
+	images, keepLabels     []string
+	templatePath           string
+	change                 changeFlags
 	replicas               int64
 	ttl, timeout           time.Duration
 	route, wait, restart   bool
@@ -47,8 +48,9 @@ func newFork(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Fork workloads into a sandbox",
 		Long: templates.LongDesc(`
-			Fork one or more workloads into a sandbox: a clone of each, with another image or environment, that gets the
-			requests which carry the sandbox's routing key, and no others.
+			Fork one or more workloads into a sandbox: a clone of each, with another image, environment or whatever else
+			of its pod template, that gets the requests which carry the sandbox's routing key, and no others. Any kind with
+			a pod template can be forked, custom ones included; Jobs and CronJobs can't, since they serve no requests.
 
 			With the name of a sandbox there is already, its forks are updated and further ones are added. What is asked
 			for is laid over what was asked for before: the same workload forked again with --env keeps the image that
@@ -61,6 +63,19 @@ func newFork(t *tool) *cobra.Command {
 
 			# Give the sandbox a name, and the fork an environment variable; take another variable away
 			kubectl sandbox fork deploy/api --name=pr-42 --image=api:pr-42 --env=LOG_LEVEL=debug --env=CACHE-
+
+			# Take a variable from a Secret, and give the container more memory
+			kubectl sandbox fork deploy/api --env=DB_PASSWORD@secret/db/password --resources=limits.memory=1Gi
+
+			# Run another command
+			kubectl sandbox fork deploy/api --command='["/api", "--trace"]' --args=[]
+
+			# Change anything else of the pod template
+			kubectl sandbox fork deploy/api --patch='{"spec":{"terminationGracePeriodSeconds":5}}'
+
+			# Fork a workload of a custom kind
+			kubectl sandbox fork rollouts.argoproj.io/api --image=api:pr-42
+			kubectl sandbox fork apps.example.com/api --template-path=spec.workload.template --image=api:pr-42
 
 			# One sandbox over several workloads
 			kubectl sandbox fork deploy/api deploy/worker --name=pr-42 --image=api=api:pr-42 --image=worker=worker:pr-42
@@ -84,7 +99,8 @@ func newFork(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.images, "image", nil, "Image to run, as [CONTAINER=]IMAGE. Repeat it for further containers. The container may be left out where it is clear which one is meant.")
 	flags.StringVar(&f.name, "name", "", "Name of the sandbox. One is generated if it is left out.")
-	flags.StringArrayVar(&f.env, "env", nil, "Environment variable to set, as NAME=VALUE, or to take away, as NAME-, in all containers. Repeat it for further ones; of several for one variable the last counts.")
+	f.change.addFlags(cmd)
+	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. Without it, it is at spec.template, or where the workload's annotation kubectl-sandbox.dev/template says.")
 	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Label of the workload's pods that the fork's keep, by name, or NAME- to keep it no longer. They keep none otherwise, so that nothing which selects the workload's pods selects the fork's. Repeat it for further ones.")
 	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
 	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. One is generated if it is left out.")
@@ -111,7 +127,7 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	}
 	f.options = plan.ForkOptions{
 		Sandbox: f.name, Key: f.key, WhenUnready: f.whenUnready, Restart: f.restart, Route: f.route, Force: f.force,
-		NewKey: sandbox.NewKey(), Now: f.begun,
+		TemplatePath: f.templatePath, NewKey: sandbox.NewKey(), Now: f.begun,
 	}
 	if f.name == "" && !cmd.Flags().Changed("name") {
 		f.options.Sandbox = sandbox.NewName()
@@ -136,12 +152,8 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 		}
 		f.options.KeepLabels = append(f.options.KeepLabels, c)
 	}
-	for _, s := range f.env {
-		c, err := plan.ParseEnv(s)
-		if err != nil {
-			return usageError(cmd, err.Error())
-		}
-		f.options.Env = append(f.options.Env, c)
+	if f.options.Change, err = f.change.parse(cmd, f.In); err != nil {
+		return usageError(cmd, err.Error())
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type routeFlags struct {
 	all, yes, wait bool
 	allNamespaces  bool
 	timeout        time.Duration
+	templatePath   string
 
 	workloads []string
 	dryRun    cmdutil.DryRunStrategy
@@ -85,6 +86,7 @@ func newRoute(t *tool) *cobra.Command {
 	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, roll workloads out without asking.")
 	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Those before it are waited for in any case.")
 	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in all; 0 for as long as it takes.")
+	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. It is remembered.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routes of all namespaces.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
@@ -110,6 +112,9 @@ func (f *routeFlags) validate(cmd *cobra.Command) error {
 	case f.timeout < 0:
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
+	if err := plan.CheckTemplatePath(f.templatePath); err != nil {
+		return usageError(cmd, err.Error())
+	}
 	return nil
 }
 
@@ -134,7 +139,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 			fmt.Fprintf(f.ErrOut, "No workload in namespace %s that a Service sends requests to.\n", c.Namespace)
 			return nil
 		}
-	} else if workloads, err = c.Workloads(ctx, f.workloads); err != nil {
+	} else if workloads, err = c.Workloads(ctx, f.workloads, f.templatePath); err != nil {
 		return err
 	}
 	run, err := f.plan(ctx, c, workloads)

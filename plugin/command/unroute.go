@@ -88,7 +88,7 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	workloads, err := c.Workloads(ctx, f.workloads)
+	workloads, err := c.Workloads(ctx, f.workloads, "")
 	if err != nil {
 		return err
 	}

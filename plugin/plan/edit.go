@@ -32,6 +32,9 @@ func assignImages(o *ForkOptions, workloads []*Workload) (map[*Workload][]ImageC
 		var fits []containerAt
 		if change.Container == "" {
 			fits = plainImage(change.Image, all, workloads)
+			if len(o.Containers) == 1 {
+				fits = matching(all, func(c containerAt) bool { return c.name == o.Containers[0] })
+			}
 		} else {
 			fits = matching(all, func(c containerAt) bool { return c.name == change.Container })
 		}
@@ -57,7 +60,7 @@ func plainImage(image string, all []containerAt, workloads []*Workload) []contai
 		return apps
 	}
 	if len(workloads) == 1 {
-		name, _, _ := unstructured.NestedString(workloads[0].Object.Object, "spec", "template", "metadata", "annotations", defaultContainer)
+		name, _, _ := unstructured.NestedString(workloads[0].Template(), "metadata", "annotations", defaultContainer)
 		if main := matching(apps, func(c containerAt) bool { return c.name == name }); len(main) == 1 {
 			return main
 		}
@@ -114,9 +117,10 @@ func closest(name string, all []containerAt) string {
 	return ""
 }
 
-func containersOf(w *Workload) []containerAt {
+func containersOf(w *Workload) []containerAt { return containersIn(w, w.Template()) }
+
+func containersIn(w *Workload, template map[string]any) []containerAt {
 	var out []containerAt
-	template := w.Template()
 	for _, field := range []string{"containers", "initContainers"} {
 		for _, c := range namedMaps(template, field) {
 			name, _ := c["name"].(string)
@@ -144,15 +148,15 @@ func setImages(template map[string]any, images []ImageChange) (changed map[strin
 	return changed, same
 }
 
-// setEnv changes the environment of all containers but init containers, as `kubectl set env` does, and returns the removals that
-// found nothing to remove. Of several changes of one variable the last counts. The template is changed in place.
-func setEnv(template map[string]any, changes []EnvChange) (missed []EnvChange) {
+// setEnv changes the environment of containers in place, as `kubectl set env` does, and returns the removals that found nothing to
+// remove. Of several changes of one variable the last counts.
+func setEnv(containers []map[string]any, changes []EnvChange) (missed []EnvChange) {
 	for i, change := range changes {
 		if slices.ContainsFunc(changes[i+1:], func(later EnvChange) bool { return later.Name == change.Name }) {
 			continue
 		}
 		found := false
-		for _, c := range namedMaps(template, "containers") {
+		for _, c := range containers {
 			env, _ := c["env"].([]any)
 			at := slices.IndexFunc(env, func(e any) bool {
 				m, ok := e.(map[string]any)
@@ -165,13 +169,11 @@ func setEnv(template map[string]any, changes []EnvChange) (missed []EnvChange) {
 			case change.Remove:
 				continue
 			case at >= 0:
-				env[at] = map[string]any{"name": change.Name, "value": change.Value}
+				env[at] = change.variable()
 			default:
-				env = append(env, map[string]any{"name": change.Name, "value": change.Value})
+				env = append(env, change.variable())
 			}
-			if c["env"] = env; len(env) == 0 {
-				delete(c, "env")
-			}
+			c["env"] = env // also when it is empty: the patch takes away that variable, not all there may be one day
 		}
 		if change.Remove && !found {
 			missed = append(missed, change)

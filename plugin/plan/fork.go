@@ -123,7 +123,7 @@ func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 	}
 	var conflicts []*conflict
 	for _, w := range workloads {
-		f, err := p.planFork(o, w, images[w], state, taken)
+		f, err := p.planFork(o, w, len(workloads) > 1, images[w], state, taken)
 		var c *conflict
 		switch {
 		case errors.As(err, &c):
@@ -140,6 +140,9 @@ func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 	}
 	if len(conflicts) > 0 {
 		return nil, conflictProblem(o, conflicts)
+	}
+	if err := o.noContainer(workloads, p.Forks); err != nil {
+		return nil, err
 	}
 	p.unread(state.Around.Unread)
 	return p, nil
@@ -213,12 +216,12 @@ func expires(o *ForkOptions, old *corev1.ConfigMap) time.Time {
 	return renewed
 }
 
-func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, state *ForkState, taken map[string]bool) (*Fork, error) {
+func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, several bool, images []ImageChange, state *ForkState, taken map[string]bool) (*Fork, error) {
 	old := existingFork(w, o.Sandbox, state.Forks)
 	f := &Fork{Workload: w, Reach: endpoints(w, state.Services)}
 	options := fork.Options{
 		Sandbox: o.Sandbox, Key: p.Key, OwnerUID: p.Exists,
-		Replicas: 1, WhenUnready: sandbox.WhenUnreadyError,
+		Replicas: 1, WhenUnready: sandbox.WhenUnreadyError, TemplatePath: w.templatePath(),
 	}
 	if old == nil {
 		options.Name = sandbox.ForkName(w.Label(), w.Name(), o.Sandbox)
@@ -235,7 +238,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, s
 		if err != nil {
 			return nil, err
 		}
-		was.Key, was.OwnerUID = options.Key, options.OwnerUID
+		was.Key, was.OwnerUID, was.TemplatePath = options.Key, options.OwnerUID, options.TemplatePath
 		options = was
 	}
 	options.KeepLabels = kept(options.KeepLabels, o.KeepLabels)
@@ -255,12 +258,12 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, images []ImageChange, s
 	if err != nil {
 		return nil, &conflict{deployment(options.Name), w, err}
 	}
-	changed, same := setImages(template, images)
-	if same && old != nil && !o.Restart && len(o.Env) == 0 {
+	if _, same := setImages(template, images); same && old != nil && !o.Restart && o.none() {
 		p.warn("%s runs image %s already, so it stays as it is; --restart rolls it", deployment(options.Name), joined(images))
 	}
-	for _, e := range setEnv(changed, o.Env) {
-		p.warn("%s: --env %s: no container sets it, so there is nothing to remove", w, e)
+	changed, err := p.lay(o, w, several, template, images)
+	if err != nil {
+		return nil, err
 	}
 	if options.Patch, err = fork.Diff(w.Template(), changed); err != nil {
 		return nil, fmt.Errorf("%s: %w", w, err)

@@ -64,6 +64,8 @@ type RouteRecord struct {
 	Names []AddedName `json:"names,omitempty"`
 	// Made lists, as JSON pointers, the maps that were not there and were made to hold a label or annotation.
 	Made []string `json:"made,omitempty"`
+	// Template says that sandbox.AnnotationTemplate was added.
+	Template bool `json:"template,omitempty"`
 }
 
 // An AddedName is a name given to a port of the pod template.

@@ -94,7 +94,7 @@ func checkKind(w *Workload) *Problem {
 			Fix:  Kubectl("describe", strings.ToLower(owner.Kind), owner.Name),
 		}
 	}
-	if hostNetwork, _, _ := unstructured.NestedBool(w.Object.Object, "spec", "template", "spec", "hostNetwork"); hostNetwork {
+	if hostNetwork, _, _ := unstructured.NestedBool(w.Object.Object, w.templateFields("spec", "hostNetwork")...); hostNetwork {
 		return &Problem{
 			What: fmt.Sprintf("%s uses its node's network (hostNetwork), where a router's port would be everybody's", w),
 			Say:  "give it a network of its own, if it can do with that",

@@ -64,8 +64,19 @@ func (t *routeTarget) writeNames() RouteWrite {
 	}
 	record := t.record
 	record.Names = append(t.presentNames(p), t.add...)
-	p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
+	t.putRecord(p, record)
 	return t.write(p, list(says))
+}
+
+// putRecord writes down what was changed, and where the template is that was: `unroute` and `fork` need not be told again.
+func (t *routeTarget) putRecord(p *patcher, record RouteRecord) {
+	if path := t.templatePath(); path != "" {
+		if _, ok := t.Object.GetAnnotations()[sandbox.AnnotationTemplate]; !ok {
+			record.Template = true
+		}
+		p.put(path, "metadata", "annotations", sandbox.AnnotationTemplate)
+	}
+	p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
 }
 
 // presentNames returns the recorded names that the template still has: a template that went back to an earlier one by
@@ -86,9 +97,9 @@ func (t *routeTarget) presentNames(p *patcher) []AddedName {
 // writeMarks has the target's pods ask for routers; false when they do already.
 func (t *routeTarget) writeMarks() (RouteWrite, bool) {
 	p := patch(t.Object)
-	p.put(sandbox.RoleBaseline, "spec", "template", "metadata", "labels", sandbox.LabelRole)
-	p.put(t.Label(), "spec", "template", "metadata", "labels", sandbox.LabelWorkload)
-	p.put(sandbox.FormatPorts(t.ports), "spec", "template", "metadata", "annotations", sandbox.AnnotationPorts)
+	p.put(sandbox.RoleBaseline, t.templateFields("metadata", "labels", sandbox.LabelRole)...)
+	p.put(t.Label(), t.templateFields("metadata", "labels", sandbox.LabelWorkload)...)
+	p.put(sandbox.FormatPorts(t.ports), t.templateFields("metadata", "annotations", sandbox.AnnotationPorts)...)
 	rolls := p.changed()
 	record := t.record
 	for _, made := range p.made {
@@ -97,7 +108,7 @@ func (t *routeTarget) writeMarks() (RouteWrite, bool) {
 		}
 	}
 	record.Names = t.presentNames(p)
-	p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
+	t.putRecord(p, record)
 	if !p.changed() {
 		return RouteWrite{}, false
 	}
@@ -123,7 +134,7 @@ func describePorts(ports []sandbox.Port) string {
 // record stays until nothing else does.
 func (t *routeTarget) writeUnmark() (RouteWrite, bool) {
 	p := patch(t.Object)
-	labels, annotations := []string{"spec", "template", "metadata", "labels"}, []string{"spec", "template", "metadata", "annotations"}
+	labels, annotations := t.templateFields("metadata", "labels"), t.templateFields("metadata", "annotations")
 	if role, _ := p.get(append(slices.Clone(labels), sandbox.LabelRole)...); role == sandbox.RoleBaseline {
 		p.drop(append(slices.Clone(labels), sandbox.LabelRole)...)
 		p.drop(append(slices.Clone(labels), sandbox.LabelWorkload)...)
@@ -169,6 +180,9 @@ func (t *routeTarget) dropName(p *patcher, added AddedName) {
 func (t *routeTarget) writeForget() (RouteWrite, bool) {
 	p := patch(t.Object)
 	p.drop("metadata", "annotations", sandbox.AnnotationRouted)
+	if t.record.Template {
+		p.drop("metadata", "annotations", sandbox.AnnotationTemplate)
+	}
 	p.dropEmpty("metadata", "annotations") // as the API server does
 	return t.write(p, "nothing of it is left to undo"), p.changed()
 }
@@ -176,11 +190,11 @@ func (t *routeTarget) writeForget() (RouteWrite, bool) {
 // containerPath returns the path of a serving container in the workload; nil when there is none of that name.
 func (t *routeTarget) containerPath(p *patcher, name string) []string {
 	for _, list := range []string{"containers", "initContainers"} {
-		containers, _ := p.get("spec", "template", "spec", list)
+		containers, _ := p.get(t.templateFields("spec", list)...)
 		items, _ := containers.([]any)
 		for i, c := range items {
 			if c, ok := c.(map[string]any); ok && c["name"] == name {
-				return []string{"spec", "template", "spec", list, strconv.Itoa(i)}
+				return t.templateFields("spec", list, strconv.Itoa(i))
 			}
 		}
 	}

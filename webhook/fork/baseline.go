@@ -63,6 +63,9 @@ func PodTemplate(baseline *unstructured.Unstructured, path string) (map[string]a
 	return template, nil
 }
 
+// Inherits reports whether a fork's pods keep the pod template annotation of that name.
+func Inherits(annotation string) bool { return inherits(annotation) }
+
 // A Ref names a fork's baseline, in the namespace of the fork.
 type Ref struct {
 	APIVersion string
@@ -110,13 +113,13 @@ func nameBaseline(annotations map[string]any, baseline *unstructured.Unstructure
 	if whole := sandbox.WorkloadName(kind, name); whole != sandbox.WorkloadLabel(kind, name) {
 		annotations[sandbox.AnnotationWorkload] = whole
 	}
-	if !builtIn(baseline.GroupVersionKind()) {
+	if !BuiltIn(baseline.GroupVersionKind()) {
 		annotations[sandbox.AnnotationAPIVersion] = baseline.GetAPIVersion()
 	}
 }
 
-// builtIn reports whether a kind with a pod template is one of Kubernetes' own.
-func builtIn(gvk schema.GroupVersionKind) bool {
+// BuiltIn reports whether a kind with a pod template is one of Kubernetes' own.
+func BuiltIn(gvk schema.GroupVersionKind) bool {
 	switch gvk.Kind {
 	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
 		return gvk.Group == "apps"
