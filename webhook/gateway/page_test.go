@@ -152,12 +152,14 @@ func TestProxyThatSignsIn(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.PasswordFile, o.BehindProxy = file, true }, ready(aShare(cm, token, "web", time.Hour))...)
 	// ann:correct-horse-battery, ann:wrong
 	for credentials, want := range map[string]int{"YW5uOmNvcnJlY3QtaG9yc2UtYmF0dGVyeQ==": 200, "YW5uOndyb25n": 401, "%": 401} {
-		answer, body := r.get(host, "/", "Authorization: Basic "+credentials, "X-Forwarded-User: ann", "X-Forwarded-For: 1.2.3.4")
+		answer, body := r.get(host, "/", "Authorization: Basic "+credentials, "X-Forwarded-User: ann", "X-Forwarded-For: 1.2.3.4",
+			"Cookie: _oauth2_proxy_0=session; theme=dark")
 		if answer.StatusCode != want {
 			t.Errorf("%s: %s: %s", credentials, answer.Status, body)
 		}
 	}
-	if got := r.last(); got.Header.Get("X-Forwarded-User") != "ann" || got.Header.Get("Authorization") != "" || got.Header.Get("X-Forwarded-For") != "1.2.3.4, 127.0.0.1" {
+	if got := r.last(); got.Header.Get("X-Forwarded-User") != "ann" || got.Header.Get("Authorization") != "" || got.Header.Get("X-Forwarded-For") != "1.2.3.4, 127.0.0.1" ||
+		got.Header.Get("Cookie") != "theme=dark" {
 		t.Errorf("app got %v", got.Header)
 	}
 	if answer, _ := r.get(host, "/", bearer(token)); answer.StatusCode != 401 || r.counted() != 1 {

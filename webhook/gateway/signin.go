@@ -13,6 +13,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
+// proxyCookie begins the names of oauth2-proxy's cookies: its sessions are good for every preview, and no app's to know.
+const proxyCookie = "_oauth2_proxy"
+
 // maxTokens bounds how many tokens of one request are looked at.
 const maxTokens = 8
 
@@ -74,6 +77,8 @@ func (c *credentials) readCookie(value []byte) {
 		name, token, _ := bytes.Cut(pair, []byte{'='})
 		switch {
 		case len(pair) == 0:
+		case bytes.HasPrefix(name, []byte(proxyCookie)):
+			c.own = true
 		case string(bytes.Trim(name, " \t")) != share.Cookie:
 			c.cookies = append(c.cookies, pair)
 		default:
