@@ -1,6 +1,7 @@
 // Command bench measures, on a real cluster with cached images, how long it takes from `kubectl sandbox fork` to the first
 // keyed request that the fork answers; beside a plain `kubectl create deployment` and the first request that its pod
-// answers. The two take turns, so that whatever else the machine does falls on both.
+// answers. The two take turns, so that whatever else the machine does falls on both. Then it counts the API calls of a fork,
+// alone and beside many sandboxes.
 package main
 
 import (
@@ -64,7 +65,11 @@ func run(ctx context.Context, root string, pairs int, readme string) (err error)
 		fmt.Fprintf(os.Stderr, "%2d  plain %-8s fork %s\n", i, p.Round(time.Millisecond), f.Round(time.Millisecond))
 		plain, fork = append(plain, p), append(fork, f)
 	}
-	text := results(machine(), plain, fork)
+	counted, err := b.calls(ctx, sandboxes)
+	if err != nil {
+		return fmt.Errorf("calls: %w", err)
+	}
+	text := results(machine(), plain, fork) + "\n" + callResults(counted)
 	fmt.Print(text) //nolint:forbidigo // the program's output
 	if readme != "" {
 		return replaceResults(readme, text)
@@ -76,6 +81,8 @@ const (
 	port     = 9898 // podinfo's own default
 	interval = 5 * time.Millisecond
 	patience = 60 * time.Second
+	// sandboxes are how many there are where the calls of a fork are counted among many.
+	sandboxes = 200
 )
 
 type bench struct {
