@@ -51,6 +51,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		WithWarningPrinter(streams).
 		WithWrapConfigFn(func(c *rest.Config) *rest.Config {
 			c.QPS = -1 // the API server's priority and fairness limits, as for kubectl's single commands
+			c.Wrap(cluster.Patient)
 			for _, w := range wrap {
 				c.Wrap(w)
 			}
