@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // A scale is how much is asked of the cluster at once.
@@ -101,6 +103,10 @@ func TestManyForksByManyCallersAtOnceAreAllRoutedAndLeaveNothing(t *testing.T) {
 		slices.Sort(took)
 		t.Logf("one fork took from %s to %s, median %s", took[0].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), took[len(took)/2].Round(time.Millisecond))
 	}
+	ours := gaps(spaces)
+	if len(ours) > 0 {
+		t.Logf("from ready containers to routed, in whole seconds: median %s, most %s", ours[len(ours)/2], ours[len(ours)-1])
+	}
 	each(len(all), func(i int) {
 		m := &all[i]
 		c := newH1(m.in.address(m.workload, "http"))
@@ -132,6 +138,22 @@ func TestManyForksByManyCallersAtOnceAreAllRoutedAndLeaveNothing(t *testing.T) {
 	})
 	t.Logf("all deleted after %s", time.Since(start).Round(time.Millisecond))
 	ledger.restored(t, 2*time.Minute, found, names...)
+}
+
+// gaps returns, in order, how long it took from the readiness of each fork's containers to its gate: the product's own share of the time.
+func gaps(spaces []*space) []time.Duration {
+	var all []time.Duration
+	for _, s := range spaces {
+		for _, p := range s.pods(sandbox.LabelRole + "=" + sandbox.RoleFork) {
+			at := map[corev1.PodConditionType]time.Time{}
+			for _, c := range p.Status.Conditions {
+				at[c.Type] = c.LastTransitionTime.Time
+			}
+			all = append(all, at[sandbox.ConditionRouted].Sub(at[corev1.ContainersReady]))
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // each runs do for every index at once, and waits for all.
