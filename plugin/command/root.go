@@ -83,7 +83,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
 
 	groups := templates.CommandGroups{
-		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newList(t), newStatus(t), newShare(t), newDelete(t)}},
+		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newList(t), newStatus(t), newDiff(t), newShare(t), newDelete(t)}},
 		{Message: "Baseline Commands:", Commands: []*cobra.Command{newRoute(t), newUnroute(t)}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t), newCompletion(t)}},
 	}
@@ -102,7 +102,8 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	return cmd
 }
 
-// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit code: 0, or 1 after an error.
+// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit code: 0, or 1 after an error, where a
+// command does not say otherwise.
 func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	root := cmd.Root()
 	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
@@ -114,12 +115,20 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	if err == nil {
 		return 0
 	}
+	code := 1
+	var exit *exitError
+	if errors.As(err, &exit) {
+		if code = exit.code; exit.err == nil {
+			return code
+		}
+		err = exit.err
+	}
 	var p *plan.Problem
 	if ctx.Err() != nil && !errors.As(err, &p) {
 		err = errors.New("interrupted") // whatever the call that it broke off made of it
 	}
 	printError(root.ErrOrStderr(), err, given(cmd.PersistentFlags()))
-	return 1
+	return code
 }
 
 // printError prints what went wrong, and one hint where there is something to do about it.

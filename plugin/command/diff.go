@@ -1,0 +1,123 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// Exit codes of `diff`, which are those of `kubectl diff` and of diff (POSIX).
+const (
+	exitDiffers = 1
+	exitFailed  = 2
+)
+
+// diffFlags are the flags of `diff`, and what Complete makes of them.
+type diffFlags struct {
+	*tool
+	output string
+
+	name      string
+	workloads []string
+}
+
+func newDiff(t *tool) *cobra.Command {
+	f := &diffFlags{tool: t}
+	cmd := &cobra.Command{
+		Use:                   "diff NAME [TYPE/NAME...]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Show how the forks of a sandbox differ from their baselines",
+		Long: templates.LongDesc(`
+			Show how the forks of a sandbox differ from their baselines as these are now: a unified diff of the pod
+			templates, or with -o json the patch (RFC 6902) that makes the one of the other.
+
+			Exit status: 0 no difference; 1 there is one; more than 1 it failed.`),
+		Example: templates.Examples(`
+			# Show the changes of a sandbox
+			kubectl sandbox diff pr-42
+
+			# Lay the change of one workload on another sandbox
+			kubectl sandbox diff pr-42 deploy/api -o json | kubectl sandbox fork deploy/api --name=pr-43 --patch-type=json --patch-file=-`),
+		ValidArgsFunction: t.completeSandboxes(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := f.complete(cmd, args)
+			if err == nil {
+				err = f.run(cmd.Context())
+			}
+			var code *exitError
+			if err != nil && !errors.As(err, &code) {
+				err = &exitError{exitFailed, err}
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&f.output, "output", "o", "", `"json": print the patch (RFC 6902) of the pod template, as fork --patch-type=json takes it.`)
+	completeValues(cmd, "output", "json")
+	return cmd
+}
+
+func (f *diffFlags) complete(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError(cmd, "no sandbox is named")
+	}
+	if f.output != "" && f.output != "json" {
+		return usageError(cmd, fmt.Sprintf("--output %q is not json", f.output))
+	}
+	f.name, f.workloads = args[0], args[1:]
+	return nil
+}
+
+func (f *diffFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	diffs, err := c.Diffs(ctx, f.name, f.workloads)
+	if err != nil {
+		return err
+	}
+	if f.output == "json" && len(diffs) != 1 {
+		var have []string
+		for _, d := range diffs {
+			have = append(have, d.Baseline)
+		}
+		return &plan.Problem{
+			What: fmt.Sprintf("--output json is one patch, and sandbox %q has forks of %s", f.name, strings.Join(have, ", ")),
+			Say:  "name one", Fix: plan.Kubectl("sandbox", "diff", f.name, have[0], "-o", "json"),
+		}
+	}
+	differs := false
+	for _, d := range diffs {
+		differs = differs || d.Unified != ""
+		if f.output == "json" {
+			fmt.Fprintf(f.Out, "%s\n", d.Patch)
+		} else {
+			fmt.Fprint(f.Out, d.Unified)
+		}
+		if d.Behind {
+			f.warn("%s is behind %s: what the baseline changed since is not in it", d.Fork, d.Baseline)
+		}
+	}
+	if differs {
+		return &exitError{code: exitDiffers}
+	}
+	return nil
+}
+
+// An exitError ends the program with another code than 1; without an error, silently.
+type exitError struct {
+	code int
+	err  error
+}
+
+// Error returns the error's text.
+func (e *exitError) Error() string { return fmt.Sprint(e.err) }
+
+// Unwrap returns the error.
+func (e *exitError) Unwrap() error { return e.err }
