@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,6 +141,13 @@ func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 // else wrote fields of it.
 func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	name := deployment(f.Name())
+	var refused apierrors.APIStatus
+	if f.Replaces == 0 && apierrors.IsInvalid(err) && errors.As(err, &refused) && !aboutSelector(refused.Status()) {
+		return &Problem{
+			What: fmt.Sprintf("the API server refuses %s: %s", name, firstLine(err.Error())),
+			Say:  "see what can be changed", Fix: Kubectl("sandbox", "fork", "--help"), Err: err,
+		}
+	}
 	if f.Replaces == 0 {
 		return &Problem{
 			What: fmt.Sprintf("%s, which fork would make of %s, exists and was not made by kubectl-sandbox", name, f.Workload),
@@ -165,6 +173,11 @@ func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 		What: fmt.Sprintf("%s was changed by others than this command: %s", name, strings.Join(fields, ", ")),
 		Say:  "take these fields over", Fix: p.force, Err: err,
 	}
+}
+
+// aboutSelector says whether an object was refused for its selector, which can't be changed: another has its name.
+func aboutSelector(s metav1.Status) bool {
+	return s.Details != nil && slices.ContainsFunc(s.Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "spec.selector" })
 }
 
 // LeftProblem is cause, with what it left behind.
