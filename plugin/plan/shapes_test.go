@@ -174,6 +174,25 @@ func (s *workloadShape) test(t *testing.T) {
 	s.checkTemplate(t, in.workloads[0], f.Deployment)
 	s.checkUncaught(t, in, f.Deployment)
 
+	// What is warned of with a flag is no longer, with the flag.
+	for _, w := range p.Warnings {
+		_, flag, ok := strings.Cut(w, "--patch='")
+		if !ok {
+			continue
+		}
+		patched := options("pr:1")
+		if patched.Patch, err = plan.ParsePatch("--patch", "strategic", strings.TrimSuffix(flag, "'")); err != nil {
+			t.Fatal(err)
+		}
+		changed, err := plan.Forks(&patched, in.workloads, in.state)
+		if err != nil {
+			t.Fatalf("%s: %v", w, err)
+		}
+		if slices.Contains(changed.Warnings, w) || len(changed.Warnings) != len(p.Warnings)-1 {
+			t.Errorf("with the flag of\n%s\nit warns\n%s", w, strings.Join(changed.Warnings, "\n"))
+		}
+	}
+
 	// Planned again, with the fork there, it stays what it is.
 	cm := p.ConfigMap.DeepCopy()
 	cm.UID = "c"
