@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
@@ -33,6 +34,7 @@ type Client struct {
 	Dynamic   dynamic.Interface
 	Mapper    meta.RESTMapper
 
+	config  *rest.Config
 	builder func() *resource.Builder
 	// discovery answers from kubectl's cache, where that is not too old.
 	discovery discovery.DiscoveryInterface
@@ -64,7 +66,7 @@ func New(f cmdutil.Factory) (*Client, error) {
 	if err != nil {
 		return nil, Explain(err)
 	}
-	return &Client{Namespace: namespace, Kube: kube, Dynamic: dyn, Mapper: mapper, builder: f.NewBuilder, discovery: cached}, nil
+	return &Client{Namespace: namespace, Kube: kube, Dynamic: dyn, Mapper: mapper, config: config, builder: f.NewBuilder, discovery: cached}, nil
 }
 
 // Workloads reads the workloads that args name as kubectl lets one name them ("deploy/api", "deployment api worker"), in

@@ -83,7 +83,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
 
 	groups := templates.CommandGroups{
-		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newList(t), newStatus(t), newDiff(t), newShare(t), newDelete(t)}},
+		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newOpen(t), newList(t), newStatus(t), newDiff(t), newShare(t), newDelete(t)}},
 		{Message: "Baseline Commands:", Commands: []*cobra.Command{newRoute(t), newUnroute(t)}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t), newCompletion(t)}},
 	}
@@ -124,6 +124,10 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 		err = exit.err
 	}
 	var p *plan.Problem
+	var ended *commandEnded
+	if errors.As(err, &ended) {
+		return ended.code // it has said itself what is wrong
+	}
 	if ctx.Err() != nil && !errors.As(err, &p) {
 		err = errors.New("interrupted") // whatever the call that it broke off made of it
 	}

@@ -39,7 +39,8 @@ func layers() []layer {
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe"},
 
-		{path: "plugin/command", imports: over("plugin/plan", "plugin/cluster", "plugin/experiment", "plugin/report", "webhook/share")},
+		{path: "plugin/command", imports: over("plugin/plan", "plugin/cluster", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/router/engine")},
 		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/experiment")},
 		{path: "plugin/report", imports: over("plugin/plan", "plugin/experiment")},
 		{path: "plugin/experiment", imports: over(), pure: true},
@@ -134,7 +135,10 @@ func (l layer) checkKubernetes(p Package) []string {
 		problems = append(problems, forbid(p.Imports, "leaves API calls to plugin/cluster and must not import",
 			"k8s.io/cli-runtime/pkg/resource", "k8s.io/client-go/discovery", "k8s.io/client-go/dynamic", "k8s.io/client-go/kubernetes",
 			"k8s.io/client-go/metadata", "k8s.io/client-go/scale", "k8s.io/client-go/tools/cache", "k8s.io/client-go/tools/watch",
-			"net/http", "sigs.k8s.io/controller-runtime")...)
+			"sigs.k8s.io/controller-runtime")...)
+		if l.path != "plugin/open" { // which serves, and asks nobody
+			problems = append(problems, forbid(p.Imports, "leaves API calls to plugin/cluster and must not import", "net/http")...)
+		}
 	}
 	if l.path != "webhook/server" {
 		// Other packages name the interfaces of controller-runtime; one makes the manager, its server and its signals.

@@ -1,0 +1,266 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
+	"k8s.io/client-go/transport/websocket"
+	"k8s.io/streaming/pkg/httpstream"
+	streamspdy "k8s.io/streaming/pkg/httpstream/spdy"
+)
+
+// forwardPing is how often a forward is asked whether it lives, forwardSilence how long it may take to answer.
+const (
+	forwardPing    = time.Second
+	forwardSilence = 2500 * time.Millisecond
+)
+
+// ForwardPod connects to a port of a pod, on the pod's loopback, by the API server's port-forward: by WebSocket where the API
+// server has it (KEP-4006), else by SPDY, as kubectl does. Each call makes a connection of its own to the API server, since
+// streams that share one have no flow control: a reader that does not read would hold up all others.
+func (c *Client) ForwardPod(ctx context.Context, namespace, pod string, port uint16) (net.Conn, error) {
+	type answer struct {
+		conn net.Conn
+		err  error
+	}
+	done := make(chan answer, 1) // client-go's upgrades take no context: one that comes too late is closed
+	go func() {
+		conn, err := c.forward(namespace, pod, port)
+		done <- answer{conn, err}
+	}()
+	select {
+	case a := <-done:
+		return a.conn, a.err
+	case <-ctx.Done():
+		go func() {
+			if a := <-done; a.conn != nil {
+				_ = a.conn.Close()
+			}
+		}()
+		return nil, ctx.Err()
+	}
+}
+
+func (c *Client) forward(namespace, pod string, port uint16) (net.Conn, error) {
+	at := fmt.Sprintf("pod/%s:%d", pod, port)
+	session, err := c.upgrade(namespace, pod)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", at, err)
+	}
+	headers := http.Header{}
+	headers.Set(corev1.PortHeader, strconv.Itoa(int(port)))
+	headers.Set(corev1.PortForwardRequestIDHeader, "0")
+	headers.Set(corev1.StreamType, corev1.StreamTypeError)
+	errors, err := session.CreateStream(headers)
+	if err == nil {
+		_ = errors.Close() // nothing is sent on it
+		headers.Set(corev1.StreamType, corev1.StreamTypeData)
+		var data httpstream.Stream
+		if data, err = session.CreateStream(headers); err == nil {
+			f := &forwarded{at: at, session: session, data: data, failed: make(chan string, 1)}
+			go f.watch(errors)
+			return f, nil
+		}
+	}
+	_ = session.Close()
+	return nil, fmt.Errorf("%s: %w", at, err)
+}
+
+// upgrade makes a connection to the API server that holds the streams of one forward.
+func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, error) {
+	url := c.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
+	transport, holder, err := websocket.RoundTripperFor(c.config)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequest(http.MethodGet, url.String(), nil) //nolint:noctx // the upgrade outlives it
+	if err != nil {
+		return nil, err
+	}
+	const tunnelled = "SPDY/3.1+" // k8s.io/apimachinery/pkg/util/portforward: WebsocketsSPDYTunnelingPrefix
+	conn, err := websocket.Negotiate(transport, holder, request, tunnelled+portforward.PortForwardProtocolV1Name)
+	if err == nil {
+		return streamspdy.NewClientConnectionWithPings(&watched{Conn: portforward.NewTunnelingConnection("client", conn)}, forwardPing)
+	}
+	if !httpstream.IsUpgradeFailure(err) && !httpstream.IsHTTPSProxyError(err) {
+		return nil, err
+	}
+	plain, upgrader, spdyErr := spdy.RoundTripperFor(c.config)
+	if spdyErr != nil {
+		return nil, spdyErr
+	}
+	dialer := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: plain}, http.MethodPost, url)
+	session, _, spdyErr := dialer.Dial(portforward.PortForwardProtocolV1Name)
+	return session, spdyErr
+}
+
+// forwarded is a connection to a pod's port.
+type forwarded struct {
+	at      string
+	session httpstream.Connection
+	data    httpstream.Stream
+	failed  chan string // what the kubelet says went wrong; closed when nothing more is said
+
+	close sync.Once
+	timer deadline
+}
+
+// watch reads what the kubelet says went wrong, such as that nobody listens on the port.
+func (f *forwarded) watch(errors io.Reader) {
+	const limit = 1 << 10
+	said, _ := io.ReadAll(io.LimitReader(errors, limit))
+	if len(said) > 0 {
+		f.failed <- strings.TrimSpace(string(said))
+		_ = f.data.Reset()
+	}
+	close(f.failed)
+}
+
+// Read tells the end of the app's bytes from the loss of the forward: spdystream does not.
+func (f *forwarded) Read(b []byte) (int, error) {
+	n, err := f.data.Read(b)
+	if err == nil {
+		return n, nil
+	}
+	select {
+	case <-f.session.CloseChan():
+		return n, fmt.Errorf("%s: the forward through the API server was lost: %w", f.at, syscall.ECONNRESET)
+	default:
+	}
+	select {
+	case said, ok := <-f.failed:
+		if ok {
+			return n, fmt.Errorf("%s: %s", f.at, said)
+		}
+	default:
+	}
+	return n, err
+}
+
+func (f *forwarded) Write(b []byte) (int, error) {
+	n, err := f.data.Write(b)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", f.at, err)
+	}
+	return n, err
+}
+
+// CloseWrite ends the sending half.
+func (f *forwarded) CloseWrite() error { return f.data.Close() }
+
+// Close ends both halves, and the connection to the API server.
+func (f *forwarded) Close() error {
+	f.close.Do(func() {
+		f.timer.set(time.Time{}, nil)
+		_ = f.data.Reset()
+		_ = f.session.Close()
+	})
+	return nil
+}
+
+// SetReadDeadline, once it has passed, ends the connection: whoever sets one on a connection to a backend gives it up then.
+func (f *forwarded) SetReadDeadline(t time.Time) error {
+	f.timer.set(t, func() { _ = f.data.Reset() })
+	return nil
+}
+
+func (f *forwarded) SetWriteDeadline(time.Time) error { return nil }
+
+func (f *forwarded) SetDeadline(t time.Time) error { return f.SetReadDeadline(t) }
+
+func (f *forwarded) LocalAddr() net.Addr  { return podAddr("forward") }
+func (f *forwarded) RemoteAddr() net.Addr { return podAddr(f.at) }
+
+type podAddr string
+
+func (podAddr) Network() string  { return "portforward" }
+func (a podAddr) String() string { return string(a) }
+
+// deadline runs something at a time, which may be put off or called off.
+type deadline struct {
+	mu    sync.Mutex
+	timer *time.Timer
+}
+
+func (d *deadline) set(at time.Time, run func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	if !at.IsZero() {
+		d.timer = time.AfterFunc(time.Until(at), run)
+	}
+}
+
+// watched is a connection that carries SPDY, on which the other side answers pings: where it is silent all the same, the connection
+// is dead, whatever TCP still hopes for. Only while it may be busy with much that it was sent may it be silent: it reads no pings
+// then. It sends each frame in one message, which spdystream writes in three. Nothing is written concurrently, nor read.
+type watched struct {
+	net.Conn
+	frame []byte // begun, and not whole yet
+
+	mu      sync.Mutex
+	unheard int // bytes sent since anything last came
+}
+
+const (
+	// frameHead is the length of what each SPDY/3.1 frame begins with; its last three bytes are the length of the rest.
+	frameHead = 8
+	// muchUnheard is more than connections on the way hold with ease, in bytes: the kubelet takes frames for an app that does not
+	// read until its own buffers are full.
+	muchUnheard = 16 << 10
+)
+
+func (w *watched) Write(b []byte) (int, error) {
+	w.frame = append(w.frame, b...)
+	for len(w.frame) >= frameHead {
+		n := frameHead + int(w.frame[5])<<16 + int(w.frame[6])<<8 + int(w.frame[7])
+		if len(w.frame) < n {
+			break
+		}
+		w.sends(n)
+		if _, err := w.Conn.Write(w.frame[:n]); err != nil {
+			return 0, err
+		}
+		w.frame = w.frame[:copy(w.frame, w.frame[n:])]
+	}
+	return len(b), nil
+}
+
+func (w *watched) sends(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.unheard += n; w.unheard > muchUnheard {
+		_ = w.SetReadDeadline(time.Time{})
+	}
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	w.mu.Lock()
+	if w.unheard <= muchUnheard {
+		_ = w.SetReadDeadline(time.Now().Add(forwardSilence))
+	}
+	w.mu.Unlock()
+	n, err := w.Conn.Read(b)
+	w.mu.Lock()
+	w.unheard = 0
+	w.mu.Unlock()
+	return n, err
+}
+
+// IsForbidden says whether the API server refused a call for want of rights.
+func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }

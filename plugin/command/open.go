@@ -1,0 +1,297 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/open"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// openPort is where `open` serves when nothing is said and the port is free: the same each time, so that cookies, bookmarks and
+// what was registered with a sign-in service stay valid.
+const openPort = 8080
+
+// openFlags are the flags of `open`, and what Complete makes of them.
+type openFlags struct {
+	*tool
+	port    uint16
+	address string
+	origins []string
+	output  string
+	browser bool
+
+	name, service string
+	command       []string
+	addresses     []netip.Addr
+	portGiven     bool
+}
+
+func newOpen(t *tool) *cobra.Command {
+	f := &openFlags{tool: t}
+	cmd := &cobra.Command{
+		Use:                   "open NAME [svc/SERVICE[.NAMESPACE][:PORT]] [-- COMMAND [ARGS...]]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Open a sandbox on this machine, in a browser or for a command",
+		Long: templates.LongDesc(`
+			Serve a sandbox on this machine, until it is interrupted: requests to http://NAME.localhost:PORT go to the
+			Service, through the API server, with the sandbox's key. Any key that they bring is replaced; other baggage is
+			kept. Nobody needs a header for it, nor an extension of the browser.
+
+			All sandboxes of the namespace are served at once, each at its name, and at http://baseline.localhost:PORT the
+			baseline, without a key. Another Service is at SERVICE.NAME.localhost, one of another namespace at
+			SERVICE.NAMESPACE.NAME.localhost. http://127.0.0.1:PORT is the sandbox NAME as well, for programs that do not
+			resolve such names.
+
+			The Service may be left out where it is clear: the one behind the namespace's Ingresses and HTTPRoutes, its only
+			LoadBalancer or NodePort, or its only Service. Pods may come and go: a request waits up to 10 seconds for one.
+
+			With a command after --, the command is run with the address in SANDBOX_URL, and its exit code is the result.`),
+		Example: templates.Examples(`
+			# Open a sandbox in the browser
+			kubectl sandbox open pr-42 --browser
+
+			# By a Service that is named
+			kubectl sandbox open pr-42 svc/frontend
+
+			# By a Service of another namespace, whose requests reach the sandbox's services further down
+			kubectl sandbox open pr-42 svc/gateway.edge
+
+			# Run tests against it
+			kubectl sandbox open pr-42 -- npx playwright test`),
+		ValidArgsFunction: t.completeSandboxes(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.Uint16Var(&f.port, "port", openPort, "Port to serve at; 0 for any that is free. If it is left out and taken, or a command is run, any.")
+	flags.StringVar(&f.address, "address", "localhost", `Where to listen: "localhost", or an IP address of this machine. On other addresses than this machine's own, all who reach it can use it.`)
+	flags.StringArrayVar(&f.origins, "allow-origin", nil, "Origin of web pages that may send requests, as https://HOST. Repeat it for further ones. Pages on this machine may.")
+	flags.BoolVar(&f.browser, "browser", false, "Open the address in the browser.")
+	flags.StringVarP(&f.output, "output", "o", "", `Output format: "json" prints the addresses as one object.`)
+	completeValues(cmd, "output", "json")
+	return cmd
+}
+
+func (f *openFlags) complete(cmd *cobra.Command, args []string) (err error) {
+	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+		if f.command, args = args[dash:], args[:dash]; len(f.command) == 0 {
+			return usageError(cmd, "no command follows --")
+		}
+	}
+	if len(args) == 0 || len(args) > 2 {
+		return usageError(cmd, "open takes the name of one sandbox, and of one Service as svc/SERVICE")
+	}
+	f.name, f.portGiven = sandboxArg(args[0]), cmd.Flags().Changed("port")
+	if err := validName(cmd, f.name); err != nil {
+		return err
+	}
+	if f.name == open.Baseline {
+		return usageError(cmd, fmt.Sprintf("a sandbox named %q can't be opened: its host name is the baseline's", f.name))
+	}
+	if len(args) == 2 {
+		f.service = args[1]
+		if _, err := plan.ParseServiceRef(f.service, "default"); err != nil {
+			return usageError(cmd, err.Error())
+		}
+	}
+	if f.addresses, err = open.ParseAddresses(f.address); err != nil {
+		return usageError(cmd, "--address "+err.Error())
+	}
+	for _, o := range f.origins {
+		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Scheme+"://"+u.Host != o {
+			return usageError(cmd, fmt.Sprintf("--allow-origin %q is not https://HOST[:PORT]", o))
+		}
+	}
+	switch {
+	case f.output != "" && f.output != "json":
+		return usageError(cmd, fmt.Sprintf("--output %q is not \"json\"", f.output))
+	case f.command != nil && (f.browser || f.output != ""):
+		return usageError(cmd, "--browser and --output are of no use with a command")
+	}
+	if f.command != nil && !f.portGiven {
+		f.port = 0
+	}
+	return nil
+}
+
+// openGC is the garbage collector's percentage (see runtime/debug) while a sandbox is open: each frame of a port-forward is read
+// into memory of its own, and little else lives, so that frequent collections are cheap, and keep the process small.
+const openGC = 25
+
+func (f *openFlags) run(ctx context.Context) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(openGC))
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	p, err := f.proxy(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := f.reach(ctx, p); err != nil {
+		return err
+	}
+	listeners, err := f.listen(ctx, p)
+	if err != nil {
+		return err
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		p.Serve(serving, listeners)
+	}()
+	defer func() {
+		stop()
+		<-over
+	}()
+	if f.command != nil {
+		return f.runCommand(ctx, p)
+	}
+	if err := f.show(ctx, p); err != nil {
+		return err
+	}
+	if f.browser {
+		if err := browse(ctx, p.URL(f.name)); err != nil {
+			f.warn("no browser could be opened: %v", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// proxy reads what there is to open.
+func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, error) {
+	p := &open.Proxy{Sandbox: f.name, Namespace: c.Namespace, Origins: f.origins, Notice: func(s string) { f.warn("%s", s) }}
+	found, missing, err := c.SandboxesNamed(ctx, []string{f.name})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(missing) > 0 || found[0].ConfigMap == nil:
+		return nil, plan.NoSandbox(f.name, c.Namespace)
+	}
+	entry, err := c.Entry(ctx, plan.Kubectl("sandbox", "open", f.name))
+	if f.service != "" {
+		entry.Service, err = plan.ParseServiceRef(f.service, c.Namespace)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.Entry, p.Hosts = entry.Service, entry.Hosts
+	if p.Carriers, err = c.KeyCarriers(ctx, f.name); err != nil {
+		return nil, err
+	}
+	view, err := c.Watch(ctx, p.Entry.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := view.Service(p.Entry.Namespace, p.Entry.Name)
+	if !ok {
+		return nil, &plan.Problem{
+			What: fmt.Sprintf("service %q not found in namespace %q", p.Entry.Name, p.Entry.Namespace),
+			Say:  "those there are", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
+		}
+	}
+	port, err := plan.ServicePort(s, p.Entry.Port)
+	if err != nil {
+		return nil, err
+	}
+	p.Entry.Port, p.View = strconv.Itoa(int(port.Port)), view
+	return p, nil
+}
+
+// reach finds out at once whether the Service can be reached: what is not allowed will not be later, and what is not ready may be.
+func (f *openFlags) reach(ctx context.Context, p *open.Proxy) error {
+	const patience = 10 * time.Second
+	trying, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	s, _ := p.Service(p.Entry.Namespace, p.Entry.Name)
+	port, err := plan.ServicePort(s, p.Entry.Port)
+	if err != nil {
+		return err
+	}
+	conn, err := p.Dial(trying, p.Entry.Namespace, p.Entry.Name, port.Name)
+	switch {
+	case err == nil:
+		return conn.Close()
+	case ctx.Err() != nil, cluster.IsForbidden(err):
+		return err
+	case f.command != nil:
+		return &plan.Problem{
+			What: fmt.Sprintf("%s can't be reached: %v", p.Entry, err),
+			Say:  "its pods", Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace, "-l", "kubernetes.io/service-name="+p.Entry.Name), Err: err,
+		}
+	}
+	f.warn("%s can't be reached yet: %v", p.Entry, err)
+	return nil
+}
+
+func (f *openFlags) listen(ctx context.Context, p *open.Proxy) ([]net.Listener, error) {
+	listeners, port, err := open.Listen(ctx, f.addresses, f.port)
+	if errors.Is(err, syscall.EADDRINUSE) && !f.portGiven {
+		listeners, port, err = open.Listen(ctx, f.addresses, 0)
+	}
+	if err != nil {
+		return nil, &plan.Problem{
+			What: fmt.Sprintf("can't listen on --address %s --port %d: %v", f.address, f.port, err),
+			Say:  "any port that is free", Fix: append(plan.Kubectl("sandbox", "open", f.name, p.Entry.String()), "--port=0"), Err: err,
+		}
+	}
+	p.Port = port
+	return listeners, nil
+}
+
+// plainURL is the address of the sandbox for programs that do not resolve its host name.
+func (f *openFlags) plainURL(p *open.Proxy) string {
+	return "http://" + netip.AddrPortFrom(f.addresses[0], p.Port).String()
+}
+
+// show prints the addresses.
+func (f *openFlags) show(ctx context.Context, p *open.Proxy) error {
+	key, _ := p.Key(f.name)
+	resolves := p.Resolves(ctx, f.name)
+	if f.output == "json" {
+		e := json.NewEncoder(f.Out)
+		e.SetIndent("", "  ")
+		return e.Encode(struct {
+			Sandbox     string `json:"sandbox"`
+			Namespace   string `json:"namespace"`
+			Key         string `json:"key"`
+			Service     string `json:"service"`
+			URL         string `json:"url"`
+			BaselineURL string `json:"baselineURL"`
+			PlainURL    string `json:"plainURL"`
+			Resolves    bool   `json:"resolves"`
+			Port        uint16 `json:"port"`
+		}{f.name, p.Namespace, key, p.Entry.String(), p.URL(f.name), p.URL(open.Baseline), f.plainURL(p), resolves, p.Port})
+	}
+	fmt.Fprintf(f.Out, "sandbox %s: %s with key %s\n", f.name, p.Entry, key)
+	fmt.Fprintf(f.Out, "  %s\n", p.URL(f.name))
+	fmt.Fprintf(f.Out, "baseline:\n  %s\n", p.URL(open.Baseline))
+	if !resolves {
+		fmt.Fprintf(f.Out, "browsers and curl know these names, this machine's resolver does not; for other programs:\n  %s\n", f.plainURL(p))
+	}
+	if slices.ContainsFunc(f.addresses, func(a netip.Addr) bool { return !a.IsLoopback() }) {
+		f.warn("all who reach %s port %d can use this sandbox and the baseline", f.address, p.Port)
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/open"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// commandEnded is how a command ended that `open` ran: its exit code is the plugin's.
+type commandEnded struct{ code int }
+
+func (e *commandEnded) Error() string {
+	return fmt.Sprintf("the command ended with exit code %d", e.code)
+}
+
+// endGrace is how long a command may take to end when it is told to.
+const endGrace = 10 * time.Second
+
+// runCommand runs the command with the sandbox's address in its environment.
+func (f *openFlags) runCommand(ctx context.Context, p *open.Proxy) error {
+	key, _ := p.Key(f.name)
+	cmd := exec.CommandContext(ctx, f.command[0], f.command[1:]...) //nolint:gosec // it is the caller's own
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = f.In, f.Out, f.ErrOut
+	cmd.Env = append(os.Environ(), sandbox.EnvURL+"="+f.plainURL(p), sandbox.EnvName+"="+f.name, sandbox.EnvKey+"="+key,
+		sandbox.EnvBaggage+"="+p.Carriers.Member+"="+key)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // on an interrupt the terminal has told it as well
+	cmd.WaitDelay = endGrace
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit):
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return &commandEnded{128 + int(status.Signal())} // as shells have it
+		}
+		return &commandEnded{exit.ExitCode()}
+	case cmd.ProcessState != nil && cmd.ProcessState.Success():
+		return nil // it ended well although it was told to end
+	}
+	return &plan.Problem{What: fmt.Sprintf("can't run %s: %v", plan.Quote(f.command), err), Err: err}
+}
+
+// browse opens an address in the caller's browser.
+func browse(ctx context.Context, url string) error {
+	words := []string{"xdg-open"}
+	switch runtime.GOOS {
+	case "darwin":
+		words = []string{"open"}
+	case "windows":
+		words = []string{"rundll32", "url.dll,FileProtocolHandler"}
+	}
+	return exec.CommandContext(ctx, words[0], append(words[1:], url)...).Start() //nolint:gosec // a fixed program, and our own address
+}

@@ -1,0 +1,223 @@
+// Package open serves sandboxes on this machine, each at a host name of its own: requests to it get the sandbox's key and go to a
+// Service of the cluster.
+package open
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+)
+
+// Baseline is what stands for no sandbox in a host name: requests go in without a key.
+const Baseline = "baseline"
+
+// domain is the top-level domain whose names are this machine's: RFC 6761, section 6.3. Browsers need no DNS for it.
+const domain = "localhost"
+
+// dialTimeout is how long a request waits for a pod that takes it: about as long as one takes to be replaced.
+const dialTimeout = 10 * time.Second
+
+// A View is the cluster as it is at any moment. Key and Service must not wait.
+type View interface {
+	// Key returns the key of a sandbox; false where there is no such sandbox.
+	Key(sandbox string) (string, bool)
+	// Service returns a Service; false where there is none, or it is of a namespace that is not to be opened.
+	Service(namespace, name string) (*corev1.Service, bool)
+	// Dial connects to a pod behind a Service's port, by the port's name.
+	Dial(ctx context.Context, namespace, service, port string) (net.Conn, error)
+}
+
+// A Proxy serves the sandboxes of a namespace, at
+//
+//	NAME.localhost                        the entry, with the key of sandbox NAME
+//	SERVICE.NAME.localhost                another Service of the namespace
+//	SERVICE.NAMESPACE.NAME.localhost      one of another namespace
+//
+// where "baseline" for NAME means no key, and at this machine's addresses and "localhost" the entry with the key of Sandbox.
+type Proxy struct {
+	View
+	Sandbox   string
+	Namespace string // the sandboxes'
+	Entry     plan.ServiceRef
+	// Hosts are names under which the cluster serves, with the Services that answer there.
+	Hosts    map[string]plan.ServiceRef
+	Carriers route.Carriers
+	// Origins are origins of web pages, besides those on this machine, that may send requests, as "https://HOST[:PORT]".
+	Origins []string
+	// Port is where the proxy is reached.
+	Port uint16
+	// Notice is told what a person should know, each thing once, by one goroutine at a time. May be nil.
+	Notice func(string)
+
+	mu   sync.Mutex
+	told map[string]bool
+}
+
+// notice tells what was not told before, as far as anybody would read it.
+func (p *Proxy) notice(format string, args ...any) {
+	const most = 100
+	s := fmt.Sprintf(format, args...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.Notice == nil || p.told[s] || len(p.told) == most {
+		return
+	}
+	if p.told == nil {
+		p.told = map[string]bool{}
+	}
+	p.told[s] = true
+	p.Notice(s)
+}
+
+// URL returns the address of the entry in a sandbox, or in Baseline.
+func (p *Proxy) URL(sandbox string) string { return p.origin(sandbox + "." + domain) }
+
+func (p *Proxy) origin(host string) string {
+	if p.Port == 80 {
+		return "http://" + host
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(int(p.Port)))
+}
+
+// Default is nowhere: what is no HTTP names no host.
+func (*Proxy) Default() (engine.Backend, bool) { return engine.Backend{}, false }
+
+// Decide sends a request to the Service that its host names, with the key of the sandbox that its host names. It is safe for
+// concurrent use, so one Proxy decides for all connections.
+func (p *Proxy) Decide(h *engine.Head) engine.Decision {
+	refuse := func(r *engine.Refusal) engine.Decision { return engine.Decision{Refusal: r} }
+	host, refusal := preview.Stamp{Carriers: p.Carriers}.Admit(h)
+	if refusal != nil {
+		return refuse(refusal)
+	}
+	t, refusal := p.find(host.Name)
+	if refusal != nil {
+		return refuse(refusal)
+	}
+	if reason := p.foreign(h, host); reason != "" {
+		return refuse(&engine.Refusal{Status: 403, Reason: reason})
+	}
+	if string(h.Target) == reportPath && string(h.Method) == "POST" {
+		return engine.Decision{Backends: []engine.Backend{p.reports()}, Failure: engine.Refusal{Status: 503, Reason: "reports: "}}
+	}
+	d := engine.Decision{
+		Backends: []engine.Backend{p.backend(t)},
+		Failure:  engine.Refusal{Status: 503, Reason: fmt.Sprintf("service %s: ", t.service.Name+"."+t.service.Namespace)},
+		Edits:    preview.Stamp{Carriers: p.Carriers, Key: t.key}.Edits(h),
+	}
+	authority := string(h.Authority)
+	d.Rewrite = func(r *engine.Reply) engine.Edits { return p.rewrite(r, t, authority) }
+	return d
+}
+
+// destination is what a host name means.
+type destination struct {
+	sandbox, key string // empty: the baseline
+	service      *corev1.Service
+	port         corev1.ServicePort
+	entry        bool
+}
+
+// find returns what a host name means, in lower case.
+func (p *Proxy) find(host string) (destination, *engine.Refusal) {
+	refuse := func(status int, format string, args ...any) (destination, *engine.Refusal) {
+		return destination{}, &engine.Refusal{Status: status, Reason: fmt.Sprintf(format, args...)}
+	}
+	name, service := p.Sandbox, ""
+	if _, err := netip.ParseAddr(host); err != nil && host != domain {
+		rest, ok := strings.CutSuffix(host, "."+domain)
+		if !ok {
+			return refuse(421, "this is a preview on somebody's machine: it serves NAME.%s, not %s", domain, host)
+		}
+		name = rest
+		if at := strings.LastIndexByte(rest, '.'); at >= 0 {
+			service, name = rest[:at], rest[at+1:]
+		}
+	}
+	d := destination{entry: service == ""}
+	if name != Baseline {
+		key, ok := p.Key(name)
+		if !ok {
+			return refuse(404, "there is no sandbox %q in namespace %q; those there are: kubectl sandbox list -n %s", name, p.Namespace, p.Namespace)
+		}
+		d.sandbox, d.key = name, key
+	}
+	ref := p.Entry
+	if service != "" {
+		ref = plan.ServiceRef{Name: service, Namespace: p.Namespace}
+		if s, ns, ok := strings.Cut(service, "."); ok {
+			ref.Name, ref.Namespace = s, ns
+		}
+	}
+	s, ok := p.Service(ref.Namespace, ref.Name)
+	if !ok {
+		return refuse(404, "there is no service %q in namespace %q, or it was not opened", ref.Name, ref.Namespace)
+	}
+	port, err := plan.ServicePort(s, ref.Port)
+	if err != nil {
+		return refuse(404, "%v", err)
+	}
+	d.service, d.port = s, port
+	return d, nil
+}
+
+func (p *Proxy) backend(t destination) engine.Backend {
+	ns, name, port := t.service.Namespace, t.service.Name, t.port.Name
+	at := fmt.Sprintf("%s.%s:%d", name, ns, t.port.Port)
+	return engine.Backend{
+		ID: at, Addr: at, Timeout: dialTimeout,
+		Dial: func(ctx context.Context) (net.Conn, error) { return p.Dial(ctx, ns, name, port) },
+	}
+}
+
+// foreign says why a request is refused that a web page made which is not on this machine: whatever page is open in the browser
+// could use what it opens otherwise, with none of the protection that the app's own address has (its network, its sign-in).
+func (p *Proxy) foreign(h *engine.Head, host preview.Host) string {
+	const hint = "; --allow-origin lets it"
+	if origin := string(h.Get("origin")); origin != "" {
+		if p.ours(origin, host) {
+			return ""
+		}
+		return "a page of " + origin + " may not use this preview" + hint
+	}
+	if string(h.Get("sec-fetch-site")) == "cross-site" {
+		document := string(h.Get("sec-fetch-mode")) == "navigate" && (string(h.Method) == "GET" || string(h.Method) == "HEAD")
+		if !document {
+			return "a page of another site may not use this preview" + hint
+		}
+	}
+	return ""
+}
+
+// ours says whether an origin is a page of this machine, of the host that is asked, or allowed.
+func (p *Proxy) ours(origin string, asked preview.Host) bool {
+	for _, o := range p.Origins {
+		if strings.EqualFold(o, origin) {
+			return true
+		}
+	}
+	rest, ok := strings.CutPrefix(strings.ToLower(origin), "http://")
+	if !ok {
+		if rest, ok = strings.CutPrefix(strings.ToLower(origin), "https://"); !ok {
+			return false
+		}
+	}
+	from, ok := preview.ParseHost(rest)
+	if !ok {
+		return false
+	}
+	addr, err := netip.ParseAddr(from.Name)
+	return from.Name == asked.Name && from.Port == asked.Port || from.Name == domain || strings.HasSuffix(from.Name, "."+domain) || err == nil && addr.IsLoopback()
+}
