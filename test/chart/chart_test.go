@@ -109,6 +109,12 @@ func TestValues_WrongOnesAreRefused(t *testing.T) {
 		{"certificates.mode", "cert-manager", "issuerRef/name"},
 		{"certificates.mode", "secret", "secretName"},
 		{"log.level", "loud", "level"},
+		{"marks.kinds", []any{map[string]any{"group": "argoproj.io"}}, "resource"},
+		{"marks.kinds", []any{map[string]any{"group": "argoproj.io", "resource": "rollouts", "template": "spec/template"}}, "template"},
+		{"marks.controllers", []any{""}, "controllers"},
+		{"sandboxes.defaultTTL", "8", "defaultTTL"},
+		{"sandboxes.warnBefore", "soon", "warnBefore"},
+		{"sandboxes.maxPerNamespace", -1, "maxPerNamespace"},
 		{"shutdownDelaySeconds", -1, "shutdownDelaySeconds"},
 		{"podDisruptionBudget.maxUnavailable", "half", "maxUnavailable"},
 		{"test.namespace", "kube-system", "test.namespace"},
@@ -257,12 +263,12 @@ func TestWebhooks_AreOptInAndBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := only[*admissionv1.MutatingWebhookConfiguration](t, objects)
-		if c.Name != "kubectl-sandbox" || len(c.Webhooks) != 2 {
+		if c.Name != "kubectl-sandbox" || len(c.Webhooks) != 3 {
 			t.Fatalf("%s has %d webhooks", c.Name, len(c.Webhooks))
 		}
 		for _, w := range c.Webhooks {
 			role := strings.TrimSuffix(w.Name, ".kubectl-sandbox.dev")
-			want := map[string]admissionv1.FailurePolicyType{sandbox.RoleBaseline: admissionv1.Ignore, sandbox.RoleFork: admissionv1.Fail}[role]
+			want := map[string]admissionv1.FailurePolicyType{sandbox.RoleBaseline: admissionv1.Ignore, sandbox.RoleFork: admissionv1.Fail, sandbox.RoleSandbox: admissionv1.Fail}[role]
 			if w.FailurePolicy == nil || *w.FailurePolicy != want || want == "" {
 				t.Errorf("%s: failurePolicy is %v, want %s", w.Name, w.FailurePolicy, want)
 			}
@@ -291,8 +297,9 @@ func checkSelectors(t *testing.T, release, role string, w admissionv1.MutatingWe
 		if r != "" {
 			set[sandbox.LabelRole] = r
 		}
-		if got := objects.Matches(set); got != (r == role) {
-			t.Errorf("%s: takes pods with role %q: %t", w.Name, r, got)
+		// A sandbox's forks are looked at beside it.
+		if got := objects.Matches(set); got != (r == role || role == sandbox.RoleSandbox && r == sandbox.RoleFork) {
+			t.Errorf("%s: takes objects with role %q: %t", w.Name, r, got)
 		}
 	}
 	namespaces, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)

@@ -36,6 +36,8 @@ func TestArguments_CarryTheValues(t *testing.T) {
 		"router limits of memory":   {o.RouterLimits["memory"], "256Mi"},
 		"image.pullPolicy":          {o.RouterPullPolicy, "Always"},
 		"log.level":                 {o.LogLevel, "debug"},
+		"sandboxes.maxPerNamespace": {o.MaxSandboxes, 7},
+		"sandboxes.warnBefore":      {o.WarnBefore, time.Minute},
 		"shutdownDelaySeconds":      {o.ShutdownDelay, 20 * time.Second},
 	} {
 		if pair[0] != pair[1] {

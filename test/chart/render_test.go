@@ -42,7 +42,8 @@ func valueSets() map[string]map[string]any {
 			"gatewayAPI": map[string]any{"enabled": true, "gatewayClassName": "envoy"}}},
 		"gateway TLS": {"gateway": map[string]any{"enabled": true, "domain": "preview.example.com", "tls": map[string]any{"at": "gateway", "secretName": "wildcard"},
 			"service": map[string]any{"type": "LoadBalancer"}, "gatewayAPI": map[string]any{}}},
-		"minimal": {"replicas": 1, "rbac": map[string]any{"userRoles": false, "discovery": false, "admissionPolicy": false}},
+		"minimal": {"replicas": 1, "rbac": map[string]any{"userRoles": false, "discovery": false, "admissionPolicy": false},
+			"marks": map[string]any{"guard": false}},
 		"everything": {
 			"replicas": 3,
 			"image": map[string]any{"registry": "registry.test/team", "tag": "v9.9.9", "pullPolicy": "Always",
@@ -51,8 +52,11 @@ func valueSets() map[string]map[string]any {
 			"key": map[string]any{"header": "x-team-key", "member": "team-key"},
 			"router": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "20m", "memory": "48Mi"},
 				"limits": map[string]any{"cpu": "1", "memory": "256Mi"}}, "firstWait": "5s", "staleAfter": "1h", "controlAddresses": []any{"10.1.2.3:9444", "sandbox.test:9444"}},
-			"serviceAccount":       map[string]any{"name": "given"},
-			"log":                  map[string]any{"level": "debug"},
+			"serviceAccount": map[string]any{"name": "given"},
+			"log":            map[string]any{"level": "debug"},
+			"marks": map[string]any{"controllers": []any{"system:serviceaccount:things:controller"}, "kinds": []any{
+				map[string]any{"group": "example.test", "resource": "things", "template": "spec.pod.template"}}},
+			"sandboxes":            map[string]any{"defaultTTL": "0", "warnBefore": "1m", "maxPerNamespace": 7},
 			"shutdownDelaySeconds": 20,
 			"resources":            map[string]any{"requests": map[string]any{"cpu": 1, "memory": "1Gi"}, "limits": map[string]any{"cpu": "2", "memory": "2Gi"}},
 			"podDisruptionBudget":  map[string]any{"maxUnavailable": "50%"},

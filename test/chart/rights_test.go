@@ -6,8 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // webhookRights is all that the webhook may do in every namespace. It grows only on purpose.
@@ -17,7 +20,7 @@ func webhookRights() []string {
 		"patch pods/status",
 		"list,watch,patch apps/deployments",
 		"list,watch apps/replicasets",
-		"list,watch,patch,delete configmaps",
+		"get,list,watch,patch,delete configmaps",
 		"list,watch,patch services",
 		"list,watch limitranges",
 		"create,patch events.k8s.io/events",
@@ -109,7 +112,7 @@ func TestRights_OfPeopleAggregate(t *testing.T) {
 	for _, r := range clusterRole(t, objects, "sandbox-user").Rules {
 		for _, resource := range r.Resources {
 			write := slices.ContainsFunc(r.Verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
-			if write && resource != "configmaps" && resource != "deployments" {
+			if write && resource != "configmaps" && resource != "deployments" && resource != sandbox.RightResource {
 				t.Errorf("sandbox-user may change %s", resource)
 			}
 		}
@@ -118,6 +121,82 @@ func TestRights_OfPeopleAggregate(t *testing.T) {
 		for _, s := range b.Subjects {
 			if s.Kind == rbacv1.GroupKind && b.RoleRef.Name != "sandbox-discovery" {
 				t.Errorf("%s gives %s to group %s", b.Name, b.RoleRef.Name, s.Name)
+			}
+		}
+	}
+}
+
+// The verbs that the policies of marks ask for are those that the roles grant, and each role grants its own alone.
+func TestRights_ToMarksAreGrantedByTheirVerbs(t *testing.T) {
+	objects := mustTemplate(t, nil)
+	for role, want := range map[string]string{"sandbox-user": sandbox.VerbFork, "sandbox-admin": sandbox.VerbRoute} {
+		var got []string
+		for _, r := range clusterRole(t, objects, role).Rules {
+			if slices.Contains(r.APIGroups, sandbox.RightGroup) {
+				got = append(got, describe(r)...)
+			}
+		}
+		if want := []string{want + " " + sandbox.RightGroup + "/" + sandbox.RightResource}; !slices.Equal(got, want) {
+			t.Errorf("%s may %q, want %q", role, got, want)
+		}
+	}
+	policies := 0
+	for _, p := range all[*admissionv1.ValidatingAdmissionPolicy](objects) {
+		if !strings.HasPrefix(p.Name, "sandbox-marks-") {
+			continue
+		}
+		policies++
+		if *p.Spec.FailurePolicy != admissionv1.Fail {
+			t.Errorf("%s: failurePolicy %s", p.Name, *p.Spec.FailurePolicy)
+		}
+		for _, verb := range []string{sandbox.VerbFork, sandbox.VerbRoute} {
+			ask := fmt.Sprintf(`authorizer.group(%q).resource(%q).namespace(request.namespace).check(%q).allowed()`, sandbox.RightGroup, sandbox.RightResource, verb)
+			if !slices.ContainsFunc(p.Spec.Validations, func(v admissionv1.Validation) bool { return strings.Contains(v.Expression, ask) }) {
+				t.Errorf("%s does not ask for the verb %s", p.Name, verb)
+			}
+		}
+		bound := slices.ContainsFunc(all[*admissionv1.ValidatingAdmissionPolicyBinding](objects), func(b *admissionv1.ValidatingAdmissionPolicyBinding) bool {
+			return b.Spec.PolicyName == p.Name && slices.Equal(b.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) && b.Spec.MatchResources == nil
+		})
+		if !bound {
+			t.Errorf("%s is not in force", p.Name)
+		}
+	}
+	if policies != 2 {
+		t.Errorf("%d policies of marks, want 2", policies)
+	}
+	if n := len(all[*admissionv1.ValidatingAdmissionPolicy](mustTemplate(t, valueSets()["minimal"]))); n != 0 {
+		t.Errorf("%d policies though none is asked for", n)
+	}
+}
+
+// A kind that makes pods of a template is guarded, because the controllers that do so are exempt; so are the kinds that values
+// name, with the accounts of their controllers.
+func TestMarks_OfEveryKindWithATemplateAreGuarded(t *testing.T) {
+	for name, want := range map[string][]string{
+		"defaults": {"apps/daemonsets", "apps/deployments", "apps/replicasets", "apps/statefulsets", "batch/cronjobs", "batch/jobs",
+			"/replicationcontrollers", "argoproj.io/rollouts"},
+		"everything": {"apps/deployments", "example.test/things"},
+	} {
+		for _, p := range all[*admissionv1.ValidatingAdmissionPolicy](mustTemplate(t, valueSets()[name])) {
+			if p.Name != "sandbox-marks-workloads" {
+				continue
+			}
+			var got []string
+			for _, r := range p.Spec.MatchConstraints.ResourceRules {
+				for _, resource := range r.Resources {
+					got = append(got, r.APIGroups[0]+"/"+resource)
+				}
+			}
+			for _, w := range want {
+				if !slices.Contains(got, w) {
+					t.Errorf("%s: %s is not guarded: %v", name, w, got)
+				}
+			}
+			exempt, templates := p.Spec.MatchConditions[0].Expression, p.Spec.Variables[2].Expression
+			if name == "everything" && (!strings.Contains(exempt, `"system:serviceaccount:things:controller",`) ||
+				!strings.Contains(templates, "variables.new.?spec.?pod.?template.?metadata.?labels.orValue({}),")) {
+				t.Errorf("%s:\n%s\n%s", name, exempt, templates)
 			}
 		}
 	}

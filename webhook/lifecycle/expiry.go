@@ -17,15 +17,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// warnBefore is how long before its expiry a sandbox gets an Event that says so.
-const warnBefore = 5 * time.Minute
-
 // expiry deletes sandboxes whose time is over. What they own goes with them.
 type expiry struct {
 	cache  client.Reader
 	client client.Client
 	events events.EventRecorder
 	clock  clock.PassiveClock
+	// warnBefore is how long before its expiry a sandbox gets an Event that says so.
+	warnBefore time.Duration
 
 	mu     sync.Mutex
 	warned map[types.NamespacedName]string // the expiry an Event was sent for
@@ -50,12 +49,15 @@ func (e *expiry) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 		}
 		return reconcile.Result{}, nil
 	}
+	// A sandbox of a few minutes would be warned of as it is made.
+	warnBefore := min(e.warnBefore, at.Sub(cm.CreationTimestamp.Time)/4)
 	switch left := at.Sub(e.clock.Now()); {
 	case left > warnBefore:
 		return reconcile.Result{RequeueAfter: left - warnBefore}, nil
 	case left > 0:
 		if e.note(req.NamespacedName, expires) {
-			e.events.Eventf(&cm, nil, corev1.EventTypeNormal, "ExpiresSoon", "Expire", "sandbox will be deleted at %s", expires)
+			e.events.Eventf(&cm, nil, corev1.EventTypeNormal, "ExpiresSoon", "Expire",
+				"sandbox will be deleted at %s; to keep it: kubectl sandbox extend %s --namespace=%s", expires, cm.Labels[sandbox.LabelSandbox], cm.Namespace)
 		}
 		return reconcile.Result{RequeueAfter: left}, nil
 	}

@@ -6,6 +6,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
@@ -39,6 +40,8 @@ type Options struct {
 	Events   events.EventRecorder
 	Clock    clock.WithTicker
 	Log      logr.Logger
+	// WarnBefore is how long before its expiry a sandbox gets an Event, of at most a quarter of its life.
+	WarnBefore time.Duration
 }
 
 // CacheOptions says what the controllers read beside routes.CacheOptions.
@@ -129,7 +132,9 @@ func newExpiry(o Options) (manager.Runnable, error) {
 	c, err := controller.NewUnmanaged("expiry", controller.Options{
 		Logger:             o.Log,
 		SkipNameValidation: ptr.To(true),
-		Reconciler:         &expiry{cache: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, warned: map[types.NamespacedName]string{}},
+		Reconciler: &expiry{
+			cache: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, warnBefore: o.WarnBefore, warned: map[types.NamespacedName]string{},
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -235,17 +235,19 @@ func TestExpiry(t *testing.T) {
 		event         string
 	}{
 		{"never", "", 0, false, ""},
-		{"later", "2026-01-02T13:00:00Z", 55 * time.Minute, false, ""},
-		{"soon", "2026-01-02T12:04:00Z", 4 * time.Minute, false, "Normal ExpiresSoon sandbox will be deleted at 2026-01-02T12:04:00Z"},
+		{"later", "2026-01-02T13:00:00Z", 50 * time.Minute, false, ""},
+		{"soon", "2026-01-02T12:04:00Z", 4 * time.Minute, false,
+			"Normal ExpiresSoon sandbox will be deleted at 2026-01-02T12:04:00Z; to keep it: kubectl sandbox extend pr-1 --namespace=shop"},
 		{"now", "2026-01-02T12:00:00Z", 0, true, "Normal Expired sandbox expired at 2026-01-02T12:00:00Z and was deleted"},
 		{"in another zone", "2026-01-02T13:30:00+02:00", 0, true, "Normal Expired sandbox expired at 2026-01-02T13:30:00+02:00 and was deleted"},
 		{"unreadable", "tomorrow", 0, false, "Warning InvalidExpiry data.expires is not a time (RFC 3339): the sandbox stays until it is deleted"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cm := sandboxMap("pr-1", tt.expires)
+			cm.CreationTimestamp = metav1.NewTime(now.Add(-time.Hour))
 			c := fake.NewClientBuilder().WithObjects(cm).Build()
 			recorder := events.NewFakeRecorder(10)
-			e := &expiry{cache: c, client: c, events: recorder, clock: clocktesting.NewFakeClock(now), warned: map[types.NamespacedName]string{}}
+			e := &expiry{cache: c, client: c, events: recorder, clock: clocktesting.NewFakeClock(now), warnBefore: 10 * time.Minute, warned: map[types.NamespacedName]string{}}
 			req := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(cm)}
 			for range 2 { // the second look repeats no event
 				r, err := e.Reconcile(t.Context(), req)
@@ -268,6 +270,25 @@ func TestExpiry(t *testing.T) {
 				t.Errorf("events %q, want %q", got, tt.event)
 			}
 		})
+	}
+}
+
+func TestExpiry_WarnsInTheLastQuarterOfAShortLife(t *testing.T) {
+	made := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	cm := sandboxMap("pr-1", "2026-01-02T12:08:00Z")
+	cm.CreationTimestamp = metav1.NewTime(made)
+	c := fake.NewClientBuilder().WithObjects(cm).Build()
+	clock, recorder := clocktesting.NewFakeClock(made), events.NewFakeRecorder(10)
+	e := &expiry{cache: c, client: c, events: recorder, clock: clock, warnBefore: 10 * time.Minute, warned: map[types.NamespacedName]string{}}
+	for _, again := range []time.Duration{6 * time.Minute, 2 * time.Minute} {
+		r, err := e.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(cm)})
+		if err != nil || r.RequeueAfter != again {
+			t.Errorf("again in %v (%v), want %v", r.RequeueAfter, err, again)
+		}
+		clock.Step(r.RequeueAfter)
+	}
+	if n := len(recorder.Events); n != 1 {
+		t.Errorf("%d events, want one", n)
 	}
 }
 

@@ -112,6 +112,7 @@ func (c *control) term(ctx context.Context) error {
 	runnables, err := lifecycle.Runnables(lifecycle.Options{
 		Hub: server.Hub, Cache: mgr.GetCache(), Client: mgr.GetClient(), PodCache: c.podCache(mgr),
 		Events: mgr.GetEventRecorder("kubectl-sandbox"), Clock: clock.RealClock{}, Log: c.log.WithName("lifecycle"),
+		WarnBefore: c.options.WarnBefore,
 	})
 	if err != nil {
 		return err

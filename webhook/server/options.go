@@ -51,6 +51,8 @@ type Options struct {
 	RouterLimits     map[string]string
 	RouterFirstWait  time.Duration
 	RouterStaleAfter time.Duration
+	MaxSandboxes     int           // of a namespace; 0: any number
+	WarnBefore       time.Duration // an expiry
 	KeyHeader        string
 	KeyMember        string
 }
@@ -86,6 +88,8 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.StringToStringVar(&o.RouterLimits, "router-limits", map[string]string{"cpu": "200m", "memory": "128Mi"}, "The router's resource limits, each only in pods whose containers all have one.")
 	f.DurationVar(&o.RouterFirstWait, "router-first-wait", 2*time.Second, "How long a router holds back its app's start for the first table of routes.")
 	f.DurationVar(&o.RouterStaleAfter, "router-stale-after", 15*time.Minute, "Age from which a router does not use its table of routes any more.")
+	f.IntVar(&o.MaxSandboxes, "max-sandboxes", 0, "The most sandboxes that a namespace may have; 0 for no limit.")
+	f.DurationVar(&o.WarnBefore, "warn-before", 10*time.Minute, "How long before its expiry a sandbox gets an Event that says so; at most a quarter of its life.")
 	f.StringVar(&o.KeyHeader, "key-header", sandbox.DefaultHeader, "Request header that carries a routing key.")
 	f.StringVar(&o.KeyMember, "key-member", sandbox.DefaultMember, "Member of baggage and tracestate that carries a routing key.")
 }
@@ -138,6 +142,8 @@ func (o *Options) Validate() error {
 	check(o.ShutdownDelay >= 0, "--shutdown-delay: must not be negative, is %s", o.ShutdownDelay)
 	check(o.RouterFirstWait >= 0, "--router-first-wait: must not be negative, is %s", o.RouterFirstWait)
 	check(o.RouterStaleAfter > 0, "--router-stale-after: must be positive, is %s", o.RouterStaleAfter)
+	check(o.MaxSandboxes >= 0, "--max-sandboxes: must not be negative, is %d", o.MaxSandboxes)
+	check(o.WarnBefore >= 0, "--warn-before: must not be negative, is %s", o.WarnBefore)
 	for flag, value := range map[string]string{"key-header": o.KeyHeader, "key-member": o.KeyMember} {
 		check(validToken(value), "--%s: %q must consist of lowercase letters, digits and '-'", flag, value)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -29,6 +31,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/certs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/inject"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // Run serves until ctx ends and everything that came before that is answered, or until it can't serve any more.
@@ -102,6 +105,10 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 			Field:      fields.OneTermEqualSelector("metadata.name", o.CASecret),
 		}
 	}
+	watched := maps.Clone(byObject)
+	byObject[&corev1.ConfigMap{}] = cache.ByObject{
+		Label: labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleSandbox}), Transform: stripSandbox,
+	}
 	// The certificates are asked for from the first handshake on, and the manager that they need wants the server first.
 	var keeper *certs.Manager
 	secure := func(c *tls.Config) {
@@ -122,7 +129,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up admission: %w", err)
 	}
-	wake, err := events(ctx, mgr.GetCache(), byObject)
+	wake, err := events(ctx, mgr.GetCache(), watched)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,7 +153,15 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if err != nil {
 		return nil, nil, err
 	}
+	registrar := &registrar{
+		cache: mgr.GetCache(), api: mgr.GetAPIReader(), limit: o.MaxSandboxes, namespace: o.Namespace,
+		clock: clock.RealClock{}, log: logger.WithName("sandboxes"), admitted: map[types.NamespacedName]admitted{},
+	}
+	if err := registrar.follow(ctx, mgr.GetCache()); err != nil {
+		return nil, nil, err
+	}
 	mgr.GetWebhookServer().Register(admissionPath, oneRequestEach(&webhook.Admission{Handler: admitter}))
+	mgr.GetWebhookServer().Register(sandboxesPath, oneRequestEach(&webhook.Admission{Handler: registrar}))
 	drained := func(*http.Request) error {
 		if draining.Load() {
 			return errors.New("stopping")
