@@ -93,32 +93,24 @@ func explainStatus(err error) error {
 			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
 		}
 	case apierrors.IsForbidden(err):
-		if strings.Contains(s.Message, "exceeded quota") || strings.Contains(s.Message, "PodSecurity") {
+		if p := plan.ExplainRefusal(&s, err); p != nil {
+			return p
+		}
+		if strings.Contains(s.Message, "PodSecurity") {
 			return err
 		}
-		p := &plan.Problem{What: "not allowed: " + s.Message, Err: err}
+		p := &plan.Problem{What: "not allowed: " + s.Message, Admin: true, Err: err}
 		if m := forbiddenUser.FindStringSubmatch(s.Message); m != nil {
 			p.Say = "whoever administers the cluster can allow it"
-			p.Fix = grant(m[1])
+			p.Fix = plan.Grant(m[1], "edit")
 		}
+		return p
+	}
+	if p := plan.ExplainRefusal(&s, err); p != nil {
 		return p
 	}
 	return err
 }
-
-// grant returns the command that lets user fork in the namespace: Kubernetes' own role `edit` holds the chart's user rights by
-// aggregation.
-func grant(user string) []string {
-	if account, ok := strings.CutPrefix(user, "system:serviceaccount:"); ok {
-		_, name, _ := strings.Cut(account, ":")
-		return plan.Kubectl("create", "rolebinding", "sandbox-"+name, "--clusterrole=edit", "--serviceaccount="+account)
-	}
-	name := strings.Trim(unnameable.ReplaceAllString(strings.ToLower(user), "-"), "-")
-	return plan.Kubectl("create", "rolebinding", "sandbox-"+name, "--clusterrole=edit", "--user="+user)
-}
-
-// unnameable is what a RoleBinding's name does not hold of a user's.
-var unnameable = regexp.MustCompile(`[^a-z0-9]+`)
 
 func innermost(err error) error {
 	for {

@@ -47,7 +47,11 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			}
 			return err
 		},
-		func() (err error) { state.NoWebhook, err = c.noWebhook(ctx); return err },
+		func() error {
+			installed, err := c.installation(ctx)
+			state.NoWebhook, state.DefaultTTL = installed.missing, installed.defaultTTL
+			return err
+		},
 		func() error { state.User = c.user(ctx); return nil },
 		func() error { return c.surroundings(ctx, &state.Around) },
 	}
@@ -83,18 +87,6 @@ func (c *Client) sandboxConfigMap(ctx context.Context, name string) (*corev1.Con
 		return nil, nil
 	}
 	return cm, err
-}
-
-// noWebhook says whether the webhook is known to be missing. Where the caller may not look, it is not known.
-func (c *Client) noWebhook(ctx context.Context) (bool, error) {
-	_, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		return true, nil
-	case apierrors.IsForbidden(err):
-		return false, nil
-	}
-	return false, err
 }
 
 // user returns who the API server takes the caller for; empty where it does not say.
@@ -215,6 +207,12 @@ func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool
 
 // forkApplyError explains why a fork can't be applied.
 func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		if s := status.Status(); plan.ExplainRefusal(&s, err) != nil {
+			return Explain(err)
+		}
+	}
 	if apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
 		return p.ApplyProblem(f, err)
 	}
@@ -244,7 +242,7 @@ func (c *Client) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1
 	err := error(nil)
 	if made == nil {
 		made, err = c.sandboxConfigMap(ctx, p.Sandbox)
-		if err == nil && (made == nil || made.Data[sandbox.DataKey] != p.Key || made.Data[sandbox.DataCreatedBy] != p.CreatedBy) {
+		if err == nil && (made == nil || made.Data[sandbox.DataKey] != p.Key || p.CreatedBy != "" && made.Data[sandbox.DataCreatedBy] != p.CreatedBy) {
 			return nil
 		}
 	}

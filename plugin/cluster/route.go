@@ -30,6 +30,7 @@ type Routing struct {
 
 	webhook *admissionv1.MutatingWebhook // that for baselines; nil: there is none, or
 	unseen  bool                         // the caller may not know
+	guarded bool                         // marks of baselines take a right of their own
 }
 
 // A RouteObserver is told of what a Routing does. Both functions may be nil.
@@ -243,6 +244,9 @@ func (r *Routing) missing(ctx context.Context) []string {
 				needs = append(needs, right)
 			}
 		}
+	}
+	if r.guarded {
+		needs = append(needs, markRight())
 	}
 	return r.client.Missing(ctx, needs)
 }

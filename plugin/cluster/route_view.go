@@ -47,6 +47,7 @@ func (c *Client) Routing(ctx context.Context, targets []*plan.Workload) (*Routin
 	switch {
 	case err == nil:
 		for i := range config.Webhooks {
+			r.guarded = config.Annotations[sandbox.AnnotationGuarded] != ""
 			if w := &config.Webhooks[i]; w.Name == baselineWebhook && w.ClientConfig.Service != nil {
 				r.webhook = w
 				r.fixed.ControlNamespace = w.ClientConfig.Service.Namespace

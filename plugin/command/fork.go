@@ -105,7 +105,7 @@ func newFork(t *tool) *cobra.Command {
 	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
 	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. One is generated if it is left out.")
 	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)
-	flags.DurationVar(&f.ttl, "ttl", plan.DefaultTTL, "How long the sandbox lives from now on; 0 for ever. Without it, each fork makes it live for the default at least.")
+	flags.DurationVar(&f.ttl, "ttl", 0, "How long the sandbox lives from now on, such as 8h; 0 for ever. Without it, each fork makes it live for the cluster's default at least: 8h, or what the chart's sandboxes.defaultTTL says.")
 	flags.BoolVar(&f.route, "route", false, "Put routers in front of workloads that have none, which rolls them out.")
 	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-logr/logr"
@@ -83,7 +84,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
 
 	groups := templates.CommandGroups{
-		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newOpen(t), newList(t), newStatus(t), newDiff(t), newShare(t), newDelete(t)}},
+		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newOpen(t), newList(t), newStatus(t), newDiff(t), newExtend(t), newShare(t), newDelete(t)}},
 		{Message: "Baseline Commands:", Commands: []*cobra.Command{newRoute(t), newUnroute(t)}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t), newCompletion(t)}},
 	}
@@ -159,6 +160,9 @@ func printProblem(w io.Writer, called string, p *plan.Problem, globals []string)
 	}
 	fix := p.Fix
 	if fix[0] == "kubectl" {
+		if p.Admin {
+			globals = slices.DeleteFunc(slices.Clone(globals), identifies)
+		}
 		fix = withGlobals(fix, globals)
 	}
 	say := p.Say
@@ -189,6 +193,12 @@ func given(globals *pflag.FlagSet) []string {
 		}
 	})
 	return args
+}
+
+// identifies says whether a flag, as given returns it, says who somebody is, and not which cluster or namespace they mean.
+func identifies(flag string) bool {
+	name, _, _ := strings.Cut(flag, "=")
+	return slices.Contains([]string{"--user", "--as", "--as-uid", "--as-group", "--client-certificate", "--client-key"}, name)
 }
 
 // withGlobals adds the flags to a kubectl command that does not set them itself.

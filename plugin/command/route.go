@@ -175,6 +175,9 @@ func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*p
 	if err := r.Routable(); err != nil {
 		return nil, err
 	}
+	if err := r.MayRoute(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.ReadPolicies(ctx); err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func createProblem(d *appsv1.Deployment, message string) *Problem {
 	case strings.Contains(message, "exceeded quota"):
 		p := forkProblem(d, "no pod can be made: "+afterForbidden(message))
 		if fix := raiseQuota(message); fix != nil {
-			p.Say, p.Fix = "delete a sandbox that is not needed any more, or have the quota raised", fix
+			p.Say, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the quota raised", fix, true
 		}
 		return p
 	case strings.Contains(message, "violates PodSecurity"):

@@ -23,7 +23,9 @@ type ForkState struct {
 	User      string // who runs the command, as the API server knows them; empty where it would not say
 	// NoWebhook says that the webhook is known to be not installed.
 	NoWebhook bool
-	Sandbox   *corev1.ConfigMap // sandbox.ConfigMapName of the sandbox, whatever it is; nil: there is none
+	// DefaultTTL is how long a sandbox lives without --ttl in this cluster, 0 for ever; nil where it is not known.
+	DefaultTTL *time.Duration
+	Sandbox    *corev1.ConfigMap // sandbox.ConfigMapName of the sandbox, whatever it is; nil: there is none
 	// Sandboxes are those of the namespace with the key that --key gives; read only where it does.
 	Sandboxes []corev1.ConfigMap
 	Forks     []unstructured.Unstructured // Deployments that carry the sandbox's labels
@@ -170,7 +172,7 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 			p.warn("sandbox %q was made by %s", o.Sandbox, p.CreatedBy)
 		}
 	}
-	p.Expires = expires(o, old)
+	p.Expires = expires(o, old, state.DefaultTTL)
 	p.ConfigMap = &corev1.ConfigMap{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		ObjectMeta: metav1.ObjectMeta{
@@ -191,7 +193,7 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 
 // expires returns when the sandbox ends, in UTC and whole seconds; zero for never. Only --ttl makes a sandbox end earlier than it
 // would have.
-func expires(o *ForkOptions, old *corev1.ConfigMap) time.Time {
+func expires(o *ForkOptions, old *corev1.ConfigMap, byDefault *time.Duration) time.Time {
 	if o.Rebase {
 		return keptExpiry(old)
 	}
@@ -202,7 +204,14 @@ func expires(o *ForkOptions, old *corev1.ConfigMap) time.Time {
 		}
 		return now.Add(*o.TTL)
 	}
-	renewed := now.Add(DefaultTTL)
+	ttl := DefaultTTL
+	if byDefault != nil {
+		ttl = *byDefault
+	}
+	if ttl == 0 && old == nil {
+		return time.Time{}
+	}
+	renewed := now.Add(ttl)
 	if old == nil {
 		return renewed
 	}
@@ -210,7 +219,7 @@ func expires(o *ForkOptions, old *corev1.ConfigMap) time.Time {
 	switch {
 	case old.Data[sandbox.DataExpires] == "":
 		return time.Time{}
-	case err == nil && before.After(renewed):
+	case err == nil && (before.After(renewed) || ttl == 0):
 		return before
 	}
 	return renewed

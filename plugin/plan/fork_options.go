@@ -12,7 +12,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// DefaultTTL is how long a sandbox lives after the last `fork` that was not given --ttl.
+// DefaultTTL is how long a sandbox lives after the last `fork` that was not given --ttl, where the chart does not say otherwise.
 const DefaultTTL = 8 * time.Hour
 
 // ForkOptions are what `fork` is asked for, and the time and the random parts that go into it.

@@ -19,6 +19,9 @@ type Problem struct {
 	// Fix is a command line that mends it, as words yet unquoted. Where it begins with "kubectl", the flags by which the
 	// caller chose cluster and namespace are added as it is printed, so that it does the same when pasted.
 	Fix []string
+	// Admin says that Fix is for somebody else, with rights that the caller lacks: the caller's own --as, --user and the like are
+	// not added to it.
+	Admin bool
 	// Err is the error beneath, if any.
 	Err error
 }

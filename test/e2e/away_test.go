@@ -68,37 +68,38 @@ func TestWithTheWebhookAwayTrafficGoesOnAndWhatForkMadeComesUpOnItsReturn(t *tes
 	}
 	time.Sleep(settle)
 
+	// A new sandbox is refused, since nobody can say whether its key is another's; nothing of it is left.
 	r := s.trySandbox("fork", "deploy/api", "--name=pr-2", "--key=key-2", "--image="+apps.Podinfo(2), "--timeout=10s")
+	if r.err == nil || !strings.Contains(r.stderr, "webhook does not answer, so no sandbox can be made") {
+		t.Errorf("fork without a webhook: %v", r)
+	}
+	if left := s.kubectl("get", "deployments,configmaps", "-l", sandbox.LabelSandbox+"=pr-2", "-o", "name"); left != "" {
+		t.Errorf("a refused fork left %s", left)
+	}
+	// A change of a fork there is waits for its return; what served before goes on.
+	r = s.trySandbox("fork", "deploy/api", "--name=pr-1", "--image="+apps.Podinfo(2), "--timeout=10s")
 	if r.err == nil || !strings.Contains(r.stderr, "webhook") {
 		t.Errorf("fork without a webhook: %v", r)
 	}
 	t.Logf("fork without a webhook says:\n%s%s", r.stdout, r.stderr)
-	made := false
-	if _, err := s.client.AppsV1().Deployments(s.name).Get(t.Context(), "api-pr-2", metav1.GetOptions{}); err == nil {
-		made = true
-	}
 
 	s.scaleWebhook(t, 2)
 	// The baseline's pods have no router yet: that takes a roll, which status says.
-	if made {
-		took := eventually(t, 60*time.Second, "the fork's pod is up", func(context.Context) error {
-			for _, p := range s.pods(sandbox.LabelSandbox + "=pr-2") {
-				for _, c := range p.Status.ContainerStatuses {
-					if c.Ready {
-						return nil
-					}
+	took := eventually(t, 60*time.Second, "the fork's pod is up", func(context.Context) error {
+		for _, p := range s.pods(sandbox.LabelSandbox + "=pr-1") {
+			for _, c := range p.Status.ContainerStatuses {
+				if c.Ready && c.Image == apps.Podinfo(2) {
+					return nil
 				}
 			}
-			return fmt.Errorf("it is not")
-		})
-		t.Logf("what fork made was up %s after the webhook's return", took.Round(time.Millisecond))
-		if took > 30*time.Second {
-			t.Errorf("what fork made was up %s after the webhook's return, want 30s at most", took.Round(time.Second))
 		}
-	} else {
-		t.Error("fork made nothing that could come up on the webhook's return")
+		return fmt.Errorf("it is not")
+	})
+	t.Logf("what fork changed was up %s after the webhook's return", took.Round(time.Millisecond))
+	if took > 30*time.Second {
+		t.Errorf("what fork changed was up %s after the webhook's return, want 30s at most", took.Round(time.Second))
 	}
-	status := s.trySandbox("status", "pr-2")
+	status := s.trySandbox("status", "pr-1")
 	t.Logf("status after the webhook's return:\n%s%s", status.stdout, status.stderr)
 	if !strings.Contains(status.stdout, s.hosts("app=api")[0]) {
 		t.Errorf("status does not name the baseline pods without a router: %v", status)

@@ -44,13 +44,17 @@ func TestTheWebhooksAccountChangesNothingThatIsNotASandboxs(t *testing.T) {
 		change func(name string) error
 	}{
 		"patch of a ConfigMap": {sandbox.RoleSandbox,
-			func(m metav1.ObjectMeta) { s.create(&corev1.ConfigMap{ObjectMeta: m}) },
+			func(m metav1.ObjectMeta) {
+				s.create(&corev1.ConfigMap{ObjectMeta: m, Data: map[string]string{sandbox.DataKey: m.Name}})
+			},
 			func(name string) error {
 				_, err := webhook.CoreV1().ConfigMaps(s.name).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
 				return err
 			}},
 		"deletion of a ConfigMap": {sandbox.RoleSandbox,
-			func(m metav1.ObjectMeta) { s.create(&corev1.ConfigMap{ObjectMeta: m}) },
+			func(m metav1.ObjectMeta) {
+				s.create(&corev1.ConfigMap{ObjectMeta: m, Data: map[string]string{sandbox.DataKey: m.Name}})
+			},
 			func(name string) error {
 				return webhook.CoreV1().ConfigMaps(s.name).Delete(ctx, name, metav1.DeleteOptions{})
 			}},
@@ -72,9 +76,6 @@ func TestTheWebhooksAccountChangesNothingThatIsNotASandboxs(t *testing.T) {
 			}},
 		"patch of a pod's status": {sandbox.RoleFork,
 			func(m metav1.ObjectMeta) {
-				if m.Labels[sandbox.LabelRole] == sandbox.RoleFork { // or admission declines it
-					m.Labels[sandbox.LabelSandbox], m.Annotations = "pr-1", map[string]string{sandbox.AnnotationKey: "key-1"}
-				}
 				s.create(&corev1.Pod{ObjectMeta: m, Spec: podinfoPod()})
 			},
 			func(name string) error {
@@ -86,6 +87,13 @@ func TestTheWebhooksAccountChangesNothingThatIsNotASandboxs(t *testing.T) {
 			m := metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", strings.Map(letter, strings.ToLower(what)), i), Namespace: s.name, Labels: map[string]string{}}
 			if role != "" {
 				m.Labels[sandbox.LabelRole] = role
+			}
+			switch role { // admission wants them whole
+			case sandbox.RoleSandbox:
+				m.Labels[sandbox.LabelSandbox] = m.Name
+				m.Name = sandbox.ConfigMapName(m.Name)
+			case sandbox.RoleFork:
+				m.Labels[sandbox.LabelSandbox], m.Annotations = "pr-1", map[string]string{sandbox.AnnotationKey: "key-1"}
 			}
 			tt.create(m)
 			err := tt.change(m.Name)

@@ -39,9 +39,9 @@ func sandboxOf(namespace, name, key, by string) *corev1.ConfigMap {
 	return cm
 }
 
-func forkOf(namespace, name, key string) *appsv1.Deployment {
+func forkOf(name, key string) *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
-		Namespace: namespace, Name: "api-" + name, Annotations: map[string]string{sandbox.AnnotationKey: key},
+		Namespace: "shop", Name: "api-" + name, Annotations: map[string]string{sandbox.AnnotationKey: key},
 		Labels: map[string]string{sandbox.LabelSandbox: name, sandbox.LabelRole: sandbox.RoleFork},
 	}}
 }
@@ -106,15 +106,15 @@ func TestRegistrar(t *testing.T) {
 		"a key in use":                {o: sandboxOf("shop", "pr-2", "key-1", ""), want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by john`},
 		"a key taken by a change":     {o: sandboxOf("shop", "pr-2", "key-1", ""), old: sandboxOf("shop", "pr-2", "key-2", ""), want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by john`},
 		"one's own key":               {o: sandboxOf("shop", "pr-1", "key-1", ""), old: sandboxOf("shop", "pr-1", "key-1", "")},
-		"a fork of the sandbox":       {o: forkOf("shop", "pr-1", "key-1")},
-		"a fork before its sandbox":   {o: forkOf("shop", "pr-2", "key-2")},
-		"a fork with another's key":   {o: forkOf("shop", "pr-2", "key-1"), want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by john`},
-		"a fork without a key":        {o: forkOf("shop", "pr-2", ""), want: `SandboxMalformed: annotation kubectl-sandbox.dev/key "" must not be empty`},
+		"a fork of the sandbox":       {o: forkOf("pr-1", "key-1")},
+		"a fork before its sandbox":   {o: forkOf("pr-2", "key-2")},
+		"a fork with another's key":   {o: forkOf("pr-2", "key-1"), want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by john`},
+		"a fork without a key":        {o: forkOf("pr-2", ""), want: `SandboxMalformed: annotation kubectl-sandbox.dev/key "" must not be empty`},
 		"the last that may be":        {o: sandboxOf("shop", "pr-2", "key-2", ""), limit: 2},
 		"one too many":                {o: sandboxOf("shop", "pr-2", "key-2", ""), limit: 1, want: `TooManySandboxes: namespace "shop" has 1 of at most 1 sandboxes (chart value sandboxes.maxPerNamespace)`},
 		"one too many, by a label":    {o: sandboxOf("shop", "pr-2", "key-2", ""), old: unmarked, limit: 1, want: `TooManySandboxes: namespace "shop" has 1 of at most 1 sandboxes (chart value sandboxes.maxPerNamespace)`},
 		"a renewal beyond the limit":  {o: sandboxOf("shop", "pr-2", "key-2", ""), old: sandboxOf("shop", "pr-2", "key-2", ""), limit: 1},
-		"a fork beyond the limit":     {o: forkOf("shop", "pr-1", "key-1"), limit: 1},
+		"a fork beyond the limit":     {o: forkOf("pr-1", "key-1"), limit: 1},
 		"a ConfigMap of another name": {o: renamed, want: `SandboxMalformed: the ConfigMap of sandbox "pr-2" must be called sandbox-pr-2, and is called "pr-2"`},
 		"no valid name":               {o: sandboxOf("shop", "A", "key-2", ""), want: `SandboxMalformed: label kubectl-sandbox.dev/sandbox "A" must consist of`},
 		"no valid key":                {o: sandboxOf("shop", "pr-2", "A B", ""), want: `SandboxMalformed: data.key "A B" must consist of`},
@@ -187,7 +187,7 @@ func TestRegistrar_LooksUpWhatItIsAboutToRefuse(t *testing.T) {
 	if got := refusal(r.Handle(t.Context(), request(t, sandboxOf("shop", "pr-2", "key-1", ""), nil))); got != "" {
 		t.Error(got)
 	}
-	if got := refusal(r.Handle(t.Context(), request(t, forkOf("shop", "pr-2", "key-1"), nil))); got != "" {
+	if got := refusal(r.Handle(t.Context(), request(t, forkOf("pr-2", "key-1"), nil))); got != "" {
 		t.Error(got)
 	}
 }
@@ -201,7 +201,7 @@ func (noCache) List(context.Context, client.ObjectList, ...client.ListOption) er
 func TestRegistrar_AdmitsNothingBeforeItKnows(t *testing.T) {
 	r := newRegistrar(t, 0)
 	r.cache = noCache{}
-	for _, o := range []client.Object{sandboxOf("shop", "pr-1", "key-1", ""), forkOf("shop", "pr-1", "key-1")} {
+	for _, o := range []client.Object{sandboxOf("shop", "pr-1", "key-1", ""), forkOf("pr-1", "key-1")} {
 		if got := refusal(r.Handle(t.Context(), request(t, o, nil))); got != "503: sandboxes of namespace shop are not known yet: not started" {
 			t.Errorf("got %q", got)
 		}

@@ -1,0 +1,176 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/scheme"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// extendFlags are the flags of `extend`, and what complete makes of them.
+type extendFlags struct {
+	*tool
+	print *genericclioptions.PrintFlags
+
+	ttl      time.Duration
+	selector string
+	all      bool
+
+	names    []string
+	ttlGiven bool
+	dryRun   cmdutil.DryRunStrategy
+}
+
+func newExtend(t *tool) *cobra.Command {
+	f := &extendFlags{tool: t, print: genericclioptions.NewPrintFlags("extended").WithTypeSetter(scheme.Scheme)}
+	cmd := &cobra.Command{
+		Use:                   "extend NAME... | -l SELECTOR | --all",
+		DisableFlagsInUseLine: true,
+		Short:                 "Let sandboxes live longer",
+		Long: templates.LongDesc(`
+			Let sandboxes live for some time from now on. One that lives longer than that anyway is left as it is.`),
+		Example: templates.Examples(`
+			# Let a sandbox live for the cluster's default time from now on
+			kubectl sandbox extend pr-42
+
+			# Two days from now on
+			kubectl sandbox extend pr-42 --ttl=48h
+
+			# For ever: until it is deleted
+			kubectl sandbox extend pr-42 --ttl=0
+
+			# All of a team's
+			kubectl sandbox extend -l team=checkout --ttl=24h`),
+		ValidArgsFunction: t.completeSandboxes(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			if err := f.validate(cmd); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&f.ttl, "ttl", 0, "How long they live from now on, such as 8h; 0 for ever. Without it, the cluster's default: 8h, or what the chart's sandboxes.defaultTTL says.")
+	flags.StringVarP(&f.selector, "selector", "l", "", "Extend the sandboxes whose ConfigMaps this label selector selects.")
+	flags.BoolVar(&f.all, "all", false, "Extend all sandboxes of the namespace.")
+	cmdutil.AddDryRunFlag(cmd)
+	f.print.AddFlags(cmd)
+	completeValues(cmd, "dry-run", "none", "client", "server")
+	return cmd
+}
+
+// complete parses.
+func (f *extendFlags) complete(cmd *cobra.Command, args []string) (err error) {
+	for _, a := range args {
+		f.names = append(f.names, sandboxArg(a))
+	}
+	f.ttlGiven = cmd.Flags().Changed("ttl")
+	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
+		return usageError(cmd, lower(err))
+	}
+	return nil
+}
+
+func (f *extendFlags) validate(cmd *cobra.Command) error {
+	ways := 0
+	for _, given := range []bool{len(f.names) > 0, f.selector != "", f.all} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways == 0:
+		return usageError(cmd, "name the sandboxes to extend, or use --selector or --all")
+	case ways > 1:
+		return usageError(cmd, "names, --selector and --all exclude one another")
+	case f.ttl < 0:
+		return usageError(cmd, fmt.Sprintf("--ttl %s is negative", f.ttl))
+	}
+	if _, err := labels.Parse(f.selector); err != nil {
+		return usageError(cmd, fmt.Sprintf("--selector %q: %v", f.selector, err))
+	}
+	for _, name := range f.names {
+		if err := validName(cmd, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *extendFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	found, err := f.find(ctx, c)
+	if err != nil {
+		return err
+	}
+	byDefault, err := c.DefaultTTL(ctx)
+	if err != nil {
+		return err
+	}
+	var ttl *time.Duration
+	if f.ttlGiven {
+		ttl = &f.ttl
+	}
+	now := time.Now()
+	extend := func(s *plan.Sandbox) (*plan.Extension, error) { return plan.Extend(s, ttl, byDefault, now) }
+	for i := range found {
+		if _, err := extend(&found[i]); err != nil {
+			return err // before anything is changed
+		}
+	}
+	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	for i := range found {
+		e, err := extend(&found[i])
+		if err != nil {
+			return err
+		}
+		cm := e.Extended()
+		if f.dryRun != cmdutil.DryRunClient {
+			if e, cm, err = c.Extend(ctx, &found[i], f.dryRun == cmdutil.DryRunServer, extend); err != nil {
+				return err
+			}
+		}
+		verb := "extended"
+		if e.Unchanged {
+			verb = "unchanged"
+		}
+		if err := p.print(verb, typed(cm)); err != nil {
+			return err
+		}
+		if !p.structured() {
+			fmt.Fprintf(f.Out, "sandbox %s: %s\n", found[i].Name, expiry(e.Expires, now.Truncate(time.Second)))
+		}
+	}
+	return nil
+}
+
+// find returns the sandboxes that are asked for. One that is not there is a *plan.Problem.
+func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
+	if len(f.names) == 0 {
+		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)
+		if err == nil && len(all) == 0 {
+			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
+		}
+		return all, err
+	}
+	found, missing, err := c.SandboxesNamed(ctx, f.names)
+	if err == nil && len(missing) > 0 {
+		return nil, plan.NoSandbox(missing[0], c.Namespace)
+	}
+	return found, err
+}

@@ -1,0 +1,104 @@
+package plan
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// ExplainRefusal says why admission refused an object of ours: a mark that the caller may not set, a key in use, too many
+// sandboxes, a quota, or no webhook to ask. It returns nil for any other refusal. The status is the API server's, err what it came
+// as.
+func ExplainRefusal(s *metav1.Status, err error) *Problem {
+	if p := explainCause(s, err); p != nil {
+		return p
+	}
+	switch {
+	case strings.Contains(s.Message, "ValidatingAdmissionPolicy '"+markPolicies):
+		return explainMark(s.Message, err)
+	case strings.Contains(s.Message, "exceeded quota"):
+		p := &Problem{What: s.Message, Err: err}
+		if object, why, ok := strings.Cut(s.Message, " is forbidden: "); ok {
+			p.What = object + " can't be made: " + why
+		}
+		if fix := raiseQuota(firstLine(s.Message)); fix != nil {
+			p.Say, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the namespace's quota raised", fix, true
+		}
+		return p
+	case strings.Contains(s.Message, `failed calling webhook "sandbox.`+strings.TrimSuffix(sandbox.Prefix, "/")):
+		p := WebhookAway(firstLine(s.Message))
+		p.What = strings.Replace(p.What, "no pod of a fork can be made", "no sandbox can be made", 1)
+		p.Say, p.Err = "nothing was made; start it, and fork again", err
+		return p
+	}
+	return nil
+}
+
+// explainCause explains what our own admission said.
+func explainCause(s *metav1.Status, err error) *Problem {
+	if s.Details == nil {
+		return nil
+	}
+	for _, c := range s.Details.Causes {
+		switch string(c.Type) {
+		case sandbox.CauseKeyInUse:
+			return &Problem{What: c.Message, Say: "leave --key out to have one generated; the keys in use", Fix: Kubectl("sandbox", "list"), Err: err}
+		case sandbox.CauseTooMany:
+			return &Problem{
+				What: c.Message, Say: "delete one that is not needed any more, or have the limit raised; those there are",
+				Fix: Kubectl("sandbox", "list"), Err: err,
+			}
+		case sandbox.CauseMalformed:
+			return &Problem{What: c.Message, Err: err}
+		}
+	}
+	return nil
+}
+
+// markPolicies begins the names of the chart's policies of marks.
+const markPolicies = "sandbox-marks-"
+
+// markRefusal is how a policy of marks says who lacks which verb; see the chart's markpolicy.yaml.
+var markRefusal = regexp.MustCompile(`denied request: (user "(.+)" may not (fork|route) in namespace "([^"]+)": .*)$`)
+
+func explainMark(message string, err error) *Problem {
+	m := markRefusal.FindStringSubmatch(firstLine(message))
+	if m == nil {
+		_, why, _ := strings.Cut(message, "denied request: ")
+		return &Problem{What: "not allowed: " + why, Err: err}
+	}
+	role := map[string]string{sandbox.VerbFork: "sandbox-user", sandbox.VerbRoute: "sandbox-admin"}[m[3]]
+	return &Problem{
+		What: "not allowed: " + m[1], Say: "whoever administers the namespace can allow it", Fix: Grant(m[2], role), Admin: true, Err: err,
+	}
+}
+
+// MayNotRoute is the Problem of somebody who lacks the right to mark baselines, among the missing ones.
+func MayNotRoute(user, namespace string, missing []string) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("not allowed in namespace %s: %s", namespace, strings.Join(missing, ", ")),
+		Say:  "whoever administers the namespace can allow it", Fix: Grant(user, "sandbox-admin"), Admin: true,
+	}
+}
+
+// Grant returns the command that gives a user the rights of a ClusterRole in the namespace. Kubernetes' own role `edit` holds the
+// chart's sandbox-user by aggregation.
+func Grant(user, role string) []string {
+	name := "sandbox-"
+	if role != "edit" {
+		name = role + "-"
+	}
+	if account, ok := strings.CutPrefix(user, "system:serviceaccount:"); ok {
+		_, short, _ := strings.Cut(account, ":")
+		return Kubectl("create", "rolebinding", name+short, "--clusterrole="+role, "--serviceaccount="+account)
+	}
+	short := strings.Trim(unnameable.ReplaceAllString(strings.ToLower(user), "-"), "-")
+	return Kubectl("create", "rolebinding", name+short, "--clusterrole="+role, "--user="+user)
+}
+
+// unnameable is what a RoleBinding's name does not hold of a user's.
+var unnameable = regexp.MustCompile(`[^a-z0-9]+`)

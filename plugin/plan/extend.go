@@ -1,0 +1,82 @@
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// An Extension is what `extend` does to one sandbox.
+type Extension struct {
+	Sandbox *Sandbox
+	Expires time.Time // zero: never
+	// Unchanged says that it lives as long anyway: extend makes no sandbox end earlier.
+	Unchanged bool
+}
+
+// Extend plans a sandbox's longer life: the given time from now, or the cluster's default, which is nil where it is not known; zero
+// is for ever. Every error is a *Problem.
+func Extend(s *Sandbox, ttl, byDefault *time.Duration, now time.Time) (*Extension, error) {
+	switch {
+	case s.ConfigMap == nil:
+		return nil, &Problem{
+			What: fmt.Sprintf("sandbox %q has lost its ConfigMap, and with it when it expires", s.Name),
+			Say:  "delete what is left of it", Fix: Kubectl("sandbox", "delete", s.Name),
+		}
+	case s.ConfigMap.DeletionTimestamp != nil:
+		return nil, &Problem{
+			What: fmt.Sprintf("sandbox %q is being deleted", s.Name),
+			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+s.ConfigMap.Name),
+		}
+	}
+	life := DefaultTTL
+	if byDefault != nil {
+		life = *byDefault
+	}
+	if ttl != nil {
+		life = *ttl
+	}
+	before := s.ConfigMap.Data[sandbox.DataExpires]
+	e := &Extension{Sandbox: s}
+	if life > 0 {
+		e.Expires = now.UTC().Truncate(time.Second).Add(life)
+	}
+	// One that can't be read is mended.
+	if at, err := time.Parse(time.RFC3339, before); before == "" || err == nil && !e.Expires.IsZero() && !e.Expires.After(at) {
+		e.Unchanged, e.Expires = true, at
+	}
+	return e, nil
+}
+
+// Patch returns the merge patch that writes the expiry to the ConfigMap as it was read, and to no other.
+func (e *Extension) Patch() []byte {
+	var expires any // null removes it
+	if !e.Expires.IsZero() {
+		expires = e.Expires.Format(time.RFC3339)
+	}
+	b, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": e.Sandbox.ConfigMap.UID, "resourceVersion": e.Sandbox.ConfigMap.ResourceVersion},
+		"data":     map[string]any{sandbox.DataExpires: expires},
+	})
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	return b
+}
+
+// Extended returns the ConfigMap as the extension leaves it.
+func (e *Extension) Extended() *corev1.ConfigMap {
+	cm := e.Sandbox.ConfigMap.DeepCopy()
+	if e.Unchanged {
+		return cm
+	}
+	delete(cm.Data, sandbox.DataExpires)
+	if !e.Expires.IsZero() {
+		cm.Data[sandbox.DataExpires] = e.Expires.Format(time.RFC3339)
+	}
+	return cm
+}
