@@ -90,7 +90,7 @@ func patterns() []pattern {
 		{regexp.MustCompile(`-[bcdfghjklmnpqrstvwxz2456789]{8,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b`), "-POD"}, // Kubernetes' safe alphabet
 		{regexp.MustCompile(`\b[a-z2-7]{20}\b`), "KEY"},
 		{regexp.MustCompile(`\b\d+( +Routed)\b`), "REQUESTS$1"}, // the demo sends some again
-		{regexp.MustCompile(`\bT7\d{5}C\b`), "DRIVER"}, // HotROD's
+		{regexp.MustCompile(`\bT7\d{5}C\b`), "DRIVER"},          // HotROD's
 		{regexp.MustCompile(`\b(\d+(\.\d+)?(ms|s|m|h|d))+\b`), "DURATION"},
 		{regexp.MustCompile(`[ \t]+`), " "}, // columns are as wide as their widest word
 		{regexp.MustCompile(`(?m) $`), ""},
