@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +28,7 @@ const dialTimeout = 10 * time.Second
 // A desk decides about the requests of all connections.
 type desk struct {
 	directory *directory
+	synced    *atomic.Bool // the directory knows the cluster: before, lookups would wait for it
 	press     *pressman
 	metrics   *metrics
 	log       *slog.Logger
@@ -51,6 +53,11 @@ func (*connection) Default() (engine.Backend, bool) { return engine.Backend{}, f
 
 // Decide lets a request in, or says why not.
 func (c *connection) Decide(h *engine.Head) engine.Decision {
+	if !c.synced.Load() {
+		g := &page{status: 503, title: "The gateway is starting", reason: "it reads the cluster's state", retry: true}
+		c.metrics.count(g.status)
+		return engine.Decision{Refusal: c.press.print(g, wantsHTML(h))}
+	}
 	ctx := context.Background() // lookups in memory, which wait for nothing
 	d, g := c.decide(ctx, h)
 	if g != nil {

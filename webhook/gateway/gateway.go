@@ -53,6 +53,7 @@ func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
 		dial:   func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) },
 		domain: o.Domain, carriers: route.Carriers{Header: o.KeyHeader, Member: o.KeyMember}, behind: o.BehindProxy,
 	}}
+	g.desk.synced = &g.synced
 	if o.PasswordFile != "" {
 		password, err := os.ReadFile(o.PasswordFile)
 		if err != nil {
@@ -181,7 +182,7 @@ func (g *Gateway) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // speaksHTTP2 says whether the Service of a host speaks HTTP/2 alone.
 func (g *Gateway) speaksHTTP2(ctx context.Context, host string) bool {
 	label, ok := strings.CutSuffix(strings.ToLower(host), "."+g.options.Domain)
-	if !ok {
+	if !ok || !g.synced.Load() {
 		return false
 	}
 	e, ok, err := g.desk.directory.entry(ctx, label)
