@@ -124,10 +124,10 @@ const reportPath = "/.well-known/kubectl-sandbox/escaped"
 func (p *Proxy) report(r *engine.Reply, t destination) engine.Edits {
 	html := false
 	for _, f := range r.Fields {
-		switch name := strings.ToLower(string(f.Name)); {
-		case name == "content-type":
+		switch strings.ToLower(string(f.Name)) {
+		case "content-type":
 			html = strings.HasPrefix(strings.ToLower(string(f.Value)), "text/html")
-		case name == "content-security-policy-report-only":
+		case "content-security-policy-report-only":
 			return engine.Edits{}
 		}
 	}

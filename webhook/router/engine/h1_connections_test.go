@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -380,7 +381,7 @@ func TestIdleTimeout(t *testing.T) {
 	f := serve(t, Options{IdleTimeout: idle}, &byHeader{app: backendAt("app", app), noApp: true})
 
 	t.Run("silent", func(t *testing.T) {
-		if n, err := f.dial().Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := f.dial().Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("got %d, %v, want the end", n, err)
 		}
 	})
