@@ -178,7 +178,7 @@ func (s *space) checkStatuses(want map[string]int) {
 func TestWhatWouldCatchAForkRefusesIt(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	s.create(podinfo("api", 0, func(d *appsv1.Deployment) { d.Spec.Template.Labels["team"] = "shop" }))
+	s.create(podinfo("api", 0, func(d *appsv1.Deployment) { d.Spec.Template.Labels = map[string]string{"app": "api", "team": "shop"} }))
 	for _, tt := range []struct {
 		name, object string
 		args         []string
