@@ -42,7 +42,7 @@ func TestPages(t *testing.T) {
 	expired := aSandbox(shop, "pr-1", "key-1")
 	expired.Data[sandbox.DataExpires] = "2026-01-02T03:04:05Z"
 	let := aShare(cm, token, "web", time.Hour)
-	fork := aFork("pr-1", "api-pr-1")
+	fork := aFork("api-pr-1")
 	for name, test := range map[string]struct {
 		objects []client.Object
 		status  int
@@ -100,7 +100,7 @@ func TestPages(t *testing.T) {
 // Names and messages from the cluster are text, whatever they hold.
 func TestPages_EscapeWhatTheyAreTold(t *testing.T) {
 	token := share.NewToken()
-	cm, fork := aSandbox(shop, "pr-1", "key-1"), aFork("pr-1", "api-pr-1")
+	cm, fork := aSandbox(shop, "pr-1", "key-1"), aFork("api-pr-1")
 	r := newRig(t, nil, cm, aShare(cm, token, "web", time.Hour), aService(shop, "web"), fork, aPod(fork, "x", unready("x", "<script>alert(1)</script>\r\nX-Injected: 1")))
 	answer, body := r.get(host, "/", bearer(token), html)
 	if strings.Contains(body, "<script>alert") || answer.Header.Get("X-Injected") != "" || !strings.Contains(body, "&lt;script&gt;") {
@@ -168,7 +168,7 @@ func TestProxyThatSignsIn(t *testing.T) {
 }
 
 func TestWaiting(t *testing.T) {
-	fork := aFork("pr-1", "api-pr-1")
+	fork := aFork("api-pr-1")
 	zero := int32(0)
 	for name, test := range map[string]struct {
 		fork    *appsv1.Deployment
@@ -177,16 +177,16 @@ func TestWaiting(t *testing.T) {
 		crashed bool
 	}{
 		"serves":   {fork, []corev1.Pod{*aPod(fork, "a"), *aPod(fork, "b", crashed)}, "", false},
-		"no ports": {aFork("pr-1", "worker", func(d *appsv1.Deployment) { d.Spec.Template.Annotations = nil }), nil, "", false},
-		"falls back": {aFork("pr-1", "api", func(d *appsv1.Deployment) {
+		"no ports": {aFork("worker", func(d *appsv1.Deployment) { d.Spec.Template.Annotations = nil }), nil, "", false},
+		"falls back": {aFork("api", func(d *appsv1.Deployment) {
 			d.Spec.Template.Annotations[sandbox.AnnotationWhenUnready] = sandbox.WhenUnreadyBaseline
 		}), nil, "", false},
 		"no pod":           {fork, nil, "its first pod", false},
-		"another's pod":    {fork, []corev1.Pod{*aPod(aFork("pr-1", "db"), "a")}, "its first pod", false},
-		"scaled to zero":   {aFork("pr-1", "api", func(d *appsv1.Deployment) { d.Spec.Replicas = &zero }), nil, "it is scaled to zero", true},
+		"another's pod":    {fork, []corev1.Pod{*aPod(aFork("db"), "a")}, "its first pod", false},
+		"scaled to zero":   {aFork("api", func(d *appsv1.Deployment) { d.Spec.Replicas = &zero }), nil, "it is scaled to zero", true},
 		"newest pod tells": {fork, []corev1.Pod{*aPod(fork, "a", unready("", "old")), *aPod(fork, "b", crashed)}, "container api ends again and again (exit code 3)", true},
 		"not acknowledged": {fork, []corev1.Pod{*aPod(fork, "a", unready("", "waiting: x"))}, "waiting: x", false},
-		"pods are not admitted": {aFork("pr-1", "api", func(d *appsv1.Deployment) {
+		"pods are not admitted": {aFork("api", func(d *appsv1.Deployment) {
 			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "quota"}}
 		}), nil, "its pods can't be created: quota", true},
 	} {
