@@ -71,14 +71,14 @@ func TestASandboxLivesAsLongAsItIsToldAndIsExtended(t *testing.T) {
 
 	// At its end it goes with all that is in it; an Event tells before and after.
 	s.sandbox(append(fork, "--ttl=8s", "--wait=false")...)
-	eventually(t, 40*time.Second, "the sandbox is gone", func(ctx context.Context) error {
+	eventually(t, 40*time.Second, "the sandbox is gone", func(_ context.Context) error {
 		left := s.kubectl("get", "configmaps,deployments", "-l", sandbox.LabelSandbox+"=pr-1", "-o", "name")
 		if left != "" {
 			return fmt.Errorf("left: %s", left)
 		}
 		return nil
 	})
-	eventually(t, 10*time.Second, "the Events are there", func(ctx context.Context) error {
+	eventually(t, 10*time.Second, "the Events are there", func(_ context.Context) error {
 		events := s.kubectl("get", "events")
 		for _, want := range []string{"ExpiresSoon", "kubectl sandbox extend pr-1", "Expired", "and was deleted"} {
 			if !strings.Contains(events, want) {
