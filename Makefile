@@ -117,7 +117,7 @@ unit: debian ## Run the tests that need no cluster, under the race detector
 
 .PHONY: check-cluster
 check-cluster: $(cluster-up) ## Bring clusters up and down in namespaces of their own, over wrecks and beside another clone's
-	go -C test test -tags=cluster -timeout=20m ./cluster
+	go -C test test -count=1 -tags=cluster -timeout=20m ./cluster
 
 .PHONY: check-chart
 check-chart: bin/helm ## Lint, render and judge the chart
@@ -126,11 +126,11 @@ check-chart: bin/helm ## Lint, render and judge the chart
 
 .PHONY: check-krew
 check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, and install one
-	go -C test test -timeout=60m ./krew/...
+	go -C test test -count=1 -timeout=60m ./krew/...
 
 .PHONY: e2e
 e2e: install debian ## Run the end-to-end tests on the cluster
-	go -C test test -timeout=40m -parallel=6 $(if $(CI),-short) ./e2e/...
+	go -C test test -count=1 -timeout=40m -parallel=6 $(if $(CI),-short) ./e2e/...
 
 .PHONY: soak
 soak: install ## Run them in random order, again and again, for SOAK seconds

@@ -47,8 +47,8 @@ func (id ID) Running() bool {
 	if err != nil || now != id {
 		return false
 	}
-	_, state, err := stat(id.PID)
-	return err == nil && state != 'Z' && state != 'X'
+	_, ended, err := stat(id.PID)
+	return err == nil && !ended
 }
 
 // Kill ends the process with SIGKILL and waits until it is gone. It is no error
@@ -80,11 +80,11 @@ func (id ID) Kill(ctx context.Context) error {
 	return nil
 }
 
-// stat returns the start time and the state of a process.
-func stat(pid int) (start uint64, state byte, err error) {
+// stat returns the start time of a process, and whether it has ended.
+func stat(pid int) (start uint64, ended bool, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, err
+		return 0, false, err
 	}
 	return parseStat(data)
 }
@@ -92,16 +92,24 @@ func stat(pid int) (start uint64, state byte, err error) {
 // parseStat reads proc_pid_stat(5). The second field is the name of the program
 // in parentheses and may itself hold spaces and parentheses, so fields count
 // from the last closing one.
-func parseStat(data []byte) (start uint64, state byte, err error) {
+//
+// A process of several threads is a zombie as soon as its first thread is, while others may still hold its files open, sockets
+// that listen among them: it has ended when it is the only thread left.
+func parseStat(data []byte) (start uint64, ended bool, err error) {
 	end := bytes.LastIndexByte(data, ')')
 	if end < 0 {
-		return 0, 0, fmt.Errorf("no program name in %q", data)
+		return 0, false, fmt.Errorf("no program name in %q", data)
 	}
 	fields := strings.Fields(string(data[end+1:]))
-	const stateField, startField = 0, 19 // counted from the third, which is the first after the name
+	const stateField, threadsField, startField = 0, 17, 19 // counted from the third, which is the first after the name
 	if len(fields) <= startField || len(fields[stateField]) != 1 {
-		return 0, 0, fmt.Errorf("too few fields in %q", data)
+		return 0, false, fmt.Errorf("too few fields in %q", data)
 	}
 	start, err = strconv.ParseUint(fields[startField], 10, 64)
-	return start, fields[stateField][0], err
+	if err != nil {
+		return 0, false, err
+	}
+	threads, err := strconv.Atoi(fields[threadsField])
+	state := fields[stateField]
+	return start, state == "X" || state == "Z" && threads <= 1, err
 }

@@ -3,6 +3,7 @@
 package process
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -55,11 +56,17 @@ func TestKillEndsTheProcess(t *testing.T) {
 }
 
 func TestParseStat(t *testing.T) {
-	tail := " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21"
+	const tail = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 %d 18 4242 20 21"
 	for _, name := range []string{"(etcd)", "(a b)", "(a) Z 1 (b)", "()"} {
-		start, state, err := parseStat([]byte("17 " + name + tail))
-		if err != nil || start != 4242 || state != 'S' {
-			t.Errorf("%s: start %d, state %c, error %v", name, start, state, err)
+		for _, tt := range []struct {
+			state   string
+			threads int
+			ended   bool
+		}{{"S", 17, false}, {"S", 1, false}, {"Z", 1, true}, {"Z", 3, false}, {"X", 0, true}} {
+			stat := "17 " + name + " " + tt.state + fmt.Sprintf(tail, tt.threads)
+			if start, ended, err := parseStat([]byte(stat)); err != nil || start != 4242 || ended != tt.ended {
+				t.Errorf("%s: start %d, ended %t, error %v", stat, start, ended, err)
+			}
 		}
 	}
 	for _, bad := range []string{"", "17 etcd S 1", "17 (etcd) S 1 2"} {
