@@ -144,6 +144,7 @@ func (r *h2) readClient() error {
 		if r.client.ending || r.client.dead {
 			r.mu.Unlock()
 			_, err := io.Copy(io.Discard, r.client.conn)
+			<-r.client.sent // a client that ends its half at once still gets what it is owed
 			return err
 		}
 		if err == nil {
@@ -182,7 +183,7 @@ func (r *h2) refuseConn(code http2.ErrCode) {
 // endClient sends what the client is still to get, and then the end.
 func (r *h2) endClient() {
 	r.client.end()
-	_ = r.client.conn.SetReadDeadline(time.Now().Add(r.e.Linger))
+	_ = r.client.conn.SetDeadline(time.Now().Add(r.e.Linger))
 }
 
 // resetClient resets a stream on which the client broke the protocol.

@@ -38,13 +38,14 @@ type h2Conn struct {
 	wr      *http2.Framer // writes to out
 	out     bytes.Buffer  // frames in the order in which they are to be sent
 	enc     *hpack.Encoder
-	block   bytes.Buffer // what enc writes to
-	wake    *sync.Cond   // there may be something to send
-	room    *sync.Cond   // out has been taken
-	ready   []*h2Half    // halves that have something to send and a window to send it in, as far as is known
-	control int          // controls in out
-	ending  bool         // nothing is added to out any more: send it, and then the end
-	dead    bool         // nothing is sent any more
+	block   bytes.Buffer  // what enc writes to
+	wake    *sync.Cond    // there may be something to send
+	room    *sync.Cond    // out has been taken
+	ready   []*h2Half     // halves that have something to send and a window to send it in, as far as is known
+	control int           // controls in out
+	ending  bool          // nothing is added to out any more: send it, and then the end
+	dead    bool          // nothing is sent any more
+	sent    chan struct{} // closed when writeLoop is over
 
 	sendWindow int64 // of the connection
 	initial    int64 // the peer's initial stream window
@@ -72,7 +73,7 @@ type h2Half struct {
 func newH2Conn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int) *h2Conn {
 	c := &h2Conn{
 		mu: mu, conn: conn, wake: sync.NewCond(mu), room: sync.NewCond(mu), streams: make(map[uint32]*h2Stream),
-		sendWindow: 65535, initial: 65535, frame: maxFrame, recvWindow: connWindow,
+		sendWindow: 65535, initial: 65535, frame: maxFrame, recvWindow: connWindow, sent: make(chan struct{}),
 	}
 	c.fr = http2.NewFramer(nil, r)
 	c.fr.SetReuseFrames()
@@ -88,6 +89,7 @@ func newH2Conn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int) *h2Conn 
 // writeLoop sends what there is to send, until the connection is dead. Readers never write: a peer that does not read holds
 // up nobody but itself.
 func (c *h2Conn) writeLoop() {
+	defer close(c.sent)
 	var batch []byte
 	c.mu.Lock()
 	defer c.mu.Unlock()
