@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -55,7 +56,7 @@ func (c *Client) ForwardPod(ctx context.Context, namespace, pod string, port uin
 
 func (c *Client) forward(namespace, pod string, port uint16) (net.Conn, error) {
 	at := fmt.Sprintf("pod/%s:%d", pod, port)
-	session, err := c.upgrade(namespace, pod)
+	session, conn, err := c.upgrade(namespace, pod)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", at, err)
 	}
@@ -69,7 +70,7 @@ func (c *Client) forward(namespace, pod string, port uint16) (net.Conn, error) {
 		headers.Set(corev1.StreamType, corev1.StreamTypeData)
 		var data httpstream.Stream
 		if data, err = session.CreateStream(headers); err == nil {
-			f := &forwarded{at: at, session: session, data: data, failed: make(chan string, 1)}
+			f := &forwarded{at: at, session: session, data: data, watched: conn, failed: make(chan string, 1)}
 			go f.watch(errors)
 			return f, nil
 		}
@@ -78,32 +79,35 @@ func (c *Client) forward(namespace, pod string, port uint16) (net.Conn, error) {
 	return nil, fmt.Errorf("%s: %w", at, err)
 }
 
-// upgrade makes a connection to the API server that holds the streams of one forward.
-func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, error) {
+// upgrade makes a connection to the API server that holds the streams of one forward, and returns what carries it, where that
+// is known.
+func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, *watched, error) {
 	url := c.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	transport, holder, err := websocket.RoundTripperFor(c.config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	request, err := http.NewRequest(http.MethodGet, url.String(), nil) //nolint:noctx // the upgrade outlives it
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	const tunnelled = "SPDY/3.1+" // k8s.io/apimachinery/pkg/util/portforward: WebsocketsSPDYTunnelingPrefix
 	conn, err := websocket.Negotiate(transport, holder, request, tunnelled+portforward.PortForwardProtocolV1Name)
 	if err == nil {
-		return streamspdy.NewClientConnectionWithPings(&watched{Conn: portforward.NewTunnelingConnection("client", conn)}, forwardPing)
+		w := &watched{Conn: portforward.NewTunnelingConnection("client", conn)}
+		session, err := streamspdy.NewClientConnectionWithPings(w, forwardPing)
+		return session, w, err
 	}
 	if !httpstream.IsUpgradeFailure(err) && !httpstream.IsHTTPSProxyError(err) {
-		return nil, err
+		return nil, nil, err
 	}
 	plain, upgrader, spdyErr := spdy.RoundTripperFor(c.config)
 	if spdyErr != nil {
-		return nil, spdyErr
+		return nil, nil, spdyErr
 	}
 	dialer := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: plain}, http.MethodPost, url)
 	session, _, spdyErr := dialer.Dial(portforward.PortForwardProtocolV1Name)
-	return session, spdyErr
+	return session, nil, spdyErr
 }
 
 // forwarded is a connection to a pod's port.
@@ -111,6 +115,7 @@ type forwarded struct {
 	at      string
 	session httpstream.Connection
 	data    httpstream.Stream
+	watched *watched    // carries session; nil where that is SPDY without WebSocket
 	failed  chan string // what the kubelet says went wrong; closed when nothing more is said
 
 	close sync.Once
@@ -145,6 +150,9 @@ func (f *forwarded) Read(b []byte) (int, error) {
 			return n, fmt.Errorf("%s: %s", f.at, said)
 		}
 	default:
+	}
+	if f.watched != nil && f.watched.wasReset(f.data.Identifier()) {
+		return n, fmt.Errorf("%s: the forward through the API server was reset: %w", f.at, syscall.ECONNRESET)
 	}
 	return n, err
 }
@@ -208,18 +216,26 @@ func (d *deadline) set(at time.Time, run func()) {
 
 // watched is a connection that carries SPDY, on which the other side answers pings: where it is silent all the same, the connection
 // is dead, whatever TCP still hopes for. Only while it may be busy with much that it was sent may it be silent: it reads no pings
-// then. It sends each frame in one message, which spdystream writes in three. Nothing is written concurrently, nor read.
+// then. It sends each frame in one message, which spdystream writes in three. It notes which streams the other side resets, which
+// spdystream tells nobody. Nothing is written concurrently, nor read.
 type watched struct {
 	net.Conn
 	frame []byte // begun, and not whole yet
+	head  []byte // of the frame that comes in
+	skip  int    // bytes of that frame that follow
 
 	mu      sync.Mutex
 	unheard int // bytes sent since anything last came
+	resets  map[uint32]struct{}
 }
 
 const (
 	// frameHead is the length of what each SPDY/3.1 frame begins with; its last three bytes are the length of the rest.
 	frameHead = 8
+	// resetLength is the length of the rest of a RST_STREAM: the stream and a status.
+	resetLength = 8
+	// typeReset is the type of a RST_STREAM: SPDY/3.1, section 2.6.3.
+	typeReset = 3
 	// muchUnheard is more than connections on the way hold with ease, in bytes: the kubelet takes frames for an app that does not
 	// read until its own buffers are full.
 	muchUnheard = 16 << 10
@@ -257,9 +273,47 @@ func (w *watched) Read(b []byte) (int, error) {
 	w.mu.Unlock()
 	n, err := w.Conn.Read(b)
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.unheard = 0
-	w.mu.Unlock()
+	w.heard(b[:n])
 	return n, err
+}
+
+// heard follows the frames that come in.
+func (w *watched) heard(b []byte) {
+	for len(b) > 0 {
+		if w.skip > 0 {
+			n := min(w.skip, len(b))
+			w.skip -= n
+			b = b[n:]
+			continue
+		}
+		w.head = append(w.head, b[0])
+		b = b[1:]
+		if len(w.head) < frameHead {
+			continue
+		}
+		length := int(w.head[5])<<16 + int(w.head[6])<<8 + int(w.head[7])
+		if length == resetLength && binary.BigEndian.Uint32(w.head)&^(0x7fff<<16) == 1<<31|typeReset {
+			if len(w.head) < frameHead+resetLength {
+				continue
+			}
+			if w.resets == nil {
+				w.resets = map[uint32]struct{}{}
+			}
+			w.resets[binary.BigEndian.Uint32(w.head[frameHead:])&^(1<<31)] = struct{}{}
+			length = 0
+		}
+		w.head, w.skip = w.head[:0], length
+	}
+}
+
+// wasReset says whether the other side reset a stream. It is known before who reads from the stream finds its end.
+func (w *watched) wasReset(stream uint32) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, is := w.resets[stream]
+	return is
 }
 
 // IsForbidden says whether the API server refused a call for want of rights.

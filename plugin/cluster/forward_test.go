@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,6 +90,20 @@ func TestSilenceEndsAForwardUnlessMuchWasSent(t *testing.T) {
 	}
 }
 
+func TestAResetIsSeenHoweverTheBytesCome(t *testing.T) {
+	in := slices.Concat(frame(5), []byte{0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 7, 0, 0, 0, 5}, frame(0), frame(300),
+		[]byte{0x80, 3, 0, 3, 0, 0, 0, 8, 0x80, 0, 0, 9, 0, 0, 0, 5}, []byte{0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 11, 0, 0, 0, 0})
+	for size := 1; size <= len(in); size++ {
+		w := new(watched)
+		for part := range slices.Chunk(in, size) {
+			w.heard(part)
+		}
+		if !w.wasReset(7) || !w.wasReset(9) || w.wasReset(1) || w.wasReset(11) || len(w.head) != 0 || w.skip != 0 {
+			t.Errorf("in parts of %d: %v", size, w.resets)
+		}
+	}
+}
+
 // pair returns a forwarded connection and the kubelet's ends of its streams.
 func pair(t *testing.T) (f *forwarded, kubelet httpstream.Connection, data httpstream.Stream) {
 	t.Helper()
@@ -112,7 +128,8 @@ func pair(t *testing.T) (f *forwarded, kubelet httpstream.Connection, data https
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := streamspdy.NewClientConnectionWithPings(&watched{Conn: conn}, forwardPing)
+	w := &watched{Conn: conn}
+	session, err := streamspdy.NewClientConnectionWithPings(w, forwardPing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +137,7 @@ func pair(t *testing.T) (f *forwarded, kubelet httpstream.Connection, data https
 	if err != nil {
 		t.Fatal(err)
 	}
-	f = &forwarded{at: "pod/api:80", session: session, data: stream, failed: make(chan string, 1)}
+	f = &forwarded{at: "pod/api:80", session: session, data: stream, watched: w, failed: make(chan string, 1)}
 	t.Cleanup(func() { _ = f.Close() })
 	return f, <-servers, <-streams
 }
@@ -142,6 +159,12 @@ func TestTheEndOfAStreamIsToldFromTheLossOfTheForward(t *testing.T) {
 	_ = kubelet.Close()
 	if _, err := f.Read(b); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("a lost forward reads as the end: %v", err)
+	}
+
+	f, _, data = pair(t)
+	_ = data.Reset()
+	if _, err := f.Read(b); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a reset forward reads as %v", err)
 	}
 
 	f, _, _ = pair(t)
