@@ -40,7 +40,7 @@ func newWorld(kubeconfig, programs, release string) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst = 200, 400
+	config.QPS = -1 // no limit: many tests share it
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err

@@ -192,10 +192,8 @@ func (o *opened) rides(s *space, url, want string) {
 		o.t.Errorf("%s: %s %s", url, resp.Status, body)
 		return
 	}
-	ctx, cancel := context.WithTimeout(o.t.Context(), 10*time.Second)
-	defer cancel()
-	eventually(o.t, 10*time.Second, "customer logs the ride", func(context.Context) error {
-		all, err := hotrod.Hops(shortly(ctx), s.client, s.name, id)
+	eventually(o.t, 20*time.Second, "customer logs the ride", func(ctx context.Context) error {
+		all, err := hotrod.HopsLogged(ctx, s.client, s.name, id)
 		for _, h := range all[id] {
 			if h.Service == hotrod.Customer {
 				if h.Sandbox != want {
@@ -206,13 +204,6 @@ func (o *opened) rides(s *space, url, want string) {
 		}
 		return fmt.Errorf("%v: %w", all[id], err)
 	})
-}
-
-// shortly returns a context by which the pods' logs are read once: not every service of a ride is in each namespace.
-func shortly(ctx context.Context) context.Context {
-	ctx, cancel := context.WithTimeout(ctx, 150*time.Millisecond)
-	context.AfterFunc(ctx, cancel)
-	return ctx
 }
 
 // refusals checks that what no preview is for reaches nobody.

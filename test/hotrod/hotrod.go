@@ -110,7 +110,7 @@ func Hops(ctx context.Context, client kubernetes.Interface, namespace string, tr
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		hops, err := hopsNow(ctx, client, namespace, traces)
+		hops, err := HopsLogged(ctx, client, namespace, traces...)
 		missing := ""
 		for _, trace := range traces {
 			if !complete(hops[trace]) {
@@ -140,7 +140,8 @@ func complete(hops []Hop) bool {
 	return true
 }
 
-func hopsNow(ctx context.Context, client kubernetes.Interface, namespace string, traces []string) (map[string][]Hop, error) {
+// HopsLogged is Hops of what is in the logs by now, whichever services that is of.
+func HopsLogged(ctx context.Context, client kubernetes.Interface, namespace string, traces ...string) (map[string][]Hop, error) {
 	pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
