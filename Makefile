@@ -147,7 +147,7 @@ bench: install ## Measure how long a fork takes, beside a plain deployment
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd plugin webhook | sed 's/:func / /' | while read -r file target; do \
-		go test "./$$(dirname $$file)" -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME); done
+		go test "./$$(dirname $$file)" -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) </dev/null || exit 1; done
 
 .PHONY: docs
 docs: ## Write the tables of flags into the README
