@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -56,8 +57,9 @@ func chaos(t *testing.T, protocols *http.Protocols) {
 	startPod(t, "b", "127.0.0.3", u.app, unruly("b"))
 	tab := table(1, map[string][]string{"a": {"127.0.0.2"}, "b": {"127.0.0.9", "127.0.0.3"}, "none": nil})
 	u.setTable(tab)
-	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
+	enough := time.Now().Add(2 * time.Second) // and, on a machine that is slow, until a whole answer came of each
 	var pool sync.WaitGroup
 	pool.Go(func() {
 		for n := uint64(2); ctx.Err() == nil; n++ {
@@ -85,6 +87,9 @@ func chaos(t *testing.T, protocols *http.Protocols) {
 					case status == 0, status == 503 && strings.HasPrefix(got, "fork "):
 					case status == 200 && key != "none" && (got == want+" "+path+" "+string(body) || got == want+" "+path+" early"):
 						whole.Store(want, true)
+						if time.Now().After(enough) && isWhole(&whole, "app", "a", "b") {
+							stop()
+						}
 					default:
 						t.Errorf("key %q: got %d %.80q", key, status, got)
 					}
@@ -93,11 +98,16 @@ func chaos(t *testing.T, protocols *http.Protocols) {
 		}
 	}
 	pool.Wait()
-	for _, name := range []string{"app", "a", "b"} {
-		if _, ok := whole.Load(name); !ok {
-			t.Errorf("no answer of %s arrived", name)
-		}
+	if !isWhole(&whole, "app", "a", "b") {
+		t.Error("within a minute no whole answer came of some of them")
 	}
+}
+
+func isWhole(whole *sync.Map, names ...string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool {
+		_, ok := whole.Load(name)
+		return !ok
+	})
 }
 
 // unrulyAsk returns status 0 when no whole answer came, as when it did not wait for one.
