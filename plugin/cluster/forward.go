@@ -24,8 +24,8 @@ import (
 
 // forwardPing is how often a forward is asked whether it lives, forwardSilence how long it may take to answer.
 const (
-	forwardPing    = time.Second
-	forwardSilence = 2500 * time.Millisecond
+	forwardPing    = 750 * time.Millisecond
+	forwardSilence = 2 * time.Second
 )
 
 // ForwardPod connects to a port of a pod, on the pod's loopback, by the API server's port-forward: by WebSocket where the API
