@@ -54,6 +54,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 		},
 		func() error { state.User = c.user(ctx); return nil },
 		func() error { return c.surroundings(ctx, &state.Around) },
+		func() error { return c.policies(ctx, &state.Policies) },
 	}
 	if o.Key != "" {
 		reads = append(reads, func() (err error) {
@@ -76,6 +77,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			return err
 		},
 		func() error { return c.furtherSurroundings(ctx, workloads, &state.Around) },
+		func() error { return c.furtherPolicies(ctx, state, o.Sandbox) },
 	)
 	return workloads, state, Explain(err)
 }
@@ -127,6 +129,10 @@ const cleanUpTime = 15 * time.Second
 type Applied struct {
 	ConfigMap *corev1.ConfigMap
 	Forks     []*unstructured.Unstructured // in the order of the plan
+	// Policies are those of each fork, in the order of the plan.
+	Policies [][]*unstructured.Unstructured
+
+	policies []*plan.ForkPolicy // those that were written, or may have been
 }
 
 // errSandboxExists says that the sandbox was made by somebody else since it was read: the plan has to be made anew.
@@ -135,8 +141,9 @@ var errSandboxExists = errors.New("the sandbox was made by somebody else just no
 // IsStale reports whether a plan must be made anew because what it was planned against has changed.
 func IsStale(err error) bool { return errors.Is(err, errSandboxExists) }
 
-// ApplyFork writes the plan: the ConfigMap, which decides who made the sandbox, then the forks, which it owns. When a write
-// fails, or ctx ends, what was made is deleted again; a fork that existed and was updated stays so, and the error says so. With
+// ApplyFork writes the plan: the ConfigMap, which decides who made the sandbox, then the forks, each after its policies, all of
+// which it owns. When a write
+// fails, or ctx ends, what was made is deleted again; what existed and was updated stays so, and the error says so. With
 // dryRun the API server does all but store it.
 func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*Applied, error) {
 	// A write is never cut off midway, so that what was written is known: ctx is looked at between them.
@@ -157,8 +164,11 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 		if err = ctx.Err(); err != nil {
 			break
 		}
+		if err = c.applyPolicies(ctx, p, &p.Forks[i], applied, dryRun); err != nil {
+			break
+		}
 		d := p.Forks[i].Deployment.DeepCopy()
-		d.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}})
+		d.SetOwnerReferences(owner(cm))
 		var got *unstructured.Unstructured
 		if got, err = c.Apply(write, deployments(), d, p.Forks[i].Force, dryRun); err != nil {
 			doubt, err = uncertain(err), forkApplyError(p, &p.Forks[i], err)
@@ -228,7 +238,7 @@ func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, d
 	if p.Exists == "" {
 		left = c.undoSandbox(ctx, p, applied.ConfigMap)
 	} else {
-		left = c.undoForks(ctx, p, applied, doubt)
+		left = append(c.undoForks(ctx, p, applied, doubt), c.undoPolicies(ctx, applied)...)
 	}
 	if len(left) == 0 {
 		return cause

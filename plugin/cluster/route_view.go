@@ -10,7 +10,6 @@ import (
 	authv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -104,47 +103,8 @@ func (r *Routing) ReadPolicies(ctx context.Context) error {
 			}
 		}
 	}
-	groups, err := r.client.Kube.Discovery().ServerGroups()
-	if err != nil {
-		return Explain(err)
-	}
-	for _, kind := range foreignPolicies() {
-		if !slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == kind.Group }) {
-			continue
-		}
-		mapping, err := r.client.Mapper.RESTMapping(kind)
-		if err != nil {
-			continue // the group is there without this kind
-		}
-		objects := r.client.Dynamic.Resource(mapping.Resource)
-		items, err := objects.List(ctx, metav1.ListOptions{Limit: 1})
-		if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
-			items, err = objects.Namespace(r.client.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
-		}
-		if apierrors.IsForbidden(err) || err == nil && len(items.Items) > 0 {
-			r.fixed.Unreadable = append(r.fixed.Unreadable, mapping.Resource.GroupResource().String())
-		}
-	}
-	return nil
-}
-
-// foreignPolicies are kinds, beside NetworkPolicy, that admit or refuse connections by port.
-func foreignPolicies() []schema.GroupKind {
-	return []schema.GroupKind{
-		{Group: "cilium.io", Kind: "CiliumNetworkPolicy"},
-		{Group: "cilium.io", Kind: "CiliumClusterwideNetworkPolicy"},
-		{Group: "crd.projectcalico.org", Kind: "NetworkPolicy"},
-		{Group: "crd.projectcalico.org", Kind: "GlobalNetworkPolicy"},
-		{Group: "projectcalico.org", Kind: "NetworkPolicy"},
-		{Group: "projectcalico.org", Kind: "GlobalNetworkPolicy"},
-		{Group: "crd.antrea.io", Kind: "NetworkPolicy"},
-		{Group: "crd.antrea.io", Kind: "ClusterNetworkPolicy"},
-		{Group: "policy.networking.k8s.io", Kind: "AdminNetworkPolicy"},
-		{Group: "policy.networking.k8s.io", Kind: "BaselineAdminNetworkPolicy"},
-		{Group: "policy.networking.k8s.io", Kind: "ClusterNetworkPolicy"},
-		{Group: "security.istio.io", Kind: "AuthorizationPolicy"},
-		{Group: "policy.linkerd.io", Kind: "Server"},
-	}
+	r.fixed.Unreadable, err = r.client.foreignPolicies(ctx)
+	return Explain(err)
 }
 
 // View reads the namespace.

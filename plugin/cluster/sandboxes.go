@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -84,6 +85,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		baseline *corev1.PodList
 		services *corev1.ServiceList
 		domain   string
+		policies *networkingv1.NetworkPolicyList
 	)
 	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	baselines := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline}
@@ -98,6 +100,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 			return err
 		},
 		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
+		func() (err error) { policies, err = c.forkPolicies(ctx, anyOf([]string{name})); return err },
 		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
 		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, of); return err },
 		func() (err error) { domain, err = c.Gateway(ctx); return err },
@@ -114,7 +117,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	if isSandbox(cm, name) {
 		configMaps = append(configMaps, *cm)
 	}
-	all := plan.Sandboxes(configMaps, forks.Items)
+	all := plan.AddPolicies(plan.Sandboxes(configMaps, forks.Items), policies.Items)
 	if len(all) == 0 {
 		return nil, plan.NoSandbox(name, ns)
 	}
@@ -141,7 +144,7 @@ func isSandbox(cm *corev1.ConfigMap, name string) bool {
 }
 
 // Delete begins to delete a sandbox of the client's namespace: by uid, so that one made anew under the same name does not go
-// with it. What the ConfigMap owns is the garbage collector's to delete; forks that it does not own are deleted one by one.
+// with it. What the ConfigMap owns is the garbage collector's to delete; what it does not own is deleted one by one.
 // With dryRun the API server does all but delete.
 func (c *Client) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error {
 	if s.ConfigMap != nil {
@@ -159,6 +162,15 @@ func (c *Client) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error
 			return Explain(err)
 		}
 	}
+	for i := range s.Policies {
+		p := &s.Policies[i]
+		if s.ConfigMap != nil && ownedBy(p.OwnerReferences, s.ConfigMap.UID) {
+			continue
+		}
+		if err := c.deletePolicy(ctx, p.Name, p.UID, dryRun); err != nil {
+			return Explain(err)
+		}
+	}
 	return nil
 }
 
@@ -172,17 +184,20 @@ func deleteOptions(uid types.UID, dryRun bool) metav1.DeleteOptions {
 	return o
 }
 
-// WaitDeleted waits until no Deployment and no pod of the sandboxes is left. When ctx ends first, left says what there
+// WaitDeleted waits until no Deployment, no policy and no pod of the sandboxes is left. When ctx ends first, left says what there
 // is.
 func (c *Client) WaitDeleted(ctx context.Context, names []string) (left []string, err error) {
 	for {
-		deployments, pods, err := c.remains(ctx, names)
+		deployments, policies, pods, err := c.remains(ctx, names)
 		if err != nil {
 			return left, err
 		}
 		left = left[:0]
 		for _, d := range deployments.Items {
 			left = append(left, "deployment.apps/"+d.Name)
+		}
+		for _, p := range policies.Items {
+			left = append(left, "networkpolicy.networking.k8s.io/"+p.Name)
 		}
 		for _, p := range pods.Items {
 			left = append(left, "pod/"+p.Name)
@@ -194,9 +209,12 @@ func (c *Client) WaitDeleted(ctx context.Context, names []string) (left []string
 		case len(pods.Items) > 0:
 			options.ResourceVersion = pods.ResourceVersion
 			w, err = c.Kube.CoreV1().Pods(c.Namespace).Watch(ctx, options)
-		default:
+		case len(deployments.Items) > 0:
 			options.ResourceVersion = deployments.ResourceVersion
 			w, err = c.Kube.AppsV1().Deployments(c.Namespace).Watch(ctx, options)
+		default:
+			options.ResourceVersion = policies.ResourceVersion
+			w, err = c.Kube.NetworkingV1().NetworkPolicies(c.Namespace).Watch(ctx, options)
 		}
 		if err != nil {
 			return left, err
@@ -221,14 +239,27 @@ func untilDeleted(w watch.Interface, n int) {
 }
 
 // remains lists what there still is of sandboxes.
-func (c *Client) remains(ctx context.Context, names []string) (*appsv1.DeploymentList, *corev1.PodList, error) {
+func (c *Client) remains(ctx context.Context, names []string) (*appsv1.DeploymentList, *networkingv1.NetworkPolicyList, *corev1.PodList, error) {
 	options := metav1.ListOptions{LabelSelector: anyOf(names)}
 	deployments, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, options)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	policies, err := c.forkPolicies(ctx, anyOf(names))
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	pods, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, options)
-	return deployments, pods, err
+	return deployments, policies, pods, err
+}
+
+// WithPolicies adds to sandboxes of the client's namespace the policies of their forks, and what has nothing but policies.
+func (c *Client) WithPolicies(ctx context.Context, sandboxes []plan.Sandbox) ([]plan.Sandbox, error) {
+	policies, err := c.forkPolicies(ctx, "")
+	if err != nil {
+		return nil, Explain(err)
+	}
+	return plan.AddPolicies(sandboxes, policies.Items), nil
 }
 
 // anyOf selects what belongs to one of the sandboxes.
@@ -239,10 +270,16 @@ func anyOf(names []string) string {
 // SandboxesNamed reads sandboxes of the client's namespace by name, and says which names none has.
 func (c *Client) SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	all, err := c.selected(ctx, c.Namespace, anyOf(names))
+	var all []plan.Sandbox
+	var policies *networkingv1.NetworkPolicyList
+	err = together(
+		func() (err error) { all, err = c.selected(ctx, c.Namespace, anyOf(names)); return err },
+		func() (err error) { policies, err = c.forkPolicies(ctx, anyOf(names)); return Explain(err) },
+	)
 	if err != nil {
 		return nil, nil, err
 	}
+	all = plan.AddPolicies(all, policies.Items)
 	for _, name := range names {
 		if i := slices.IndexFunc(all, func(s plan.Sandbox) bool { return s.Name == name }); i >= 0 {
 			found = append(found, all[i])

@@ -158,6 +158,9 @@ func (f *deleteFlags) run(ctx context.Context) error {
 func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
 	if len(f.names) == 0 {
 		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)
+		if err == nil {
+			all, err = f.withPolicies(ctx, c, all)
+		}
 		if err == nil && len(all) == 0 {
 			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
 		}
@@ -174,6 +177,15 @@ func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandb
 		f.warn("there is no sandbox %q in namespace %q", name, c.Namespace)
 	}
 	return all, nil
+}
+
+// withPolicies adds the policies of the sandboxes' forks. What has nothing but policies counts where no selector leaves it out.
+func (f *deleteFlags) withPolicies(ctx context.Context, c *cluster.Client, all []plan.Sandbox) ([]plan.Sandbox, error) {
+	with, err := c.WithPolicies(ctx, all)
+	if f.selector != "" {
+		with = with[:min(len(all), len(with))]
+	}
+	return with, err
 }
 
 func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []string) error {
@@ -198,7 +210,7 @@ func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []stri
 		what += "; still there: " + strings.Join(left, ", ")
 	}
 	selector := sandbox.LabelSandbox + " in (" + strings.Join(names, ",") + ")"
-	return &plan.Problem{What: what, Say: "see what is left", Fix: plan.Kubectl("get", "deployments,pods", "--selector="+selector)}
+	return &plan.Problem{What: what, Say: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector)}
 }
 
 // printDeleted prints what went.
@@ -211,6 +223,11 @@ func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
 				return err
 			}
 			continue
+		}
+		for j := range s.Policies {
+			if err := p.print("deleted", typedPolicy(&s.Policies[j])); err != nil {
+				return err
+			}
 		}
 		for j := range s.Forks {
 			d := s.Forks[j].DeepCopy()

@@ -15,14 +15,17 @@ import (
 // printDryRun prints what would be applied, without what only the API server knows.
 func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
 	objects := []runtime.Object{p.ConfigMap}
+	var verbs []string
 	for i := range p.Forks {
-		d := p.Forks[i].Deployment.DeepCopy()
+		fork := &p.Forks[i]
+		for j := range fork.Policies {
+			policy := plan.Manifest(fork.Policies[j].Object())
+			policy.SetOwnerReferences(nil)
+			objects, verbs = append(objects, policy), append(verbs, fork.Policies[j].Verb())
+		}
+		d := fork.Deployment.DeepCopy()
 		d.SetOwnerReferences(nil)
-		objects = append(objects, d)
-	}
-	verbs := make([]string, len(p.Forks))
-	for i := range p.Forks {
-		verbs[i] = verb(&p.Forks[i], -1)
+		objects, verbs = append(objects, d), append(verbs, verb(fork, -1))
 	}
 	if err := f.printObjects(objects, verbs); err != nil || (&objectPrinter{flags: f.print}).structured() {
 		return err
@@ -130,13 +133,15 @@ func (f *forkFlags) printForks(p *plan.ForkPlan, applied *cluster.Applied) error
 	objects := []runtime.Object{typed(applied.ConfigMap)}
 	var verbs []string
 	for i, d := range applied.Forks {
-		objects = append(objects, d)
-		verbs = append(verbs, verb(&p.Forks[i], d.GetGeneration()))
+		for j, policy := range applied.Policies[i] {
+			objects, verbs = append(objects, policy), append(verbs, p.Forks[i].Policies[j].Verb())
+		}
+		objects, verbs = append(objects, d), append(verbs, verb(&p.Forks[i], d.GetGeneration()))
 	}
 	return f.printObjects(objects, verbs)
 }
 
-// printObjects prints a ConfigMap and forks where -o asks for objects; else a line for each fork, with its verb.
+// printObjects prints a ConfigMap, policies and forks where -o asks for objects; else a line for each but the first, with its verb.
 func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error {
 	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
 	if p.structured() {

@@ -82,6 +82,9 @@ func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
 	if s.ConfigMap != nil {
 		objects = append(objects, typed(s.ConfigMap))
 	}
+	for i := range s.Policies {
+		objects = append(objects, typedPolicy(&s.Policies[i]))
+	}
 	for i := range s.Forks {
 		d := s.Forks[i].DeepCopy()
 		d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
@@ -139,7 +142,17 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 	}
 	f.showForks(s)
 	f.showBaselines(s)
+	f.showPolicies(s)
 	return nil
+}
+
+// showPolicies names the policies of forks, and those on whose account they are there.
+func (f *statusFlags) showPolicies(s *cluster.Status) {
+	for i := range s.Policies {
+		p := &s.Policies[i]
+		fmt.Fprintf(f.Out, "\npolicy: networkpolicy/%s has hold for the fork of %s what does for the baseline by %s\n", p.Name,
+			strings.Replace(p.Labels[sandbox.LabelWorkload], ".", "/", 1), strings.ReplaceAll(none(p.Annotations[sandbox.AnnotationPolicies]), ",", ", "))
+	}
 }
 
 // state is a fork's in one word.

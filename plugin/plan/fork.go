@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -33,9 +34,10 @@ type ForkState struct {
 	Taken    map[string]bool
 	Services []corev1.Service
 	Around   Surroundings
+	Policies PolicyView
 }
 
-// A ForkPlan is what `fork` writes, in this order: the ConfigMap, then the forks.
+// A ForkPlan is what `fork` writes, in this order: the ConfigMap, then the forks' policies, then the forks.
 type ForkPlan struct {
 	Sandbox, Namespace, Key string
 	CreatedBy               string
@@ -68,6 +70,9 @@ type Fork struct {
 	Reach []Endpoint
 	// Inherits lists what of the baseline's that other pods have no part in its pods share, such as Secrets; often empty.
 	Inherits string
+	// Policies are its NetworkPolicies, and Obsolete those there are that it no longer needs.
+	Policies []ForkPolicy
+	Obsolete []*networkingv1.NetworkPolicy
 }
 
 // Name returns the name of the fork's Deployment.
@@ -283,6 +288,9 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, several bool, images []
 	f.Gated = gated(f.Deployment)
 	p.noteBehind(o, f, old)
 	p.notices(w, f, &state.Around)
+	if err := p.planPolicies(f, &state.Policies); err != nil {
+		return nil, err
+	}
 	return f, nil
 }
 

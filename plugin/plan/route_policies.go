@@ -28,8 +28,8 @@ func (a *analysis) policies(t *routeTarget) []*networkingv1.NetworkPolicy {
 		pods[key] = value
 	}
 	pods[sandbox.LabelRole], pods[sandbox.LabelWorkload] = sandbox.RoleBaseline, t.Label()
-	routed := &metav1.LabelSelector{MatchLabels: marks(sandbox.RoleBaseline, t)}
-	forks := &metav1.LabelSelector{MatchLabels: marks(sandbox.RoleFork, t)}
+	routed := &metav1.LabelSelector{MatchLabels: marks(sandbox.RoleBaseline, t.Workload)}
+	forks := &metav1.LabelSelector{MatchLabels: marks(sandbox.RoleFork, t.Workload)}
 	captures := t.captures()
 
 	own := t.policy("")
@@ -124,8 +124,8 @@ func (t *routeTarget) captures() []sandbox.Capture {
 	return sandbox.Listen(t.ports, taken)
 }
 
-func marks(role string, t *routeTarget) map[string]string {
-	return map[string]string{sandbox.LabelRole: role, sandbox.LabelWorkload: t.Label()}
+func marks(role string, w *Workload) map[string]string {
+	return map[string]string{sandbox.LabelRole: role, sandbox.LabelWorkload: w.Label()}
 }
 
 // policy returns an empty NetworkPolicy that belongs to the target: gone with it, and found by its labels.
@@ -135,7 +135,7 @@ func (t *routeTarget) policy(suffix string) *networkingv1.NetworkPolicy {
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: t.Namespace(),
 			Name:      sandbox.PolicyName(t.Kind(), t.Name(), suffix),
-			Labels:    marks(sandbox.RoleRoute, t),
+			Labels:    marks(sandbox.RoleRoute, t.Workload),
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: t.Object.GetAPIVersion(), Kind: t.Kind(), Name: t.Name(), UID: t.Object.GetUID(),
 			}},
@@ -211,9 +211,15 @@ func (a *analysis) reaches(peers []networkingv1.NetworkPolicyPeer, t *routeTarge
 		if peer.IPBlock != nil {
 			return slices.ContainsFunc(a.view.podsOf(t.Workload), func(pod *corev1.Pod) bool { return inBlock(peer.IPBlock, pod.Status.PodIP) })
 		}
-		return (peer.NamespaceSelector == nil || matches(peer.NamespaceSelector, labels.Set(a.view.NamespaceLabels))) &&
-			(peer.PodSelector == nil || matches(peer.PodSelector, pods))
+		return isPod(&peer, a.view.NamespaceLabels, pods)
 	})
+}
+
+// isPod reports whether a peer, other than of addresses, is pods of those labels in a namespace of those labels, which without a
+// namespaceSelector is the policy's own.
+func isPod(peer *networkingv1.NetworkPolicyPeer, namespace map[string]string, pods labels.Set) bool {
+	return (peer.NamespaceSelector == nil || matches(peer.NamespaceSelector, labels.Set(namespace))) &&
+		(peer.PodSelector == nil || matches(peer.PodSelector, pods))
 }
 
 func inBlock(block *networkingv1.IPBlock, ip string) bool {
@@ -289,7 +295,7 @@ func (a *analysis) policyNotices() []string {
 		notices = append(notices, fmt.Sprintf("this namespace has %s, which this program can't read: where they name the app's ports, admit the router's too (from %d upwards)", kind, sandbox.FirstListenPort))
 	}
 	for _, t := range a.targets {
-		pods := labels.Set(marks(sandbox.RoleBaseline, t))
+		pods := labels.Set(marks(sandbox.RoleBaseline, t.Workload))
 		for key, value := range t.labels {
 			pods[key] = value
 		}

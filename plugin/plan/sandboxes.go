@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -22,6 +23,7 @@ type Sandbox struct {
 	Expires              time.Time         // zero: never
 	ConfigMap            *corev1.ConfigMap // nil: forks are left that nothing owns
 	Forks                []appsv1.Deployment
+	Policies             []networkingv1.NetworkPolicy // of the forks; only where they were asked for
 	Counts               route.Totals
 }
 
@@ -58,6 +60,25 @@ func Sandboxes(configMaps []corev1.ConfigMap, forks []appsv1.Deployment) []Sandb
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	return out
+}
+
+// AddPolicies puts the policies of forks to their sandboxes, in order of name. Those that are left of a sandbox of which there is
+// nothing else make one.
+func AddPolicies(sandboxes []Sandbox, policies []networkingv1.NetworkPolicy) []Sandbox {
+	for i := range policies {
+		p := &policies[i]
+		of := func(s Sandbox) bool { return s.Namespace == p.Namespace && s.Name == p.Labels[sandbox.LabelSandbox] }
+		at := slices.IndexFunc(sandboxes, of)
+		if at < 0 {
+			at = len(sandboxes)
+			sandboxes = append(sandboxes, Sandbox{Namespace: p.Namespace, Name: p.Labels[sandbox.LabelSandbox], Created: p.CreationTimestamp.Time})
+		}
+		sandboxes[at].Policies = append(sandboxes[at].Policies, *p)
+	}
+	for i := range sandboxes {
+		slices.SortFunc(sandboxes[i].Policies, func(a, b networkingv1.NetworkPolicy) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	return sandboxes
 }
 
 // Ready counts the forks that are ready: routed, or not in need of it, with all their pods of the newest template.

@@ -22,6 +22,7 @@ func webhookRights() []string {
 		"list,watch apps/replicasets",
 		"get,list,watch,patch,delete configmaps",
 		"list,watch,patch services",
+		"list,watch,patch networking.k8s.io/networkpolicies",
 		"list,watch limitranges",
 		"create,patch events.k8s.io/events",
 		"create authentication.k8s.io/tokenreviews",
@@ -112,7 +113,7 @@ func TestRights_OfPeopleAggregate(t *testing.T) {
 	for _, r := range clusterRole(t, objects, "sandbox-user").Rules {
 		for _, resource := range r.Resources {
 			write := slices.ContainsFunc(r.Verbs, func(v string) bool { return !slices.Contains([]string{"get", "list", "watch"}, v) })
-			if write && resource != "configmaps" && resource != "deployments" && resource != sandbox.RightResource && resource != "pods/portforward" {
+			if write && resource != "configmaps" && resource != "deployments" && resource != "networkpolicies" && resource != sandbox.RightResource && resource != "pods/portforward" {
 				t.Errorf("sandbox-user may change %s", resource)
 			}
 		}

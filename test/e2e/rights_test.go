@@ -16,6 +16,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -72,6 +73,17 @@ func TestTheWebhooksAccountChangesNothingThatIsNotASandboxs(t *testing.T) {
 			},
 			func(name string) error {
 				_, err := webhook.AppsV1().Deployments(s.name).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+				return err
+			}},
+		"patch of a NetworkPolicy": {sandbox.RoleFork,
+			func(m metav1.ObjectMeta) {
+				_, err := s.client.NetworkingV1().NetworkPolicies(s.name).Create(ctx, &networkingv1.NetworkPolicy{ObjectMeta: m}, metav1.CreateOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+			},
+			func(name string) error {
+				_, err := webhook.NetworkingV1().NetworkPolicies(s.name).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
 				return err
 			}},
 		"patch of a pod's status": {sandbox.RoleFork,

@@ -11,6 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -50,6 +51,10 @@ func CacheOptions() map[client.Object]cache.ByObject {
 		&corev1.Service{}: {
 			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleService}),
 			Transform: cache.TransformStripManagedFields(),
+		},
+		&networkingv1.NetworkPolicy{}: {
+			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleFork}),
+			Transform: stripPolicy,
 		},
 	}
 }
@@ -149,7 +154,11 @@ func newAdopter(o Options) (manager.Runnable, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = c.Watch(source.Kind(o.Cache, &appsv1.Deployment{}, handler.TypedEnqueueRequestsFromMapFunc(adopts)))
+	err = c.Watch(source.Kind(o.Cache, &appsv1.Deployment{}, handler.TypedEnqueueRequestsFromMapFunc(adopts[*appsv1.Deployment])))
+	if err != nil {
+		return nil, err
+	}
+	err = c.Watch(source.Kind(o.Cache, &networkingv1.NetworkPolicy{}, handler.TypedEnqueueRequestsFromMapFunc(adopts[*networkingv1.NetworkPolicy])))
 	if err != nil {
 		return nil, err
 	}

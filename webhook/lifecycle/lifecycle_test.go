@@ -12,6 +12,7 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -303,11 +304,21 @@ func TestAdopter(t *testing.T) {
 	).WithIndex(&appsv1.Deployment{}, "sandbox-name", func(o client.Object) []string {
 		return []string{o.GetLabels()[sandbox.LabelSandbox]}
 	}).Build()
+	policy := &networkingv1.NetworkPolicy{ObjectMeta: fork("orphan", "pr-1").ObjectMeta}
+	if err := c.Create(t.Context(), policy); err != nil {
+		t.Fatal(err)
+	}
+	if got := adopts(t.Context(), policy); len(got) != 1 || got[0].Name != "sandbox-pr-1" {
+		t.Errorf("a policy without an owner asks for %v", got)
+	}
 	a := &adopter{cache: c, client: c}
 	for _, req := range append(adopts(t.Context(), fork("orphan", "pr-1")), adopts(t.Context(), fork("stranger", "pr-2"))...) {
 		if _, err := a.Reconcile(t.Context(), req); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(policy), policy); err != nil || len(policy.OwnerReferences) != 1 || policy.OwnerReferences[0].UID != "uid-pr-1" {
+		t.Errorf("the policy is owned by %+v (%v)", policy.OwnerReferences, err)
 	}
 	for name, want := range map[string]types.UID{"orphan": "uid-pr-1", "owned": "other", "stranger": ""} {
 		var d appsv1.Deployment

@@ -75,6 +75,8 @@ const (
 	AnnotationTargetPorts = Prefix + "target-ports"
 	// AnnotationPutBack says, on a Service, that the guard put numeric targetPorts back, when, and why: see FormatPutBack.
 	AnnotationPutBack = Prefix + "put-back"
+	// AnnotationPolicies names, on a fork's NetworkPolicy, those of the user's on whose account it is there: "NAME,...".
+	AnnotationPolicies = Prefix + "policies"
 	// AnnotationRestartedAt rolls a fork whose spec is otherwise unchanged (RFC 3339). On the fork's pod template.
 	AnnotationRestartedAt = Prefix + "restarted-at"
 	// AnnotationRetriedAt is touched by the controller on a fork's Deployment to have pod creation tried again at once after

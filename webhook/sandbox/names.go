@@ -100,6 +100,16 @@ func PolicyName(kind, name, suffix string) string {
 	return cut(s, maxObjectName, "")
 }
 
+// ForkPolicyName returns the name of a NetworkPolicy of a fork, by the name of its Deployment: that for its own pods where selector
+// is empty, else that for the pods which selector, in whatever form, stands for.
+func ForkPolicyName(fork, selector string) string {
+	s := "sandbox-fork-" + fork
+	if selector == "" {
+		return s
+	}
+	return hashed(s, maxObjectName, selector)
+}
+
 func cut(s string, limit int, salt string) string {
 	if len(s) <= limit {
 		return s

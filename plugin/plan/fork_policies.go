@@ -1,0 +1,498 @@
+package plan
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A fork carries none of its baseline's labels, so a NetworkPolicy that selects the baseline, or that admits it somewhere, does
+// not hold for the fork. The policies made here have it hold. Policies only ever add: a pod that one selects is isolated, and
+// reached by what any policy admits. So what is made for the fork's own pods isolates them where the baseline's are, and no
+// more; and what is made for others selects exactly the pods of a policy there is, in its direction, which isolates them already.
+
+// A PolicyView is what a fork's policies are planned against.
+type PolicyView struct {
+	Policies  []networkingv1.NetworkPolicy // of the namespace, but for those of forks
+	Forks     []networkingv1.NetworkPolicy // of the sandbox's forks
+	Elsewhere []networkingv1.NetworkPolicy // of other namespaces, as far as they may be read
+	// ElsewhereCut says that Elsewhere is only the first of them.
+	ElsewhereCut bool
+	// Unreadable names the kinds of policy that are in force here and that this program does not understand.
+	Unreadable []string
+	// NamespaceLabels are the labels of the namespace; NamespaceUnread says that only its name is known.
+	NamespaceLabels map[string]string
+	NamespaceUnread bool
+}
+
+// AsksForNamespaces says whether a policy selects namespaces by other labels than the one that every namespace has.
+func (v *PolicyView) AsksForNamespaces() bool {
+	asks := func(p networkingv1.NetworkPolicy) bool {
+		for _, r := range append(rulesOf(&p, networkingv1.PolicyTypeIngress), rulesOf(&p, networkingv1.PolicyTypeEgress)...) {
+			for _, peer := range r.peers {
+				if s := peer.NamespaceSelector; s != nil && (len(s.MatchExpressions) > 0 || slices.ContainsFunc(slices.Collect(maps.Keys(s.MatchLabels)), func(key string) bool {
+					return key != corev1.LabelMetadataName
+				})) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	return slices.ContainsFunc(v.Policies, asks) || slices.ContainsFunc(v.Elsewhere, asks)
+}
+
+// A ForkPolicy is a NetworkPolicy of a fork.
+type ForkPolicy struct {
+	*networkingv1.NetworkPolicy
+	// Before is the one there is; nil where there is none.
+	Before *networkingv1.NetworkPolicy
+}
+
+// Changed says whether the policy has to be written.
+func (p *ForkPolicy) Changed() bool {
+	return p.Before == nil || len(p.Before.OwnerReferences) == 0 ||
+		!equality.Semantic.DeepEqual(p.Spec, p.Before.Spec) || !reflect.DeepEqual(p.Labels, p.Before.Labels) ||
+		!reflect.DeepEqual(p.Annotations, p.Before.Annotations)
+}
+
+// Object returns the policy as it is applied, but for the reference to its owner; one that does not change, as it is.
+func (p *ForkPolicy) Object() *unstructured.Unstructured {
+	if !p.Changed() {
+		return toUnstructured(p.Before, "NetworkPolicy")
+	}
+	return Manifest(toUnstructured(p.NetworkPolicy, "NetworkPolicy"))
+}
+
+// Verb says what becomes of the policy, in the words of `kubectl apply`.
+func (p *ForkPolicy) Verb() string {
+	switch {
+	case p.Before == nil:
+		return "created"
+	case p.Changed():
+		return "configured"
+	}
+	return "unchanged"
+}
+
+// forkPolicies makes the policies of one fork.
+type forkPolicies struct {
+	view           *PolicyView
+	workload       *Workload
+	fork           string     // the Deployment's name
+	baseline, pods labels.Set // of the baseline's pods, and of the fork's
+	hops           []uint16   // ports to which the baseline's routers connect
+	routed, forked *metav1.LabelSelector
+	made           map[string]*networkingv1.NetworkPolicy // by selector
+	origins        map[*networkingv1.NetworkPolicy][]string
+	lax            []string // policies that admit the fork to what the baseline is not admitted to
+}
+
+// planPolicies plans the NetworkPolicies of a fork.
+func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
+	// Labels that are not text are the API server's to refuse.
+	baseline, _, _ := unstructured.NestedStringMap(f.Workload.Template(), "metadata", "labels")
+	pods, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "labels")
+	annotations, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "annotations")
+	m := &forkPolicies{
+		view: view, workload: f.Workload, fork: f.Name(), baseline: baseline, pods: pods,
+		routed: &metav1.LabelSelector{MatchLabels: marks(sandbox.RoleBaseline, f.Workload)},
+		forked: &metav1.LabelSelector{MatchLabels: map[string]string{
+			sandbox.LabelSandbox: p.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: f.Workload.Label(),
+		}},
+		made: map[string]*networkingv1.NetworkPolicy{}, origins: map[*networkingv1.NetworkPolicy][]string{},
+	}
+	if f.Workload.Routed() {
+		m.hops = hops(f.Deployment, annotations[sandbox.AnnotationPorts])
+	}
+	for _, direction := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress} {
+		m.follow(direction)
+		m.hop(direction)
+	}
+	for _, want := range m.sorted() {
+		if err := p.addPolicy(f, want, view); err != nil {
+			return err
+		}
+	}
+	for i := range view.Forks {
+		have := &view.Forks[i]
+		of := have.Labels[sandbox.LabelWorkload] == f.Workload.Label() && have.DeletionTimestamp == nil
+		if of && !slices.ContainsFunc(f.Policies, func(q ForkPolicy) bool { return q.Name == have.Name }) {
+			f.Obsolete = append(f.Obsolete, have)
+		}
+	}
+	p.Warnings = append(p.Warnings, m.warnings()...)
+	return nil
+}
+
+// hops returns the ports of a fork's pods to which routers connect: those of the captured ports' names, else their numbers.
+func hops(fork *unstructured.Unstructured, captured string) []uint16 {
+	// Admission declines what does not parse, and then there are no routers.
+	ports, _ := sandbox.ParsePorts(captured)
+	var template corev1.PodTemplateSpec
+	if content, _, _ := unstructured.NestedMap(fork.Object, "spec", "template"); runtime.DefaultUnstructuredConverter.FromUnstructured(content, &template) != nil {
+		template = corev1.PodTemplateSpec{} // the API server will say what is wrong
+	}
+	var numbers []uint16
+	for _, want := range ports {
+		number := want.Number
+		for _, c := range template.Spec.Containers {
+			for _, p := range c.Ports {
+				if p.Name == want.Name && (p.Protocol == corev1.ProtocolTCP || p.Protocol == "") {
+					number = portNumber(p.ContainerPort)
+				}
+			}
+		}
+		numbers = append(numbers, number)
+	}
+	return numbers
+}
+
+// follow has what the namespace's policies say of the baseline's pods in one direction hold for the fork's.
+func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
+	var closed, confined bool // what policies isolate: the baseline; the fork
+	var rules []policyRule    // that hold for the baseline
+	var gained, held []*networkingv1.NetworkPolicy
+	for i := range m.view.Policies {
+		p := &m.view.Policies[i]
+		if !isolates(p, direction) {
+			continue
+		}
+		baseline, fork := matches(&p.Spec.PodSelector, m.baseline), matches(&p.Spec.PodSelector, m.pods)
+		closed, confined = closed || baseline, confined || fork
+		switch {
+		case baseline:
+			rules = append(rules, rulesOf(p, direction)...)
+			if !fork {
+				held = append(held, p)
+			}
+		case fork:
+			gained = append(gained, p)
+		}
+		m.admitBeside(p, direction)
+		if m.admitsMore(p, m.view.NamespaceLabels, direction) {
+			m.lax = appendNew(m.lax, "networkpolicy/"+p.Name)
+		}
+	}
+	for _, p := range held {
+		m.layAgain(p, direction, confined)
+	}
+	switch {
+	case confined && !closed: // as open as the baseline
+		own := m.policy(*m.forked, direction, gained...)
+		addRule(own, direction, policyRule{})
+	case closed:
+		for _, p := range gained {
+			more := slices.ContainsFunc(rulesOf(p, direction), func(r policyRule) bool {
+				return !slices.ContainsFunc(rules, func(s policyRule) bool { return reflect.DeepEqual(r, s) })
+			})
+			if more && !m.ours(p) && !ofSandboxes(&p.Spec.PodSelector) {
+				m.lax = appendNew(m.lax, "networkpolicy/"+p.Name)
+			}
+		}
+	}
+}
+
+// layAgain has what p says of the baseline's pods hold for the fork's, which may be isolated anyway. Peers that are the
+// baseline's pods themselves are joined by the fork's.
+func (m *forkPolicies) layAgain(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, isolated bool) {
+	rules := rulesOf(p, direction)
+	if p.Name == sandbox.PolicyName(m.workload.Kind(), m.workload.Name(), "") && m.ours(p) {
+		rules = nil // what only routers need
+	}
+	if isolated && len(rules) == 0 {
+		return
+	}
+	own := m.policy(*m.forked, direction, p)
+	for _, r := range rules {
+		if !m.ours(p) && m.admitsOnlyBaseline(r.peers, m.view.NamespaceLabels) {
+			r.peers = append(slices.Clone(r.peers), networkingv1.NetworkPolicyPeer{PodSelector: m.forked})
+		}
+		addRule(own, direction, r)
+	}
+}
+
+// admitBeside admits the fork where p admits the baseline's pods by their labels.
+func (m *forkPolicies) admitBeside(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType) {
+	if m.ours(p) && (direction == networkingv1.PolicyTypeEgress || !matches(&p.Spec.PodSelector, m.baseline)) {
+		return // the way to the baseline's routers, which forks have none of
+	}
+	for _, r := range rulesOf(p, direction) {
+		if m.admitsOnlyBaseline(r.peers, m.view.NamespaceLabels) {
+			addRule(m.policy(p.Spec.PodSelector, direction, p), direction, policyRule{
+				peers: []networkingv1.NetworkPolicyPeer{{PodSelector: m.forked}}, ports: r.ports,
+			})
+		}
+	}
+}
+
+// hop admits the connections of the baseline's routers to the fork, at the end where they are made or at that where they
+// arrive, if nothing there admits them yet.
+func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
+	subject, selector, other, peer := m.pods, *m.forked, m.baseline, m.routed
+	if direction == networkingv1.PolicyTypeEgress {
+		subject, selector, other, peer = m.baseline, *m.routed, m.pods, m.forked
+	}
+	var on []*networkingv1.NetworkPolicy
+	var rules []policyRule
+	for i := range m.view.Policies {
+		if p := &m.view.Policies[i]; isolates(p, direction) && matches(&p.Spec.PodSelector, subject) {
+			on, rules = append(on, p), append(rules, rulesOf(p, direction)...)
+		}
+	}
+	isolated := len(on) > 0
+	for _, p := range m.made {
+		if isolates(p, direction) && matches(&p.Spec.PodSelector, subject) {
+			isolated, rules = true, append(rules, rulesOf(p, direction)...)
+		}
+	}
+	if !isolated {
+		return
+	}
+	add := policyRule{peers: []networkingv1.NetworkPolicyPeer{{PodSelector: peer}}}
+	for _, port := range m.hops {
+		if !slices.ContainsFunc(rules, func(r policyRule) bool {
+			return m.admitsPods(r.peers, m.view.NamespaceLabels, other) && (len(r.ports) == 0 ||
+				slices.ContainsFunc(r.ports, func(p networkingv1.NetworkPolicyPort) bool { return admits(p, port) }))
+		}) {
+			add.ports = appendNew(add.ports, policyPort(port))
+		}
+	}
+	if len(add.ports) == 0 {
+		return
+	}
+	if direction == networkingv1.PolicyTypeEgress {
+		// Only pods that are isolated already: while the baseline rolls out, those of an older template may not be. What was made
+		// for the baseline selects as one of these does, so there is one.
+		on = on[:1]
+		selector = both(on[0].Spec.PodSelector, selector)
+	}
+	addRule(m.policy(selector, direction, on...), direction, add)
+}
+
+// policy returns the fork's policy that selects so, for that direction too from now on, and on account of those policies.
+func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkingv1.PolicyType, on ...*networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+	key, err := json.Marshal(selector)
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	p := m.made[string(key)]
+	if p == nil {
+		suffix := string(key)
+		if reflect.DeepEqual(selector, *m.forked) {
+			suffix = ""
+		}
+		p = &networkingv1.NetworkPolicy{
+			TypeMeta: metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy"},
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: m.workload.Namespace(), Name: sandbox.ForkPolicyName(m.fork, suffix), Labels: m.forked.MatchLabels,
+			},
+			Spec: networkingv1.NetworkPolicySpec{PodSelector: *selector.DeepCopy()},
+		}
+		m.made[string(key)] = p
+	}
+	p.Spec.PolicyTypes = appendNew(p.Spec.PolicyTypes, direction)
+	for _, o := range on {
+		m.origins[p] = appendNew(m.origins[p], o.Name)
+	}
+	return p
+}
+
+// sorted returns what was made, in order of name.
+func (m *forkPolicies) sorted() []*networkingv1.NetworkPolicy {
+	var all []*networkingv1.NetworkPolicy
+	for _, p := range m.made {
+		names := slices.Sorted(slices.Values(m.origins[p]))
+		p.Annotations = map[string]string{sandbox.AnnotationPolicies: strings.Join(names, ",")}
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(p, q *networkingv1.NetworkPolicy) int { return cmp.Compare(p.Name, q.Name) })
+	return all
+}
+
+// ours says whether `route` made p for the fork's own baseline.
+func (m *forkPolicies) ours(p *networkingv1.NetworkPolicy) bool {
+	return p.Labels[sandbox.LabelRole] == sandbox.RoleRoute && p.Labels[sandbox.LabelWorkload] == m.workload.Label()
+}
+
+// admitsPods says whether peers of a policy admit pods of those labels, in a namespace whose labels the policy knows.
+func (m *forkPolicies) admitsPods(peers []networkingv1.NetworkPolicyPeer, namespace map[string]string, pods labels.Set) bool {
+	return len(peers) == 0 || slices.ContainsFunc(peers, func(peer networkingv1.NetworkPolicyPeer) bool {
+		return peer.IPBlock == nil && isPod(&peer, namespace, pods)
+	})
+}
+
+func (m *forkPolicies) admitsOnlyBaseline(peers []networkingv1.NetworkPolicyPeer, namespace map[string]string) bool {
+	return m.admitsPods(peers, namespace, m.baseline) && !m.admitsPods(peers, namespace, m.pods)
+}
+
+// admitsMore says whether p admits the fork's pods, which lack labels, where it does not admit the baseline's. That somebody
+// wrote a policy for sandboxes is no mistake.
+func (m *forkPolicies) admitsMore(p *networkingv1.NetworkPolicy, namespace map[string]string, direction networkingv1.PolicyType) bool {
+	if p.Labels[sandbox.LabelRole] == sandbox.RoleRoute {
+		return false
+	}
+	rules := rulesOf(p, direction)
+	return slices.ContainsFunc(rules, func(r policyRule) bool {
+		if m.admitsPods(r.peers, namespace, m.baseline) {
+			return false
+		}
+		unasked := slices.ContainsFunc(r.peers, func(peer networkingv1.NetworkPolicyPeer) bool {
+			return peer.PodSelector != nil && !ofSandboxes(peer.PodSelector) && m.admitsPods([]networkingv1.NetworkPolicyPeer{peer}, namespace, m.pods)
+		})
+		return unasked && !slices.ContainsFunc(rules, func(s policyRule) bool {
+			return m.admitsPods(s.peers, namespace, m.baseline) && (len(s.ports) == 0 || reflect.DeepEqual(r.ports, s.ports))
+		})
+	})
+}
+
+// warnings says what of the policies there are can't be made to hold.
+func (m *forkPolicies) warnings() []string {
+	var warnings []string
+	var strict []string
+	for i := range m.view.Elsewhere {
+		p := &m.view.Elsewhere[i]
+		for _, direction := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress} {
+			elsewhere := *p
+			elsewhere.Spec.Ingress, elsewhere.Spec.Egress = nil, nil
+			for _, r := range rulesOf(p, direction) {
+				// A peer without namespaceSelector is in the policy's own namespace, which is not this.
+				if len(r.peers) > 0 {
+					r.peers = slices.DeleteFunc(slices.Clone(r.peers), func(peer networkingv1.NetworkPolicyPeer) bool {
+						return peer.NamespaceSelector == nil && peer.IPBlock == nil
+					})
+					if len(r.peers) == 0 {
+						continue
+					}
+				}
+				addRule(&elsewhere, direction, r)
+				if m.admitsOnlyBaseline(r.peers, m.view.NamespaceLabels) {
+					strict = appendNew(strict, p.Namespace+"/"+p.Name)
+				}
+			}
+			if m.admitsMore(&elsewhere, m.view.NamespaceLabels, direction) {
+				m.lax = appendNew(m.lax, "networkpolicy/"+p.Name+" of namespace "+p.Namespace)
+			}
+		}
+	}
+	forks := fmt.Sprintf("{matchLabels: {%s: %s, %s: %s}}", sandbox.LabelRole, sandbox.RoleFork, sandbox.LabelWorkload, m.workload.Label())
+	if len(strict) > 0 {
+		warnings = append(warnings, fmt.Sprintf("NetworkPolicies of other namespaces admit %s by its labels, and so not its fork: %s; admit podSelector %s of this namespace there too",
+			m.workload, list(strict), forks))
+	}
+	if len(m.lax) > 0 {
+		warnings = append(warnings, fmt.Sprintf("the fork of %s, which has none of its labels, is admitted where the baseline is not by %s; to keep forks out, add matchExpressions {key: %s, operator: DoesNotExist} to the selector",
+			m.workload, list(m.lax), sandbox.LabelSandbox))
+	}
+	if m.view.ElsewhereCut {
+		warnings = append(warnings, fmt.Sprintf("only %d NetworkPolicies of other namespaces were looked at; more of them may admit %s by its labels, and so not its fork",
+			len(m.view.Elsewhere), m.workload))
+	}
+	if m.view.NamespaceUnread {
+		warnings = append(warnings, "the labels of this namespace may not be read: policies that admit by them are taken not to admit its pods")
+	}
+	for _, kind := range m.view.Unreadable {
+		warnings = append(warnings, fmt.Sprintf("this namespace has %s, which this program can't read: where they name %s by its labels, name podSelector %s too", kind, m.workload, forks))
+	}
+	return warnings
+}
+
+// addPolicy adds a policy to what is written of f.
+func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *PolicyView) error {
+	named := func(q networkingv1.NetworkPolicy) bool { return q.Name == want.Name }
+	if slices.ContainsFunc(view.Policies, named) {
+		return &Problem{
+			What: fmt.Sprintf("networkpolicy/%s is not of kubectl sandbox's making, and has the name of one that is needed", want.Name),
+			Say:  "if nobody needs it",
+			Fix:  Kubectl("delete", "networkpolicy", want.Name),
+		}
+	}
+	add := ForkPolicy{NetworkPolicy: want}
+	if i := slices.IndexFunc(view.Forks, named); i >= 0 {
+		add.Before = &view.Forks[i]
+		owners := add.Before.OwnerReferences
+		left := len(owners) > 0 && !slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return string(r.UID) == p.Exists })
+		if left || add.Before.DeletionTimestamp != nil {
+			return &Problem{
+				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and about to be deleted with it", want.Name, p.Sandbox),
+				Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
+			}
+		}
+	}
+	f.Policies = append(f.Policies, add)
+	return nil
+}
+
+// PolicyProblem says why the API server would not take a policy of a fork: somebody else wrote fields of it.
+func (p *ForkPlan) PolicyProblem(policy *ForkPolicy, err error) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("networkpolicy/%s was changed by others than this command: %s", policy.Name, firstLine(err.Error())),
+		Say:  "take its fields over", Fix: p.force, Err: err,
+	}
+}
+
+// A policyRule is one rule of a policy, of either direction.
+type policyRule struct {
+	peers []networkingv1.NetworkPolicyPeer
+	ports []networkingv1.NetworkPolicyPort
+}
+
+// rulesOf returns the rules of p in a direction, none where p is not of it.
+func rulesOf(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType) (rules []policyRule) {
+	switch {
+	case !isolates(p, direction):
+	case direction == networkingv1.PolicyTypeIngress:
+		for _, r := range p.Spec.Ingress {
+			rules = append(rules, policyRule{r.From, r.Ports})
+		}
+	default:
+		for _, r := range p.Spec.Egress {
+			rules = append(rules, policyRule{r.To, r.Ports})
+		}
+	}
+	return rules
+}
+
+func addRule(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, r policyRule) {
+	if direction == networkingv1.PolicyTypeIngress {
+		p.Spec.Ingress = appendNew(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: r.peers, Ports: r.ports})
+	} else {
+		p.Spec.Egress = appendNew(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: r.peers, Ports: r.ports})
+	}
+}
+
+// both returns what selects what a and b select.
+func both(a, b metav1.LabelSelector) metav1.LabelSelector {
+	s := *a.DeepCopy()
+	for key, value := range b.MatchLabels {
+		metav1.AddLabelToSelector(&s, key, value)
+	}
+	s.MatchExpressions = append(s.MatchExpressions, b.MatchExpressions...)
+	return s
+}
+
+// ofSandboxes says whether a selector asks for labels of ours, as only one that is written with forks in mind does.
+func ofSandboxes(s *metav1.LabelSelector) bool {
+	for key := range s.MatchLabels {
+		if strings.HasPrefix(key, sandbox.Prefix) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
+		return strings.HasPrefix(r.Key, sandbox.Prefix)
+	})
+}
