@@ -73,6 +73,7 @@ type Status struct {
 	// Counted says that Sandbox.Counts are of now, but for those of the routers Uncounted names.
 	Counted   bool
 	Uncounted string
+	Standings []plan.Standing // in the order of Sandbox.Forks; the zero Standing where it is not known
 }
 
 // Status reads all that is to be said of one sandbox. One that does not exist is a *plan.Problem.
@@ -127,6 +128,13 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	}
 	for i := range s.Sandbox.Forks {
 		s.Forks = append(s.Forks, plan.Diagnose(&s.Sandbox.Forks[i], sets.Items, pods.Items))
+	}
+	standings, err := c.Standings(ctx, s.Sandbox.Forks)
+	if err != nil {
+		return nil, err
+	}
+	for i := range s.Sandbox.Forks {
+		s.Standings = append(s.Standings, standings[ns+"/"+s.Sandbox.Forks[i].Name])
 	}
 	s.Baselines = s.Sandbox.Baselines(baseline.Items)
 	mine := slices.DeleteFunc(baseline.Items, func(p corev1.Pod) bool {

@@ -30,7 +30,7 @@ type forkFlags struct {
 	replicas               int64
 	ttl, timeout           time.Duration
 	route, wait, restart   bool
-	force                  bool
+	force, follow          bool
 
 	workloads []string
 	options   plan.ForkOptions
@@ -111,6 +111,7 @@ func newFork(t *tool) *cobra.Command {
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
 	flags.BoolVar(&f.restart, "restart", false, "Roll the forks even if nothing about them changes.")
 	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, such as its replicas by kubectl scale.")
+	flags.BoolVar(&f.follow, "follow", false, "Have the webhook lay the forks on their baselines whenever these change. --follow=false ends it.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "when-unready", sandbox.WhenUnreadyError, sandbox.WhenUnreadyBaseline)
@@ -134,6 +135,9 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	}
 	if cmd.Flags().Changed("replicas") {
 		f.options.Replicas = &f.replicas
+	}
+	if cmd.Flags().Changed("follow") {
+		f.options.Follow = &f.follow
 	}
 	if cmd.Flags().Changed("ttl") {
 		f.options.TTL = &f.ttl

@@ -171,6 +171,11 @@ func verb(f *plan.Fork, generation int64) string {
 	switch f.Replaces {
 	case 0:
 		return "forked"
+	}
+	if f.Rebased {
+		return "rebased"
+	}
+	switch f.Replaces {
 	case generation:
 		return "unchanged"
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,12 +97,26 @@ func (f *listFlags) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	return f.printRows(all, time.Now())
+	var forks []appsv1.Deployment
+	for i := range all {
+		forks = append(forks, all[i].Forks...)
+	}
+	standings, err := c.Standings(ctx, forks)
+	if err != nil {
+		return err
+	}
+	if err := f.printRows(all, standings, time.Now()); err != nil {
+		return err
+	}
+	if words := plan.RebaseCommand(all, standings); words != nil {
+		fmt.Fprintf(f.ErrOut, "hint: lay the changes on the baselines as they are now: %s\n", f.line(words))
+	}
+	return nil
 }
 
-func (f *listFlags) printRows(all []plan.Sandbox, now time.Time) error {
+func (f *listFlags) printRows(all []plan.Sandbox, standings map[string]plan.Standing, now time.Time) error {
 	columns := []metav1.TableColumnDefinition{
-		column("Name", false), column("Key", false), column("Ready", false), column("Expires", false),
+		column("Name", false), column("Key", false), column("Ready", false), column("Behind", false), column("Expires", false),
 		column("Forks-of", true), column("Created-by", true), column("Age", false),
 	}
 	if f.allNamespaces {
@@ -115,7 +130,7 @@ func (f *listFlags) printRows(all []plan.Sandbox, now time.Time) error {
 			expires = duration.HumanDuration(s.Expires.Sub(now))
 		}
 		cells := []any{
-			s.Name, s.Key, fmt.Sprintf("%d/%d", s.Ready(), len(s.Forks)), expires,
+			s.Name, s.Key, fmt.Sprintf("%d/%d", s.Ready(), len(s.Forks)), fmt.Sprint(s.Behind(standings)), expires,
 			none(strings.Join(s.Workloads(), ",")), none(s.CreatedBy), duration.HumanDuration(now.Sub(s.Created)),
 		}
 		if f.allNamespaces {

@@ -84,7 +84,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
 
 	groups := templates.CommandGroups{
-		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newOpen(t), newList(t), newStatus(t), newDiff(t), newExtend(t), newShare(t), newDelete(t)}},
+		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newOpen(t), newList(t), newStatus(t), newRebase(t), newDiff(t), newExtend(t), newShare(t), newDelete(t)}},
 		{Message: "Baseline Commands:", Commands: []*cobra.Command{newRoute(t), newUnroute(t)}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t), newCompletion(t)}},
 	}

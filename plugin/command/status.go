@@ -141,6 +141,7 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 		fmt.Fprintf(f.Out, "\npreview: %s\n", url)
 	}
 	f.showForks(s)
+	f.showStandings(s)
 	f.showBaselines(s)
 	f.showPolicies(s)
 	return nil
@@ -178,6 +179,21 @@ func (f *statusFlags) showForks(s *cluster.Status) {
 			printProblem(f.Out, "failed: ", fork.Problem, given(f.globals))
 		default:
 			fmt.Fprintf(f.Out, "\nwaiting: deployment.apps/%s waits for %s\n", s.Sandbox.Forks[i].Name, fork.Waiting)
+		}
+	}
+}
+
+// showStandings says which forks are behind their baselines, and what mends it.
+func (f *statusFlags) showStandings(s *cluster.Status) {
+	for i, standing := range s.Standings {
+		d := &s.Sandbox.Forks[i]
+		if p := standing.Problem(d); p != nil {
+			fmt.Fprintln(f.Out)
+			printProblem(f.Out, standing.Word()+": ", p, given(f.globals))
+		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); standing.Follows && err == nil {
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was laid on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
+		} else if standing.Follows {
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is laid on %s whenever that changes\n", d.Name, plan.WorkloadOf(d))
 		}
 	}
 }

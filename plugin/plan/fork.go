@@ -62,7 +62,7 @@ type Fork struct {
 	Replaces int64
 	// Force takes over fields of the fork there is that others have written. It never takes over an object that is not ours.
 	Force bool
-	// Rebased says that it was behind its baseline, and is laid on that as it is now.
+	// Rebased says, of a rebase, that it was behind its baseline.
 	Rebased bool
 	// Gated says that its pods wait for the baseline's routers.
 	Gated bool

@@ -101,8 +101,9 @@ func (p *ForkPlan) noteBehind(o *ForkOptions, f *Fork, old *unstructured.Unstruc
 		return
 	}
 	was := old.GetAnnotations()[sandbox.AnnotationBaseline]
-	f.Rebased = was != f.Deployment.GetAnnotations()[sandbox.AnnotationBaseline]
-	if f.Rebased && was != "" && !o.Rebase {
+	behind := was != f.Deployment.GetAnnotations()[sandbox.AnnotationBaseline]
+	f.Rebased = behind && o.Rebase
+	if behind && was != "" && !o.Rebase {
 		p.warn("%s was behind %s, and is laid on it as it is now", deployment(f.Name()), f.Workload)
 	}
 }

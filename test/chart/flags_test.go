@@ -35,6 +35,7 @@ func TestArguments_CarryTheValues(t *testing.T) {
 		"router limits of cpu":      {o.RouterLimits["cpu"], "1"},
 		"router limits of memory":   {o.RouterLimits["memory"], "256Mi"},
 		"image.pullPolicy":          {o.RouterPullPolicy, "Always"},
+		"follow.kinds":              {o.FollowKinds["Rollout.v1alpha1.argoproj.io"], "rollouts"},
 		"log.level":                 {o.LogLevel, "debug"},
 		"sandboxes.maxPerNamespace": {o.MaxSandboxes, 7},
 		"sandboxes.warnBefore":      {o.WarnBefore, time.Minute},

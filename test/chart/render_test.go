@@ -52,6 +52,7 @@ func valueSets() map[string]map[string]any {
 			"key": map[string]any{"header": "x-team-key", "member": "team-key"},
 			"router": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "20m", "memory": "48Mi"},
 				"limits": map[string]any{"cpu": "1", "memory": "256Mi"}}, "firstWait": "5s", "staleAfter": "1h", "controlAddresses": []any{"10.1.2.3:9444", "sandbox.test:9444"}},
+			"follow":         map[string]any{"kinds": []any{map[string]any{"group": "argoproj.io", "version": "v1alpha1", "kind": "Rollout", "resource": "rollouts"}}},
 			"serviceAccount": map[string]any{"name": "given"},
 			"log":            map[string]any{"level": "debug"},
 			"marks": map[string]any{"controllers": []any{"system:serviceaccount:things:controller"}, "kinds": []any{

@@ -1,6 +1,6 @@
 // Package lifecycle keeps what the cluster shows of sandboxes true: it turns the routed gate of forks' pods, guards the Services
-// that `route` switched, has pods tried again after admission was away, deletes expired sandboxes and adopts those that
-// came from Git. Each controller is a decision, which is pure, and the reading and writing around it.
+// that `route` switched, has pods tried again after admission was away, lays forks that follow their baselines on these,
+// deletes expired sandboxes and adopts those that came from Git. Each controller is a decision, which is pure, and the reading and writing around it.
 package lifecycle
 
 import (
@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
@@ -36,6 +37,9 @@ type Options struct {
 	Hub    *routes.Hub
 	Cache  cache.Cache // with CacheOptions, routes.CacheOptions and routes.Index
 	Client client.Client
+	API    client.Reader // not cached
+	// FollowKinds are the kinds of baselines, beside BuiltInKinds, that forks may follow: Client and API know their resources.
+	FollowKinds []schema.GroupVersionKind
 	// PodCache makes a cache of the pods of one namespace for the guard, with PodCacheOptions.
 	PodCache func(cache.Options) (cache.Cache, error)
 	Events   events.EventRecorder
@@ -82,8 +86,12 @@ func Runnables(o Options) ([]manager.Runnable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adoption: %w", err)
 	}
+	follower, err := newFollower(o)
+	if err != nil {
+		return nil, fmt.Errorf("follow: %w", err)
+	}
 	retrier := &retrier{cache: o.Cache, client: o.Client, clock: o.Clock, log: o.Log.WithName("retry")}
-	return []manager.Runnable{gate, guard, expiry, adopter, retrier}, nil
+	return []manager.Runnable{gate, guard, expiry, adopter, follower, retrier}, nil
 }
 
 func newGate(o Options) (manager.Runnable, error) {

@@ -156,6 +156,13 @@ func Deployments(ctx context.Context, c client.Reader, namespace, sandboxName st
 	return forks.Items, err
 }
 
+// Forks lists the forks of a baseline from a cache with CacheOptions and Index. They are the cache's own: they must not be changed.
+func Forks(ctx context.Context, c client.Reader, b Baseline) ([]appsv1.Deployment, error) {
+	var forks appsv1.DeploymentList
+	err := c.List(ctx, &forks, inBaseline(b, sandbox.RoleFork, all)...)
+	return forks.Items, err
+}
+
 func inBaseline(b Baseline, role, sandboxName string) []client.ListOption {
 	at := role + "/" + b.Workload
 	if sandboxName != all {
@@ -210,8 +217,10 @@ func subset(m map[string]string, keys ...string) map[string]string {
 
 func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	kept := &appsv1.Deployment{
-		ObjectMeta: stripMeta(&d.ObjectMeta, sandbox.AnnotationKey, sandbox.AnnotationWhenUnready, sandbox.AnnotationRetriedAt),
-		Spec:       appsv1.DeploymentSpec{Replicas: d.Spec.Replicas},
+		ObjectMeta: stripMeta(&d.ObjectMeta, sandbox.AnnotationKey, sandbox.AnnotationWhenUnready, sandbox.AnnotationRetriedAt,
+			sandbox.AnnotationFollow, sandbox.AnnotationFollowed, sandbox.AnnotationBaseline, sandbox.AnnotationAPIVersion,
+			sandbox.AnnotationWorkload, sandbox.AnnotationTemplate),
+		Spec: appsv1.DeploymentSpec{Replicas: d.Spec.Replicas},
 	}
 	for i := range d.Status.Conditions {
 		if d.Status.Conditions[i].Type == appsv1.DeploymentReplicaFailure {

@@ -86,7 +86,7 @@ func (c *control) term(ctx context.Context) error {
 	}
 	mgr, err := manager.New(c.config, manager.Options{
 		Logger:                 c.log,
-		MapperProvider:         resources,
+		MapperProvider:         c.options.resources,
 		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
 		Metrics:                metricsserver.Options{BindAddress: "0"},
 		HealthProbeBindAddress: "0",
@@ -111,6 +111,7 @@ func (c *control) term(ctx context.Context) error {
 	})
 	runnables, err := lifecycle.Runnables(lifecycle.Options{
 		Hub: server.Hub, Cache: mgr.GetCache(), Client: mgr.GetClient(), PodCache: c.podCache(mgr),
+		API: mgr.GetAPIReader(), FollowKinds: c.options.followKinds(),
 		Events: mgr.GetEventRecorder("kubectl-sandbox"), Clock: clock.RealClock{}, Log: c.log.WithName("lifecycle"),
 		WarnBefore: c.options.WarnBefore,
 	})

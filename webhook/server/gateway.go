@@ -41,7 +41,7 @@ func RunGateway(ctx context.Context, config *rest.Config, o GatewayOptions, logg
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	config.UserAgent = "sandbox-gateway/" + o.Version
-	mapper, err := resources(nil, nil)
+	mapper, err := (&Options{}).resources(nil, nil)
 	if err != nil {
 		return err
 	}

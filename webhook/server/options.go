@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -55,6 +56,9 @@ type Options struct {
 	WarnBefore       time.Duration // an expiry
 	KeyHeader        string
 	KeyMember        string
+
+	// FollowKinds are the kinds of baselines, beside Kubernetes' own, that forks may follow: KIND.VERSION.GROUP to the resource.
+	FollowKinds map[string]string
 }
 
 // Values of Options.Certificates.
@@ -90,6 +94,7 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.RouterStaleAfter, "router-stale-after", 15*time.Minute, "Age from which a router does not use its table of routes any more.")
 	f.IntVar(&o.MaxSandboxes, "max-sandboxes", 0, "The most sandboxes that a namespace may have; 0 for no limit.")
 	f.DurationVar(&o.WarnBefore, "warn-before", 10*time.Minute, "How long before its expiry a sandbox gets an Event that says so; at most a quarter of its life.")
+	f.StringToStringVar(&o.FollowKinds, "follow-kinds", nil, "Kinds of baselines, beside Kubernetes' own, that forks may follow, as KIND.VERSION.GROUP=RESOURCE,...; the ServiceAccount must be able to read them.")
 	f.StringVar(&o.KeyHeader, "key-header", sandbox.DefaultHeader, "Request header that carries a routing key.")
 	f.StringVar(&o.KeyMember, "key-member", sandbox.DefaultMember, "Member of baggage and tracestate that carries a routing key.")
 }
@@ -151,6 +156,10 @@ func (o *Options) Validate() error {
 	case corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
 	default:
 		check(false, "--router-image-pull-policy: %q is none of Always, IfNotPresent, Never", o.RouterPullPolicy)
+	}
+	for arg, resource := range o.FollowKinds {
+		kind, _ := schema.ParseKindArg(arg)
+		check(kind != nil && resource != "", "--follow-kinds: %s=%s is not KIND.VERSION.GROUP=RESOURCE", arg, resource)
 	}
 	for address := range strings.SplitSeq(o.ControlAddresses, ",") {
 		_, _, err := net.SplitHostPort(address)

@@ -120,7 +120,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	}}})
 	mgr, err := manager.New(config, manager.Options{
 		Logger:                 logger,
-		MapperProvider:         resources,
+		MapperProvider:         o.resources,
 		Cache:                  cache.Options{ByObject: byObject, ReaderFailOnMissingInformer: true},
 		Metrics:                metricsserver.Options{BindAddress: o.MetricsAddress},
 		HealthProbeBindAddress: o.HealthAddress,

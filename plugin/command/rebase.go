@@ -1,0 +1,129 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+	"k8s.io/kubectl/pkg/scheme"
+	"k8s.io/kubectl/pkg/util/completion"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// rebaseFlags are the flags of `rebase`: those of a `fork` that asks for no change.
+type rebaseFlags struct{ forkFlags }
+
+func newRebase(t *tool) *cobra.Command {
+	f := &rebaseFlags{forkFlags{tool: t, print: genericclioptions.NewPrintFlags("rebased").WithTypeSetter(scheme.Scheme)}}
+	workloads := completion.SpecifiedResourceTypeAndNameCompletionFunc(t.factory, []string{"deployment", "statefulset", "daemonset", "replicaset"})
+	sandboxes := t.completeSandboxes(1)
+	cmd := &cobra.Command{
+		Use:                   "rebase NAME [TYPE/NAME...]",
+		DisableFlagsInUseLine: true,
+		Short:                 "Lay the changes of a sandbox on its baselines as they are now",
+		Long: templates.LongDesc(`
+			Lay the changes of a sandbox's forks on their baselines as these are now: of all its forks, or of those of the
+			workloads named.
+
+			A fork keeps what it changed, and takes over all else that changed in its baseline since. Containers, variables
+			and the like are known by their names. Where a change does not fit any more, because the container it was for is
+			gone, say, that is told of each fork, and nothing is changed in any.
+
+			Forks made with --follow are rebased by the webhook, as soon as their baselines change.`),
+		Example: templates.Examples(`
+			# Lay all forks of a sandbox on their baselines as they are now
+			kubectl sandbox rebase pr-42
+
+			# Only the fork of one workload
+			kubectl sandbox rebase pr-42 deploy/api
+
+			# Print what would be applied
+			kubectl sandbox rebase pr-42 --dry-run=client -o yaml`),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return sandboxes(cmd, args, toComplete)
+			}
+			return workloads(cmd, args[1:], toComplete)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.complete(cmd, args); err != nil {
+				return err
+			}
+			return f.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
+	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, such as its replicas by kubectl scale.")
+	cmdutil.AddDryRunFlag(cmd)
+	f.print.AddFlags(cmd)
+	completeValues(cmd, "dry-run", "none", "client", "server")
+	return cmd
+}
+
+// complete parses, and says what is wrong with the arguments.
+func (f *rebaseFlags) complete(cmd *cobra.Command, args []string) (err error) {
+	f.begun = time.Now()
+	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
+		return usageError(cmd, lower(err))
+	}
+	if len(args) == 0 {
+		return usageError(cmd, "rebase takes the name of a sandbox")
+	}
+	if f.timeout < 0 {
+		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
+	}
+	f.options = plan.ForkOptions{Sandbox: sandboxArg(args[0]), Force: f.force, Now: f.begun}
+	f.workloads = args[1:]
+	return validName(cmd, f.options.Sandbox)
+}
+
+func (f *rebaseFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	var p *plan.ForkPlan
+	var applied *cluster.Applied
+	for try := 1; ; try++ {
+		workloads, state, err := c.ReadRebase(ctx, f.workloads, &f.options)
+		if err != nil {
+			return err
+		}
+		if p, err = plan.Rebase(&f.options, workloads, state); err != nil {
+			return err
+		}
+		if f.dryRun == cmdutil.DryRunClient {
+			f.warnings(p)
+			return f.printDryRun(p)
+		}
+		if f.dryRun == cmdutil.DryRunNone && len(p.Forks) > 1 {
+			err = c.DryRunForks(ctx, p)
+		}
+		if err == nil {
+			applied, err = c.ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
+		}
+		if err == nil {
+			break
+		}
+		if !cluster.IsStale(err) || try == maxPlans {
+			return err
+		}
+	}
+	f.warnings(p)
+	if f.dryRun == cmdutil.DryRunServer || !f.wait {
+		return f.printApplied(p, applied, f.dryRun == cmdutil.DryRunNone)
+	}
+	statuses, err := f.await(ctx, c, p, applied)
+	if err != nil {
+		return err
+	}
+	return f.printRouted(p, applied, statuses)
+}

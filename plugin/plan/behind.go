@@ -1,0 +1,99 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A Standing is how a fork stands to its baseline.
+type Standing struct {
+	// Gone says that there is no baseline any more.
+	Gone bool
+	// Behind says that the baseline has changed since the fork was laid on it, in what the fork inherits.
+	Behind bool
+	// Follows says that the controller lays the fork on its baseline whenever that changes.
+	Follows bool
+	// Conflict says why the controller could not, and Generation on which of the baseline's; empty where it could, or was not to.
+	Conflict   string
+	Generation int64
+}
+
+// StandingOf says how the fork d stands to its baseline; nil: there is none. Of a fork that does not say what it was laid on, as
+// those made by old versions, nothing is known, and it is not behind.
+func StandingOf(d *appsv1.Deployment, baseline *unstructured.Unstructured) (Standing, error) {
+	s := Standing{Gone: baseline == nil, Follows: d.Annotations[sandbox.AnnotationFollow] == sandbox.FollowOn}
+	if baseline == nil || d.Annotations[sandbox.AnnotationBaseline] == "" {
+		return s, nil
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)
+	if err != nil {
+		return s, err
+	}
+	if s.Behind, err = fork.Behind(&unstructured.Unstructured{Object: content}, baseline); err != nil {
+		return s, err
+	}
+	// What the controller said of another generation, or of a change that was replaced, is of the past.
+	if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); err == nil && s.Follows && s.Behind {
+		s.Conflict, s.Generation = said.Conflict, said.Generation
+	}
+	return s, nil
+}
+
+// Word is what a fork that stands so is called.
+func (s Standing) Word() string {
+	switch {
+	case s.Gone:
+		return "gone"
+	case s.Conflict != "":
+		return "conflict"
+	case s.Behind:
+		return "behind"
+	}
+	return ""
+}
+
+// Problem says what is to be done about a fork's standing; nil where nothing is.
+func (s Standing) Problem(d *appsv1.Deployment) *Problem {
+	name, of, in := deployment(d.Name), WorkloadOf(d), d.Labels[sandbox.LabelSandbox]
+	rebase := Kubectl("sandbox", "rebase", in, of)
+	switch {
+	case s.Gone:
+		return &Problem{What: fmt.Sprintf("%s is of %s, which is gone", name, of), Say: "remove the sandbox", Fix: Kubectl("sandbox", "delete", in)}
+	case s.Conflict != "":
+		return &Problem{
+			What:  fmt.Sprintf("%s can't follow %s to generation %d", name, of, s.Generation),
+			Lines: []string{s.Conflict}, Say: "begin anew", Fix: Kubectl("sandbox", "delete", in),
+		}
+	case s.Behind:
+		return &Problem{What: fmt.Sprintf("%s was laid on %s before that changed", name, of), Say: "lay its change on it as it is now", Fix: rebase}
+	}
+	return nil
+}
+
+// Behind counts the forks that are behind, of those whose standing is known, by name of the Deployment.
+func (s *Sandbox) Behind(standings map[string]Standing) int {
+	n := 0
+	for i := range s.Forks {
+		if standings[s.Forks[i].Namespace+"/"+s.Forks[i].Name].Behind {
+			n++
+		}
+	}
+	return n
+}
+
+// RebaseCommand returns the command that lays the forks of the sandboxes on their baselines, for the first of them that is behind;
+// nil where none is.
+func RebaseCommand(all []Sandbox, standings map[string]Standing) []string {
+	i := slices.IndexFunc(all, func(s Sandbox) bool { return s.Behind(standings) > 0 })
+	if i < 0 {
+		return nil
+	}
+	return Kubectl("sandbox", "rebase", all[i].Name, "--namespace="+all[i].Namespace)
+}
