@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -85,13 +87,18 @@ type Previews struct {
 	configMaps cache.Store            // sandboxes
 	services   map[string]cache.Store // by namespace
 	slices     map[string]cache.Indexer
+	forks      cache.Indexer // Deployments, by sandbox; nil, as pods is, where the caller may not read them
+	pods       cache.Indexer // of forks, by sandbox
 	next       atomic.Uint32 // pod to begin with
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of an EndpointSlice
 }
 
-const byService = "service"
+const (
+	byService = "service"
+	bySandbox = "sandbox"
+)
 
 // Watch follows the sandboxes of the client's namespace, and the Services of it and of others, until ctx ends. It returns when it
 // knows all there is; before that it fails where the caller may not read them.
@@ -135,6 +142,9 @@ func (c *Client) Watch(ctx context.Context, namespaces ...string) (*Previews, er
 		}
 		p.slices[ns] = begin(endpoints)
 	}
+	if err := p.watchForks(ctx, begin); err != nil {
+		return nil, err
+	}
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return nil, ctx.Err()
 	}
@@ -169,6 +179,56 @@ func (p *Previews) wait() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.changed
+}
+
+// watchForks follows the forks of the namespace, as far as the caller may: they tell what a sandbox waits for.
+func (p *Previews) watchForks(ctx context.Context, begin func(cache.SharedIndexInformer) cache.Indexer) error {
+	c, one := p.client, metav1.ListOptions{Limit: 1}
+	err := together(
+		func() error { _, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, one); return err },
+		func() error { _, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, one); return err },
+	)
+	if apierrors.IsForbidden(err) {
+		return nil
+	}
+	if err != nil {
+		return Explain(err)
+	}
+	role := func(o *metav1.ListOptions) { o.LabelSelector = sandbox.LabelRole + "=" + sandbox.RoleFork }
+	index := cache.Indexers{bySandbox: func(o any) ([]string, error) {
+		m, err := meta.Accessor(o)
+		if err != nil {
+			return nil, err
+		}
+		return []string{m.GetLabels()[sandbox.LabelSandbox]}, nil
+	}}
+	deployments := informer(c.Kube.AppsV1().RESTClient(), "deployments", c.Namespace, &appsv1.Deployment{}, role)
+	pods := informer(c.Kube.CoreV1().RESTClient(), "pods", c.Namespace, &corev1.Pod{}, role)
+	if err := errors.Join(deployments.AddIndexers(index), pods.AddIndexers(index)); err != nil {
+		return err
+	}
+	p.forks, p.pods = begin(deployments), begin(pods)
+	return nil
+}
+
+// Waiting returns what keeps requests from a fork of a sandbox; nil: nothing that is known.
+func (p *Previews) Waiting(name string) *fork.Wait {
+	if p.forks == nil {
+		return nil
+	}
+	return fork.Waiting(indexed[appsv1.Deployment](p.forks, name), indexed[corev1.Pod](p.pods, name))
+}
+
+// indexed returns the objects of a sandbox.
+func indexed[T any](store cache.Indexer, name string) []T {
+	objects, _ := store.ByIndex(bySandbox, name) // fails only of an index that there is not
+	all := make([]T, 0, len(objects))
+	for _, o := range objects {
+		if one, ok := o.(*T); ok {
+			all = append(all, *one)
+		}
+	}
+	return all
 }
 
 // Key returns the routing key of a sandbox. False: there is none of that name.

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
@@ -29,12 +30,14 @@ const domain = "localhost"
 // dialTimeout is how long a request waits for a pod that takes it: about as long as one takes to be replaced.
 const dialTimeout = 10 * time.Second
 
-// A View is the cluster as it is at any moment. Key and Service must not wait.
+// A View is the cluster as it is at any moment. Only Dial may wait.
 type View interface {
 	// Key returns the key of a sandbox; false where there is no such sandbox.
 	Key(sandbox string) (string, bool)
 	// Service returns a Service; false where there is none, or it is of a namespace that is not to be opened.
 	Service(namespace, name string) (*corev1.Service, bool)
+	// Waiting returns what keeps requests from a fork of a sandbox; nil: nothing that is known.
+	Waiting(sandbox string) *fork.Wait
 	// Dial connects to a pod behind a Service's port, by the port's name.
 	Dial(ctx context.Context, namespace, service, port string) (net.Conn, error)
 }
@@ -61,8 +64,9 @@ type Proxy struct {
 	// Notice is told what a person should know, each thing once, by one goroutine at a time. May be nil.
 	Notice func(string)
 
-	mu   sync.Mutex
-	told map[string]bool
+	press preview.Press
+	mu    sync.Mutex
+	told  map[string]bool
 }
 
 // notice tells what was not told before, as far as anybody would read it.
@@ -97,24 +101,30 @@ func (*Proxy) Default() (engine.Backend, bool) { return engine.Backend{}, false 
 // Decide sends a request to the Service that its host names, with the key of the sandbox that its host names. It is safe for
 // concurrent use, so one Proxy decides for all connections.
 func (p *Proxy) Decide(h *engine.Head) engine.Decision {
-	refuse := func(r *engine.Refusal) engine.Decision { return engine.Decision{Refusal: r} }
+	html := preview.WantsHTML(h)
+	refuse := func(g *preview.Page) engine.Decision { return engine.Decision{Refusal: p.press.Refusal(g, html)} }
 	host, refusal := preview.Stamp{Carriers: p.Carriers}.Admit(h)
 	if refusal != nil {
-		return refuse(refusal)
+		return refuse(p.page(refusal.Status, "Bad request", refusal.Reason))
 	}
-	t, refusal := p.find(host.Name)
-	if refusal != nil {
-		return refuse(refusal)
+	t, g := p.find(host.Name)
+	if g == nil {
+		g = p.foreign(h, host, t)
 	}
-	if reason := p.foreign(h, host); reason != "" {
-		return refuse(&engine.Refusal{Status: 403, Reason: reason})
+	if g != nil {
+		return refuse(g)
 	}
 	if string(h.Target) == reportPath && string(h.Method) == "POST" {
 		return engine.Decision{Backends: []engine.Backend{p.reports()}, Failure: engine.Refusal{Status: 503, Reason: "reports: "}}
 	}
+	if t.sandbox != "" {
+		if w := p.Waiting(t.sandbox); w != nil {
+			return refuse(preview.NotReady(t.about(p.Namespace), w.Fork, w.Reason, w.Crashed, w.LogCommand(p.Namespace)))
+		}
+	}
 	d := engine.Decision{
 		Backends: []engine.Backend{p.backend(t)},
-		Failure:  engine.Refusal{Status: 503, Reason: fmt.Sprintf("service %s: ", t.service.Name+"."+t.service.Namespace)},
+		Failure:  p.press.Failure(p.unreachable(t), html),
 		Edits:    preview.Stamp{Carriers: p.Carriers, Key: t.key}.Edits(h),
 	}
 	authority := string(h.Authority)
@@ -131,15 +141,12 @@ type destination struct {
 }
 
 // find returns what a host name means, in lower case.
-func (p *Proxy) find(host string) (destination, *engine.Refusal) {
-	refuse := func(status int, format string, args ...any) (destination, *engine.Refusal) {
-		return destination{}, &engine.Refusal{Status: status, Reason: fmt.Sprintf(format, args...)}
-	}
+func (p *Proxy) find(host string) (destination, *preview.Page) {
 	name, service := p.Sandbox, ""
 	if _, err := netip.ParseAddr(host); err != nil && host != domain {
 		rest, ok := strings.CutSuffix(host, "."+domain)
 		if !ok {
-			return refuse(421, "this is a preview on somebody's machine: it serves NAME.%s, not %s", domain, host)
+			return destination{}, p.page(421, "No preview here", fmt.Sprintf("this is a preview on somebody's machine: it serves NAME.%s, not %s", domain, host))
 		}
 		name = rest
 		if at := strings.LastIndexByte(rest, '.'); at >= 0 {
@@ -150,7 +157,9 @@ func (p *Proxy) find(host string) (destination, *engine.Refusal) {
 	if name != Baseline {
 		key, ok := p.Key(name)
 		if !ok {
-			return refuse(404, "there is no sandbox %q in namespace %q; those there are: kubectl sandbox list -n %s", name, p.Namespace, p.Namespace)
+			g := p.page(404, "No such sandbox", fmt.Sprintf("there is no sandbox %q in namespace %q, or not any more", name, p.Namespace))
+			g.Sandbox = name
+			return destination{}, g
 		}
 		d.sandbox, d.key = name, key
 	}
@@ -163,11 +172,15 @@ func (p *Proxy) find(host string) (destination, *engine.Refusal) {
 	}
 	s, ok := p.Service(ref.Namespace, ref.Name)
 	if !ok {
-		return refuse(404, "there is no service %q in namespace %q, or it was not opened", ref.Name, ref.Namespace)
+		g := p.page(404, "No such Service", fmt.Sprintf("there is no service %q in namespace %q, or it was not opened", ref.Name, ref.Namespace))
+		g.Sandbox, g.Next, g.Command = name, "Services of the namespace:", plan.Kubectl("get", "services", "-n", p.Namespace)
+		return destination{}, g
 	}
 	port, err := plan.ServicePort(s, ref.Port)
 	if err != nil {
-		return refuse(404, "%v", err)
+		g := p.page(404, "No such port", err.Error())
+		g.Sandbox, g.Next, g.Command = name, "Look at the Service:", plan.Kubectl("get", "service", s.Name, "-n", s.Namespace)
+		return destination{}, g
 	}
 	d.service, d.port = s, port
 	return d, nil
@@ -184,21 +197,29 @@ func (p *Proxy) backend(t destination) engine.Backend {
 
 // foreign says why a request is refused that a web page made which is not on this machine: whatever page is open in the browser
 // could use what it opens otherwise, with none of the protection that the app's own address has (its network, its sign-in).
-func (p *Proxy) foreign(h *engine.Head, host preview.Host) string {
-	const hint = "; --allow-origin lets it"
+func (p *Proxy) foreign(h *engine.Head, host preview.Host, t destination) *preview.Page {
+	refuse := func(who string) *preview.Page {
+		g := p.page(403, "Not for pages of other sites", who+" may not use this preview, unless its origin is allowed")
+		g.About = t.about(p.Namespace)
+		g.Next, g.Command = "Allow an origin:", plan.Kubectl("sandbox", "open", p.Sandbox, "-n", p.Namespace, "--allow-origin=https://HOST")
+		return g
+	}
 	if origin := string(h.Get("origin")); origin != "" {
 		if p.ours(origin, host) {
-			return ""
+			return nil
 		}
-		return "a page of " + origin + " may not use this preview" + hint
+		if origin == "null" {
+			return refuse("a page that has no origin")
+		}
+		return refuse("a page of " + origin)
 	}
 	if string(h.Get("sec-fetch-site")) == "cross-site" {
 		document := string(h.Get("sec-fetch-mode")) == "navigate" && (string(h.Method) == "GET" || string(h.Method) == "HEAD")
 		if !document {
-			return "a page of another site may not use this preview" + hint
+			return refuse("a page of another site")
 		}
 	}
-	return ""
+	return nil
 }
 
 // ours says whether an origin is a page of this machine, of the host that is asked, or allowed.

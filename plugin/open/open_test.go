@@ -3,6 +3,7 @@ package open
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
@@ -28,6 +30,7 @@ import (
 // view is a cluster of two namespaces whose Services all lead to one server.
 type view struct {
 	server string
+	wait   atomic.Pointer[fork.Wait] // of sandbox pr-2
 	dials  atomic.Int32
 	down   bool
 }
@@ -65,6 +68,13 @@ func (v *view) Dial(ctx context.Context, namespace, service, _ string) (net.Conn
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
 	return conn, nil
+}
+
+func (v *view) Waiting(name string) *fork.Wait {
+	if name == "pr-2" {
+		return v.wait.Load()
+	}
+	return nil
 }
 
 type fixture struct {
@@ -289,7 +299,7 @@ func TestAServiceThatCantBeReachedIsNamed(t *testing.T) {
 	f := serve(t)
 	f.view.down = true
 	resp, body := f.get(t, f.URL("pr-1")+"/")
-	if resp.StatusCode != 503 || !strings.Contains(body, "service web.shop: no pod is ready") {
+	if resp.StatusCode != 503 || !strings.Contains(body, "service web.shop did not answer: no pod is ready") {
 		t.Errorf("%s %s", resp.Status, body)
 	}
 }
@@ -338,5 +348,57 @@ func TestListen(t *testing.T) {
 	}
 	if _, err := ParseAddresses("example.test"); err == nil {
 		t.Error("a name is no address")
+	}
+}
+
+// Its own answers are pages for people and JSON for programs, and reach no pod.
+func TestPages(t *testing.T) {
+	f := serve(t)
+	f.view.wait.Store(&fork.Wait{Fork: "api-pr-2", Reason: "container api ends again and again (exit code 3)", Crashed: true, Log: true, Earlier: true})
+	local := fmt.Sprintf("localhost:%d", f.Port)
+	for name, test := range map[string]struct {
+		url     string
+		status  int
+		says    []string
+		headers []string
+	}{
+		"no such sandbox": {"http://nobody." + local, 404, []string{"nobody", "shop", "kubectl sandbox list -n shop"}, nil},
+		"no such service": {"http://none.pr-1." + local, 404, []string{"pr-1", "shop", "kubectl get services -n shop"}, nil},
+		"no such port":    {"http://many.pr-1." + local, 404, []string{"pr-1", "shop", "kubectl get service many -n shop"}, nil},
+		"another host":    {"http://shop.example", 421, []string{"shop.example", "kubectl sandbox list -n shop"}, nil},
+		"another site":    {"http://pr-1." + local, 403, []string{"https://attacker.example", "pr-1", "kubectl sandbox open pr-1 -n shop --allow-origin="}, []string{"Origin", "https://attacker.example"}},
+		"crashed": {"http://pr-2." + local, 503, []string{"pr-2", "api-pr-2", "ends again and again (exit code 3)",
+			"kubectl logs deploy/api-pr-2 --all-containers -n shop --previous"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			page, html := f.get(t, test.url, append([]string{"Accept", "text/html,*/*;q=0.8"}, test.headers...)...)
+			html = strings.NewReplacer("<span>", "", "</span>", "").Replace(html) // each word of a command is one
+			said, text := f.get(t, test.url, append([]string{"Accept", "*/*"}, test.headers...)...)
+			if page.StatusCode != test.status || said.StatusCode != test.status || f.view.dials.Load() != 0 || page.Header.Get(sandbox.HeaderError) == "" ||
+				!strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") || said.Header.Get("Content-Type") != "application/json" {
+				t.Errorf("%s %v, %s %v, %d dials", page.Status, page.Header, said.Status, said.Header, f.view.dials.Load())
+			}
+			var program struct{ Error, Sandbox, Namespace, Reason, Command string }
+			if err := json.Unmarshal([]byte(text), &program); err != nil {
+				t.Fatalf("%v: %s", err, text)
+			}
+			for _, s := range test.says {
+				if !strings.Contains(html, s) || !strings.Contains(fmt.Sprint(program), s) {
+					t.Errorf("%q is not in %+v or\n%s", s, program, html)
+				}
+			}
+		})
+	}
+	// Nothing that names say is anything but text.
+	if _, html := f.get(t, "http://pr-1."+local, "Accept", "text/html", "Origin", "<script>alert(1)</script>"); strings.Contains(html, "<script>alert") {
+		t.Error(html)
+	}
+	f.view.wait.Store(nil)
+	if resp, _ := f.get(t, "http://pr-2."+local); resp.StatusCode != 200 {
+		t.Errorf("once the fork serves: %s", resp.Status)
+	}
+	f.view.down = true
+	if resp, html := f.get(t, "http://pr-1."+local, "Accept", "text/html"); resp.StatusCode != 503 || !strings.Contains(html, "no pod is ready") || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("%s %s", resp.Status, html)
 	}
 }

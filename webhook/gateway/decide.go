@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
@@ -29,7 +30,7 @@ const dialTimeout = 10 * time.Second
 type desk struct {
 	directory *directory
 	synced    *atomic.Bool // the directory knows the cluster: before, lookups would wait for it
-	press     *pressman
+	press     *preview.Press
 	metrics   *metrics
 	log       *slog.Logger
 	now       func() time.Time
@@ -54,15 +55,15 @@ func (*connection) Default() (engine.Backend, bool) { return engine.Backend{}, f
 // Decide lets a request in, or says why not.
 func (c *connection) Decide(h *engine.Head) engine.Decision {
 	if !c.synced.Load() {
-		g := &page{status: 503, title: "The gateway is starting", reason: "it reads the cluster's state", retry: true}
-		c.metrics.count(g.status)
-		return engine.Decision{Refusal: c.press.print(g, wantsHTML(h))}
+		g := &preview.Page{Status: 503, Title: "The gateway is starting", Reason: "it reads the cluster's state", Retry: true}
+		c.metrics.count(g.Status)
+		return engine.Decision{Refusal: c.press.Refusal(g, preview.WantsHTML(h))}
 	}
 	ctx := context.Background() // lookups in memory, which wait for nothing
 	d, g := c.decide(ctx, h)
 	if g != nil {
-		c.metrics.count(g.status)
-		return engine.Decision{Refusal: c.press.print(g, wantsHTML(h))}
+		c.metrics.count(g.Status)
+		return engine.Decision{Refusal: c.press.Refusal(g, preview.WantsHTML(h))}
 	}
 	if d.Refusal != nil {
 		c.metrics.count(d.Refusal.Status)
@@ -71,11 +72,11 @@ func (c *connection) Decide(h *engine.Head) engine.Decision {
 }
 
 // decide returns a decision, or the page to answer with.
-func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decision, *page) {
+func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decision, *preview.Page) {
 	none := engine.Decision{}
 	host, refusal := (preview.Stamp{Carriers: c.carriers}).Admit(h)
 	if refusal != nil {
-		return none, &page{status: refusal.Status, title: "Bad request", reason: refusal.Reason}
+		return none, &preview.Page{Status: refusal.Status, Title: "Bad request", Reason: refusal.Reason}
 	}
 	e, cm, g := c.find(ctx, host)
 	if g != nil {
@@ -90,39 +91,40 @@ func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decisio
 	case err != nil:
 		return none, c.failed(e, err)
 	case service == nil:
-		return none, &page{status: 404, title: "No such Service", entry: e, reason: "there is no Service " + e.Service + " in namespace " + e.ServiceNamespace + " by which the sandbox can be entered",
-			next: "Services of the namespace:", command: []string{"kubectl", "get", "services", "-n", e.ServiceNamespace}}
+		return none, &preview.Page{Status: 404, Title: "No such Service", About: e.about(), Reason: "there is no Service " + e.Service + " in namespace " + e.ServiceNamespace + " by which the sandbox can be entered",
+			Next: "Services of the namespace:", Command: []string{"kubectl", "get", "services", "-n", e.ServiceNamespace}}
 	}
 	addr, why := target(service, h.HTTP2)
 	if why != "" {
-		return none, &page{status: 403, title: "Service is not served", entry: e, reason: "the gateway does not dial Service " + e.name() + ": " + why}
+		return none, &preview.Page{Status: 403, Title: "Service is not served", About: e.about(), Reason: "the gateway does not dial Service " + e.name() + ": " + why}
 	}
 	forks, pods, err := c.directory.forks(ctx, e)
 	if err != nil {
 		return none, c.failed(e, err)
 	}
 	if len(forks) == 0 {
-		return none, notReady(e, &wait{Reason: "its first fork"})
+		return none, preview.NotReady(e.about(), "", "its first fork", false, nil)
 	}
-	if w := waiting(forks, pods); w != nil {
-		return none, notReady(e, w)
+	if w := fork.Waiting(forks, pods); w != nil {
+		return none, preview.NotReady(e.about(), w.Fork, w.Reason, w.Crashed, w.LogCommand(e.Namespace))
 	}
 	return c.pass(h, e, cm, &brought, addr), nil
 }
 
 // find returns the preview that a host stands for, with its sandbox.
-func (c *connection) find(ctx context.Context, host preview.Host) (Entry, *corev1.ConfigMap, *page) {
+func (c *connection) find(ctx context.Context, host preview.Host) (Entry, *corev1.ConfigMap, *preview.Page) {
 	label, ok := strings.CutSuffix(host.Name, "."+c.domain)
 	if !ok || strings.Contains(label, ".") {
-		return Entry{}, nil, &page{status: 404, title: "No preview here", reason: "this gateway serves previews at SERVICE--SANDBOX--NAMESPACE." + c.domain}
+		return Entry{}, nil, &preview.Page{Status: 404, Title: "No preview here", Reason: "this gateway serves previews at SERVICE--SANDBOX--NAMESPACE." + c.domain,
+			Next: "Sandboxes there are:", Command: []string{"kubectl", "sandbox", "list", "-A"}}
 	}
 	e, ok, err := c.directory.entry(ctx, label)
 	switch {
 	case err != nil:
 		return e, nil, c.failed(e, err)
 	case !ok:
-		return e, nil, &page{status: 404, title: "No preview here", reason: "no preview has the host " + host.Name,
-			next: "Sandboxes there are:", command: []string{"kubectl", "sandbox", "list", "-A"}}
+		return e, nil, &preview.Page{Status: 404, Title: "No preview here", Reason: "no preview has the host " + host.Name,
+			Next: "Sandboxes there are:", Command: []string{"kubectl", "sandbox", "list", "-A"}}
 	}
 	cm, err := c.directory.sandbox(ctx, e)
 	if err != nil {
@@ -131,13 +133,13 @@ func (c *connection) find(ctx context.Context, host preview.Host) (Entry, *corev
 	list := []string{"kubectl", "sandbox", "list", "-n", e.Namespace}
 	if cm == nil {
 		if why, ok := c.directory.whyGone(e.Namespace, e.Sandbox); ok {
-			return e, nil, &page{status: 410, title: "This sandbox is gone", entry: e, reason: why, next: "Sandboxes there are:", command: list}
+			return e, nil, &preview.Page{Status: 410, Title: "This sandbox is gone", About: e.about(), Reason: why, Next: "Sandboxes there are:", Command: list}
 		}
-		return e, nil, &page{status: 404, title: "No such sandbox", entry: e, reason: "there is no sandbox " + e.Sandbox + " in namespace " + e.Namespace,
-			next: "Sandboxes there are:", command: list}
+		return e, nil, &preview.Page{Status: 404, Title: "No such sandbox", About: e.about(), Reason: "there is no sandbox " + e.Sandbox + " in namespace " + e.Namespace,
+			Next: "Sandboxes there are:", Command: list}
 	}
-	gone := func(why string) (Entry, *corev1.ConfigMap, *page) {
-		return e, nil, &page{status: 410, title: "This sandbox is gone", entry: e, reason: why, next: "Sandboxes there are:", command: list}
+	gone := func(why string) (Entry, *corev1.ConfigMap, *preview.Page) {
+		return e, nil, &preview.Page{Status: 410, Title: "This sandbox is gone", About: e.about(), Reason: why, Next: "Sandboxes there are:", Command: list}
 	}
 	if cm.DeletionTimestamp != nil {
 		return gone("it is being deleted")
@@ -146,25 +148,25 @@ func (c *connection) find(ctx context.Context, host preview.Host) (Entry, *corev
 		return gone(expiredAt(at))
 	}
 	if sandbox.ValidateKey(cm.Data[sandbox.DataKey]) != nil {
-		return e, nil, &page{status: 410, title: "This sandbox has no key", entry: e, reason: "its ConfigMap holds no routing key, so nothing can be routed to it",
-			next: "Look at it:", command: []string{"kubectl", "get", "configmap", cm.Name, "-o", "yaml", "-n", e.Namespace}}
+		return e, nil, &preview.Page{Status: 410, Title: "This sandbox has no key", About: e.about(), Reason: "its ConfigMap holds no routing key, so nothing can be routed to it",
+			Next: "Look at it:", Command: []string{"kubectl", "get", "configmap", cm.Name, "-o", "yaml", "-n", e.Namespace}}
 	}
 	return e, cm, nil
 }
 
 // signIn lets a request in, or returns how it is answered: by a redirect that makes a cookie of a link, or by a page.
-func (c *connection) signIn(ctx context.Context, h *engine.Head, e Entry, cm *corev1.ConfigMap, brought *credentials) (*engine.Refusal, *page) {
-	refuse := func(reason string) *page {
-		return &page{status: 401, title: "Sign in to see this preview", entry: e, reason: reason, next: "Whoever may write to the namespace gets a link by:",
-			command: []string{"kubectl", "sandbox", "share", e.Sandbox, "svc/" + e.name(), "-n", e.Namespace},
-			fields:  []engine.Field{field("WWW-Authenticate", share.Scheme+` realm="sandbox `+e.Sandbox+`"`)}}
+func (c *connection) signIn(ctx context.Context, h *engine.Head, e Entry, cm *corev1.ConfigMap, brought *credentials) (*engine.Refusal, *preview.Page) {
+	refuse := func(reason string) *preview.Page {
+		return &preview.Page{Status: 401, Title: "Sign in to see this preview", About: e.about(), Reason: reason, Next: "Whoever may write to the namespace gets a link by:",
+			Command: []string{"kubectl", "sandbox", "share", e.Sandbox, "svc/" + e.name(), "-n", e.Namespace},
+			Fields:  []engine.Field{field("WWW-Authenticate", share.Scheme+` realm="sandbox `+e.Sandbox+`"`)}}
 	}
 	if c.password != "" {
 		if brought.fromProxy(c.password) {
 			return nil, nil
 		}
 		g := refuse("requests come through the proxy that signs people in, and this one did not")
-		g.next, g.command = "", nil
+		g.Next, g.Command = "", nil
 		return nil, g
 	}
 	shares, err := c.directory.shares(ctx, cm)
@@ -192,31 +194,14 @@ func (c *connection) signIn(ctx context.Context, h *engine.Head, e Entry, cm *co
 	return nil, nil
 }
 
-// notReady says what a sandbox waits for.
-func notReady(e Entry, w *wait) *page {
-	g := &page{status: 503, title: "The sandbox is starting", entry: e, reason: w.Reason, retry: true, next: "See for yourself:",
-		command: []string{"kubectl", "sandbox", "status", e.Sandbox, "-n", e.Namespace}}
-	if w.Fork != "" {
-		g.reason = "fork " + w.Fork + " waits for: " + w.Reason
-	} else {
-		g.reason = "it waits for " + w.Reason
-	}
-	if w.Crashed {
-		g.title, g.reason = "The fork does not run", "fork "+w.Fork+": "+w.Reason
-	}
-	if w.Log {
-		g.next, g.command = "Read its log:", []string{"kubectl", "logs", "deploy/" + w.Fork, "--all-containers", "-n", e.Namespace}
-		if w.Earlier {
-			g.command = append(g.command, "--previous")
-		}
-	}
-	return g
+// failed answers a request that could not be looked up.
+func (c *connection) failed(e Entry, err error) *preview.Page {
+	c.log.Error("look up a preview", "sandbox", e.Sandbox, "namespace", e.Namespace, "error", err)
+	return &preview.Page{Status: 503, Title: "The gateway can't tell", About: e.about(), Reason: "it does not know the cluster's state", Retry: true}
 }
 
-// failed answers a request that could not be looked up.
-func (c *connection) failed(e Entry, err error) *page {
-	c.log.Error("look up a preview", "sandbox", e.Sandbox, "namespace", e.Namespace, "error", err)
-	return &page{status: 503, title: "The gateway can't tell", entry: e, reason: "it does not know the cluster's state", retry: true}
+func field(name, value string) engine.Field {
+	return engine.Field{Name: []byte(name), Value: []byte(value)}
 }
 
 // pass sends a request on to the Service at addr.
@@ -233,13 +218,8 @@ func (c *connection) pass(h *engine.Head, e Entry, cm *corev1.ConfigMap, brought
 	b.Dial = func(ctx context.Context) (net.Conn, error) { return c.dial(ctx, addr) }
 	d := engine.Decision{
 		Backends: []engine.Backend{b}, Edits: edits, Observer: observer{c.metrics},
-		Failure: engine.Refusal{Status: 502, Reason: "Service " + e.name() + " does not answer: "},
-	}
-	if wantsHTML(h) {
-		g := &page{status: 502, title: "The Service does not answer", entry: e, reason: "Service " + e.name() + " accepted no connection, or broke off before it answered",
-			next: "See for yourself:", command: []string{"kubectl", "sandbox", "status", e.Sandbox, "-n", e.Namespace}}
-		printed := c.press.print(g, true)
-		d.Failure.Body, d.Failure.Type, d.Failure.Fields = printed.Body, printed.Type, printed.Fields
+		Failure: c.press.Failure(&preview.Page{Status: 502, Title: "The Service does not answer", About: e.about(), Reason: "Service " + e.name() + " does not answer",
+			Next: "See for yourself:", Command: []string{"kubectl", "sandbox", "status", e.Sandbox, "-n", e.Namespace}}, preview.WantsHTML(h)),
 	}
 	return d
 }

@@ -106,6 +106,14 @@ func (e Entry) name() string {
 	return e.Service + "." + e.ServiceNamespace
 }
 
+// about is what pages say of the entry.
+func (e Entry) about() preview.About {
+	if e == (Entry{}) {
+		return preview.About{}
+	}
+	return preview.About{Sandbox: e.Sandbox, Namespace: e.Namespace, Service: e.name()}
+}
+
 // A directory looks up what there is in the cluster, in the cache of CacheOptions and Index.
 type directory struct {
 	reader client.Reader

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
@@ -49,7 +50,7 @@ func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
 	e := engine.New(engine.Options{Log: log, MaxHead: maxHead, HeadTimeout: 20 * time.Second, IdleTimeout: o.IdleTimeout})
 	var dialer net.Dialer
 	g := &Gateway{options: o, engine: e, log: log, desk: &desk{
-		directory: newDirectory(reader, time.Now), press: newPressman(), metrics: newMetrics(o.Version, &e.Stats), log: log, now: time.Now,
+		directory: newDirectory(reader, time.Now), press: new(preview.Press), metrics: newMetrics(o.Version, &e.Stats), log: log, now: time.Now,
 		dial:   func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) },
 		domain: o.Domain, carriers: route.Carriers{Header: o.KeyHeader, Member: o.KeyMember}, behind: o.BehindProxy,
 	}}

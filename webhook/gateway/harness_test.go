@@ -209,13 +209,11 @@ func aNamespace(name string, labels ...string) *corev1.Namespace {
 	return n
 }
 
-func aFork(name string, change ...func(*appsv1.Deployment)) *appsv1.Deployment {
+func aFork() *appsv1.Deployment {
+	const name = "api-pr-1"
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name, Labels: map[string]string{
 		sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelSandbox: "pr-1", sandbox.LabelWorkload: "deployment." + name}}}
 	d.Spec.Template.Annotations = map[string]string{sandbox.AnnotationPorts: "http=8080"}
-	for _, c := range change {
-		c(d)
-	}
 	return d
 }
 
@@ -232,6 +230,6 @@ func aPod(of *appsv1.Deployment, name string, change ...func(*corev1.Pod)) *core
 
 // ready is what there is of a sandbox pr-1 in namespace shop that can be entered by its Service web.
 func ready(more ...client.Object) []client.Object {
-	fork := aFork("api-pr-1")
+	fork := aFork()
 	return append(more, aSandbox(shop, "pr-1", "key-1"), aService(shop, "web"), fork, aPod(fork, "api-pr-1-x"))
 }

@@ -122,7 +122,7 @@ func TestSecurity_ServicesThatAreNotDialed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			mine, token := aSandbox(shop, "pr-1", "key-1"), share.NewToken()
-			fork := aFork("api-pr-1")
+			fork := aFork()
 			r := newRig(t, nil, mine, aShare(mine, token, "web", time.Hour), aService(shop, "web", change), fork, aPod(fork, "x"))
 			if answer, _ := r.get(host, "/", bearer(token)); answer.StatusCode/100 != 4 || r.counted() != 0 {
 				t.Errorf("%s, %d dials", answer.Status, r.counted())

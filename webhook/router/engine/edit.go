@@ -95,7 +95,7 @@ func refusalHTTP1(r *Refusal, toHEAD, keep, old bool) []byte {
 	body, mediaType := r.content()
 	b := append([]byte("HTTP/1.1 "), strconv.Itoa(r.Status)...)
 	b = append(b, ' ')
-	b = append(b, statusText(r.Status)...)
+	b = append(b, StatusText(r.Status)...)
 	b = append(b, "\r\nContent-Type: "...)
 	b = append(b, mediaType...)
 	b = append(b, "\r\nX-Content-Type-Options: nosniff\r\nContent-Length: "...)
@@ -122,6 +122,9 @@ func refusalHTTP1(r *Refusal, toHEAD, keep, old bool) []byte {
 
 // content returns the body of the answer r, and its media type.
 func (r *Refusal) content() (body []byte, mediaType string) {
+	if r.Print != nil {
+		return r.Print(cleanReason(r.Reason))
+	}
 	if r.Body != nil {
 		return r.Body, r.Type
 	}

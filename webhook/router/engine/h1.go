@@ -13,7 +13,8 @@ import (
 
 const errorHeader = sandbox.HeaderError
 
-func statusText(code int) string { return http.StatusText(code) }
+// StatusText returns the phrase that goes with a status code.
+func StatusText(code int) string { return http.StatusText(code) }
 
 // h1 is a client connection that speaks HTTP/1. Two kinds of goroutines work on it:
 //

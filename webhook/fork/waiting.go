@@ -1,4 +1,4 @@
-package gateway
+package fork
 
 import (
 	"fmt"
@@ -11,8 +11,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A wait is why a sandbox can't be shown yet, or any more: a fork of it that no request can reach.
-type wait struct {
+// A Wait is why a sandbox can't be shown yet, or any more: a fork of it that no request can reach.
+type Wait struct {
 	Fork    string // its Deployment
 	Reason  string // what it waits for, or what it fails of
 	Crashed bool   // waiting alone won't help
@@ -20,12 +20,24 @@ type wait struct {
 	Earlier bool   // what is worth reading was said by the container before
 }
 
-// waiting returns the first fork, in order of name, that no request can reach, if any: what enters the sandbox would get its
+// LogCommand is what reads the log that tells more; nil: there is none.
+func (w *Wait) LogCommand(namespace string) []string {
+	if !w.Log {
+		return nil
+	}
+	command := []string{"kubectl", "logs", "deploy/" + w.Fork, "--all-containers", "-n", namespace}
+	if w.Earlier {
+		command = append(command, "--previous")
+	}
+	return command
+}
+
+// Waiting returns the first fork, in order of name, that no request can reach, if any: what enters the sandbox would get its
 // failure, or, before all routers know it, the baseline, from somewhere deep in the chain. Forks that fall back to their baseline,
 // and such as have no ports, are not waited for.
-func waiting(forks []appsv1.Deployment, pods []corev1.Pod) *wait {
+func Waiting(forks []appsv1.Deployment, pods []corev1.Pod) *Wait {
 	ordered := slices.SortedFunc(slices.Values(forks), func(a, b appsv1.Deployment) int { return strings.Compare(a.Name, b.Name) })
-	var first *wait
+	var first *Wait
 	for i := range ordered {
 		d := &ordered[i]
 		template := d.Spec.Template.Annotations
@@ -41,8 +53,8 @@ func waiting(forks []appsv1.Deployment, pods []corev1.Pod) *wait {
 }
 
 // awaited says what keeps requests from a fork; nil: nothing, a pod of it serves.
-func awaited(d *appsv1.Deployment, pods []corev1.Pod) *wait {
-	w := &wait{Fork: d.Name, Reason: "its first pod"}
+func awaited(d *appsv1.Deployment, pods []corev1.Pod) *Wait {
+	w := &Wait{Fork: d.Name, Reason: "its first pod"}
 	var newest *corev1.Pod
 	for i := range pods {
 		p := &pods[i]
@@ -72,7 +84,7 @@ func awaited(d *appsv1.Deployment, pods []corev1.Pod) *wait {
 }
 
 // explain says why a pod does not serve.
-func (w *wait) explain(p *corev1.Pod) {
+func (w *Wait) explain(p *corev1.Pod) {
 	if p.Status.Phase == corev1.PodFailed {
 		w.Reason, w.Crashed = strings.TrimSuffix("its pod failed: "+p.Status.Reason+": "+p.Status.Message, ": "), true
 		return
@@ -98,7 +110,7 @@ func (w *wait) explain(p *corev1.Pod) {
 }
 
 // explainContainer returns whether the container is why its pod does not serve.
-func (w *wait) explainContainer(s *corev1.ContainerStatus) bool {
+func (w *Wait) explainContainer(s *corev1.ContainerStatus) bool {
 	ended := s.LastTerminationState.Terminated
 	switch waiting := s.State.Waiting; {
 	case waiting != nil:

@@ -1,0 +1,185 @@
+package preview
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed" // the page's parts
+	"encoding/base64"
+	"encoding/json"
+	"html/template"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+)
+
+var (
+	//go:embed page.html
+	pageHTML string
+	//go:embed page.css
+	pageStyle string
+	//go:embed page.js
+	pageScript string
+)
+
+// About is which preview a page is about. The zero value: that is not known.
+type About struct{ Sandbox, Namespace, Service string }
+
+// A Page is an answer of the way in itself: for a person, or, as JSON, for a program.
+type Page struct {
+	Status int
+	Title  string
+	About
+	Reason string
+	// Next is what Command does, in a few words. Command is of names that Kubernetes lets be, and the like: a shell takes each for
+	// one word.
+	Next    string
+	Command []string
+	Retry   bool // it passes by itself
+	Fields  []engine.Field
+}
+
+// said is a page as programs get it.
+type said struct {
+	Status    int    `json:"status"`
+	Error     string `json:"error"`
+	Sandbox   string `json:"sandbox,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Service   string `json:"service,omitempty"`
+	Reason    string `json:"reason"`
+	Next      string `json:"next,omitempty"`
+	Command   string `json:"command,omitempty"`
+	Retry     bool   `json:"retry"`
+}
+
+// A Press prints pages. The zero value is ready, and safe for concurrent use.
+type Press struct {
+	once   sync.Once
+	html   *template.Template
+	policy string
+}
+
+func (p *Press) prepare() {
+	p.once.Do(func() {
+		// The policy names the page's own style and script: nothing that a name or reason could smuggle in is run.
+		source := func(text string) string {
+			sum := sha256.Sum256([]byte(text))
+			return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+		}
+		p.html = template.Must(template.New("page").Parse(pageHTML))
+		p.policy = "default-src 'none'; style-src " + source(pageStyle) + "; script-src " + source(pageScript) +
+			"; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+	})
+}
+
+// Refusal returns the page as an answer: HTML for a person, JSON for a program.
+func (p *Press) Refusal(g *Page, html bool) *engine.Refusal {
+	return &engine.Refusal{
+		Status: g.Status, Reason: g.Title + ": " + g.Reason, Fields: p.fields(g, html),
+		Print: func(string) ([]byte, string) { return p.print(g, html) },
+	}
+}
+
+// Failure returns the page as the answer for when no backend is reached: why that is, is added to the page's reason.
+func (p *Press) Failure(g *Page, html bool) engine.Refusal {
+	return engine.Refusal{
+		Status: g.Status, Reason: g.Reason + ": ", Fields: p.fields(g, html),
+		Print: func(reason string) ([]byte, string) {
+			full := *g
+			full.Reason = reason
+			return p.print(&full, html)
+		},
+	}
+}
+
+func (p *Press) fields(g *Page, html bool) []engine.Field {
+	fields := append([]engine.Field{
+		field("Cache-Control", "no-store"), field("Vary", "Accept"), field("X-Robots-Tag", "noindex, nofollow"),
+		field("Referrer-Policy", "no-referrer"),
+	}, g.Fields...)
+	if g.Retry {
+		fields = append(fields, field("Retry-After", "2"))
+	}
+	if html {
+		p.prepare()
+		fields = append(fields, field("Content-Security-Policy", p.policy))
+	}
+	return fields
+}
+
+// print returns the page's text and its media type.
+func (p *Press) print(g *Page, html bool) ([]byte, string) {
+	var body bytes.Buffer
+	var err error
+	kind := "application/json"
+	if html {
+		kind = "text/html; charset=utf-8"
+		err = p.html.Execute(&body, map[string]any{
+			"Title": g.Title, "Status": strconv.Itoa(g.Status) + " " + engine.StatusText(g.Status), "Facts": g.facts(), "Reason": g.Reason,
+			"Next": g.Next, "Command": g.Command, "Reloads": g.Retry,
+			"Style": template.CSS(pageStyle), "Script": template.JS(pageScript), //nolint:gosec // our own, embedded
+		})
+	} else {
+		encoder := json.NewEncoder(&body)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		err = encoder.Encode(said{Status: g.Status, Error: g.Title, Sandbox: g.Sandbox, Namespace: g.Namespace, Service: g.Service,
+			Reason: g.Reason, Next: g.Next, Command: strings.Join(g.Command, " "), Retry: g.Retry})
+	}
+	if err != nil {
+		return []byte(g.Title + ": " + g.Reason + "\n"), "text/plain; charset=utf-8"
+	}
+	return body.Bytes(), kind
+}
+
+// NotReady returns the page of a sandbox that can't be shown yet, or, as its fork crashed, does not run. Fork is the Deployment that
+// is waited for, if one is; log is what reads its log, where there is one.
+func NotReady(a About, fork, reason string, crashed bool, log []string) *Page {
+	g := &Page{Status: 503, Title: "The sandbox is starting", About: a, Reason: "it waits for " + reason, Retry: true,
+		Next: "See for yourself:", Command: []string{"kubectl", "sandbox", "status", a.Sandbox, "-n", a.Namespace}}
+	switch {
+	case crashed:
+		g.Title, g.Reason = "The fork does not run", "fork "+fork+": "+reason
+	case fork != "":
+		g.Reason = "fork " + fork + " waits for: " + reason
+	}
+	if log != nil {
+		g.Next, g.Command = "Read its log:", log
+	}
+	return g
+}
+
+type fact struct{ Name, Value string }
+
+// facts are what is known of the preview.
+func (a About) facts() []fact {
+	var all []fact
+	for _, f := range []fact{{"Sandbox", a.Sandbox}, {"Namespace", a.Namespace}, {"Service", a.Service}} {
+		if f.Value != "" {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+func field(name, value string) engine.Field {
+	return engine.Field{Name: []byte(name), Value: []byte(value)}
+}
+
+// WantsHTML says whether who asks is a person: a browser that opens a page names text/html, which scripts and programs don't.
+func WantsHTML(h *engine.Head) bool {
+	for i := range h.Fields {
+		if !isNamed(h.Fields[i].Name, "accept") {
+			continue
+		}
+		for part := range strings.SplitSeq(string(h.Fields[i].Value), ",") {
+			kind, parameters, _ := strings.Cut(part, ";")
+			q := strings.ReplaceAll(parameters, " ", "")
+			if strings.EqualFold(strings.TrimSpace(kind), "text/html") && q != "q=0" && q != "q=0.0" {
+				return true
+			}
+		}
+	}
+	return false
+}
