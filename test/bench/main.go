@@ -1,7 +1,7 @@
 // Command bench measures, on a real cluster with cached images, how long it takes from `kubectl sandbox fork` to the first
 // keyed request that the fork answers; beside a plain `kubectl create deployment` and the first request that its pod
 // answers. The two take turns, so that whatever else the machine does falls on both. Then it counts the API calls of a fork,
-// alone and beside many sandboxes.
+// alone and beside many sandboxes. And it measures what the ways into a sandbox add to a request, beside nginx on the same way.
 package main
 
 import (
@@ -34,30 +34,58 @@ func main() {
 	root := flag.String("root", ".", "root of the repository, whose cluster is used")
 	pairs := flag.Int("n", 20, "how many of each")
 	readme := flag.String("readme", "", "file in which to replace the results")
+	only := flag.String("only", "", `what alone to measure: "forks" or "previews"`)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *root, *pairs, *readme); err != nil {
+	if err := run(ctx, *root, *pairs, *readme, *only); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(1) //nolint:gocritic // the process ends
 	}
 }
 
-func run(ctx context.Context, root string, pairs int, readme string) (err error) {
+func run(ctx context.Context, root string, pairs int, readme, only string) (err error) {
 	b, err := prepare(ctx, root)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.clean()) }()
+	for _, part := range []struct {
+		name    string
+		measure func() (string, error)
+	}{
+		{"forks", func() (string, error) { return b.forks(ctx, pairs) }},
+		{"previews", func() (string, error) { return b.previews(ctx, root, pairs) }},
+	} {
+		if only != "" && only != part.name {
+			continue
+		}
+		text, err := part.measure()
+		if err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		text = machine() + "\n\n" + text
+		fmt.Println(text) //nolint:forbidigo // the program's output
+		if readme != "" {
+			if err := replaceResults(readme, part.name, text); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// forks measures what forks take.
+func (b *bench) forks(ctx context.Context, pairs int) (string, error) {
 	var plain, fork []time.Duration
 	for i := range pairs + 1 {
 		p, err := b.plain(ctx, i)
 		if err != nil {
-			return fmt.Errorf("plain: %w", err)
+			return "", fmt.Errorf("plain: %w", err)
 		}
 		f, err := b.fork(ctx, i)
 		if err != nil {
-			return fmt.Errorf("fork: %w", err)
+			return "", fmt.Errorf("fork: %w", err)
 		}
 		if i == 0 {
 			continue // the first pair warms up: file caches, connections
@@ -67,14 +95,9 @@ func run(ctx context.Context, root string, pairs int, readme string) (err error)
 	}
 	counted, err := b.calls(ctx, sandboxes)
 	if err != nil {
-		return fmt.Errorf("calls: %w", err)
+		return "", fmt.Errorf("calls: %w", err)
 	}
-	text := results(machine(), plain, fork) + "\n" + callResults(counted)
-	fmt.Print(text) //nolint:forbidigo // the program's output
-	if readme != "" {
-		return replaceResults(readme, text)
-	}
-	return nil
+	return results(plain, fork) + "\n" + callResults(counted), nil
 }
 
 const (

@@ -16,13 +16,12 @@ const (
 )
 
 // results writes what was measured, as Markdown.
-func results(machine string, plain, fork []time.Duration) string {
+func results(plain, fork []time.Duration) string {
 	differences := make([]time.Duration, len(plain))
 	for i := range plain {
 		differences[i] = fork[i] - plain[i]
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n", machine)
 	fmt.Fprintf(&b, "| ms, of %d each | median | min | p10 | p90 | max |\n|---|---|---|---|---|---|\n", len(plain))
 	row := func(what string, d []time.Duration) {
 		s := slices.Sorted(slices.Values(d))
@@ -70,13 +69,9 @@ func machine() string {
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), cpu, memory, strings.TrimSpace(string(kernel)), runtime.Version())
 }
 
-const (
-	begin = "<!-- results: written by make bench -->"
-	end   = "<!-- end of results -->"
-)
-
-// replaceResults puts text between the two marks in a file.
-func replaceResults(path, text string) error {
+// replaceResults puts text between the two marks that a part has in a file.
+func replaceResults(path, part, text string) error {
+	begin, end := "<!-- "+part+": written by make bench -->", "<!-- end of "+part+" -->"
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -86,5 +81,5 @@ func replaceResults(path, text string) error {
 	if !ok || !ok2 {
 		return fmt.Errorf("%s: the marks %q and %q are not both there", path, begin, end)
 	}
-	return os.WriteFile(path, []byte(before+begin+"\n\n"+text+"\n"+end+after), 0o644) //nolint:gosec // a file of the repository
+	return os.WriteFile(path, []byte(before+begin+"\n\n"+strings.TrimSpace(text)+"\n"+end+after), 0o644) //nolint:gosec // a file of the repository
 }
