@@ -129,11 +129,11 @@ check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, a
 	go -C test test -count=1 -timeout=60m ./krew/...
 
 .PHONY: e2e
-e2e: install debian ## Run the end-to-end tests on the cluster
+e2e: install debian browser ## Run the end-to-end tests on the cluster
 	go -C test test -count=1 -timeout=40m -parallel=6 $(if $(CI),-short) ./e2e/...
 
 .PHONY: soak
-soak: install ## Run them in random order, again and again, for SOAK seconds
+soak: install browser ## Run them in random order, again and again, for SOAK seconds
 	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=40m -parallel=6 ./e2e/...; done
 
 .PHONY: scale
@@ -141,7 +141,7 @@ scale: install ## Fork 300 times at once, by 10 callers in 10 namespaces (e2e: 4
 	E2E_SCALE=300 go -C test test -count=1 -v -timeout=30m -run=TestManyForks ./e2e
 
 .PHONY: bench
-bench: install ## Measure how long a fork takes, beside a plain deployment
+bench: install nginx ## Measure how long a fork takes, and what the ways into a sandbox add to a request, beside nginx
 	go -C test run ./bench -root=..
 
 .PHONY: fuzz
@@ -161,9 +161,26 @@ debian:
 	@missing=$$(for c in gcc curl; do command -v $$c >/dev/null || echo $$c; done); [ -z "$$missing" ] || { apt-get update -q; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $$missing libc6-dev ca-certificates; }
 
+# Started by the benchmark alone: not by the package, on machines where that would.
+.PHONY: nginx
+nginx:
+	@command -v nginx >/dev/null || { apt-get update -q; \
+		RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends nginx-light; }
+
+# Chromium, and what pages under test take from the web; npm checks that it is what the lock file pins.
+.PHONY: browser
+browser: test/browser/node_modules/.package-lock.json
+	@command -v chromium >/dev/null || { apt-get update -q; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends chromium fonts-dejavu-core; }
+
+test/browser/node_modules/.package-lock.json: test/browser/package-lock.json
+	@command -v npm >/dev/null || { apt-get update -q; DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends npm; }
+	npm ci --prefix=test/browser --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 .PHONY: clean
 clean: ## Remove what was built here (the cluster is ended by cluster-down)
-	rm -rf bin dist
+	rm -rf bin dist test/browser/node_modules
 
 .PHONY: help
 help: ## List the targets

@@ -58,12 +58,17 @@ func TestAKeyReachesAForkTwoHopsDown(t *testing.T) {
 	s.dispatched(nil, nil)
 }
 
+// newTrace returns an ID for a trace of requests (W3C Trace Context, section 3.2.2.3).
+func newTrace() string {
+	trace := make([]byte, 16)
+	_, _ = rand.Read(trace)
+	return hex.EncodeToString(trace)
+}
+
 // dispatched sends a request through HotROD and checks which sandbox's pod of each service answered, by the pods' logs.
 func (s *space) dispatched(header http.Header, want map[string]string) {
 	s.t.Helper()
-	trace := make([]byte, 16)
-	_, _ = rand.Read(trace)
-	id := hex.EncodeToString(trace)
+	id := newTrace()
 	url := fmt.Sprintf("http://%s/dispatch?customer=123", s.address(hotrod.Frontend, "http"))
 	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, url, nil)
 	if err != nil {

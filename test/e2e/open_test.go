@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -183,9 +182,7 @@ func TestASandboxIsOpenedByAnEntryOfItsOwnNamespaceOrOfAnother(t *testing.T) {
 // nothing.
 func (o *opened) rides(s *space, url, want string) {
 	o.t.Helper()
-	trace := make([]byte, 16)
-	_, _ = rand.Read(trace)
-	id := hex.EncodeToString(trace)
+	id := newTrace()
 	resp, body := o.get(url+"/dispatch?customer=123", "traceparent", "00-"+id+"-00f067aa0ba902b7-01",
 		sandbox.DefaultHeader, "other", "baggage", "session=7,sandbox-key=other")
 	if resp.StatusCode != http.StatusOK {
