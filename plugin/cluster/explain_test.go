@@ -77,6 +77,7 @@ func TestUncertain(t *testing.T) {
 		apierrors.NewConflict(deployments, "api", io.EOF):  false,
 		apierrors.NewForbidden(deployments, "api", io.EOF): false,
 		errSandboxExists:                                   false,
+		apierrors.NewInternalError(errors.New("failed to create typed patch object (ns/api-a; apps/v1, Kind=Deployment): .spec.template.spec.bogus: field not declared in schema")): false,
 	} {
 		if uncertain(err) != want {
 			t.Errorf("%v: uncertain %t, want %t", err, !want, want)

@@ -142,9 +142,8 @@ var errSandboxExists = errors.New("the sandbox was made by somebody else just no
 func IsStale(err error) bool { return errors.Is(err, errSandboxExists) }
 
 // ApplyFork writes the plan: the ConfigMap, which decides who made the sandbox, then the forks, each after its policies, all of
-// which it owns. When a write
-// fails, or ctx ends, what was made is deleted again; what existed and was updated stays so, and the error says so. With
-// dryRun the API server does all but store it.
+// which it owns. When a write fails, or ctx ends, what was made is deleted again; what existed and was updated stays so, and the
+// error says so. With dryRun the API server does all but store it.
 func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*Applied, error) {
 	// A write is never cut off midway, so that what was written is known: ctx is looked at between them.
 	write := context.WithoutCancel(ctx)
@@ -189,7 +188,8 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 // was not.
 func uncertain(err error) bool {
 	var status apierrors.APIStatus
-	return !errors.Is(err, errSandboxExists) &&
+	_, unknown := plan.UnknownField(err)
+	return !unknown && !errors.Is(err, errSandboxExists) &&
 		(!errors.As(err, &status) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err))
 }
 
@@ -223,7 +223,7 @@ func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
 			return Explain(err)
 		}
 	}
-	if apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+	if _, unknown := plan.UnknownField(err); unknown || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
 		return p.ApplyProblem(f, err)
 	}
 	return Explain(err)

@@ -141,6 +141,12 @@ func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 // else wrote fields of it.
 func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	name := deployment(f.Name())
+	if field, ok := UnknownField(err); ok {
+		return &Problem{
+			What: fmt.Sprintf("%s can't be made: the API server knows no field %s of Deployments", name, field),
+			Say:  "see what fields there are", Fix: Kubectl("explain", "deployment.spec.template", "--recursive"), Err: err,
+		}
+	}
 	var refused apierrors.APIStatus
 	if f.Replaces == 0 && apierrors.IsInvalid(err) && errors.As(err, &refused) && !aboutSelector(refused.Status()) {
 		return &Problem{
@@ -173,6 +179,22 @@ func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 		What: fmt.Sprintf("%s was changed by others than this command: %s", name, strings.Join(fields, ", ")),
 		Say:  "take these fields over", Fix: p.force, Err: err,
 	}
+}
+
+// UnknownField returns the path of a field that an object was refused for, because its kind has none such. The API server answers so
+// with an internal error of no reason and no details, which has been its way since server-side apply began:
+// sigs.k8s.io/structured-merge-diff/v6/typed.
+func UnknownField(err error) (path string, ok bool) {
+	if err == nil || !strings.Contains(err.Error(), "failed to create typed patch object") {
+		return "", false
+	}
+	for line := range strings.Lines(err.Error()) {
+		before, _, found := strings.Cut(line, ": field not declared in schema")
+		if i := strings.LastIndexByte(before, ' '); found {
+			return before[i+1:], true
+		}
+	}
+	return "", false
 }
 
 // aboutSelector says whether an object was refused for its selector, which can't be changed: another has its name.
