@@ -46,8 +46,10 @@ build: ## Build the plugin into bin/
 repository := $(or $(REGISTRY),ghcr.io/kubectl-sandbox)
 images := dist/images/$(VERSION)
 
+archives := $(patsubst %,$(images)/sandbox-%.tar,webhook router probe)
+
 .PHONY: images
-images: $(images)/sandbox-webhook.tar $(images)/sandbox-router.tar ## Build the webhook's and the router's image
+images: $(archives) ## Build the images of webhook, router and probe
 
 $(images)/%.tar: | bin/cluster
 	@mkdir -p $(images)
@@ -56,7 +58,7 @@ $(images)/%.tar: | bin/cluster
 
 .PHONY: install
 install: $(cluster-up) images build bin/helm ## Install the chart into the cluster
-	go -C test run ./cmd/deliver $(target) $(abspath $(images)/sandbox-webhook.tar $(images)/sandbox-router.tar)
+	go -C test run ./cmd/deliver $(target) $(abspath $(archives))
 	bin/helm upgrade --install sandbox charts/sandbox --namespace=kubectl-sandbox --create-namespace \
 		--set=image.registry=$(repository) --set=image.tag=$(VERSION) --wait --timeout=3m
 
@@ -113,7 +115,7 @@ bin/golangci-lint: test/tools/go.mod
 .PHONY: unit
 unit: debian ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
-	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./policies/... ./cluster/...
+	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/...
 
 .PHONY: check-cluster
 check-cluster: $(cluster-up) ## Bring clusters up and down in namespaces of their own, over wrecks and beside another clone's

@@ -350,6 +350,15 @@ func TestImages_FollowTagAndDigest(t *testing.T) {
 	if got := argument(t, d, "router-image"); got != "registry.test/team/sandbox-router@sha256:"+digest('b') {
 		t.Errorf("router is %s", got)
 	}
+	for want, values := range map[string]map[string]any{
+		"ghcr.io/kubectl-sandbox/sandbox-probe:v9":               {"image": map[string]any{"tag": "v9"}},
+		"registry.test/team/sandbox-probe@sha256:" + digest('c'): valueSets()["everything"],
+	} {
+		c := only[*admissionv1.MutatingWebhookConfiguration](t, mustTemplate(t, values))
+		if got := c.Annotations[sandbox.AnnotationProbeImage]; got != want {
+			t.Errorf("probe is %s, want %s", got, want)
+		}
+	}
 }
 
 // argument returns the value of a flag of the webhook's.

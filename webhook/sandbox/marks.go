@@ -40,6 +40,8 @@ const EntryAllowed = "allowed"
 const (
 	// AnnotationGateway is the domain of the gateway's hosts. On the MutatingWebhookConfiguration; absent where there is no gateway.
 	AnnotationGateway = Prefix + "gateway"
+	// AnnotationProbeImage is the image of the built-in checks, sandbox-probe. On the MutatingWebhookConfiguration.
+	AnnotationProbeImage = Prefix + "probe-image"
 	// AnnotationPatch holds a fork's difference from its baseline's pod template, an RFC 6902 patch. On the fork's Deployment.
 	AnnotationPatch = Prefix + "patch"
 	// AnnotationKey holds the sandbox's routing key. On the fork's Deployment and its pod template.
