@@ -15,6 +15,8 @@ ARCH ?= $(shell go env GOARCH)
 # How long each fuzz target runs, and for how many seconds `make soak` goes on.
 FUZZTIME ?= 30s
 SOAK ?= 3600
+# How many load checks `make simulate` simulates on each recording.
+SIMULATIONS ?= 2000
 
 # Programs of all targets come from bin/ first.
 export PATH := $(CURDIR)/bin:$(PATH)
@@ -150,6 +152,10 @@ bench: install nginx ## Measure how long a fork takes, and what the ways into a 
 fuzz: ## Fuzz every parser for FUZZTIME
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd plugin webhook | sed 's/:func / /' | while read -r file target; do \
 		go test "./$$(dirname $$file)" -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) </dev/null || exit 1; done
+
+.PHONY: simulate
+simulate: ## Simulate load checks on recorded latencies: false alarms and power
+	go test -count=1 -v -timeout=2h -run=TestSimulations ./plugin/experiment/stats -simulate=$(SIMULATIONS)
 
 .PHONY: docs
 docs: ## Write the tables of flags into the README
