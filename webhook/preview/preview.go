@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
@@ -64,13 +65,14 @@ func (s Stamp) list(e *engine.Edits, h *engine.Head, name string, first []byte) 
 	}
 }
 
-// Forwarded is what a preview tells the app of the request as the client made it, in the fields that are customary for it:
-// X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto.
+// Forwarded is what a preview tells the app of the request as the client made it: in Forwarded (RFC 7239), and in the fields that
+// were customary before it, X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto.
 type Forwarded struct {
 	Client netip.Addr // whom the request came from: the client, or the proxy in front
 	Proto  string     // "http" or "https", as the client sees it
-	// Behind says that requests come from a proxy of one's own, which has set these fields: they are kept, and Client is appended.
-	// Else what the client says of itself is dropped.
+	// Behind says that requests come from a proxy of one's own, which has set the X-Forwarded fields: they are kept, and Client is
+	// appended. Else what the client says of itself is dropped. A Forwarded that comes in is dropped in any case: proxies that know
+	// of X-Forwarded alone pass the client's own on. What the app gets as Forwarded says the same as the other fields.
 	Behind bool
 }
 
@@ -91,14 +93,57 @@ func (f Forwarded) Add(e *engine.Edits, h *engine.Head) {
 			proto = slices.Clone(v)
 		}
 	} else {
-		e.Remove = append(e.Remove, "forwarded", "x-forwarded-port", "x-real-ip")
+		e.Remove = append(e.Remove, "x-forwarded-port", "x-real-ip")
 	}
 	hops = append(hops, []byte(f.Client.Unmap().WithZone("").String()))
+	all := bytes.Join(hops, []byte(", "))
 	e.Set = append(e.Set,
-		engine.Field{Name: []byte("x-forwarded-for"), Value: bytes.Join(hops, []byte(", "))},
+		engine.Field{Name: []byte("x-forwarded-for"), Value: all},
 		engine.Field{Name: []byte("x-forwarded-host"), Value: host},
 		engine.Field{Name: []byte("x-forwarded-proto"), Value: proto},
+		engine.Field{Name: []byte("forwarded"), Value: forwarded(all, host, proto)},
 	)
+}
+
+// forwarded returns the value of a Forwarded field (RFC 7239, section 4) that says what the X-Forwarded fields do: an element for
+// each hop, of which the first, the client's, has host and proto.
+func forwarded(hops, host, proto []byte) []byte {
+	var out []byte
+	for i, hop := range bytes.Split(hops, []byte{','}) {
+		if i > 0 {
+			out = append(out, ", "...)
+		}
+		out = append(out, "for="...)
+		switch addr, ok := address(string(bytes.TrimSpace(hop))); {
+		case !ok:
+			out = append(out, "unknown"...)
+		case addr.Is6():
+			out = append(append(append(out, `"[`...), addr.String()...), `]"`...)
+		default:
+			out = append(out, addr.String()...)
+		}
+		if i > 0 {
+			continue
+		}
+		if _, ok := ParseHost(string(host)); ok { // so it has nothing that would have to be escaped
+			out = append(append(append(out, `;host="`...), host...), '"')
+		}
+		if p := bytes.ToLower(proto); string(p) == "http" || string(p) == "https" {
+			out = append(append(out, ";proto="...), p...)
+		}
+	}
+	return out
+}
+
+// address reads an IP address, with or without a port.
+func address(s string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	if err != nil {
+		var ap netip.AddrPort
+		ap, err = netip.ParseAddrPort(s)
+		addr = ap.Addr()
+	}
+	return addr.Unmap().WithZone(""), err == nil
 }
 
 // isNamed compares a field's name with one in lower case.

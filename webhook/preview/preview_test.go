@@ -99,13 +99,27 @@ func TestForwarded(t *testing.T) {
 	client := netip.MustParseAddr("::ffff:192.0.2.7")
 	h := head("x-forwarded-for", "10.0.0.1", "x-forwarded-proto", "https", "x-forwarded-host", "a.example", "forwarded", "for=1", "x-real-ip", "1.1.1.1")
 	for behind, want := range map[bool]string{
-		false: "x-forwarded-for: 192.0.2.7\nx-forwarded-host: pr-1.localhost:8080\nx-forwarded-proto: http\n",
-		true:  "x-forwarded-for: 10.0.0.1, 192.0.2.7\nx-forwarded-host: a.example\nx-forwarded-proto: https\nforwarded: for=1\nx-real-ip: 1.1.1.1\n",
+		false: "x-forwarded-for: 192.0.2.7\nx-forwarded-host: pr-1.localhost:8080\nx-forwarded-proto: http\n" +
+			"forwarded: for=192.0.2.7;host=\"pr-1.localhost:8080\";proto=http\n",
+		true: "x-forwarded-for: 10.0.0.1, 192.0.2.7\nx-forwarded-host: a.example\nx-forwarded-proto: https\n" +
+			"forwarded: for=10.0.0.1;host=\"a.example\";proto=https, for=192.0.2.7\nx-real-ip: 1.1.1.1\n",
 	} {
 		var e engine.Edits
 		Forwarded{Client: client, Proto: "http", Behind: behind}.Add(&e, h)
 		if got := lines(apply(h, e)); got != want {
 			t.Errorf("behind %v: got\n%swant\n%s", behind, got, want)
+		}
+	}
+}
+
+func TestForwardedSaysOfEachHopWhatIsKnown(t *testing.T) {
+	for _, test := range [][4]string{
+		{"2001:db8::1, 10.0.0.1:443", "a:80", "HTTPS", `for="[2001:db8::1]";host="a:80";proto=https, for=10.0.0.1`},
+		{"[2001:db8::1]:443,[2001:db8::2]", "[::1]:80", "http", `for="[2001:db8::1]";host="[::1]:80";proto=http, for="[2001:db8::2]"`},
+		{`a";b, ,192.0.2.7`, `a";proto=x`, "ftp", "for=unknown, for=unknown, for=192.0.2.7"},
+	} {
+		if got := string(forwarded([]byte(test[0]), []byte(test[1]), []byte(test[2]))); got != test[3] {
+			t.Errorf("%q: got %s, want %s", test[:3], got, test[3])
 		}
 	}
 }
