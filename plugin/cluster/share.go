@@ -34,7 +34,7 @@ type Shared struct {
 }
 
 // Share lets whoever has token enter a sandbox of the client's namespace by a Service, until expires. An empty service is the one
-// that is clear.
+// that Entry finds.
 func (c *Client) Share(ctx context.Context, name, service, token string, expires time.Time) (*Shared, error) {
 	var domain, by string
 	var cm *corev1.ConfigMap
@@ -57,9 +57,11 @@ func (c *Client) Share(ctx context.Context, name, service, token string, expires
 		return nil, plan.NoGateway()
 	}
 	if service == "" {
-		if service, err = plan.Shared(services.Items, name, c.Namespace); err != nil {
+		entry, err := c.Entry(ctx, plan.Kubectl("sandbox", "share", name))
+		if err != nil {
 			return nil, err
 		}
+		service = entry.Service.Name
 	} else if err := c.serviceExists(ctx, service, services.Items); err != nil {
 		return nil, err
 	}

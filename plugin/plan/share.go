@@ -62,36 +62,6 @@ func ParseShared(s, namespace string) (string, error) {
 	return rest, nil
 }
 
-// Shared returns the Service to share a sandbox by where the caller named none: the only one that is open to the outside, else the
-// only one there is.
-func Shared(services []corev1.Service, name, namespace string) (string, error) {
-	var open, all []string
-	for i := range services {
-		s := &services[i]
-		if s.Spec.Type == corev1.ServiceTypeExternalName || len(s.Spec.Selector) == 0 {
-			continue
-		}
-		all = append(all, s.Name)
-		if s.Spec.Type == corev1.ServiceTypeLoadBalancer || s.Spec.Type == corev1.ServiceTypeNodePort {
-			open = append(open, s.Name)
-		}
-	}
-	candidates := open
-	if len(open) == 0 {
-		candidates = all
-	}
-	switch len(candidates) {
-	case 1:
-		return candidates[0], nil
-	case 0:
-		return "", &Problem{What: fmt.Sprintf("namespace %q has no Service to enter sandbox %q by", namespace, name),
-			Say: "name one of another namespace", Fix: Kubectl("sandbox", "share", name, "svc/SERVICE.NAMESPACE")}
-	}
-	slices.Sort(candidates)
-	return "", &Problem{What: fmt.Sprintf("it is not clear by which Service to enter sandbox %q: there is %s", name, strings.Join(candidates, ", ")),
-		Say: "name it", Fix: Kubectl("sandbox", "share", name, "svc/"+candidates[0])}
-}
-
 // NewShare returns the ConfigMap that lets whoever has token enter the sandbox of cm, which owns it, by a Service.
 func NewShare(cm *corev1.ConfigMap, token, service, by string, expires time.Time) *corev1.ConfigMap {
 	name, hash := cm.Labels[sandbox.LabelSandbox], share.Hash(token)

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"errors"
 	"maps"
 	"strings"
 	"testing"
@@ -31,27 +30,6 @@ func TestPreviewURL(t *testing.T) {
 	}
 	if got := PreviewURL("preview.test", "web.lobby", "pr-1", "shop"); !strings.HasPrefix(got, "https://web-lobby-pr-1-") || strings.Contains(got, "--") {
 		t.Error(got)
-	}
-}
-
-func TestShared(t *testing.T) {
-	service := func(name string, kind corev1.ServiceType) corev1.Service {
-		return corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{Type: kind, Selector: map[string]string{"a": name}}}
-	}
-	for name, test := range map[string]struct {
-		services []corev1.Service
-		want     string
-	}{
-		"the only one":      {[]corev1.Service{service("web", "")}, "web"},
-		"the one that open": {[]corev1.Service{service("api", ""), service("web", corev1.ServiceTypeNodePort)}, "web"},
-		"not clear":         {[]corev1.Service{service("api", ""), service("web", "")}, ""},
-		"none":              {[]corev1.Service{service("ext", corev1.ServiceTypeExternalName)}, ""},
-	} {
-		got, err := Shared(test.services, "pr-1", "shop")
-		var p *Problem
-		if got != test.want || (test.want == "") != errors.As(err, &p) {
-			t.Errorf("%s: got %q, %v", name, got, err)
-		}
 	}
 }
 
