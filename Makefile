@@ -12,6 +12,8 @@ CLUSTER ?=
 REGISTRY ?=
 # Architecture of the cluster's nodes.
 ARCH ?= $(shell go env GOARCH)
+# Domain of previews: with one, the gateway is installed too.
+GATEWAY ?=
 # How long each fuzz target runs, and for how many seconds `make soak` goes on.
 FUZZTIME ?= 30s
 SOAK ?= 3600
@@ -62,7 +64,8 @@ $(images)/%.tar: | bin/cluster
 install: $(cluster-up) images build bin/helm ## Install the chart into the cluster
 	go -C test run ./cmd/deliver $(target) $(abspath $(archives))
 	bin/helm upgrade --install sandbox charts/sandbox --namespace=kubectl-sandbox --create-namespace \
-		--set=image.registry=$(repository) --set=image.tag=$(VERSION) --wait --timeout=3m
+		--set=image.registry=$(repository) --set=image.tag=$(VERSION) \
+		$(if $(GATEWAY),--set=gateway.enabled=true --set=gateway.domain=$(GATEWAY)) --wait --timeout=3m
 
 .PHONY: demo
 demo: install ## Show it all at work on HotROD, and leave it there to try

@@ -87,21 +87,26 @@ func (s *space) previewed(g *gatewayBeside, name, service string) string {
 // link returns one that signs in to a preview, as `kubectl sandbox share` makes them where the cluster has a gateway.
 func (s *space) link(g *gatewayBeside, name, service string) string {
 	s.t.Helper()
-	maps := s.client.CoreV1().ConfigMaps(s.name)
-	owner, err := maps.Get(s.t.Context(), sandbox.ConfigMapName(name), metav1.GetOptions{})
+	token := share.NewToken()
+	s.share(name, service, token, time.Now().Add(time.Hour))
+	return s.previewed(g, name, service) + "/?" + share.Parameter + "=" + token
+}
+
+// share makes what `kubectl sandbox share` does, until any time.
+func (s *space) share(name, service, token string, expires time.Time) {
+	s.t.Helper()
+	owner, err := s.client.CoreV1().ConfigMaps(s.name).Get(s.t.Context(), sandbox.ConfigMapName(name), metav1.GetOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	token := share.NewToken()
 	s.create(&corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            sandbox.ShareName(name, share.Hash(token)[:8]),
 			Labels:          map[string]string{sandbox.LabelRole: sandbox.RoleShare, sandbox.LabelSandbox: name},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID}},
 		},
-		Data: share.Share{Hash: share.Hash(token), Service: service, Expires: time.Now().Add(time.Hour)}.Data(),
+		Data: share.Share{Hash: share.Hash(token), Service: service, Expires: expires}.Data(),
 	})
-	return s.previewed(g, name, service) + "/?" + share.Parameter + "=" + token
 }
 
 // selfSigned writes tls.crt and tls.key for all previews, and returns the certificate.

@@ -120,30 +120,7 @@ func (o *opened) try(url string, headers ...string) (*http.Response, string, err
 func TestASandboxIsOpenedByAnEntryOfItsOwnNamespaceOrOfAnother(t *testing.T) {
 	t.Parallel()
 	s, edge := newSpace(t), newSpace(t)
-	deployments, services := hotrod.Objects()
-	for _, d := range deployments {
-		s.create(d)
-		if d.Name == hotrod.Frontend { // the same frontend in another namespace, which calls the services of the first
-			there := d.DeepCopy()
-			args := there.Spec.Template.Spec.Containers[0].Args
-			for i, a := range args {
-				if strings.HasSuffix(a, "-service-hostname="+strings.TrimPrefix(strings.SplitN(a, "-service", 2)[0], "--")) {
-					args[i] = a + "." + s.name
-				}
-			}
-			edge.create(there)
-		}
-	}
-	s.create(services)
-	for _, svc := range services {
-		if svc.Name == hotrod.Frontend {
-			edge.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: svc.Name}, Spec: svc.Spec})
-		}
-	}
-	for _, name := range hotrod.Services() {
-		s.available(name)
-	}
-	edge.available(hotrod.Frontend)
+	s.hotrodBehind(edge)
 	s.sandbox("route", "deploy/customer")
 	s.sandbox("fork", "deploy/customer", "--name=fast", "--key=fast-key", "--image="+apps.HotrodFast)
 	s.sandbox("fork", "deploy/customer", "--name=other", "--env=X=1")
@@ -178,23 +155,59 @@ func TestASandboxIsOpenedByAnEntryOfItsOwnNamespaceOrOfAnother(t *testing.T) {
 	}
 }
 
-// rides books a ride at url and checks which sandbox's customer had a part in it, by its own log. A key that comes in counts for
-// nothing.
+// hotrodBehind runs HotROD, and its frontend once more in another namespace, which calls the services of the first.
+func (s *space) hotrodBehind(edge *space) {
+	s.t.Helper()
+	deployments, services := hotrod.Objects()
+	for _, d := range deployments {
+		s.create(d)
+		if d.Name == hotrod.Frontend {
+			there := d.DeepCopy()
+			args := there.Spec.Template.Spec.Containers[0].Args
+			for i, a := range args {
+				if strings.HasSuffix(a, "-service-hostname="+strings.TrimPrefix(strings.SplitN(a, "-service", 2)[0], "--")) {
+					args[i] = a + "." + s.name
+				}
+			}
+			edge.create(there)
+		}
+	}
+	s.create(services)
+	for _, svc := range services {
+		if svc.Name == hotrod.Frontend {
+			edge.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: svc.Name}, Spec: svc.Spec})
+		}
+	}
+	for _, name := range hotrod.Services() {
+		s.available(name)
+	}
+	edge.available(hotrod.Frontend)
+}
+
+// rides books a ride at url and checks which sandbox's customer had a part in it. A key that comes in counts for nothing.
 func (o *opened) rides(s *space, url, want string) {
 	o.t.Helper()
+	s.rides(url, func(id string) (*http.Response, string) {
+		return o.get(url+"/dispatch?customer=123", "traceparent", "00-"+id+"-00f067aa0ba902b7-01",
+			sandbox.DefaultHeader, "other", "baggage", "session=7,sandbox-key=other")
+	}, want)
+}
+
+// rides books a ride and checks which sandbox's customer had a part in it, by its own log.
+func (s *space) rides(at string, book func(id string) (*http.Response, string), want string) {
+	s.t.Helper()
 	id := newTrace()
-	resp, body := o.get(url+"/dispatch?customer=123", "traceparent", "00-"+id+"-00f067aa0ba902b7-01",
-		sandbox.DefaultHeader, "other", "baggage", "session=7,sandbox-key=other")
+	resp, body := book(id)
 	if resp.StatusCode != http.StatusOK {
-		o.t.Errorf("%s: %s %s", url, resp.Status, body)
+		s.t.Errorf("%s: %s %s", at, resp.Status, body)
 		return
 	}
-	eventually(o.t, 20*time.Second, "customer logs the ride", func(ctx context.Context) error {
+	eventually(s.t, 20*time.Second, "customer logs the ride", func(ctx context.Context) error {
 		all, err := hotrod.HopsLogged(ctx, s.client, s.name, id)
 		for _, h := range all[id] {
 			if h.Service == hotrod.Customer {
 				if h.Sandbox != want {
-					o.t.Errorf("%s: customer was %s of sandbox %q, want %q", url, h.Pod, h.Sandbox, want)
+					s.t.Errorf("%s: customer was %s of sandbox %q, want %q", at, h.Pod, h.Sandbox, want)
 				}
 				return nil
 			}
@@ -293,10 +306,7 @@ func TestOpenPassesWebSocketsEventsAndLargeBodies(t *testing.T) {
 func (o *opened) large(size int64) {
 	o.t.Helper()
 	idle := o.memory("VmRSS")
-	// Forgets the peak that there was so far: proc(5).
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", o.cmd.Process.Pid), []byte("5"), 0); err != nil {
-		o.t.Fatal(err)
-	}
+	o.forgetPeak()
 	begun := time.Now()
 	resp, err := o.client.Get(fmt.Sprintf("%s/range/%d", o.URL, size))
 	if err != nil {
@@ -335,6 +345,14 @@ func (o *opened) large(size int64) {
 	o.t.Logf("memory: %d KiB idle, %d KiB at most", idle>>10, peak>>10)
 	if peak > idle+16<<20 {
 		o.t.Errorf("memory rose by %d KiB", (peak-idle)>>10)
+	}
+}
+
+// forgetPeak forgets the peak of the process's memory that there was so far: proc(5).
+func (o *opened) forgetPeak() {
+	o.t.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", o.cmd.Process.Pid), []byte("5"), 0); err != nil {
+		o.t.Fatal(err)
 	}
 }
 
