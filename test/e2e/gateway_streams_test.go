@@ -35,22 +35,23 @@ func TestGatewayPassesWebSocketsEventsCallsAndLargeBodies(t *testing.T) {
 	}
 	bin := httpbin("bin", 1)
 	bin.Spec.Template.Spec.Containers[0].Args = append(bin.Spec.Template.Spec.Containers[0].Args, "-max-body-size="+strconv.FormatInt(size, 10), "-max-duration=10m")
-	s.create(bin, service("bin", app("bin"), port("http", 80, 8080)), simple("interop", 1, corev1.Container{
+	s.create(bin, service("bin", app("bin"), port("http", 80, 8080)), sink("sink"), podinfoService("sink"), simple("interop", 1, corev1.Container{
 		Name: "app", Image: apps.GRPC, Ports: []corev1.ContainerPort{{ContainerPort: 10000}},
 		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstrFrom(10000)}}, PeriodSeconds: 1},
 		Resources:      requests(),
 	}), service("interop", app("interop"), port("grpc", 10000, 10000)))
 	tokens := map[string]string{}
-	for _, name := range []string{"bin", "interop"} {
+	for _, name := range []string{"bin", "sink", "interop"} {
 		s.available(name)
 		s.sandbox("route", "deploy/"+name)
 	}
-	for _, name := range []string{"bin", "interop"} {
+	for _, name := range []string{"bin", "sink", "interop"} {
 		s.sandbox("fork", "deploy/"+name, "--name=pr-1", "--env=X=1")
 		tokens[name] = g.token(s, "pr-1", "svc/"+name)
 	}
 	host := func(name string) string { return name + "--pr-1--" + s.name + "." + previewDomain }
 	g.answers(host("bin"), tokens["bin"], 200)
+	g.answers(host("sink"), tokens["sink"], 200)
 
 	events, err := g.client.Do(g.request(t.Context(), http.MethodGet, host("bin"), "/sse?count=3&duration=1500ms&delay=0s", nil, tokens["bin"]))
 	if err != nil {
@@ -80,6 +81,11 @@ func TestGatewayPassesWebSocketsEventsCallsAndLargeBodies(t *testing.T) {
 	resp.Body.Close()
 	if err != nil || n != size {
 		t.Errorf("fetched %d of %d bytes: %s %v", n, size, resp.Status, err)
+	}
+	for kind, length := range map[string]int64{"of known length": size, "in chunks": -1} {
+		q := g.request(t.Context(), http.MethodPost, host("sink"), upload, symbols(size), tokens["sink"])
+		q.ContentLength = length
+		uploaded(t, g.client, q, kind)
 	}
 	peak := within("VmHWM")
 	for pod := range idle {
