@@ -231,10 +231,10 @@ func TestGatewayLetsInWhomASandboxIsSharedWith(t *testing.T) {
 	broken := g.token(s, "pr-2", "svc/web")
 	eventually(t, time.Minute, "the broken fork is told", func(ctx context.Context) error {
 		answer, body, err := g.try(ctx, "web--pr-2--"+s.name+"."+previewDomain, "/", broken)
-		if err != nil || answer.StatusCode != 503 || !strings.Contains(body, "pull") || !strings.Contains(body, "kubectl ") {
-			return fmt.Errorf("%v: %s", err, body)
+		if err == nil && (answer.StatusCode != 503 || !strings.Contains(body, "pull") || !strings.Contains(body, "kubectl ")) {
+			err = fmt.Errorf("%s: %s", answer.Status, body)
 		}
-		return nil
+		return err
 	})
 	g.restarts(host, token, fork)
 

@@ -119,15 +119,15 @@ func (g *gatewayWithin) calls(host, token string) {
 		g.t.Fatalf("pods of the fork: %d", len(fork))
 	}
 	before := received(g.t, fork[0])
-	payload := func(n int) *testgrpc.Payload { return &testgrpc.Payload{Body: make([]byte, n)} }
 	const many, large = 20, 50000
-	if got, err := client.UnaryCall(ctx, &testgrpc.SimpleRequest{ResponseSize: large, Payload: payload(large)}); err != nil || len(got.GetPayload().GetBody()) != large {
+	payload := &testgrpc.Payload{Body: make([]byte, large)}
+	if got, err := client.UnaryCall(ctx, &testgrpc.SimpleRequest{ResponseSize: large, Payload: payload}); err != nil || len(got.GetPayload().GetBody()) != large {
 		g.t.Errorf("one for one: %d bytes, %v", len(got.GetPayload().GetBody()), err)
 	}
 	in, err := client.StreamingInputCall(ctx)
 	for range many {
 		if err == nil {
-			err = in.Send(&testgrpc.StreamingInputCallRequest{Payload: payload(large)})
+			err = in.Send(&testgrpc.StreamingInputCallRequest{Payload: payload})
 		}
 	}
 	if err != nil {
@@ -136,7 +136,7 @@ func (g *gatewayWithin) calls(host, token string) {
 	if got, err := in.CloseAndRecv(); err != nil || got.GetAggregatedPayloadSize() != many*large {
 		g.t.Errorf("one for many: %v, %v", got, err)
 	}
-	wanted := &testgrpc.StreamingOutputCallRequest{Payload: payload(large)}
+	wanted := &testgrpc.StreamingOutputCallRequest{Payload: payload}
 	for range many {
 		wanted.ResponseParameters = append(wanted.ResponseParameters, &testgrpc.ResponseParameters{Size: large})
 	}
@@ -148,7 +148,7 @@ func (g *gatewayWithin) calls(host, token string) {
 	}
 	both := must[grpc.BidiStreamingClient[testgrpc.StreamingOutputCallRequest, testgrpc.StreamingOutputCallResponse]](g.t)(client.FullDuplexCall(ctx))
 	for i := range many { // each message is answered before the next is sent
-		err := both.Send(&testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: large}}, Payload: payload(large)})
+		err := both.Send(&testgrpc.StreamingOutputCallRequest{ResponseParameters: []*testgrpc.ResponseParameters{{Size: large}}, Payload: payload})
 		if err != nil {
 			g.t.Fatal(err)
 		}
