@@ -26,12 +26,9 @@ const direct = "localhost,127.0.0.1,::1,$(" + envPodIP + "),$(KUBERNETES_SERVICE
 // take an API call), and a variable set by name comes before them: a workload that gets its proxy or its propagators
 // in that way sets annotation sandbox.AnnotationOutgoing to off, or names them in env.
 func stamp(pod *corev1.Pod, c Config) *Reason {
-	name, key := pod.Labels[sandbox.LabelSandbox], pod.Annotations[sandbox.AnnotationKey]
-	if err := sandbox.ValidateName(name); err != nil {
-		return &Reason{SandboxUnknown, fmt.Sprintf("label %s %v", sandbox.LabelSandbox, err)}
-	}
-	if err := sandbox.ValidateKey(key); err != nil {
-		return &Reason{KeyMalformed, fmt.Sprintf("annotation %s %v", sandbox.AnnotationKey, err)}
+	id, reason := identify(pod)
+	if reason != nil {
+		return reason
 	}
 	if done, reason := routed(pod); done || reason != nil {
 		return reason
@@ -43,21 +40,9 @@ func stamp(pod *corev1.Pod, c Config) *Reason {
 
 	taken := declared(pod)
 	outgoing := free(sandbox.OutgoingPort, taken)
-	address := "127.0.0.1:" + strconv.Itoa(int(outgoing))
-	proxied := false
-	for i := range pod.Spec.Containers {
-		app := &pod.Spec.Containers[i]
-		setenv(app, sandbox.EnvName, name)
-		setenv(app, sandbox.EnvKey, key)
-		setenv(app, sandbox.EnvBaggage, c.Member+"="+key)
-		setenv(app, "OTEL_PROPAGATORS", "tracecontext,baggage")
-		if pod.Annotations[sandbox.AnnotationOutgoing] != sandbox.OutgoingOff {
-			proxied = proxy(app, "http://"+address) || proxied
-		}
-	}
-	if proxied {
+	if proxied := id.tell(pod, c, outgoing); proxied {
 		admin := free(sandbox.AdminPort, append(taken, outgoing))
-		pod.Spec.InitContainers = append(pod.Spec.InitContainers, outbound(pod, c, key, address, admin))
+		pod.Spec.InitContainers = append(pod.Spec.InitContainers, outbound(pod, c, id.key, loopback(outgoing), admin))
 		pod.Spec.Volumes = append(pod.Spec.Volumes, state())
 	}
 	gate := corev1.PodReadinessGate{ConditionType: sandbox.ConditionRouted}
@@ -67,6 +52,38 @@ func stamp(pod *corev1.Pod, c Config) *Reason {
 	annotate(pod, c.Version)
 	return nil
 }
+
+// An identity is the sandbox that a fork's or check's pod speaks for.
+type identity struct{ name, key string }
+
+func identify(pod *corev1.Pod) (identity, *Reason) {
+	id := identity{pod.Labels[sandbox.LabelSandbox], pod.Annotations[sandbox.AnnotationKey]}
+	if err := sandbox.ValidateName(id.name); err != nil {
+		return id, &Reason{SandboxUnknown, fmt.Sprintf("label %s %v", sandbox.LabelSandbox, err)}
+	}
+	if err := sandbox.ValidateKey(id.key); err != nil {
+		return id, &Reason{KeyMalformed, fmt.Sprintf("annotation %s %v", sandbox.AnnotationKey, err)}
+	}
+	return id, nil
+}
+
+// tell puts the identity into the environment of the app's containers, and makes them use the proxy on the port outgoing, unless the
+// pod would not have it. It says whether any of them does.
+func (id identity) tell(pod *corev1.Pod, c Config, outgoing uint16) (proxied bool) {
+	for i := range pod.Spec.Containers {
+		app := &pod.Spec.Containers[i]
+		setenv(app, sandbox.EnvName, id.name)
+		setenv(app, sandbox.EnvKey, id.key)
+		setenv(app, sandbox.EnvBaggage, c.Member+"="+id.key)
+		setenv(app, "OTEL_PROPAGATORS", "tracecontext,baggage")
+		if pod.Annotations[sandbox.AnnotationOutgoing] != sandbox.OutgoingOff {
+			proxied = proxy(app, "http://"+loopback(outgoing)) || proxied
+		}
+	}
+	return proxied
+}
+
+func loopback(port uint16) string { return "127.0.0.1:" + strconv.Itoa(int(port)) }
 
 // proxy makes a container send its plain HTTP by way of the proxy at url, unless it chose one of its own. Half of
 // the programs read the upper-case names, half the lower-case ones. TLS has no variable here: nothing can be stamped on it.

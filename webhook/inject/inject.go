@@ -54,6 +54,8 @@ func inject(pod *corev1.Pod, c Config) *Reason {
 		return capture(pod, c)
 	case sandbox.RoleFork:
 		return stamp(pod, c)
+	case sandbox.RoleCheck:
+		return check(pod, c)
 	default:
 		return &Reason{RoleUnknown, "label " + sandbox.LabelRole + "=" + role + " is no role that admission knows"}
 	}

@@ -148,8 +148,14 @@ func TestPod_DeclinesWithAReason(t *testing.T) {
 			"windows: it runs on Windows, for which there is no router"},
 		{"static pod", sandbox.RoleBaseline, func(p *corev1.Pod) { p.Annotations[corev1.MirrorPodAnnotationKey] = "x" },
 			"static-pod: it is a static pod, which runs from a file on its node"},
-		{"role of something else", sandbox.RoleCheck, func(*corev1.Pod) {},
-			"role-unknown: label kubectl-sandbox.dev/role=check is no role that admission knows"},
+		{"role of something else", sandbox.RoleRoute, func(*corev1.Pod) {},
+			"role-unknown: label kubectl-sandbox.dev/role=route is no role that admission knows"},
+		{"check without a sandbox", sandbox.RoleCheck, func(p *corev1.Pod) { delete(p.Labels, sandbox.LabelSandbox) },
+			"sandbox-unknown: label kubectl-sandbox.dev/sandbox must not be empty"},
+		{"check without a key", sandbox.RoleCheck, func(p *corev1.Pod) { delete(p.Annotations, sandbox.AnnotationKey) },
+			"key-malformed: annotation kubectl-sandbox.dev/key must not be empty"},
+		{"check with a Service without port", sandbox.RoleCheck, func(p *corev1.Pod) { p.Annotations[sandbox.AnnotationServices] = "frontend" },
+			`services-malformed: annotation kubectl-sandbox.dev/services: service "frontend" is not HOST:PORT`},
 		{"container has the router's name", sandbox.RoleBaseline, func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: sandbox.RouterContainer})
 		}, "name-taken: it has a container named sandbox-router that is not the router"},
@@ -189,7 +195,7 @@ func TestPod_DeclinesWithAReason(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			pod := declinable(tt.role)
-			if _, reason := Pod(pod, config()); reason != nil && tt.role != sandbox.RoleCheck {
+			if _, reason := Pod(pod, config()); reason != nil && tt.role != sandbox.RoleRoute {
 				t.Fatalf("declined before it was spoilt: %v", reason)
 			}
 			tt.spoil(pod)

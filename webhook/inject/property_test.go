@@ -94,6 +94,9 @@ func pod(t *rapid.T) *corev1.Pod {
 	if rapid.IntRange(0, 5).Draw(t, "outgoing") == 0 {
 		p.Annotations[sandbox.AnnotationOutgoing] = sandbox.OutgoingOff
 	}
+	if v := rapid.SampledFrom([]string{"-", "frontend:8080", "frontend:8080,customer.shop:8081", "frontend"}).Draw(t, "services"); v != "-" {
+		p.Annotations[sandbox.AnnotationServices] = v
+	}
 	p.Spec.HostNetwork = rapid.IntRange(0, 9).Draw(t, "host") == 0
 	for i := range rapid.IntRange(0, 2).Draw(t, "init") {
 		c := container(t, fmt.Sprintf("init-%d", i))
@@ -193,6 +196,9 @@ func TestPod_HoldsForAnyPod(t *testing.T) {
 		if reason == nil && in.Labels[sandbox.LabelRole] == sandbox.RoleBaseline && in.Annotations[sandbox.AnnotationPorts] != "" {
 			checkCaptured(t, before, after)
 		}
+		if reason == nil && in.Labels[sandbox.LabelRole] == sandbox.RoleCheck {
+			checkForwarded(t, before, after)
+		}
 	})
 }
 
@@ -242,6 +248,40 @@ func checkCaptured(t *rapid.T, before, after *corev1.Pod) {
 				if got, want := resolve(is, isRefs[j]), resolve(was, wasRefs[j]); got != want {
 					t.Fatalf("a probe of %s goes to %d, went to %d", was.Name, got, want)
 				}
+			}
+		}
+	}
+}
+
+// checkForwarded holds that a test finds each of its Services on a port of its own that nothing in the pod declares, and that its
+// end is not held up by the router.
+func checkForwarded(t *rapid.T, before, after *corev1.Pod) {
+	services, _ := sandbox.ParseServices(before.Annotations[sandbox.AnnotationServices])
+	if len(services) == 0 {
+		return
+	}
+	router := after.Spec.InitContainers[len(after.Spec.InitContainers)-1]
+	if router.Name != sandbox.RouterContainer || !sidecar(&router) {
+		t.Fatalf("the last init container is %s, not the router", router.Name)
+	}
+	var forwards []sandbox.Forward
+	taken := declared(after)
+	for _, e := range router.Env {
+		if e.Name == sandbox.EnvRouterForwards {
+			forwards, _ = sandbox.ParseForwards(e.Value)
+		}
+	}
+	if len(forwards) != len(services) {
+		t.Fatalf("%d Services, forwards %v", len(services), forwards)
+	}
+	for i, f := range forwards {
+		if f.Service != services[i] || slices.Contains(taken, f.Listen) {
+			t.Fatalf("forward %v for %v, where %v are taken", f, services[i], taken)
+		}
+		taken = append(taken, f.Listen)
+		for _, app := range after.Spec.Containers {
+			if !slices.Contains(app.Env, corev1.EnvVar{Name: sandbox.URLEnv(f.Host), Value: "http://" + loopback(f.Listen)}) {
+				t.Fatalf("container %s does not know of %v", app.Name, f)
 			}
 		}
 	}

@@ -25,6 +25,8 @@ const (
 	PortShared     Code = "port-shared"     // several containers have a TCP port of the name
 	PortMoved      Code = "port-moved"      // the port's number is not the one in the annotation
 	PortsExhausted Code = "ports-exhausted" // no number is left for the router to listen on
-	SandboxUnknown Code = "sandbox-unknown" // a fork without its sandbox's name
-	KeyMalformed   Code = "key-malformed"   // a fork without a valid routing key
+	SandboxUnknown Code = "sandbox-unknown" // a fork or check without its sandbox's name
+	KeyMalformed   Code = "key-malformed"   // a fork or check without a valid routing key
+
+	ServicesMalformed Code = "services-malformed" // the services annotation of a check can't be read
 )

@@ -39,7 +39,7 @@ func inbound(pod *corev1.Pod, c Config, captures []sandbox.Capture, admin uint16
 	}
 	// The app starts when the hook ends. A startup probe would do the same a second or two later, at the kubelet's next look, and
 	// where a mesh refuses plain connections to the pod, never.
-	router.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{routerPath, "wait"}}}}
+	router.Lifecycle = awaitReady()
 	router.VolumeMounts = []corev1.VolumeMount{
 		{Name: stateVolume, MountPath: statePath},
 		{Name: tokenVolume, MountPath: tokenPath, ReadOnly: true},
@@ -59,7 +59,7 @@ func inbound(pod *corev1.Pod, c Config, captures []sandbox.Capture, admin uint16
 	return router
 }
 
-// outbound returns the router of a fork's pod: it stamps key on requests that come to address and carry none. Nothing waits for
+// outbound returns the router of a fork's pod, and the larger part of a check's: it stamps key on requests that come to address and carry none. Nothing waits for
 // it: it needs nobody to be ready, and listens long before the app's container is even made.
 func outbound(pod *corev1.Pod, c Config, key, address string, admin uint16) corev1.Container {
 	router := base(pod, c, admin)
@@ -69,6 +69,11 @@ func outbound(pod *corev1.Pod, c Config, key, address string, admin uint16) core
 		corev1.EnvVar{Name: sandbox.EnvKey, Value: key},
 	)
 	return router
+}
+
+// awaitReady holds up the containers after the router's until it is ready.
+func awaitReady() *corev1.Lifecycle {
+	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{routerPath, "wait"}}}}
 }
 
 // base returns what routers have in common. There is no liveness probe: a router that is slow because its node is must not be

@@ -17,7 +17,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// expiry deletes sandboxes whose time is over. What they own goes with them.
+// expiry deletes sandboxes and experiments whose time is over. What they own goes with them.
 type expiry struct {
 	cache  client.Reader
 	client client.Client
@@ -38,19 +38,23 @@ func (e *expiry) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	expires := cm.Data[sandbox.DataExpires]
-	if expires == "" || cm.DeletionTimestamp != nil || cm.Name != sandbox.ConfigMapName(cm.Labels[sandbox.LabelSandbox]) {
+	what := kindOf(&cm)
+	if expires == "" || cm.DeletionTimestamp != nil || what == "" {
 		return reconcile.Result{}, nil
 	}
 	at, err := time.Parse(time.RFC3339, expires)
 	if err != nil {
 		if e.note(req.NamespacedName, expires) {
 			e.events.Eventf(&cm, nil, corev1.EventTypeWarning, "InvalidExpiry", "Expire",
-				"data.%s is not a time (RFC 3339): the sandbox stays until it is deleted", sandbox.DataExpires)
+				"data.%s is not a time (RFC 3339): the %s stays until it is deleted", sandbox.DataExpires, what)
 		}
 		return reconcile.Result{}, nil
 	}
 	// A sandbox of a few minutes would be warned of as it is made.
 	warnBefore := min(e.warnBefore, at.Sub(cm.CreationTimestamp.Time)/4)
+	if what == kindRun {
+		warnBefore = 0 // what it found was read long before, and nothing makes it last longer
+	}
 	switch left := at.Sub(e.clock.Now()); {
 	case left > warnBefore:
 		return reconcile.Result{RequeueAfter: left - warnBefore}, nil
@@ -69,10 +73,31 @@ func (e *expiry) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 	case apierrors.IsNotFound(err):
 		return reconcile.Result{}, nil
 	case err != nil:
-		return reconcile.Result{}, fmt.Errorf("delete expired sandbox %s: %w", req, err)
+		return reconcile.Result{}, fmt.Errorf("delete expired %s %s: %w", what, req, err)
 	}
-	e.events.Eventf(&cm, nil, corev1.EventTypeNormal, "Expired", "Expire", "sandbox expired at %s and was deleted", expires)
+	e.events.Eventf(&cm, nil, corev1.EventTypeNormal, "Expired", "Expire", "%s expired at %s and was deleted", what, expires)
 	return reconcile.Result{}, nil
+}
+
+// Kinds of what expires, as people call them.
+const (
+	kindSandbox = "sandbox"
+	kindRun     = "experiment"
+)
+
+// kindOf says what a ConfigMap is; empty: nothing of ours.
+func kindOf(cm *corev1.ConfigMap) string {
+	switch cm.Labels[sandbox.LabelRole] {
+	case sandbox.RoleSandbox:
+		if cm.Name == sandbox.ConfigMapName(cm.Labels[sandbox.LabelSandbox]) {
+			return kindSandbox
+		}
+	case sandbox.RoleRun:
+		if cm.Name == sandbox.RunName(cm.Labels[sandbox.LabelRun]) {
+			return kindRun
+		}
+	}
+	return ""
 }
 
 // note says whether this is the first time that the sandbox has this expiry.

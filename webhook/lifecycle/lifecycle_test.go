@@ -293,6 +293,40 @@ func TestExpiry_WarnsInTheLastQuarterOfAShortLife(t *testing.T) {
 	}
 }
 
+func TestExpiry_DeletesExperimentsWithoutAWarning(t *testing.T) {
+	made := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	run := sandboxMap("", "2026-01-02T13:00:00Z")
+	run.Name, run.CreationTimestamp = "sandbox-run.r1", metav1.NewTime(made)
+	run.Labels = map[string]string{sandbox.LabelRole: sandbox.RoleRun, sandbox.LabelRun: "r1"}
+	other := run.DeepCopy()
+	other.Name = "somebody-elses"
+	c := fake.NewClientBuilder().WithObjects(run, other).Build()
+	clock, recorder := clocktesting.NewFakeClock(made), events.NewFakeRecorder(10)
+	e := &expiry{cache: c, client: c, events: recorder, clock: clock, warnBefore: 10 * time.Minute, warned: map[types.NamespacedName]string{}}
+	reconciled := func(cm *corev1.ConfigMap) reconcile.Result {
+		r, err := e.Reconcile(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(cm)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := reconciled(run); r.RequeueAfter != time.Hour {
+		t.Errorf("again in %v, want an hour", r.RequeueAfter)
+	}
+	clock.Step(time.Hour)
+	reconciled(run)
+	reconciled(other)
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(run), run); !apierrors.IsNotFound(err) {
+		t.Errorf("got %v, want the experiment gone", err)
+	}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(other), other); err != nil {
+		t.Errorf("what is not called as an experiment went with it: %v", err)
+	}
+	if got, want := <-recorder.Events, "Normal Expired experiment expired at 2026-01-02T13:00:00Z and was deleted"; got != want || len(recorder.Events) > 0 {
+		t.Errorf("event %q and %d more, want %q", got, len(recorder.Events), want)
+	}
+}
+
 func TestAdopter(t *testing.T) {
 	fork := func(name, of string, owners ...metav1.OwnerReference) *appsv1.Deployment {
 		return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: owners,

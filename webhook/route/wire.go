@@ -83,6 +83,15 @@ func (c Count) Add(d Count) Count {
 // Totals is what sandbox.DataCounts holds: per workload (sandbox.WorkloadLabel), the sum over all its routers.
 type Totals map[string]Count
 
+// Sent is what became of the requests that a check's router passed on for the test beside it. It is the termination message of that
+// router's container.
+type Sent struct {
+	Answered   uint64 `json:"answered"`             // by whoever they went to, the baseline included
+	Refused    uint64 `json:"refused,omitempty"`    // nobody took them
+	Unfinished uint64 `json:"unfinished,omitempty"` // broken off before the answer was whole; in Answered too if it had begun
+	OtherKeys  uint64 `json:"otherKeys,omitempty"`  // those that already carried a key, and not the sandbox's
+}
+
 // A Reader reads frames.
 type Reader struct{ s *bufio.Scanner }
 

@@ -33,6 +33,9 @@ type Config struct {
 	Outgoing netip.AddrPort // where the stamping proxy listens, on loopback; zero: nowhere
 	Key      string         // that it stamps
 
+	Forwards []sandbox.Forward // loopback ports that stand in for Services, and stamp the key
+	Report   string            // file that a route.Sent is written to at the end; empty: none
+
 	Admin string // address of metrics and health; empty: none
 
 	Control     []string // HOST:PORT of the route stream, tried in turn; empty: no stream
@@ -69,7 +72,10 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	check(sandbox.EnvRouterPorts, err)
 	c.Outgoing, err = parseOutgoing(getenv(sandbox.EnvRouterOutgoing))
 	check(sandbox.EnvRouterOutgoing, err)
-	if c.Outgoing.IsValid() {
+	c.Forwards, err = sandbox.ParseForwards(getenv(sandbox.EnvRouterForwards))
+	check(sandbox.EnvRouterForwards, err)
+	c.Report = getenv(sandbox.EnvRouterReport)
+	if c.Outgoing.IsValid() || len(c.Forwards) > 0 {
 		check(sandbox.EnvKey, sandbox.ValidateKey(c.Key))
 	}
 	if c.Admin != "" {

@@ -2,11 +2,13 @@ package router
 
 import (
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
@@ -25,6 +27,9 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests [2]map[string]prometheus.Counter // of HTTP/1 and HTTP/2, by outcome
 	routes   *routes
+
+	stamping  [3]atomic.Uint64 // requests of a test or of an app in a fork: answered, refused, unfinished
+	otherKeys atomic.Uint64    // those among them that carried another key
 }
 
 func newMetrics(version string, r *routes, engines []*engine.Engine, connected func() bool) *metrics {
@@ -95,12 +100,21 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
+// sent returns what became of the requests that the router stamps.
+func (m *metrics) sent() route.Sent {
+	return route.Sent{
+		Answered: m.stamping[engine.Answered].Load(), Refused: m.stamping[engine.Refused].Load(),
+		Unfinished: m.stamping[engine.Broken].Load(), OtherKeys: m.otherKeys.Load(),
+	}
+}
+
 // seen counts one request. It is made when the request is read, and becomes the request's observer.
 type seen struct {
 	m        *metrics
 	protocol uint8
 	route    *forkRoute // nil: of no sandbox
 	outcome  string     // when it is answered
+	stamps   bool       // it goes out with the sandbox's key
 }
 
 func (m *metrics) seen(http2 bool) seen {
@@ -112,7 +126,7 @@ func (m *metrics) seen(http2 bool) seen {
 }
 
 func (s seen) app() *seen                 { return &s }
-func (s seen) outgoing() *seen            { s.outcome = outcomeOutgoing; return &s }
+func (s seen) outgoing() *seen            { s.outcome, s.stamps = outcomeOutgoing, true; return &s }
 func (s seen) fork(f *forkRoute) *seen    { s.route, s.outcome = f, outcomeFork; return &s }
 func (s seen) refused(f *forkRoute) *seen { s.route = f; return &s }
 func (s *seen) count(outcome string)      { s.m.requests[s.protocol][outcome].Inc() }
@@ -120,6 +134,9 @@ func (s *seen) counter() (c *counter)     { s.m.routes.changed.Store(true); retu
 
 // Observe counts, before the answer is sent on, so that who has his answer finds it counted.
 func (s *seen) Observe(e engine.Event, b *engine.Backend) {
+	if s.stamps {
+		s.m.stamping[e].Add(1)
+	}
 	switch {
 	case e == engine.Refused:
 		s.count(outcomeRefused)

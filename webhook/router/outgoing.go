@@ -129,7 +129,8 @@ func (t *tunnelled) Decide(h *engine.Head) engine.Decision {
 // stamp puts a sandbox's key on requests.
 type stamp struct {
 	route.Carriers
-	key string
+	key     string
+	metrics *metrics
 }
 
 // edits returns what puts the key on a request: nothing, when it carries a key already, by whatever carrier. The key goes
@@ -144,6 +145,9 @@ func (s stamp) edits(h *engine.Head) engine.Edits {
 		}
 	}
 	if key, ok := finder.Key(); !ok || len(key) > 0 {
+		if !ok || string(key) != s.key {
+			s.metrics.otherKeys.Add(1)
+		}
 		return engine.Edits{}
 	}
 	// One field, though several are allowed: not everybody reads more than the first.

@@ -2,11 +2,14 @@ package router
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -36,7 +39,7 @@ type router struct {
 	routes    *routes
 	metrics   *metrics
 	control   *control
-	engines   []*engine.Engine // of each capture, and the outgoing proxy's last
+	engines   []*engine.Engine // of each capture, of the outgoing proxy, and of each forward
 	listeners []net.Listener   // of each engine
 	admin     net.Listener
 	began     time.Time
@@ -44,7 +47,7 @@ type router struct {
 
 func newRouter(c *Config, log *slog.Logger) *router {
 	r := &router{config: c, log: log, routes: newRoutes(c.Captures, c.StaleAfter), began: time.Now()}
-	n := len(c.Captures)
+	n := len(c.Captures) + len(c.Forwards)
 	if c.Outgoing.IsValid() {
 		n++
 	}
@@ -90,6 +93,13 @@ func (r *router) listen(ctx context.Context) error {
 		}
 		r.listeners = append(r.listeners, l)
 	}
+	for _, f := range r.config.Forwards {
+		l, err := open(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), f.Listen).String())
+		if err != nil {
+			return fmt.Errorf("can't listen for requests to %s: %w", f.Service, err)
+		}
+		r.listeners = append(r.listeners, l)
+	}
 	if r.config.Admin != "" {
 		l, err := open(r.config.Admin)
 		if err != nil {
@@ -114,7 +124,11 @@ func (r *router) decide(i int) func(net.Conn) engine.Decider {
 			return newInbound(r.routes, r.metrics, r.config, capture, conn.LocalAddr())
 		}
 	}
-	s := stamp{Carriers: r.config.Carriers, key: r.config.Key}
+	s := stamp{Carriers: r.config.Carriers, key: r.config.Key, metrics: r.metrics}
+	if i -= len(r.listeners) - len(r.config.Forwards); i >= 0 {
+		f := newForward(r.config.Forwards[i], r.metrics, s)
+		return func(net.Conn) engine.Decider { return f }
+	}
 	return func(conn net.Conn) engine.Decider {
 		self := r.config.Outgoing
 		if a, ok := conn.LocalAddr().(*net.TCPAddr); ok {
@@ -143,7 +157,7 @@ func (r *router) run(ctx context.Context) error {
 	for i, l := range r.listeners {
 		pool.Go(func() { _ = r.engines[i].Serve(serving, l, r.decide(i)) })
 	}
-	r.log.Info("serving", "ports", sandbox.FormatCaptures(r.config.Captures), "outgoing", r.config.Outgoing.IsValid(),
+	r.log.Info("serving", "ports", sandbox.FormatCaptures(r.config.Captures), "outgoing", r.config.Outgoing.IsValid(), "forwards", sandbox.FormatForwards(r.config.Forwards),
 		"version", r.config.Version)
 	<-ctx.Done()
 	r.log.Info("draining")
@@ -158,7 +172,22 @@ func (r *router) run(ctx context.Context) error {
 	stop()
 	_ = admin.Close()
 	pool.Wait()
+	r.report()
 	return nil
+}
+
+// report leaves what a check's router sent for whoever judges the check. A pod that is gone all the same reports nothing.
+func (r *router) report() {
+	if r.config.Report == "" {
+		return
+	}
+	b, err := json.Marshal(r.metrics.sent())
+	if err == nil {
+		err = os.WriteFile(r.config.Report, b, 0o600)
+	}
+	if err != nil {
+		r.log.Error("what was sent can't be reported", "error", err)
+	}
 }
 
 // adminHandler serves metrics and health. Ready is for the startup probe: it holds up the app's start until the router has

@@ -37,7 +37,7 @@ func CacheOptions() map[client.Object]cache.ByObject {
 		&appsv1.Deployment{}: {Label: roles(sandbox.RoleFork), Transform: transform(stripDeployment)},
 		replicaSet():         {Label: roles(sandbox.RoleFork), Transform: transform(stripReplicaSet)},
 		&corev1.Pod{}:        {Label: roles(sandbox.RoleFork, sandbox.RoleBaseline), Transform: transform(stripPod)},
-		&corev1.ConfigMap{}:  {Label: roles(sandbox.RoleSandbox), Transform: transform(stripConfigMap)},
+		&corev1.ConfigMap{}:  {Label: roles(sandbox.RoleSandbox, sandbox.RoleRun), Transform: transform(stripConfigMap)},
 	}
 }
 
@@ -191,7 +191,7 @@ func stripMeta(m *metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
 	kept := metav1.ObjectMeta{
 		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion, Generation: m.Generation,
 		CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
-		Labels:      subset(m.Labels, sandbox.LabelRole, sandbox.LabelSandbox, sandbox.LabelWorkload),
+		Labels:      subset(m.Labels, sandbox.LabelRole, sandbox.LabelSandbox, sandbox.LabelWorkload, sandbox.LabelRun),
 		Annotations: subset(m.Annotations, annotations...),
 	}
 	for _, o := range m.OwnerReferences {

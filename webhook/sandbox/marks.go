@@ -18,6 +18,10 @@ const (
 	LabelWorkload = Prefix + "workload"
 	// LabelKey is the routing key. On the ConfigMap, so that who wants to use a key finds the sandbox that has it without reading all.
 	LabelKey = Prefix + "key"
+	// LabelRun names the experiment an object belongs to: its ConfigMap, its Jobs and their pods, and the sandboxes it made.
+	LabelRun = Prefix + "run"
+	// LabelCheck names the check that a Job of an experiment runs. On the Job and its pods.
+	LabelCheck = Prefix + "check"
 	// LabelEntry, set to EntryAllowed on a Namespace, lets the gateway enter sandboxes of other namespaces by its Services.
 	LabelEntry = Prefix + "entry"
 )
@@ -28,6 +32,7 @@ const (
 	RoleFork     = "fork"     // a fork's Deployment, ReplicaSets and pods
 	RoleBaseline = "baseline" // a baseline's pods: they get a router
 	RoleCheck    = "check"    // a test Job's pods: they get a key-stamping router
+	RoleRun      = "run"      // the ConfigMap of an experiment: it owns its Jobs, and keeps what came of them
 	RoleRoute    = "route"    // objects `route` adds beside a baseline (NetworkPolicies), removed by `unroute`
 	RoleShare    = "share"    // a ConfigMap that lets whoever has its token enter a sandbox by the gateway
 	RoleService  = "service"  // a Service of the user's whose targetPorts `route` switched to names: the guard watches it
@@ -79,6 +84,14 @@ const (
 	AnnotationPutBack = Prefix + "put-back"
 	// AnnotationPolicies names, on a fork's NetworkPolicy, those of the user's on whose account it is there: "NAME,...".
 	AnnotationPolicies = Prefix + "policies"
+	// AnnotationServices lists the Services that a check reaches by way of its router, as FormatServices writes them; the first is
+	// what it tests. On a check's pods.
+	AnnotationServices = Prefix + "services"
+	// AnnotationKind, AnnotationRequired, AnnotationTimeout and AnnotationThresholds are what a suite says of a check. On its Job.
+	AnnotationKind       = Prefix + "kind"
+	AnnotationRequired   = Prefix + "required"
+	AnnotationTimeout    = Prefix + "timeout"
+	AnnotationThresholds = Prefix + "thresholds"
 	// AnnotationRestartedAt rolls a fork whose spec is otherwise unchanged (RFC 3339). On the fork's pod template.
 	AnnotationRestartedAt = Prefix + "restarted-at"
 	// AnnotationRetriedAt is touched by the controller on a fork's Deployment to have pod creation tried again at once after
@@ -126,13 +139,15 @@ const (
 	EnvName    = "SANDBOX_NAME"
 	EnvKey     = "SANDBOX_KEY"
 	EnvBaggage = "SANDBOX_BAGGAGE" // a ready-made W3C baggage value: "sandbox-key=KEY"
-	EnvURL     = "SANDBOX_URL"     // checks only
+	EnvURL     = "SANDBOX_URL"     // checks only: where the router takes requests for the Service under test; see URLEnv
 )
 
 // Environment of the router container: written by inject, read by the router.
 const (
 	EnvRouterPorts       = "SANDBOX_ROUTER_PORTS"        // NAME=LISTEN:APP,...: captured ports; empty in forks and checks
 	EnvRouterOutgoing    = "SANDBOX_ROUTER_OUTGOING"     // loopback address of the stamping HTTP proxy; empty: none
+	EnvRouterForwards    = "SANDBOX_ROUTER_FORWARDS"     // LISTEN=HOST:PORT,...: loopback ports that stand in for Services; checks only
+	EnvRouterReport      = "SANDBOX_ROUTER_REPORT"       // file that the router writes a route.Sent to as it ends; empty: none
 	EnvRouterAdmin       = "SANDBOX_ROUTER_ADMIN"        // address for /metrics, /ready and /healthz, e.g. ":15370"
 	EnvRouterControl     = "SANDBOX_ROUTER_CONTROL"      // HOST:PORT,... of the route stream, tried in turn
 	EnvRouterControlName = "SANDBOX_ROUTER_CONTROL_NAME" // TLS server name of the route stream

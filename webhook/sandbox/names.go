@@ -67,6 +67,10 @@ func ValidateKey(key string) error {
 // ConfigMapName returns the name of the ConfigMap that is the sandbox.
 func ConfigMapName(sandbox string) string { return "sandbox-" + sandbox }
 
+// RunName returns the name of the ConfigMap of an experiment. The dot keeps it apart from those of sandboxes, one of which may be
+// called "run-ID".
+func RunName(id string) string { return "sandbox-run." + id }
+
 // ShareName returns the name of the ConfigMap of a share; id tells several apart. No sandbox's own ConfigMap has a dot in its name.
 func ShareName(sandbox, id string) string { return ConfigMapName(sandbox) + ".share-" + id }
 

@@ -5,7 +5,7 @@ package sandbox
 const (
 	RightGroup    = "kubectl-sandbox.dev"
 	RightResource = "sandboxes"
-	VerbFork      = "fork"  // marks of sandboxes: roles sandbox, fork and check
+	VerbFork      = "fork"  // marks of sandboxes and experiments: roles sandbox, fork, check and run
 	VerbRoute     = "route" // marks of baselines: all others
 )
 
