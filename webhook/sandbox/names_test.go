@@ -108,3 +108,12 @@ func TestPolicyName_FitsAndTellsApart(t *testing.T) {
 		t.Errorf("%q and %q must be two names of at most 253 bytes", a, b)
 	}
 }
+
+func TestCheckName_FitsAndTellsApart(t *testing.T) {
+	if CheckName("a-b", "c", "r") == CheckName("a", "b-c", "r") || CheckName("a", "b", "r1") == CheckName("a", "b", "r2") {
+		t.Error("two Jobs have one name")
+	}
+	if got := CheckName(strings.Repeat("x", 63), strings.Repeat("y", 40), "r"); len(got) > 57 || !label.MatchString(got) {
+		t.Errorf("%q must be a label of at most 57 bytes", got)
+	}
+}

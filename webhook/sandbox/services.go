@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +14,7 @@ type Service struct {
 }
 
 // String returns "HOST:PORT".
-func (s Service) String() string { return net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port))) }
+func (s Service) String() string { return s.Host + ":" + strconv.Itoa(int(s.Port)) }
 
 // FormatServices writes the value of AnnotationServices: "HOST:PORT,...", in the order given.
 func FormatServices(services []Service) string {

@@ -1,0 +1,148 @@
+package experiment
+
+import (
+	"slices"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+)
+
+// Evidence is all that is known of one check of one variant: what became of its Job, and what was seen of the requests it sent and
+// of the fork it was to test, from before the Job was made until after it ended. Only one check of a variant runs at a time, so
+// what was counted for the variant's key in that window is the check's.
+type Evidence struct {
+	Job JobEnd
+	// Sent is what the check's own router passed on, over all pods of the Job; nil: not known.
+	Sent *route.Sent
+	// Before and After are the variant's sandbox at both ends of the window.
+	Before, After State
+	// Seen is what was seen at any time within it.
+	Seen Seen
+}
+
+// A JobEnd is how a Job ended.
+type JobEnd struct {
+	Complete bool   // all that it was to do was done: every test exited with 0
+	Failed   bool   // it ended otherwise; of neither, it has not ended
+	Reason   string // of the Job's condition, such as DeadlineExceeded
+	Message  string
+	// Pods is how many pods it had; Uninjected those among them that admission gave no router.
+	Pods       int
+	Uninjected []string
+	// Exit is the exit status of the first container that failed, and which; of none, Container is empty.
+	Container string
+	Exit      int32
+	// Broken says what kept a pod from running its test to an end of its own: that its image can't be pulled, that its node went
+	// away. Empty: nothing did.
+	Broken string
+}
+
+// A State is a sandbox at one time.
+type State struct {
+	// Exists says that the sandbox is there, and not on its way out; UID identifies it.
+	Exists bool
+	UID    string
+	// Counted says that Counts are exact as of then, but for those of the routers that Uncounted names.
+	Counted   bool
+	Uncounted string
+	Counts    route.Totals // by workload label
+	Forks     []ForkState
+	// Routers identify each life of each router in front of the forks' baselines.
+	Routers []string
+	// Bare are the baselines' ready pods without a router, "POD of WORKLOAD".
+	Bare []string
+}
+
+// A ForkState is a fork at one time.
+type ForkState struct {
+	Name     string // of its Deployment
+	Workload string // label of its baseline
+	UID      string
+	Revision string // another one, another pod template
+	Ready    bool
+	Waiting  string // for what, where it is not ready
+	Fallback bool   // requests go to the baseline while no pod is ready
+	Pods     []ForkPod
+}
+
+// A ForkPod is a pod of a fork.
+type ForkPod struct {
+	UID      string
+	Name     string
+	Restarts int32 // over all its containers
+	Images   []Image
+}
+
+// An Image is what a container runs.
+type Image struct {
+	Container string `json:"container"`
+	Image     string `json:"image"`            // asked for
+	Digest    string `json:"digest,omitempty"` // that runs: sha256:...
+}
+
+// Seen is what states between the two ends of a window add to them.
+type Seen struct {
+	Bare    []string // without a router at any time
+	Unready []string // "FORK: WAITING" at any time
+	Digests map[string][]string
+}
+
+// See adds a state.
+func (s *Seen) See(state *State) {
+	add := func(to *[]string, what string) {
+		if !slices.Contains(*to, what) {
+			*to = append(*to, what)
+		}
+	}
+	for _, b := range state.Bare {
+		add(&s.Bare, b)
+	}
+	if s.Digests == nil {
+		s.Digests = map[string][]string{}
+	}
+	for _, f := range state.Forks {
+		if !f.Ready {
+			add(&s.Unready, f.Name+" waited for "+f.Waiting)
+		}
+		for _, p := range f.Pods {
+			for _, i := range p.Images {
+				if i.Digest == "" {
+					continue
+				}
+				at := f.Name + ", container " + i.Container
+				all := s.Digests[at]
+				add(&all, i.Digest)
+				s.Digests[at] = all
+			}
+		}
+	}
+}
+
+// counted returns what was counted for the sandbox within the window, over all its forks, and by workload.
+func (e *Evidence) counted() (total route.Count, by route.Totals) {
+	by = route.Totals{}
+	for workload, after := range e.After.Counts {
+		before := e.Before.Counts[workload]
+		d := route.Count{
+			Fork: less(after.Fork, before.Fork), FellBack: less(after.FellBack, before.FellBack),
+			Refused: less(after.Refused, before.Refused), Unfinished: less(after.Unfinished, before.Unfinished),
+		}
+		by[workload] = d
+		total = total.Add(d)
+	}
+	return total, by
+}
+
+// less returns a - b, and zero where a count has begun anew.
+func less(a, b uint64) uint64 {
+	if a < b {
+		return 0
+	}
+	return a - b
+}
+
+// A Window is when a check ran.
+type Window struct {
+	Began time.Time `json:"began,omitzero"`
+	Ended time.Time `json:"ended,omitzero"`
+}

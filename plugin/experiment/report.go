@@ -1,0 +1,246 @@
+package experiment
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+)
+
+// APIVersion and ReportKind identify a Report among other JSON.
+const (
+	APIVersion = "kubectl-sandbox.dev/v1"
+	ReportKind = "ExperimentReport"
+)
+
+// A Report is what an experiment has found. It is what `-o json` prints and what the experiment's ConfigMap keeps.
+type Report struct {
+	APIVersion string          `json:"apiVersion"`
+	Kind       string          `json:"kind"`
+	ID         string          `json:"id"`
+	Namespace  string          `json:"namespace"`
+	Version    string          `json:"version"` // of the plugin that ran it
+	Window     Window          `json:"window"`
+	Require    string          `json:"require"` // RequireAny or RequireAll
+	Outcome    Outcome         `json:"outcome"`
+	Best       string          `json:"best,omitempty"` // variant that passed and comes first
+	Checks     []CheckReport   `json:"checks"`         // of the suite, in its order
+	Variants   []VariantReport `json:"variants"`       // best first
+	Reproduce  []string        `json:"reproduce,omitempty"`
+}
+
+// What makes an experiment pass.
+const (
+	RequireAny = "any" // some variant passed
+	RequireAll = "all" // every one did
+)
+
+// A CheckReport is a check of the suite.
+type CheckReport struct {
+	Name     string `json:"name"`
+	Kind     Kind   `json:"kind"`
+	Required bool   `json:"required"`
+	Source   string `json:"source,omitempty"`
+}
+
+// A VariantReport is what became of one variant.
+type VariantReport struct {
+	Name    string `json:"name"`
+	Sandbox string `json:"sandbox"`
+	Made    bool   `json:"made,omitempty"` // by the experiment
+	// Workloads are what it forks, as one types them.
+	Workloads []string `json:"workloads,omitempty"`
+	Images    []Image  `json:"images,omitempty"`
+	Verdict
+	Results []Result `json:"results"` // in the order of the suite
+}
+
+// A Result is what became of one check of one variant.
+type Result struct {
+	Check  string `json:"check"`
+	Window Window `json:"window,omitzero"`
+	Job    string `json:"job,omitempty"`
+	Verdict
+	Sent     *route.Sent  `json:"sent,omitempty"`     // by the check's router
+	Requests route.Totals `json:"requests,omitempty"` // that came to the forks' workloads with the key
+	Log      []string     `json:"log,omitempty"`      // the end of the test's, where it has not passed
+}
+
+// Done says whether the check has run.
+func (r *Result) Done() bool { return r.Outcome != "" }
+
+// NewReport returns the report of an experiment that has not begun.
+func NewReport(run *Run, require string, checks []Check, variants []Variant, made bool) *Report {
+	r := &Report{APIVersion: APIVersion, Kind: ReportKind, ID: run.ID, Namespace: run.Namespace, Require: require}
+	for _, c := range checks {
+		r.Checks = append(r.Checks, CheckReport{c.Name, c.Kind, c.Required, c.Source})
+	}
+	for _, v := range variants {
+		vr := VariantReport{Name: v.Name, Sandbox: v.Sandbox, Made: made}
+		for _, c := range checks {
+			vr.Results = append(vr.Results, Result{Check: c.Name})
+		}
+		r.Variants = append(r.Variants, vr)
+	}
+	r.Conclude()
+	return r
+}
+
+// Record writes down the verdict of a check.
+func (r *Result) Record(e *Evidence, v Verdict) {
+	_, by := e.counted()
+	r.Verdict, r.Sent, r.Requests = v, e.Sent, by
+}
+
+// Variant returns that variant's part of the report.
+func (r *Report) Variant(name string) *VariantReport {
+	i := slices.IndexFunc(r.Variants, func(v VariantReport) bool { return v.Name == name })
+	return &r.Variants[i]
+}
+
+// Result returns what became of a check.
+func (v *VariantReport) Result(check string) *Result {
+	i := slices.IndexFunc(v.Results, func(r Result) bool { return r.Check == check })
+	return &v.Results[i]
+}
+
+// Conclude makes the outcomes of variants and of the experiment from those of checks, and ranks the variants.
+func (r *Report) Conclude() {
+	counts := map[Outcome]int{}
+	for i := range r.Variants {
+		v := &r.Variants[i]
+		if !slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Code == NotForked }) {
+			v.Verdict = v.conclude(r.Checks)
+		}
+		counts[v.Outcome]++
+	}
+	slices.SortStableFunc(r.Variants, func(a, b VariantReport) int {
+		return cmp.Or(cmp.Compare(rank(a.Outcome), rank(b.Outcome)), cmp.Compare(b.passed(), a.passed()))
+	})
+	r.Best = ""
+	if len(r.Variants) > 0 && r.Variants[0].Outcome == Passed {
+		r.Best = r.Variants[0].Name
+	}
+	enough := counts[Passed] > 0
+	if r.Require == RequireAll {
+		enough = counts[Passed] == len(r.Variants) && enough
+	}
+	switch {
+	case enough:
+		r.Outcome = Passed
+	case r.Require == RequireAll && counts[Failed] > 0, counts[Inconclusive] == 0:
+		r.Outcome = Failed
+	default:
+		r.Outcome = Inconclusive
+	}
+}
+
+func rank(o Outcome) int { return slices.Index([]Outcome{Passed, Inconclusive, Failed}, o) }
+
+func (v *VariantReport) passed() int {
+	n := 0
+	for _, r := range v.Results {
+		if r.Outcome == Passed {
+			n++
+		}
+	}
+	return n
+}
+
+// conclude is a variant's verdict: it failed where a check that is required did; it passed where all of those passed, and each of
+// its forks was reached by a check that passed.
+func (v *VariantReport) conclude(checks []CheckReport) Verdict {
+	var failures, doubts []Reason
+	var missing []string
+	reached := map[string]bool{}
+	for _, c := range checks {
+		r := v.Result(c.Name)
+		why := func() Reason {
+			reason := r.Reasons[0]
+			reason.Message = "check " + c.Name + ": " + reason.Message
+			return reason
+		}
+		switch {
+		case r.Outcome == Passed:
+			for workload, n := range r.Requests {
+				reached[strings.Replace(workload, ".", "/", 1)] = reached[strings.Replace(workload, ".", "/", 1)] || n.Fork > 0
+			}
+		case !c.Required:
+		case r.Outcome == Failed:
+			failures = append(failures, why())
+		case r.Outcome == Inconclusive:
+			doubts = append(doubts, why())
+		default:
+			missing = append(missing, c.Name)
+		}
+	}
+	if len(missing) > 0 {
+		doubts = append(doubts, Reason{ChecksMissing, "not run: " + some(missing)})
+	}
+	switch {
+	case len(failures) > 0:
+		return Verdict{Failed, append(failures, doubts...)}
+	case len(doubts) > 0:
+		return Verdict{Inconclusive, doubts}
+	}
+	for _, w := range v.Workloads {
+		if !reached[w] {
+			doubts = append(doubts, Reason{ForkUntested, "no check that passed reached the fork of " + w})
+		}
+	}
+	if len(doubts) > 0 || v.passed() == 0 {
+		if len(doubts) == 0 {
+			doubts = []Reason{{ChecksMissing, "no check has passed"}}
+		}
+		return Verdict{Inconclusive, doubts}
+	}
+	return Verdict{Outcome: Passed}
+}
+
+// NotForkedVerdict is the verdict on a variant that could not be forked.
+func NotForkedVerdict(err error) Verdict {
+	return Verdict{Inconclusive, []Reason{{NotForked, err.Error()}}}
+}
+
+// Losers returns the sandboxes, among those that the experiment made, whose variants did not come first.
+func (r *Report) Losers() []string {
+	var out []string
+	for _, v := range r.Variants {
+		if v.Made && v.Name != r.Best {
+			out = append(out, v.Sandbox)
+		}
+	}
+	return out
+}
+
+// Summary is the report in one line.
+func (r *Report) Summary() string {
+	var parts []string
+	for _, o := range []Outcome{Passed, Failed, Inconclusive} {
+		n := 0
+		for _, v := range r.Variants {
+			if v.Outcome == o {
+				n++
+			}
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, o))
+		}
+	}
+	s := "experiment " + r.ID + ": " + strings.Join(parts, ", ")
+	if r.Best != "" && len(r.Variants) > 1 {
+		s += "; best: " + r.Best
+	}
+	return s
+}
+
+// Took is how long it was.
+func (w Window) Took() time.Duration {
+	if w.Began.IsZero() || w.Ended.IsZero() {
+		return 0
+	}
+	return w.Ended.Sub(w.Began).Round(100 * time.Millisecond)
+}

@@ -1,0 +1,173 @@
+package experiment
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+const suite = `# what is checked before a merge
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: smoke
+  labels: {kueue.x-k8s.io/queue-name: tests}
+spec:
+  suspend: true
+  template:
+    spec:
+      containers:
+      - name: test
+        image: pytest:1
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: browse
+  annotations:
+    kubectl-sandbox.dev/kind: load
+    kubectl-sandbox.dev/required: "false"
+    kubectl-sandbox.dev/timeout: 90s
+    kubectl-sandbox.dev/services: frontend, customer.shop:http
+spec:
+  backoffLimit: 2
+  activeDeadlineSeconds: 3600
+  ttlSecondsAfterFinished: 5
+  template:
+    spec:
+      restartPolicy: OnFailure
+      containers:
+      - name: test
+        image: k6:1
+        securityContext: {runAsUser: 12}
+`
+
+func TestParseSuite(t *testing.T) {
+	checks, err := ParseSuite("suite.yaml", []byte(suite))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(checks) != 2 {
+		t.Fatalf("got %d checks", len(checks))
+	}
+	a, b := checks[0], checks[1]
+	if a.Name != "smoke" || a.Kind != E2E || !a.Required || a.Timeout != 0 || a.Services != nil || a.Source != "suite.yaml, document 2" {
+		t.Errorf("got %+v", a)
+	}
+	if b.Kind != Load || b.Required || b.Timeout != 90*time.Second || len(b.Services) != 2 || b.Services[1].String() != "customer.shop:http" {
+		t.Errorf("got %+v", b)
+	}
+}
+
+// job returns a suite of one Job, with more in its metadata and spec.
+func job(metadata, spec string) string {
+	return "apiVersion: batch/v1\nkind: Job\nmetadata: {name: smoke" + metadata + "}\nspec: {template: {spec: {containers: [{name: t, image: i}]}}" + spec + "}\n"
+}
+
+func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
+	annotation := func(name, value string) string {
+		return job(", annotations: {kubectl-sandbox.dev/"+name+": \""+value+"\"}", "")
+	}
+	for _, tt := range []struct{ name, in, want string }{
+		{"nothing", "# only a comment\n", "s.yaml: holds no Job"},
+		{"no YAML", "a: [", "s.yaml, document 1: "},
+		{"another kind", "apiVersion: v1\nkind: Pod\n", `s.yaml, document 1: apiVersion, kind: a check is a Job of batch/v1, and this is "Pod" of "v1"`},
+		{"unknown field", job("", ", paralelism: 2"), `s.yaml, document 1: unknown field "spec.paralelism"`},
+		{"no name", strings.Replace(job("", ""), "name: smoke", "namespace: x", 1), "s.yaml, document 1: metadata.name: must be set"},
+		{"bad name", strings.Replace(job("", ""), "smoke", "Smoke_1", 1), `s.yaml, document 1: metadata.name: "Smoke_1" must consist of`},
+		{"long name", strings.Replace(job("", ""), "smoke", strings.Repeat("x", 41), 1), "must be at most 40 characters long, is 41"},
+		{"no containers", strings.Replace(job("", ""), "{name: t, image: i}", "", 1), "spec.template.spec.containers: must not be empty"},
+		{"selector", job("", ", manualSelector: true"), "spec.selector: must be left out"},
+		{"our label", job(", labels: {kubectl-sandbox.dev/run: x}", ""), "label kubectl-sandbox.dev/run: is set by the experiment"},
+		{"twice", job("", "") + "---\n" + job("", ""), `s.yaml, document 2: metadata.name: there is a check "smoke" already, in s.yaml, document 1`},
+		{"kind", annotation("kind", "unit"), `s.yaml, document 1: annotation kubectl-sandbox.dev/kind: "unit" is none of e2e, load and contract`},
+		{"required", annotation("required", "perhaps"), `annotation kubectl-sandbox.dev/required: "perhaps" is neither true nor false`},
+		{"timeout", annotation("timeout", "10"), `annotation kubectl-sandbox.dev/timeout: "10" is not a duration`},
+		{"short timeout", annotation("timeout", "10ms"), `annotation kubectl-sandbox.dev/timeout: "10ms" is not a duration`},
+		{"service", annotation("services", "a b"), `annotation kubectl-sandbox.dev/services: "a b" is not SERVICE`},
+		{"service's port", annotation("services", "a:0"), `annotation kubectl-sandbox.dev/services: "a:0": "0" is no port`},
+		{"service twice", annotation("services", "a,a:80"), `annotation kubectl-sandbox.dev/services: "a" comes twice`},
+		{"thresholds", annotation("thresholds", "p95<200ms"), "annotation kubectl-sandbox.dev/thresholds: a Job of one's own is judged by its exit status"},
+		{"unknown annotation", annotation("requierd", "true"), "annotation kubectl-sandbox.dev/requierd: is none that a check can have"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseSuite("s.yaml", []byte(tt.in))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzParseSuite(f *testing.F) {
+	f.Add(suite)
+	f.Add(job("", ""))
+	run, v := &Run{ID: "r1", Namespace: "shop", Timeout: time.Minute}, &Variant{Name: "a", Sandbox: "r1-a", Key: "k"}
+	f.Fuzz(func(t *testing.T, in string) {
+		checks, err := ParseSuite("s", []byte(in))
+		if err != nil {
+			return
+		}
+		for i := range checks {
+			j := Job(run, v, &checks[i], nil)
+			if len(j.Name) > 63 || j.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyNever || j.Spec.ActiveDeadlineSeconds == nil {
+				t.Errorf("%q became %+v", in, j)
+			}
+		}
+	})
+}
+
+func TestFromCronJob(t *testing.T) {
+	c := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "nightly", Annotations: map[string]string{sandbox.AnnotationTimeout: "5m"}}}
+	if _, err := FromCronJob(c); err == nil || !strings.HasPrefix(err.Error(), "cronjob/nightly: spec.template.spec.containers") {
+		t.Errorf("got %v", err)
+	}
+	c.Spec.JobTemplate.Spec.Template.Spec.Containers = []corev1.Container{{Name: "t"}}
+	check, err := FromCronJob(c)
+	if err != nil || check.Name != "nightly" || check.Timeout != 5*time.Minute || check.Source != "cronjob/nightly" {
+		t.Errorf("got %+v (%v)", check, err)
+	}
+}
+
+func TestJob(t *testing.T) {
+	checks, err := ParseSuite("suite.yaml", []byte(suite))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := &Run{ID: "r1", Namespace: "shop", UID: "uid", Timeout: 10 * time.Minute}
+	v := &Variant{Name: "a", Sandbox: "r1-a", Key: "k"}
+	smoke := Job(run, v, &checks[0], []sandbox.Service{{Host: "frontend", Port: 80}})
+	if smoke.Namespace != "shop" || smoke.Labels["kueue.x-k8s.io/queue-name"] != "tests" || !*smoke.Spec.Suspend ||
+		*smoke.Spec.BackoffLimit != 0 || *smoke.Spec.ActiveDeadlineSeconds != 600 || smoke.OwnerReferences[0].Name != "sandbox-run.r1" {
+		t.Errorf("got %+v", smoke)
+	}
+	for _, m := range []metav1.ObjectMeta{smoke.ObjectMeta, smoke.Spec.Template.ObjectMeta} {
+		if m.Labels[sandbox.LabelRun] != "r1" || m.Labels[sandbox.LabelCheck] != "smoke" || m.Labels[sandbox.LabelSandbox] != "r1-a" || m.Labels[sandbox.LabelRole] != sandbox.RoleCheck {
+			t.Errorf("labels %v", m.Labels)
+		}
+	}
+	if a := smoke.Spec.Template.Annotations; a[sandbox.AnnotationKey] != "k" || a[sandbox.AnnotationServices] != "frontend:80" {
+		t.Errorf("annotations %v", a)
+	}
+	browse := Job(run, v, &checks[1], nil)
+	if *browse.Spec.BackoffLimit != 2 || *browse.Spec.ActiveDeadlineSeconds != 90 || browse.Spec.TTLSecondsAfterFinished != nil ||
+		browse.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyNever ||
+		*browse.Spec.Template.Spec.Containers[0].SecurityContext.RunAsUser != 12 {
+		t.Errorf("got %+v", browse.Spec)
+	}
+	if checks[0].Job.Labels[sandbox.LabelRun] != "" || checks[1].Job.Spec.TTLSecondsAfterFinished == nil {
+		t.Error("the suite itself has changed")
+	}
+	checks[0].Job.Spec.ActiveDeadlineSeconds = ptr.To[int64](30)
+	if j := Job(run, v, &checks[0], nil); *j.Spec.ActiveDeadlineSeconds != 30 || Deadline(j) != time.Minute {
+		t.Errorf("the author's shorter deadline is not kept: %d", *j.Spec.ActiveDeadlineSeconds)
+	}
+}

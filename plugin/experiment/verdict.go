@@ -1,0 +1,290 @@
+package experiment
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+)
+
+// An Outcome is what came of a check, a variant or an experiment.
+type Outcome string
+
+// Outcomes.
+const (
+	Passed       Outcome = "passed"
+	Failed       Outcome = "failed"
+	Inconclusive Outcome = "inconclusive"
+)
+
+// A Code says why something has not passed. Codes are stable: scripts use them.
+type Code string
+
+// Codes of failures. They are the variant's, where requests of the check reached its fork and nothing else.
+const (
+	TestFailed Code = "test-failed" // the test says so, by its exit status
+	TimedOut   Code = "timed-out"   // the test did not end within its time
+)
+
+// Codes of what can't be told.
+const (
+	NotFinished    Code = "not-finished"      // the Job has not ended
+	NotRun         Code = "not-run"           // the test did not come to an end of its own: no image, no room, no node
+	NotInjected    Code = "not-injected"      // admission gave the check's pod no router
+	NotReported    Code = "not-reported"      // the check's router did not say what it sent
+	NothingSent    Code = "nothing-sent"      // the test sent no request by its router
+	OtherKey       Code = "other-key"         // the test's requests carried another key
+	NotReached     Code = "fork-not-reached"  // no request with the key came to the fork's workload
+	FellBack       Code = "fell-back"         // the baseline answered in place of the fork
+	Refused        Code = "refused"           // requests for the fork were refused, as none of its pods was ready
+	BareBaseline   Code = "baseline-unrouted" // a ready pod of the baseline had no router
+	NotCounted     Code = "not-counted"       // the routers' counts could not be had
+	RouterLost     Code = "router-lost"       // a router ended within the window, and what it had counted may be lost
+	SandboxGone    Code = "sandbox-gone"      // the sandbox expired, was deleted or was made anew
+	ForkGone       Code = "fork-gone"         // the same of a fork
+	ForkNotReady   Code = "fork-not-ready"    // the fork was not ready all the time
+	ForkRestarted  Code = "fork-restarted"    // a pod of the fork was restarted or replaced
+	ForkChanged    Code = "fork-changed"      // the fork was updated or rebased
+	DigestMismatch Code = "digest-mismatch"   // what ran is not what was asked for, or not the same all the time
+	ForkUntested   Code = "fork-untested"     // of a variant: no check that passed reached one of its forks
+	NotForked      Code = "not-forked"        // of a variant: it could not be forked
+	ChecksMissing  Code = "checks-missing"    // of a variant: not all its checks have run
+)
+
+// A Reason is one thing that keeps a check or a variant from having passed.
+type Reason struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"` // one clause for people
+}
+
+// String returns "CODE: MESSAGE".
+func (r Reason) String() string { return string(r.Code) + ": " + r.Message }
+
+// A Verdict is the outcome of one check of one variant, and why. Every outcome but Passed has a reason.
+type Verdict struct {
+	Outcome Outcome  `json:"outcome"`
+	Reasons []Reason `json:"reasons,omitempty"`
+}
+
+// Judge makes a verdict. A check has passed only where its test did, and all evidence says that at least one of its requests was
+// served by the fork, and none that came to the fork's workload by anything else.
+//
+// A test that failed is the variant's failure only where its requests came to the fork, or were refused in its place, and what ran
+// there is what was asked for: a test that never reached the variant says nothing of it, whatever its exit status.
+func Judge(e *Evidence) Verdict {
+	var doubts doubts
+	doubts.job(&e.Job)
+	doubts.sandbox(e)
+	total, by := e.counted()
+	doubts.requests(e, total, by)
+	if e.Job.Failed && len(doubts.barring) == 0 && total.Fork+total.Refused+total.Unfinished > 0 {
+		return Verdict{Failed, append([]Reason{failure(&e.Job)}, doubts.other...)}
+	}
+	reasons := slices.Concat(doubts.barring, doubts.other)
+	if e.Job.Failed && e.Job.Broken == "" {
+		reasons = append(reasons, failure(&e.Job))
+	}
+	if len(reasons) > 0 {
+		return Verdict{Inconclusive, reasons}
+	}
+	return Verdict{Outcome: Passed}
+}
+
+// failure is why a Job that failed did.
+func failure(j *JobEnd) Reason {
+	switch {
+	case j.Reason == "DeadlineExceeded":
+		return Reason{TimedOut, "the test did not end within its time"}
+	case j.Container != "":
+		return Reason{TestFailed, fmt.Sprintf("container %s exited with status %d", j.Container, j.Exit)}
+	case j.Message != "":
+		return Reason{TestFailed, j.Message}
+	}
+	return Reason{TestFailed, "the Job failed"}
+}
+
+// doubts are what keeps a check from having passed. Those that bar say that it is not this variant, or not the variant alone, that
+// was tested: then a failure is not the variant's either.
+type doubts struct{ barring, other []Reason }
+
+func (d *doubts) bar(c Code, format string, args ...any) {
+	d.barring = append(d.barring, Reason{c, fmt.Sprintf(format, args...)})
+}
+
+func (d *doubts) doubt(c Code, format string, args ...any) {
+	d.other = append(d.other, Reason{c, fmt.Sprintf(format, args...)})
+}
+
+func (d *doubts) job(j *JobEnd) {
+	switch {
+	case j.Broken != "":
+		d.bar(NotRun, "%s", j.Broken)
+	case !j.Complete && !j.Failed:
+		d.bar(NotFinished, "the Job has not ended")
+	case j.Pods == 0:
+		d.bar(NotRun, "the Job ended without a pod")
+	}
+	if len(j.Uninjected) > 0 {
+		d.bar(NotInjected, "admission gave no router to %s", some(j.Uninjected))
+	}
+}
+
+// sandbox looks at what was there to be tested.
+func (d *doubts) sandbox(e *Evidence) {
+	switch {
+	case !e.Before.Exists:
+		d.bar(SandboxGone, "the sandbox was not there when the check began")
+		return
+	case !e.After.Exists:
+		d.bar(SandboxGone, "the sandbox expired or was deleted before the check ended")
+		return
+	case e.Before.UID != e.After.UID:
+		d.bar(SandboxGone, "the sandbox was deleted and made anew")
+		return
+	case len(e.Before.Forks) == 0:
+		d.bar(ForkGone, "the sandbox has no fork")
+	}
+	for _, f := range e.Before.Forks {
+		i := slices.IndexFunc(e.After.Forks, func(o ForkState) bool { return o.Name == f.Name && o.UID == f.UID })
+		if i < 0 {
+			d.bar(ForkGone, "fork %s was deleted before the check ended", f.Name)
+			continue
+		}
+		d.fork(&f, &e.After.Forks[i])
+	}
+	if len(e.Seen.Unready) > 0 {
+		d.doubt(ForkNotReady, "%s", some(e.Seen.Unready))
+	}
+	for _, at := range slices.Sorted(maps.Keys(e.Seen.Digests)) {
+		if digests := e.Seen.Digests[at]; len(digests) > 1 {
+			d.bar(DigestMismatch, "pods of %s ran different images under one name: %s", at, some(digests))
+		}
+	}
+}
+
+func (d *doubts) fork(before, after *ForkState) {
+	if before.Revision != after.Revision {
+		d.bar(ForkChanged, "fork %s was updated or rebased while the check ran", before.Name)
+		return
+	}
+	for _, p := range before.Pods {
+		i := slices.IndexFunc(after.Pods, func(o ForkPod) bool { return o.UID == p.UID })
+		switch {
+		case i < 0:
+			d.doubt(ForkRestarted, "pod %s of fork %s was replaced while the check ran", p.Name, before.Name)
+		case after.Pods[i].Restarts != p.Restarts:
+			d.doubt(ForkRestarted, "pod %s of fork %s was restarted while the check ran", p.Name, before.Name)
+		}
+	}
+	if len(before.Pods) == 0 {
+		d.doubt(ForkNotReady, "fork %s had no pod", before.Name)
+	}
+	for _, p := range after.Pods {
+		for _, i := range p.Images {
+			if _, asked, ok := strings.Cut(i.Image, "@"); ok && asked != i.Digest {
+				d.bar(DigestMismatch, "container %s of %s runs %s, and %s was asked for", i.Container, p.Name, none(i.Digest), asked)
+			}
+		}
+	}
+}
+
+// requests looks at what became of the check's requests, by what the routers counted.
+func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
+	if bare := e.Seen.Bare; len(bare) > 0 {
+		d.bar(BareBaseline, "requests could bypass the fork by %s, without a router", some(bare))
+	}
+	if total.FellBack > 0 {
+		d.bar(FellBack, "%s answered by the baseline in place of the fork (--when-unready=baseline)", were(total.FellBack))
+	}
+	if total.Refused > 0 {
+		d.doubt(Refused, "%s refused, as no pod of the fork was ready", were(total.Refused))
+	}
+	switch {
+	case !e.Before.Counted || !e.After.Counted:
+		d.doubt(NotCounted, "the webhook did not give the routers' counts: it did not answer, or you may not patch configmaps")
+	case e.After.Uncounted != "" || e.Before.Uncounted != "":
+		d.doubt(NotCounted, "the routers of %s did not give their counts", none(e.After.Uncounted+e.Before.Uncounted))
+	}
+	var lost []string
+	for _, r := range e.Before.Routers {
+		if !slices.Contains(e.After.Routers, r) {
+			name, _, _ := strings.Cut(r, "/")
+			lost = append(lost, name)
+		}
+	}
+	if len(lost) > 0 {
+		d.doubt(RouterLost, "the routers of %s ended while the check ran, and with them what they had counted", some(lost))
+	}
+	reached := total.Fork + total.Unfinished + total.Refused + total.FellBack
+	sent := e.Sent
+	switch {
+	case sent == nil:
+		if e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
+			d.doubt(NotReported, "the router beside the test did not say what it sent")
+		}
+	case sent.Answered+sent.Refused+sent.Unfinished == 0:
+		d.bar(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
+		return
+	case sent.OtherKeys > 0 && sent.OtherKeys >= sent.Answered+sent.Refused:
+		d.bar(OtherKey, "the test's requests carried another key than the sandbox's")
+		return
+	}
+	if total.Fork+total.Unfinished == 0 && total.Refused == 0 {
+		d.bar(NotReached, "%s", lostWhere(sent, reached, by))
+	}
+}
+
+// lostWhere says which hop saw the key last.
+func lostWhere(sent *route.Sent, reached uint64, by route.Totals) string {
+	workloads := make([]string, 0, len(by))
+	for w := range by {
+		workloads = append(workloads, strings.Replace(w, ".", "/", 1))
+	}
+	slices.Sort(workloads)
+	where := "the fork's workload"
+	if len(workloads) > 0 {
+		where = strings.Join(workloads, " or ")
+	}
+	switch {
+	case reached > 0:
+		return "no request was served by the fork"
+	case sent == nil:
+		return "no request with the key came to " + where
+	case sent.Answered == 0:
+		return fmt.Sprintf("the key was last seen at the test's own router: nobody took its %s", requests(sent.Refused))
+	}
+	return fmt.Sprintf("the key was last seen at the test's own router, which had %s answered; none with the key came to %s: "+
+		"what is between drops it, answers by itself, or is not the way there", requests(sent.Answered), where)
+}
+
+func requests(n uint64) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return fmt.Sprintf("%d requests", n)
+}
+
+func were(n uint64) string {
+	if n == 1 {
+		return "1 request was"
+	}
+	return fmt.Sprintf("%d requests were", n)
+}
+
+// some joins at most five.
+func some(all []string) string {
+	const most = 5
+	if len(all) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), len(all)-most)
+	}
+	return strings.Join(all, ", ")
+}
+
+func none(s string) string {
+	if s == "" {
+		return "nothing known"
+	}
+	return s
+}

@@ -1,0 +1,146 @@
+package experiment
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+)
+
+const customer = "deployment.customer"
+
+// sound is the evidence of a check that passed: each test spoils it in one way.
+func sound() *Evidence {
+	state := func(fork uint64) State {
+		return State{
+			Exists: true, UID: "s1", Counted: true, Counts: route.Totals{customer: {Fork: fork}},
+			Forks: []ForkState{{
+				Name: "customer-a", Workload: customer, UID: "d1", Revision: "1", Ready: true,
+				Pods: []ForkPod{{UID: "p1", Name: "customer-a-1", Images: []Image{{"app", "customer@sha256:aa", "sha256:aa"}}}},
+			}},
+			Routers: []string{"customer-0/r1", "customer-1/r1"},
+		}
+	}
+	e := &Evidence{
+		Job:  JobEnd{Complete: true, Pods: 1},
+		Sent: &route.Sent{Answered: 3}, Before: state(5), After: state(8),
+	}
+	e.Seen.See(&e.Before)
+	e.Seen.See(&e.After)
+	return e
+}
+
+func failing(e *Evidence) {
+	e.Job = JobEnd{Failed: true, Reason: "BackoffLimitExceeded", Pods: 1, Container: "test", Exit: 1}
+}
+
+func TestJudge_PassesWhatTestedTheFork(t *testing.T) {
+	if v := Judge(sound()); v.Outcome != Passed || len(v.Reasons) > 0 {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// vacuous are the ways a test can succeed without having tested the variant.
+func vacuous() map[string]struct {
+	spoil func(*Evidence)
+	want  Code
+} {
+	type way = struct {
+		spoil func(*Evidence)
+		want  Code
+	}
+	unreached := func(e *Evidence) { e.After.Counts = e.Before.Counts }
+	return map[string]way{
+		"it exits with 0 at once":                     {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{} }, NothingSent},
+		"it sends nothing while others use the key":   {func(e *Evidence) { e.Sent = &route.Sent{} }, NothingSent},
+		"wrong port, and it ignores the error":        {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Refused: 3} }, NotReached},
+		"wrong namespace":                             {func(e *Evidence) { unreached(e); e.After.Counts = nil; e.Before.Counts = nil }, NotReached},
+		"the key is dropped on the way":               {unreached, NotReached},
+		"the key's carrier is sampled out":            {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Answered: 1000} }, NotReached},
+		"a cache answers":                             {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Answered: 1} }, NotReached},
+		"it brings another key":                       {func(e *Evidence) { unreached(e); e.Sent.OtherKeys = 3 }, OtherKey},
+		"half of the baseline's pods have no router":  {func(e *Evidence) { e.Seen.Bare = []string{"customer-1 of deployment/customer"} }, BareBaseline},
+		"a pod without router comes and goes":         {func(e *Evidence) { e.Seen.See(&State{Bare: []string{"customer-2 of deployment/customer"}}) }, BareBaseline},
+		"the baseline answers in place of the fork":   {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, FellBack: 1} }, FellBack},
+		"the baseline alone answers":                  {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, FellBack: 3} }, FellBack},
+		"routers refuse, and it ignores the error":    {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, Refused: 1} }, Refused},
+		"the fork is not ready for a while":           {func(e *Evidence) { e.Seen.See(&State{Forks: []ForkState{{Name: "customer-a", Waiting: "a pod"}}}) }, ForkNotReady},
+		"the fork has no pod":                         {func(e *Evidence) { e.Before.Forks[0].Pods = nil }, ForkNotReady},
+		"the fork's container is restarted":           {func(e *Evidence) { e.After.Forks[0].Pods[0].Restarts = 1 }, ForkRestarted},
+		"the fork's pod is replaced":                  {func(e *Evidence) { e.After.Forks[0].Pods[0].UID = "p2" }, ForkRestarted},
+		"the fork is rebased":                         {func(e *Evidence) { e.After.Forks[0].Revision = "2" }, ForkChanged},
+		"the fork is deleted":                         {func(e *Evidence) { e.After.Forks = nil }, ForkGone},
+		"the fork is made anew":                       {func(e *Evidence) { e.After.Forks[0].UID = "d2" }, ForkGone},
+		"the sandbox has no fork":                     {func(e *Evidence) { e.Before.Forks, e.After.Forks = nil, nil }, ForkGone},
+		"the sandbox expires":                         {func(e *Evidence) { e.After = State{} }, SandboxGone},
+		"the sandbox has expired before":              {func(e *Evidence) { e.Before = State{} }, SandboxGone},
+		"the sandbox is made anew":                    {func(e *Evidence) { e.After.UID = "s2" }, SandboxGone},
+		"a stale image runs under the digest's name":  {func(e *Evidence) { e.After.Forks[0].Pods[0].Images[0].Digest = "sha256:bb" }, DigestMismatch},
+		"the digest is not known":                     {func(e *Evidence) { e.After.Forks[0].Pods[0].Images[0].Digest = "" }, DigestMismatch},
+		"two pods run different images under one tag": {func(e *Evidence) { e.Seen.Digests["customer-a, container app"] = []string{"sha256:aa", "sha256:bb"} }, DigestMismatch},
+		"a router ends before it is asked":            {func(e *Evidence) { e.After.Routers = e.After.Routers[:1] }, RouterLost},
+		"a router starts anew":                        {func(e *Evidence) { e.After.Routers[1] = "customer-1/r2" }, RouterLost},
+		"a router does not answer":                    {func(e *Evidence) { e.After.Uncounted = "customer-1" }, NotCounted},
+		"the webhook does not answer":                 {func(e *Evidence) { e.After.Counted = false }, NotCounted},
+		"it did not answer before":                    {func(e *Evidence) { e.Before.Counted = false }, NotCounted},
+		"admission left the pod alone":                {func(e *Evidence) { e.Sent, e.Job.Uninjected = nil, []string{"smoke-1"} }, NotInjected},
+		"the test's router says nothing":              {func(e *Evidence) { e.Sent = nil }, NotReported},
+		"the Job has not ended":                       {func(e *Evidence) { e.Job.Complete = false }, NotFinished},
+		"the Job has no pods":                         {func(e *Evidence) { e.Job.Pods = 0 }, NotRun},
+		"the Job's pod was evicted":                   {func(e *Evidence) { e.Job.Broken = "pod smoke-1 was evicted" }, NotRun},
+	}
+}
+
+func TestJudge_NeverPassesWhatDidNotTestTheFork(t *testing.T) {
+	if n := len(vacuous()); n < 19 {
+		t.Errorf("only %d ways", n)
+	}
+	for name, way := range vacuous() {
+		t.Run(name, func(t *testing.T) {
+			e := sound()
+			way.spoil(e)
+			v := Judge(e)
+			if v.Outcome != Inconclusive || !slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Code == way.want }) {
+				t.Errorf("got %+v, want inconclusive: %s", v, way.want)
+			}
+			for _, r := range v.Reasons {
+				if r.Message == "" {
+					t.Errorf("%s says nothing", r.Code)
+				}
+			}
+			failing(e)
+			if v := Judge(e); v.Outcome == Passed {
+				t.Errorf("the same test passes where it fails: %+v", v)
+			}
+		})
+	}
+}
+
+func TestJudge_TellsAFailureFromATestThatNeverReachedTheVariant(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(*Evidence)
+		want  Outcome
+		code  Code
+	}{
+		{"the test failed", func(*Evidence) {}, Failed, TestFailed},
+		{"the test hung", func(e *Evidence) { e.Job.Reason = "DeadlineExceeded" }, Failed, TimedOut},
+		{"the fork broke off", func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, Unfinished: 3} }, Failed, TestFailed},
+		{"the fork crashed", func(e *Evidence) {
+			e.After.Counts[customer], e.After.Forks[0].Pods[0].Restarts = route.Count{Fork: 5, Refused: 3}, 1
+		}, Failed, TestFailed},
+		{"it never reached the fork", func(e *Evidence) { e.After.Counts = e.Before.Counts }, Inconclusive, NotReached},
+		{"it sent nothing", func(e *Evidence) { e.Sent = &route.Sent{} }, Inconclusive, NothingSent},
+		{"the baseline answered part of it", func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, FellBack: 1} }, Inconclusive, FellBack},
+		{"its image can't be pulled", func(e *Evidence) { e.Job.Broken = "no image" }, Inconclusive, NotRun},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := sound()
+			failing(e)
+			tt.spoil(e)
+			if v := Judge(e); v.Outcome != tt.want || v.Reasons[0].Code != tt.code {
+				t.Errorf("got %+v, want %s: %s", v, tt.want, tt.code)
+			}
+		})
+	}
+}
