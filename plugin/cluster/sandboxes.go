@@ -211,7 +211,7 @@ func (c *Client) WaitDeleted(ctx context.Context, names []string) (left []string
 			left = append(left, "pod/"+p.Name)
 		}
 		var w watch.Interface
-		switch options := (metav1.ListOptions{LabelSelector: anyOf(names)}); {
+		switch options := (metav1.ListOptions{LabelSelector: remainsOf(names)}); {
 		case len(left) == 0:
 			return nil, nil
 		case len(pods.Items) > 0:
@@ -248,7 +248,7 @@ func untilDeleted(w watch.Interface, n int) {
 
 // remains lists what there still is of sandboxes.
 func (c *Client) remains(ctx context.Context, names []string) (*appsv1.DeploymentList, *networkingv1.NetworkPolicyList, *corev1.PodList, error) {
-	options := metav1.ListOptions{LabelSelector: anyOf(names)}
+	options := metav1.ListOptions{LabelSelector: remainsOf(names)}
 	deployments, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, options)
 	if err != nil {
 		return nil, nil, nil, err
@@ -268,6 +268,11 @@ func (c *Client) WithPolicies(ctx context.Context, sandboxes []plan.Sandbox) ([]
 		return nil, Explain(err)
 	}
 	return plan.AddPolicies(sandboxes, policies.Items), nil
+}
+
+// remainsOf selects what goes with one of the sandboxes. The Jobs and pods of checks go with their experiment.
+func remainsOf(names []string) string {
+	return anyOf(names) + "," + sandbox.LabelRole + "!=" + sandbox.RoleCheck
 }
 
 // anyOf selects what belongs to one of the sandboxes.

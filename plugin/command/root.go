@@ -85,6 +85,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 
 	groups := templates.CommandGroups{
 		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newOpen(t), newList(t), newStatus(t), newRebase(t), newDiff(t), newExtend(t), newShare(t), newDelete(t)}},
+		{Message: "Experiment Commands:", Commands: []*cobra.Command{newTest(t), newReport(t)}},
 		{Message: "Baseline Commands:", Commands: []*cobra.Command{newRoute(t), newUnroute(t)}},
 		{Message: "Other Commands:", Commands: []*cobra.Command{newVersion(t), newCompletion(t)}},
 	}

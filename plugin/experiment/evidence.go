@@ -61,7 +61,6 @@ type ForkState struct {
 	Revision string // another one, another pod template
 	Ready    bool
 	Waiting  string // for what, where it is not ready
-	Fallback bool   // requests go to the baseline while no pod is ready
 	Pods     []ForkPod
 }
 

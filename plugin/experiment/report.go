@@ -95,6 +95,20 @@ func (r *Result) Record(e *Evidence, v Verdict) {
 	r.Verdict, r.Sent, r.Requests = v, e.Sent, by
 }
 
+// Describe takes what a variant is from its sandbox.
+func (v *VariantReport) Describe(s *State) {
+	if len(s.Forks) == 0 {
+		return
+	}
+	v.Workloads, v.Images = nil, nil
+	for _, f := range s.Forks {
+		v.Workloads = append(v.Workloads, strings.Replace(f.Workload, ".", "/", 1))
+		if len(f.Pods) > 0 {
+			v.Images = append(v.Images, f.Pods[0].Images...)
+		}
+	}
+}
+
 // Variant returns that variant's part of the report.
 func (r *Report) Variant(name string) *VariantReport {
 	i := slices.IndexFunc(r.Variants, func(v VariantReport) bool { return v.Name == name })

@@ -1,0 +1,209 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Keys of the data of an experiment's ConfigMap, beside sandbox.DataExpires.
+const (
+	dataReport = "report" // JSON, an experiment.Report
+	dataAsked  = "asked"  // what the experiment is of: the same, or it is another experiment
+)
+
+// CronJob reads a CronJob, to take a check from.
+func (c *Client) CronJob(ctx context.Context, name string) (*batchv1.CronJob, error) {
+	job, err := c.Kube.BatchV1().CronJobs(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, &plan.Problem{
+			What: fmt.Sprintf("cronjob %q not found in namespace %q (--from)", name, c.Namespace),
+			Say:  "those there are", Fix: plan.Kubectl("get", "cronjobs"),
+		}
+	}
+	return job, Explain(err)
+}
+
+// CheckService finds the host and port that a check means by ref.
+func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox.Service, error) {
+	s, err := c.Kube.CoreV1().Services(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return sandbox.Service{}, &plan.Problem{
+			What: fmt.Sprintf("service %q not found in namespace %q", ref.Name, ref.Namespace),
+			Say:  "those there are", Fix: plan.Kubectl("get", "services", "--namespace="+ref.Namespace),
+		}
+	}
+	if err != nil {
+		return sandbox.Service{}, Explain(err)
+	}
+	port, err := plan.ServicePort(s, ref.Port)
+	if err != nil {
+		return sandbox.Service{}, err
+	}
+	host := ref.Name
+	if ref.Namespace != c.Namespace {
+		host += "." + ref.Namespace
+	}
+	return sandbox.Service{Host: host, Port: uint16(port.Port)}, nil //nolint:gosec // the API server admits 1 to 65535
+}
+
+// An Experiment is what the cluster keeps of one.
+type Experiment struct {
+	ConfigMap *corev1.ConfigMap
+	Report    *experiment.Report
+}
+
+// BeginExperiment writes the ConfigMap of an experiment that has not begun, or, where there is one of its ID that is of the same,
+// returns that: it is to be gone on with.
+func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, asked string, expires time.Time) (*Experiment, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	cm := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: sandbox.RunName(r.ID), Namespace: c.Namespace,
+			Labels: map[string]string{sandbox.LabelRole: sandbox.RoleRun, sandbox.LabelRun: r.ID},
+		},
+		Data: map[string]string{dataReport: string(data), dataAsked: asked},
+	}
+	if !expires.IsZero() {
+		cm.Data[sandbox.DataExpires] = expires.UTC().Format(time.RFC3339)
+	}
+	made, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, cm, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
+	if err == nil {
+		return &Experiment{made, r}, nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return nil, Explain(err)
+	}
+	there, err := c.Experiment(ctx, r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if there.ConfigMap.Data[dataAsked] != asked {
+		return nil, &plan.Problem{
+			What: fmt.Sprintf("experiment %q is there already, of another suite or of other variants; choose another --id", r.ID),
+			Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
+		}
+	}
+	return there, nil
+}
+
+// Experiment reads what the cluster keeps of an experiment. One that does not exist is a *plan.Problem.
+func (c *Client) Experiment(ctx context.Context, id string) (*Experiment, error) {
+	cm, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, sandbox.RunName(id), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && cm.Labels[sandbox.LabelRole] != sandbox.RoleRun {
+		return nil, &plan.Problem{
+			What: fmt.Sprintf("experiment %q not found in namespace %q", id, c.Namespace),
+			Say:  "those there are", Fix: plan.Kubectl("get", "configmaps", "--selector="+sandbox.LabelRole+"="+sandbox.RoleRun),
+		}
+	}
+	if err != nil {
+		return nil, Explain(err)
+	}
+	r := &experiment.Report{}
+	if err := json.Unmarshal([]byte(cm.Data[dataReport]), r); err != nil || r.Kind != experiment.ReportKind {
+		return nil, fmt.Errorf("configmap/%s: data.%s is no report of an experiment", cm.Name, dataReport)
+	}
+	return &Experiment{cm, r}, nil
+}
+
+// ExperimentIDs returns the IDs of the experiments of the client's namespace.
+func (c *Client) ExperimentIDs(ctx context.Context) ([]string, error) {
+	list, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleRun})
+	if err != nil {
+		return nil, Explain(err)
+	}
+	var ids []string
+	for i := range list.Items {
+		ids = append(ids, list.Items[i].Labels[sandbox.LabelRun])
+	}
+	return ids, nil
+}
+
+// SaveReport writes what an experiment has found so far. It fails where the experiment was deleted meanwhile.
+func (c *Client) SaveReport(ctx context.Context, e *Experiment) error {
+	data, err := json.Marshal(e.Report)
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": e.ConfigMap.UID}, "data": map[string]string{dataReport: string(data)},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.Kube.CoreV1().ConfigMaps(c.Namespace).Patch(ctx, e.ConfigMap.Name, types.MergePatchType, patch,
+		metav1.PatchOptions{FieldManager: sandbox.FieldManager})
+	return Explain(err)
+}
+
+// AbandonExperiment deletes an experiment, its Jobs with it, and the sandboxes named. It returns what is left, and is bounded in
+// time by itself: ctx may have ended.
+func (c *Client) AbandonExperiment(ctx context.Context, e *Experiment, sandboxes []string) (left []string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	if err := c.deleteSandbox(ctx, e.ConfigMap, false); err != nil {
+		left = append(left, "configmap/"+e.ConfigMap.Name)
+	}
+	return append(left, c.DeleteMade(ctx, e.Report.ID, sandboxes)...)
+}
+
+// DeleteMade deletes those of the sandboxes that experiment id made, and returns which are left.
+func (c *Client) DeleteMade(ctx context.Context, id string, sandboxes []string) (left []string) {
+	for _, name := range sandboxes {
+		cm, err := c.sandboxConfigMap(ctx, name)
+		if err == nil && (!isSandbox(cm, name) || cm.Labels[sandbox.LabelRun] != id) {
+			continue
+		}
+		if err == nil {
+			err = c.deleteSandbox(ctx, cm, false)
+		}
+		if err != nil {
+			left = append(left, "configmap/"+sandbox.ConfigMapName(name))
+		}
+	}
+	return left
+}
+
+// makeJob creates a check's Job. One that is there already is of a client that ended before it: nobody has seen what it did, so it
+// is done anew.
+func (c *Client) makeJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, error) {
+	api := c.Kube.BatchV1().Jobs(c.Namespace)
+	for {
+		made, err := api.Create(ctx, job, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
+		if !apierrors.IsAlreadyExists(err) {
+			return made, Explain(err)
+		}
+		old, err := api.Get(ctx, job.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, Explain(err)
+		}
+		if old.Labels[sandbox.LabelRun] != job.Labels[sandbox.LabelRun] {
+			return nil, &plan.Problem{What: fmt.Sprintf("job/%s is there already, and not of experiment %s", job.Name, job.Labels[sandbox.LabelRun])}
+		}
+		if err := api.Delete(ctx, old.Name, deleteOptions(old.UID, false)); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return nil, Explain(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond): // until its pods are gone and it with them
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"k8s.io/kubectl/pkg/util/templates"
+)
+
+// reportFlags are the flags of `report`: those of `test` that say how to print.
+type reportFlags struct {
+	testFlags
+}
+
+func newReport(t *tool) *cobra.Command {
+	f := &reportFlags{testFlags{tool: t}}
+	cmd := &cobra.Command{
+		Use:                   "report ID",
+		DisableFlagsInUseLine: true,
+		Short:                 "Print what an experiment found",
+		Long: templates.LongDesc(`
+			Print the report of an experiment of "kubectl sandbox test", as long as the cluster keeps it: until its --ttl is
+			over. It exits as that command did.`),
+		Example: templates.Examples(`
+			# What an experiment found
+			kubectl sandbox report rk3f9q
+
+			# The same as one HTML file
+			kubectl sandbox report rk3f9q --report=html=out.html`),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			c, err := t.client()
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			ids, err := c.ExperimentIDs(cmd.Context())
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			return ids, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := f.complete(cmd, args)
+			if err == nil {
+				err = f.run(cmd.Context())
+			}
+			var code *exitError
+			if err != nil && !errors.As(err, &code) {
+				err = &exitError{exitNotRun, err}
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
+	completeValues(cmd, "output", "json")
+	return cmd
+}
+
+func (f *reportFlags) complete(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) != 1:
+		return usageError(cmd, "report takes the ID of one experiment")
+	case f.output != "" && f.output != "json":
+		return usageError(cmd, fmt.Sprintf("--output %q is not json", f.output))
+	}
+	f.id = args[0]
+	for _, s := range f.reports {
+		o, err := parseReport(s)
+		if err != nil {
+			return usageError(cmd, err.Error())
+		}
+		f.outputs = append(f.outputs, o)
+	}
+	return nil
+}
+
+func (f *reportFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	e, err := c.Experiment(ctx, f.id)
+	if err != nil {
+		return err
+	}
+	if err := f.print(e.Report); err != nil {
+		return err
+	}
+	return exitOf(e.Report.Outcome)
+}

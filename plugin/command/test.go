@@ -1,0 +1,329 @@
+package command
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Exit codes of `test` and `report`.
+const (
+	exitNonePassed   = 1 // no variant passed, or with --require=all, not all
+	exitInconclusive = 2
+	exitNotRun       = 3 // the experiment could not run
+)
+
+// What becomes of the sandboxes that an experiment made.
+const (
+	deleteNone   = "none"
+	deleteLosers = "losers"
+	deleteAll    = "all"
+)
+
+// testFlags are the flags of `test`, and what complete makes of them.
+type testFlags struct {
+	*tool
+	variantArgs, files, from, reports []string
+	id, entry, delete, require        string
+	output                            string
+	parallel                          int
+	timeout, ttl                      time.Duration
+	route                             bool
+
+	args    []string
+	images  []variantImage // --variant; empty: args are sandboxes
+	checks  []experiment.Check
+	outputs []reportFile
+	command []string // as it was typed
+	version string
+}
+
+// A variantImage is one --variant=NAME=IMAGE.
+type variantImage struct {
+	name  string
+	image plan.ImageChange
+}
+
+// A reportFile is one --report=FORMAT=FILE.
+type reportFile struct{ format, file string }
+
+func newTest(t *tool) *cobra.Command {
+	f := &testFlags{tool: t}
+	cmd := &cobra.Command{
+		Use:                   "test (NAME... | TYPE/NAME --variant=NAME=IMAGE...) -f SUITE",
+		DisableFlagsInUseLine: true,
+		Short:                 "Test variants of a change side by side, and say which passed",
+		Long: templates.LongDesc(`
+			Run a suite of tests on several sandboxes at once, and print a verdict on each. With --variant, the sandboxes are
+			made for it, one of each image.
+
+			A suite is YAML: Jobs of batch/v1, one test each, of any image. A test finds what it is to test at the address in
+			its environment variable SANDBOX_URL, and at SANDBOX_URL_SERVICE where annotation kubectl-sandbox.dev/services names
+			further Services; what it sends there, or by HTTP_PROXY, carries the sandbox's key. Further annotations of the Job,
+			each beginning with kubectl-sandbox.dev/: kind (e2e, load, contract; tests of load run while no other does),
+			required (true or false) and timeout.
+
+			A test has passed where it exits with 0 and the routers saw that its requests were served by the fork, and by
+			nothing else. Where they did not, or can't tell, the verdict is "inconclusive", and says why.
+
+			It exits with 0 when a variant passed (with --require=all, when every one did), with 1 when none did, with 2 when
+			that can't be told, and with 3 when the experiment could not run.`),
+		Example: templates.Examples(`
+			# Test two sandboxes there are
+			kubectl sandbox test pr-42 pr-43 -f suite.yaml
+
+			# Fork a Deployment twice, test both, and keep the better one
+			kubectl sandbox test deploy/api --variant=a=api:a --variant=b=api:b -f suite.yaml --delete=losers
+
+			# Write reports for a pull request and for a pipeline
+			kubectl sandbox test pr-42 -f suite.yaml --report=markdown=out.md --report=junit=out.xml
+
+			# Take a test from a CronJob
+			kubectl sandbox test pr-42 --from=cronjob/nightly`),
+		ValidArgsFunction: t.completeSandboxes(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := f.complete(cmd, args)
+			if err == nil {
+				err = f.run(cmd.Context())
+			}
+			var code *exitError
+			if err != nil && !errors.As(err, &code) {
+				err = &exitError{exitNotRun, err}
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.variantArgs, "variant", nil, "Variant to make, as NAME=[CONTAINER=]IMAGE. Repeat it for further ones.")
+	flags.StringArrayVarP(&f.files, "filename", "f", nil, "Suite: a file of Jobs, or - for standard input. Repeat it for further ones.")
+	flags.StringArrayVar(&f.from, "from", nil, "CronJob to take a test from, as cronjob/NAME. Repeat it for further ones.")
+	flags.StringVar(&f.entry, "entry", "", "Service that SANDBOX_URL stands for where a test names none, as svc/SERVICE[.NAMESPACE][:PORT]. Without it, the one by which requests enter the namespace.")
+	flags.StringVar(&f.id, "id", "", "Name of the experiment. One is generated if it is left out. With that of an experiment that was broken off, what is left of it is done.")
+	flags.IntVar(&f.parallel, "parallel", 4, "Variants to test at the same time. The tests of one variant run one after the other.")
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take that does not say so itself, and a variant to get ready.")
+	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "How long the experiment, and the sandboxes that it makes, live from now on; 0 for ever.")
+	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that it made are deleted in the end: "none", "losers" (all but the best) or "all".`)
+	flags.StringVar(&f.require, "require", experiment.RequireAny, `What has to pass: "any" variant or "all".`)
+	flags.BoolVar(&f.route, "route", false, "Put routers in front of the workload if it has none, which rolls it out.")
+	flags.StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
+	flags.StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
+	completeValues(cmd, "delete", deleteNone, deleteLosers, deleteAll)
+	completeValues(cmd, "require", experiment.RequireAny, experiment.RequireAll)
+	completeValues(cmd, "output", "json")
+	return cmd
+}
+
+// complete parses, and reads the suite's files.
+func (f *testFlags) complete(cmd *cobra.Command, args []string) error {
+	f.version, f.command = cmd.Parent().Version, []string{"kubectl", "sandbox", "test"}
+	f.args = args
+	for _, s := range f.variantArgs {
+		v, err := parseVariant(s)
+		if err != nil {
+			return usageError(cmd, err.Error())
+		}
+		if slices.ContainsFunc(f.images, func(o variantImage) bool { return o.name == v.name }) {
+			return usageError(cmd, fmt.Sprintf("--variant %s: the name comes twice", s))
+		}
+		f.images = append(f.images, v)
+	}
+	if f.id == "" {
+		f.id = "r" + strings.TrimPrefix(sandbox.NewName(), "sb-")
+	}
+	if err := f.validate(cmd); err != nil {
+		return err
+	}
+	for _, s := range f.reports {
+		o, err := parseReport(s)
+		if err != nil {
+			return usageError(cmd, err.Error())
+		}
+		f.outputs = append(f.outputs, o)
+	}
+	f.words(cmd)
+	return f.readSuites(cmd)
+}
+
+func (f *testFlags) validate(cmd *cobra.Command) error {
+	switch {
+	case len(f.args) == 0:
+		return usageError(cmd, "name the sandboxes to test, or a workload, as TYPE/NAME with --variant=NAME=IMAGE")
+	case len(f.images) > 0 && len(f.args) > 1 && !strings.Contains(f.args[0], "/"):
+		f.args = []string{strings.Join(f.args, "/")} // deployment api
+	case len(f.images) > 0 && len(f.args) > 1:
+		return usageError(cmd, "--variant is of one workload, and several are named")
+	case len(f.images) == 0 && slices.ContainsFunc(f.args, isWorkloadArg):
+		return usageError(cmd, fmt.Sprintf("%s is to be forked into variants, and --variant=NAME=IMAGE is missing", f.args[0]))
+	case len(f.files) == 0 && len(f.from) == 0:
+		return usageError(cmd, "no test is named: -f SUITE, or --from=cronjob/NAME")
+	case f.parallel < 1:
+		return usageError(cmd, fmt.Sprintf("--parallel %d is less than 1", f.parallel))
+	case f.timeout < time.Second:
+		return usageError(cmd, fmt.Sprintf("--timeout %s is less than a second", f.timeout))
+	case f.ttl < 0:
+		return usageError(cmd, fmt.Sprintf("--ttl %s is negative", f.ttl))
+	case !slices.Contains([]string{deleteNone, deleteLosers, deleteAll}, f.delete):
+		return usageError(cmd, fmt.Sprintf("--delete %q is none of %s, %s and %s", f.delete, deleteNone, deleteLosers, deleteAll))
+	case f.require != experiment.RequireAny && f.require != experiment.RequireAll:
+		return usageError(cmd, fmt.Sprintf("--require %q is neither %s nor %s", f.require, experiment.RequireAny, experiment.RequireAll))
+	case f.output != "" && f.output != "json":
+		return usageError(cmd, fmt.Sprintf("--output %q is not json", f.output))
+	}
+	if err := sandbox.ValidateName(f.id); err != nil {
+		return usageError(cmd, fmt.Sprintf("--id %q %v", f.id, err))
+	}
+	for _, v := range f.images {
+		if err := sandbox.ValidateName(f.sandboxOf(v.name)); err != nil {
+			return usageError(cmd, fmt.Sprintf("--variant %s: its sandbox %q %v", v.name, f.sandboxOf(v.name), err))
+		}
+	}
+	if len(f.images) == 0 {
+		for i, name := range f.args {
+			if f.args[i] = sandboxArg(name); slices.Contains(f.args[:i], f.args[i]) {
+				return usageError(cmd, fmt.Sprintf("sandbox %q comes twice", f.args[i]))
+			}
+			if err := validName(cmd, f.args[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func isWorkloadArg(s string) bool { return strings.Contains(sandboxArg(s), "/") }
+
+// sandboxOf is the name of the sandbox that is made of a variant.
+func (f *testFlags) sandboxOf(variant string) string { return f.id + "-" + variant }
+
+func parseVariant(s string) (variantImage, error) {
+	name, image, ok := strings.Cut(s, "=")
+	if !ok {
+		return variantImage{}, fmt.Errorf("--variant %q is not NAME=IMAGE", s)
+	}
+	if err := sandbox.ValidateName(name); err != nil {
+		return variantImage{}, fmt.Errorf("--variant %q: its name %w", s, err)
+	}
+	c, err := plan.ParseImage(image)
+	if err != nil {
+		return variantImage{}, fmt.Errorf("--variant %q: %s", s, strings.TrimPrefix(err.Error(), "--image "))
+	}
+	return variantImage{name, c}, nil
+}
+
+func parseReport(s string) (reportFile, error) {
+	format, file, ok := strings.Cut(s, "=")
+	if !ok || file == "" || !slices.Contains(report.Formats(), format) {
+		return reportFile{}, fmt.Errorf("--report %q is not FORMAT=FILE, with a FORMAT of %s", s, strings.Join(report.Formats(), ", "))
+	}
+	return reportFile{format, file}, nil
+}
+
+// words writes down the command as it was typed, for the report.
+func (f *testFlags) words(cmd *cobra.Command) {
+	f.command = append(f.command, f.args...)
+	add := func(flag string, values ...string) {
+		for _, v := range values {
+			f.command = append(f.command, "--"+flag+"="+v)
+		}
+	}
+	add("variant", f.variantArgs...)
+	add("filename", f.files...)
+	add("from", f.from...)
+	for _, name := range []string{"entry", "parallel", "timeout", "ttl", "delete", "require", "route"} {
+		if flag := cmd.Flags().Lookup(name); flag.Changed {
+			add(name, flag.Value.String())
+		}
+	}
+	f.command = withGlobals(f.command, given(f.globals))
+}
+
+func (f *testFlags) readSuites(cmd *cobra.Command) error {
+	for _, name := range f.files {
+		var data []byte
+		var err error
+		if name == "-" {
+			name, data = "standard input", nil
+			data, err = io.ReadAll(f.In)
+		} else {
+			data, err = os.ReadFile(name)
+		}
+		if err != nil {
+			return &plan.Problem{What: fmt.Sprintf("--filename: %v", err), Err: err}
+		}
+		checks, err := experiment.ParseSuite(name, data)
+		if err != nil {
+			return &plan.Problem{What: err.Error(), Err: err}
+		}
+		f.checks = append(f.checks, checks...)
+	}
+	for _, s := range f.from {
+		kind, name, ok := strings.Cut(s, "/")
+		if !ok || name == "" || !slices.Contains([]string{"cronjob", "cronjobs", "cj", "cronjob.batch", "cronjobs.batch"}, kind) {
+			return usageError(cmd, fmt.Sprintf("--from %q is not cronjob/NAME", s))
+		}
+	}
+	return nil
+}
+
+// readCronJobs adds the tests of --from.
+func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
+	for _, s := range f.from {
+		_, name, _ := strings.Cut(s, "/")
+		job, err := r.client.CronJob(ctx, name)
+		if err != nil {
+			return err
+		}
+		check, err := experiment.FromCronJob(job)
+		if err != nil {
+			return &plan.Problem{What: err.Error(), Err: err}
+		}
+		f.checks = append(f.checks, check)
+	}
+	for i, c := range f.checks {
+		if j := slices.IndexFunc(f.checks, func(o experiment.Check) bool { return o.Name == c.Name }); j < i {
+			return &plan.Problem{What: fmt.Sprintf("there are two tests %q: in %s and in %s", c.Name, f.checks[j].Source, c.Source)}
+		}
+		if ns := c.Job.Namespace; ns != "" && ns != r.client.Namespace {
+			return &plan.Problem{What: fmt.Sprintf("%s: metadata.namespace: is %q, and the sandboxes are in %q", c.Source, ns, r.client.Namespace)}
+		}
+	}
+	return nil
+}
+
+// asked identifies what the experiment is of: an experiment of the same ID that is of something else is another one.
+func (f *testFlags) asked() string {
+	sum := sha256.New()
+	encoder := json.NewEncoder(sum)
+	_ = encoder.Encode([]any{f.args, f.variantArgs, f.require}) // a hash takes all, and strings always encode
+	for _, c := range f.checks {
+		_ = encoder.Encode(c.Job)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// exitOf is the exit status that goes with an outcome.
+func exitOf(o experiment.Outcome) error {
+	switch o {
+	case experiment.Passed:
+		return nil
+	case experiment.Failed:
+		return &exitError{code: exitNonePassed}
+	}
+	return &exitError{code: exitInconclusive}
+}

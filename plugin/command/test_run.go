@@ -1,0 +1,366 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A testRun is one experiment while it runs.
+type testRun struct {
+	*testFlags
+	client   *cluster.Client
+	run      *experiment.Run
+	variants []experiment.Variant
+	services map[string][]sandbox.Service // of each check
+	show     *progress
+
+	routing sync.Mutex   // held while a variant is forked that may have to route the workload first
+	alone   sync.RWMutex // held for writing by a check of load, for reading by others
+
+	mu   sync.Mutex // of what follows
+	kept *cluster.Experiment
+}
+
+func (f *testFlags) run(ctx context.Context) error {
+	c, err := f.client()
+	if err != nil {
+		return err
+	}
+	r := &testRun{
+		testFlags: f, client: c, services: map[string][]sandbox.Service{}, show: newProgress(f.ErrOut),
+		run: &experiment.Run{ID: f.id, Namespace: c.Namespace, Timeout: f.timeout},
+	}
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	err = r.testAll(ctx)
+	r.show.end()
+	if err != nil {
+		return r.abandon(ctx, err)
+	}
+	return r.finish(ctx)
+}
+
+// prepare finds what is to be tested, and by what, before anything is written.
+func (r *testRun) prepare(ctx context.Context) error {
+	if err := r.readCronJobs(ctx, r); err != nil {
+		return err
+	}
+	for i := range r.checks {
+		if err := r.findServices(ctx, &r.checks[i]); err != nil {
+			return err
+		}
+	}
+	for _, v := range r.images {
+		r.variants = append(r.variants, experiment.Variant{Name: v.name, Sandbox: r.sandboxOf(v.name)})
+	}
+	if len(r.images) > 0 {
+		_, err := r.client.Workloads(ctx, r.args, "")
+		return err
+	}
+	found, missing, err := r.client.SandboxesNamed(ctx, r.args)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return plan.NoSandbox(missing[0], r.client.Namespace)
+	}
+	for _, name := range r.args {
+		i := slices.IndexFunc(found, func(s plan.Sandbox) bool { return s.Name == name })
+		r.variants = append(r.variants, experiment.Variant{Name: name, Sandbox: name, Key: found[i].Key})
+	}
+	return nil
+}
+
+// findServices finds what a check tests.
+func (r *testRun) findServices(ctx context.Context, c *experiment.Check) error {
+	var refs []plan.ServiceRef
+	for _, s := range c.Services {
+		ref, err := plan.ParseServiceRef("svc/"+s.String(), r.client.Namespace)
+		if err != nil {
+			return &plan.Problem{What: fmt.Sprintf("%s: annotation %s: %v", c.Source, sandbox.AnnotationServices, err)}
+		}
+		refs = append(refs, ref)
+	}
+	switch {
+	case len(refs) > 0:
+	case r.entry != "":
+		ref, err := plan.ParseServiceRef(r.entry, r.client.Namespace)
+		if err != nil {
+			return &plan.Problem{What: "--entry: " + err.Error()}
+		}
+		refs = append(refs, ref)
+	default:
+		entry, err := r.client.Entry(ctx, nil)
+		if err != nil {
+			var p *plan.Problem
+			if errors.As(err, &p) { // which names the Services, and would have one named another way
+				return &plan.Problem{What: p.What + "; name the one to test by --entry=svc/SERVICE, or by annotation " + sandbox.AnnotationServices}
+			}
+			return err
+		}
+		refs = append(refs, entry.Service)
+	}
+	for _, ref := range refs {
+		s, err := r.client.CheckService(ctx, ref)
+		if err != nil {
+			return err
+		}
+		r.services[c.Name] = append(r.services[c.Name], s)
+	}
+	return nil
+}
+
+// begin writes the experiment down, or goes on with the one of its ID.
+func (r *testRun) begin(ctx context.Context) error {
+	fresh := experiment.NewReport(r.run, r.require, r.checks, r.variants, len(r.images) > 0)
+	fresh.Version, fresh.Reproduce = r.version, r.command
+	fresh.Window.Began = time.Now().UTC().Truncate(time.Millisecond)
+	var expires time.Time
+	if r.ttl > 0 {
+		expires = fresh.Window.Began.Add(r.ttl)
+	}
+	kept, err := r.client.BeginExperiment(ctx, fresh, r.asked(), expires)
+	if err != nil {
+		return err
+	}
+	r.kept, r.run.UID = kept, kept.ConfigMap.UID
+	if kept.Report != fresh {
+		fmt.Fprintf(r.ErrOut, "experiment %s goes on where it was broken off\n", r.id)
+	}
+	return nil
+}
+
+// testAll tests all variants, so many at the same time as may be.
+func (r *testRun) testAll(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	slots := make(chan struct{}, r.parallel)
+	var all sync.WaitGroup
+	for i := range r.variants {
+		all.Go(func() {
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+			case <-ctx.Done():
+				return
+			}
+			if err := r.test(ctx, &r.variants[i]); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// test runs the checks of one variant, one after the other: what the routers count for its key is then of one check.
+func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
+	if r.done(v) {
+		return nil
+	}
+	if err := r.ready(ctx, v); err != nil {
+		var p *plan.Problem
+		if ctx.Err() != nil || !errors.As(err, &p) {
+			return err
+		}
+		return r.record(ctx, v, func(vr *experiment.VariantReport) { vr.Verdict = experiment.NotForkedVerdict(p) })
+	}
+	for i := range r.checks {
+		if err := r.check(ctx, v, &r.checks[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *testRun) done(v *experiment.Variant) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !slices.ContainsFunc(r.kept.Report.Variant(v.Name).Results, func(x experiment.Result) bool { return !x.Done() })
+}
+
+func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experiment.Check) error {
+	r.mu.Lock()
+	done := r.kept.Report.Variant(v.Name).Result(c.Name).Done()
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	if c.Kind == experiment.Load {
+		r.alone.Lock()
+		defer r.alone.Unlock()
+	} else {
+		r.alone.RLock()
+		defer r.alone.RUnlock()
+	}
+	r.say("%s: %s", v.Name, c.Name)
+	job := experiment.Job(r.run, v, c, r.services[c.Name])
+	window := experiment.Window{Began: time.Now().UTC().Truncate(time.Millisecond)}
+	evidence, log, err := r.client.Check(ctx, v.Sandbox, job)
+	if err != nil {
+		return err
+	}
+	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
+	return r.record(ctx, v, func(vr *experiment.VariantReport) {
+		result := vr.Result(c.Name)
+		result.Window, result.Job, result.Log = window, job.Name, log
+		result.Record(evidence, experiment.Judge(evidence))
+		vr.Describe(&evidence.After)
+	})
+}
+
+// record changes the report, and writes it down.
+func (r *testRun) record(ctx context.Context, v *experiment.Variant, change func(*experiment.VariantReport)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r.kept.Report.Variant(v.Name))
+	r.kept.Report.Conclude()
+	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
+}
+
+// ready has the variant's forks there and routed.
+func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
+	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
+	if i < 0 {
+		return nil // the evidence says whether it is
+	}
+	r.say("%s: forking", v.Name)
+	if r.route {
+		r.routing.Lock()
+		defer r.routing.Unlock()
+	}
+	quiet := *r.tool // several at once would write over each other
+	quiet.ErrOut = io.Discard
+	f := &forkFlags{
+		tool: &quiet, workloads: r.args, timeout: r.timeout, timeoutGiven: true, begun: time.Now(),
+		options: plan.ForkOptions{
+			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
+			NewKey: sandbox.NewKey(), Now: time.Now(),
+		},
+	}
+	for try := 1; ; try++ {
+		p, err := f.plan(ctx, r.client)
+		if err != nil {
+			return err
+		}
+		if p.ConfigMap.Labels == nil {
+			p.ConfigMap.Labels = map[string]string{}
+		}
+		p.ConfigMap.Labels[sandbox.LabelRun] = r.id
+		applied, err := r.client.ApplyFork(ctx, p, false)
+		if cluster.IsStale(err) && try < maxPlans {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		v.Key = p.Key
+		_, err = f.await(ctx, r.client, p, applied)
+		return err
+	}
+}
+
+func (r *testRun) say(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	done, all := 0, 0
+	for _, v := range r.kept.Report.Variants {
+		for _, x := range v.Results {
+			all++
+			if x.Done() {
+				done++
+			}
+		}
+	}
+	r.show.say(fmt.Sprintf("%d of %d done; ", done, all) + fmt.Sprintf(format, args...))
+}
+
+// abandon ends an experiment that could not come to its end: nothing of it stays.
+func (r *testRun) abandon(ctx context.Context, cause error) error {
+	var made []string
+	for _, v := range r.variants {
+		if len(r.images) > 0 {
+			made = append(made, v.Sandbox)
+		}
+	}
+	left := r.client.AbandonExperiment(ctx, r.kept, made)
+	if ctx.Err() != nil {
+		cause = errors.New("interrupted")
+	}
+	what := "experiment " + r.id + ": " + cause.Error()
+	if len(left) == 0 {
+		return &plan.Problem{What: what + "; nothing of it is left", Err: cause}
+	}
+	return &plan.Problem{
+		What: what + "; still there: " + strings.Join(left, ", "), Err: cause,
+		Say: "delete it", Fix: plan.Kubectl(append([]string{"delete"}, left...)...),
+	}
+}
+
+// finish writes the reports and deletes what is not wanted any more.
+func (r *testRun) finish(ctx context.Context) error {
+	rep := r.kept.Report
+	rep.Window.Ended = time.Now().UTC().Truncate(time.Millisecond)
+	rep.Conclude()
+	if err := r.client.SaveReport(ctx, r.kept); err != nil {
+		return err
+	}
+	var doomed []string
+	switch r.delete {
+	case deleteLosers:
+		doomed = rep.Losers()
+	case deleteAll:
+		for _, v := range rep.Variants {
+			if v.Made {
+				doomed = append(doomed, v.Sandbox)
+			}
+		}
+	}
+	left := r.client.DeleteMade(ctx, r.id, doomed)
+	if err := r.print(rep); err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		r.warn("--delete=%s: still there: %s", r.delete, strings.Join(left, ", "))
+	}
+	return exitOf(rep.Outcome)
+}
+
+// print writes the reports that are asked for.
+func (f *testFlags) print(rep *experiment.Report) error {
+	for _, o := range f.outputs {
+		if err := writeReport(o, rep); err != nil {
+			return err
+		}
+	}
+	if f.output == "json" {
+		return report.Write(f.Out, report.JSON, rep)
+	}
+	return report.Write(f.Out, report.Text, rep)
+}
+
+func writeReport(o reportFile, rep *experiment.Report) (err error) {
+	file, err := os.Create(o.file)
+	if err != nil {
+		return &plan.Problem{What: fmt.Sprintf("--report %s: %v", o.format, err), Err: err}
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return report.Write(file, o.format, rep)
+}

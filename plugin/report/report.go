@@ -1,0 +1,276 @@
+// Package report writes what an experiment found: for a terminal, for programs, for pipelines, for pull requests and for browsers.
+package report
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+)
+
+// Formats of Write.
+const (
+	Text     = "text"
+	JSON     = "json"
+	JUnit    = "junit"
+	Markdown = "markdown"
+	HTML     = "html"
+)
+
+// Formats returns those for files, in the order in which help names them.
+func Formats() []string { return []string{JSON, JUnit, Markdown, HTML} }
+
+// Write writes a report in one of the formats.
+func Write(w io.Writer, format string, r *experiment.Report) error {
+	switch format {
+	case Text:
+		return writeText(w, r)
+	case JSON:
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	case JUnit:
+		return writeJUnit(w, r)
+	case Markdown:
+		return writeMarkdown(w, r)
+	case HTML:
+		return writeHTML(w, r)
+	}
+	return fmt.Errorf("%q is no format of a report", format)
+}
+
+// outcome is how an outcome is written in a table: what is not required is in brackets.
+func outcome(r *experiment.Report, x *experiment.Result) string {
+	s := string(x.Outcome)
+	if s == "" {
+		s = "not run"
+	}
+	if !required(r, x.Check) {
+		s = "(" + s + ")"
+	}
+	return s
+}
+
+func required(r *experiment.Report, check string) bool {
+	return slices.ContainsFunc(r.Checks, func(c experiment.CheckReport) bool { return c.Name == check && c.Required })
+}
+
+// reach says what came of a check's requests, in a few words.
+func reach(x *experiment.Result) string {
+	var fork, other uint64
+	for _, n := range x.Requests {
+		fork += n.Fork
+		other += n.FellBack + n.Refused
+	}
+	s := fmt.Sprintf("%d served by the fork", fork)
+	if other > 0 {
+		s += fmt.Sprintf(", %d not", other)
+	}
+	if x.Sent != nil {
+		s += fmt.Sprintf(", of %d sent", x.Sent.Answered+x.Sent.Refused)
+	}
+	return s
+}
+
+func writeText(w io.Writer, r *experiment.Report) error {
+	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	head := []string{"VARIANT"}
+	for _, c := range r.Checks {
+		head = append(head, strings.ToUpper(c.Name))
+	}
+	fmt.Fprintln(t, strings.Join(append(head, "VERDICT"), "\t"))
+	for i := range r.Variants {
+		v := &r.Variants[i]
+		row := []string{v.Name}
+		for j := range v.Results {
+			row = append(row, outcome(r, &v.Results[j]))
+		}
+		fmt.Fprintln(t, strings.Join(append(row, string(v.Outcome)), "\t"))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for i := range r.Variants {
+		v := &r.Variants[i]
+		if len(v.Reasons) > 0 && len(v.Results) > 0 && !v.Results[0].Done() {
+			for _, reason := range v.Reasons {
+				fmt.Fprintf(w, "\n%s %s: %s\n", v.Name, v.Outcome, reason)
+			}
+		}
+		for j := range v.Results {
+			x := &v.Results[j]
+			if !x.Done() || x.Outcome == experiment.Passed {
+				continue
+			}
+			fmt.Fprintf(w, "\n%s, %s: %s (%s)\n", v.Name, x.Check, x.Outcome, reach(x))
+			for _, reason := range x.Reasons {
+				fmt.Fprintf(w, "  %s\n", reason)
+			}
+			for _, line := range x.Log {
+				fmt.Fprintf(w, "  | %s\n", line)
+			}
+		}
+		for _, reason := range v.Reasons {
+			if reason.Code == experiment.ForkUntested {
+				fmt.Fprintf(w, "\n%s: %s\n", v.Name, reason)
+			}
+		}
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", r.Summary())
+	return err
+}
+
+// JUnit's XML, as most pipelines read it (https://github.com/testmoapp/junitxml): there is a failure, an error for what can't be told,
+// and skipped for what has not run.
+type junitSuites struct {
+	XMLName xml.Name     `xml:"testsuites"`
+	Name    string       `xml:"name,attr"`
+	Suites  []junitSuite `xml:"testsuite"`
+}
+
+type junitSuite struct {
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	Errors   int         `xml:"errors,attr"`
+	Skipped  int         `xml:"skipped,attr"`
+	Time     string      `xml:"time,attr"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+type junitCase struct {
+	Name    string       `xml:"name,attr"`
+	Class   string       `xml:"classname,attr"`
+	Time    string       `xml:"time,attr"`
+	Failure *junitReason `xml:"failure,omitempty"`
+	Error   *junitReason `xml:"error,omitempty"`
+	Skipped *junitReason `xml:"skipped,omitempty"`
+	Out     string       `xml:"system-out,omitempty"`
+}
+
+type junitReason struct {
+	Type    string `xml:"type,attr,omitempty"`
+	Message string `xml:"message,attr,omitempty"`
+	Text    string `xml:",chardata"`
+}
+
+func writeJUnit(w io.Writer, r *experiment.Report) error {
+	out := junitSuites{Name: "experiment " + r.ID}
+	for i := range r.Variants {
+		v := &r.Variants[i]
+		s := junitSuite{Name: v.Name, Tests: len(v.Results)}
+		var took time.Duration
+		for j := range v.Results {
+			x := &v.Results[j]
+			c := junitCase{Name: x.Check, Class: v.Name, Time: seconds(x.Window.Took()), Out: strings.Join(x.Log, "\n")}
+			took += x.Window.Took()
+			why := &junitReason{}
+			for k, reason := range x.Reasons {
+				if k == 0 {
+					why.Type, why.Message = string(reason.Code), reason.Message
+				}
+				why.Text += reason.String() + "\n"
+			}
+			switch x.Outcome {
+			case experiment.Passed:
+			case experiment.Failed:
+				c.Failure = why
+				s.Failures++
+			case experiment.Inconclusive:
+				c.Error = why
+				s.Errors++
+			default:
+				c.Skipped = why
+				s.Skipped++
+			}
+			s.Cases = append(s.Cases, c)
+		}
+		s.Time = seconds(took)
+		out.Suites = append(out.Suites, s)
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	e := xml.NewEncoder(w)
+	e.Indent("", "  ")
+	if err := e.Encode(out); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()) }
+
+// mark is an outcome at a glance, for who does not see colours as well.
+func mark(o experiment.Outcome) string {
+	switch o {
+	case experiment.Passed:
+		return "✅"
+	case experiment.Failed:
+		return "❌"
+	case experiment.Inconclusive:
+		return "❔"
+	}
+	return "–"
+}
+
+func writeMarkdown(w io.Writer, r *experiment.Report) error {
+	fmt.Fprintf(w, "### %s %s\n\n| Variant |", mark(r.Outcome), cell(r.Summary()))
+	for _, c := range r.Checks {
+		fmt.Fprintf(w, " %s |", cell(c.Name))
+	}
+	fmt.Fprintf(w, " Verdict |\n|---|%s---|\n", strings.Repeat("---|", len(r.Checks)))
+	for i := range r.Variants {
+		v := &r.Variants[i]
+		fmt.Fprintf(w, "| **%s** |", cell(v.Name))
+		for j := range v.Results {
+			fmt.Fprintf(w, " %s %s |", mark(v.Results[j].Outcome), outcome(r, &v.Results[j]))
+		}
+		fmt.Fprintf(w, " %s %s |\n", mark(v.Outcome), v.Outcome)
+	}
+	for i := range r.Variants {
+		v := &r.Variants[i]
+		if v.Outcome == experiment.Passed {
+			continue
+		}
+		fmt.Fprintf(w, "\n**%s** %s:\n", cell(v.Name), v.Outcome)
+		for _, reason := range v.Reasons {
+			fmt.Fprintf(w, "- `%s` %s\n", reason.Code, cell(reason.Message))
+		}
+		for j := range v.Results {
+			if x := &v.Results[j]; len(x.Log) > 0 {
+				fmt.Fprintf(w, "\n<details><summary>log of %s</summary>\n\n%s\n</details>\n", cell(x.Check), fenced(x.Log))
+			}
+		}
+	}
+	_, err := fmt.Fprintf(w, "\n<sub>kubectl sandbox %s; `kubectl sandbox report %s --namespace=%s`</sub>\n", cell(r.Version), cell(r.ID), cell(r.Namespace))
+	return err
+}
+
+// cell keeps what a test or a cluster says from being markup, or the end of a table's cell.
+func cell(s string) string {
+	return strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", ">", "&gt;", "\n", " ", "\r", " ", "`", "\\`", "*", "\\*",
+		"_", "\\_", "[", "\\[", "]", "\\]", "@", "@\u200b", "#", "\\#").Replace(s)
+}
+
+// fenced is a block of code, with a fence that is longer than any in it.
+func fenced(lines []string) string {
+	fence := "```"
+	for _, l := range lines {
+		for strings.Contains(l, fence) {
+			fence += "`"
+		}
+	}
+	return fence + "text\n" + strings.Join(lines, "\n") + "\n" + fence
+}
+
+// reproduce is the command that runs the experiment again.
+func reproduce(r *experiment.Report) string { return plan.Quote(r.Reproduce) }
