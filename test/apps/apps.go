@@ -20,12 +20,14 @@ type Image struct {
 
 // Images that there is one of.
 const (
-	Hotrod     = "example.test/hotrod:1.76.0"         // Jaeger's demo of four services
-	HotrodOld  = "example.test/hotrod:1.70.0"         // the same, an older release
-	HotrodFast = "example.test/hotrod:1.76.0-fast-db" // with HotROD's own fixes for its slow database
-	Httpbin    = "example.test/httpbin:2.26.0"        // HTTP/1.1, WebSocket, SSE, trailers; does not drain
-	GRPC       = "example.test/grpc-interop:1.85.0"   // every kind of stream
-	NATS       = "example.test/nats:2.15.2"           // raw TCP where the server speaks first
+	Hotrod      = "example.test/hotrod:1.76.0"         // Jaeger's demo of four services
+	HotrodOld   = "example.test/hotrod:1.70.0"         // the same, an older release
+	HotrodFast  = "example.test/hotrod:1.76.0-fast-db" // with HotROD's own fixes for its slow database
+	HotrodMoved = "example.test/hotrod:1.76.0-moved"   // with all of its paths elsewhere: to its callers, broken
+	Podcli      = "example.test/podcli:6.9.2"          // podinfo's own client: exits with 1 where a URL does not answer well
+	Httpbin     = "example.test/httpbin:2.26.0"        // HTTP/1.1, WebSocket, SSE, trailers; does not drain
+	GRPC        = "example.test/grpc-interop:1.85.0"   // every kind of stream
+	NATS        = "example.test/nats:2.15.2"           // raw TCP where the server speaks first
 )
 
 // Releases is how many releases of podinfo there are.
@@ -59,7 +61,9 @@ func Catalogue() []Image {
 	images := []Image{
 		{Ref: Hotrod, Program: hotrod},
 		{Ref: HotrodFast, Program: hotrod, Args: []string{"--fix-db-query-delay=10ms", "--fix-disable-db-conn-mutex"}},
+		{Ref: HotrodMoved, Program: hotrod, Args: []string{"--basepath=/moved"}},
 		{Ref: HotrodOld, Program: one("hotrod-1.70", "hotrod", "github.com/jaegertracing/jaeger/examples/hotrod")},
+		{Ref: Podcli, Program: one("podcli", "podcli", "github.com/stefanprodan/podinfo/cmd/podcli")},
 		{Ref: Httpbin, Program: one("httpbin", "go-httpbin", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin")},
 		{Ref: GRPC, Program: Interop()},
 		{Ref: NATS, Program: one("nats", "nats-server", "github.com/nats-io/nats-server/v2")},
