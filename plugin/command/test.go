@@ -258,7 +258,7 @@ func (f *testFlags) readSuites(cmd *cobra.Command) error {
 		var data []byte
 		var err error
 		if name == "-" {
-			name, data = "standard input", nil
+			name = "standard input"
 			data, err = io.ReadAll(f.In)
 		} else {
 			data, err = os.ReadFile(name)
