@@ -168,10 +168,7 @@ func (w *jobWatch) sent() *route.Sent {
 		if json.Unmarshal([]byte(end.Message), &one) != nil {
 			return nil
 		}
-		all.Answered += one.Answered
-		all.Refused += one.Refused
-		all.Unfinished += one.Unfinished
-		all.OtherKeys += one.OtherKeys
+		all = all.Add(one)
 	}
 	if len(w.pods) == 0 {
 		return nil

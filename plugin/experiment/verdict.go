@@ -224,10 +224,10 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 		if e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
 			d.doubt(NotReported, "the router beside the test did not say what it sent")
 		}
-	case sent.Answered+sent.Refused+sent.Unfinished == 0:
+	case sent.Begun == 0:
 		d.bar(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
 		return
-	case sent.OtherKeys > 0 && sent.OtherKeys >= sent.Answered+sent.Refused:
+	case sent.OtherKeys > 0 && sent.OtherKeys >= sent.Begun:
 		d.bar(OtherKey, "the test's requests carried another key than the sandbox's")
 		return
 	}
@@ -252,6 +252,8 @@ func lostWhere(sent *route.Sent, reached uint64, by route.Totals) string {
 		return "no request was served by the fork"
 	case sent == nil:
 		return "no request with the key came to " + where
+	case sent.Answered+sent.Refused == 0:
+		return fmt.Sprintf("the test gave its %s up before they were answered; whether they came to %s is not known", requests(sent.Begun), where)
 	case sent.Answered == 0:
 		return fmt.Sprintf("the key was last seen at the test's own router: nobody took its %s", requests(sent.Refused))
 	}

@@ -23,7 +23,7 @@ func sound() *Evidence {
 	}
 	e := &Evidence{
 		Job:  JobEnd{Complete: true, Pods: 1},
-		Sent: &route.Sent{Answered: 3}, Before: state(5), After: state(8),
+		Sent: &route.Sent{Begun: 3, Answered: 3}, Before: state(5), After: state(8),
 	}
 	e.Seen.See(&e.Before)
 	e.Seen.See(&e.After)
@@ -53,11 +53,12 @@ func vacuous() map[string]struct {
 	return map[string]way{
 		"it exits with 0 at once":                     {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{} }, NothingSent},
 		"it sends nothing while others use the key":   {func(e *Evidence) { e.Sent = &route.Sent{} }, NothingSent},
-		"wrong port, and it ignores the error":        {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Refused: 3} }, NotReached},
+		"wrong port, and it ignores the error":        {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Begun: 3, Refused: 3} }, NotReached},
 		"wrong namespace":                             {func(e *Evidence) { unreached(e); e.After.Counts = nil; e.Before.Counts = nil }, NotReached},
 		"the key is dropped on the way":               {unreached, NotReached},
-		"the key's carrier is sampled out":            {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Answered: 1000} }, NotReached},
-		"a cache answers":                             {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Answered: 1} }, NotReached},
+		"the key's carrier is sampled out":            {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Begun: 1000, Answered: 1000} }, NotReached},
+		"it gives up before the answer":               {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Begun: 3} }, NotReached},
+		"a cache answers":                             {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Begun: 1, Answered: 1} }, NotReached},
 		"it brings another key":                       {func(e *Evidence) { unreached(e); e.Sent.OtherKeys = 3 }, OtherKey},
 		"half of the baseline's pods have no router":  {func(e *Evidence) { e.Seen.Bare = []string{"customer-1 of deployment/customer"} }, BareBaseline},
 		"a pod without router comes and goes":         {func(e *Evidence) { e.Seen.See(&State{Bare: []string{"customer-2 of deployment/customer"}}) }, BareBaseline},

@@ -74,7 +74,7 @@ func reach(x *experiment.Result) string {
 		s += fmt.Sprintf(", %d not", other)
 	}
 	if x.Sent != nil {
-		s += fmt.Sprintf(", of %d sent", x.Sent.Answered+x.Sent.Refused)
+		s += fmt.Sprintf(", of %d sent", x.Sent.Begun)
 	}
 	return s
 }

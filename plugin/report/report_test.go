@@ -31,7 +31,7 @@ func sample() *experiment.Report {
 		x := r.Variant(name).Result(check)
 		x.Verdict, x.Log, x.Job = v, log, check+"-"+name
 		x.Window = experiment.Window{Began: began, Ended: began.Add(3 * time.Second)}
-		x.Sent, x.Requests = &route.Sent{Answered: 4}, route.Totals{"deployment.api": {Fork: served}}
+		x.Sent, x.Requests = &route.Sent{Begun: 4, Answered: 4}, route.Totals{"deployment.api": {Fork: served}}
 	}
 	for _, v := range r.Variants {
 		r.Variant(v.Name).Describe(&experiment.State{Forks: []experiment.ForkState{{

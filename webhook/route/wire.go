@@ -86,10 +86,19 @@ type Totals map[string]Count
 // Sent is what became of the requests that a check's router passed on for the test beside it. It is the termination message of that
 // router's container.
 type Sent struct {
+	Begun      uint64 `json:"begun"`                // all of them; some may have been given up by the test before they were answered
 	Answered   uint64 `json:"answered"`             // by whoever they went to, the baseline included
 	Refused    uint64 `json:"refused,omitempty"`    // nobody took them
 	Unfinished uint64 `json:"unfinished,omitempty"` // broken off before the answer was whole; in Answered too if it had begun
 	OtherKeys  uint64 `json:"otherKeys,omitempty"`  // those that already carried a key, and not the sandbox's
+}
+
+// Add returns the sum of s and t.
+func (s Sent) Add(t Sent) Sent {
+	return Sent{
+		Begun: s.Begun + t.Begun, Answered: s.Answered + t.Answered, Refused: s.Refused + t.Refused,
+		Unfinished: s.Unfinished + t.Unfinished, OtherKeys: s.OtherKeys + t.OtherKeys,
+	}
 }
 
 // A Reader reads frames.

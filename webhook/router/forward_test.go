@@ -92,7 +92,7 @@ func TestForward_reports_what_was_sent(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got route.Sent
-	if err := json.Unmarshal(b, &got); err != nil || got != (route.Sent{Answered: 4, Refused: 1, OtherKeys: 1}) {
+	if err := json.Unmarshal(b, &got); err != nil || got != (route.Sent{Begun: 5, Answered: 4, Refused: 1, OtherKeys: 1}) {
 		t.Errorf("reported %s (%v)", b, err)
 	}
 }

@@ -28,7 +28,8 @@ type metrics struct {
 	requests [2]map[string]prometheus.Counter // of HTTP/1 and HTTP/2, by outcome
 	routes   *routes
 
-	stamping  [3]atomic.Uint64 // requests of a test or of an app in a fork: answered, refused, unfinished
+	begun     atomic.Uint64    // requests that a test or an app in a fork sent
+	stamping  [3]atomic.Uint64 // those among them that came to an end, by engine.Event
 	otherKeys atomic.Uint64    // those among them that carried another key
 }
 
@@ -103,7 +104,7 @@ func (m *metrics) handler() http.Handler {
 // sent returns what became of the requests that the router stamps.
 func (m *metrics) sent() route.Sent {
 	return route.Sent{
-		Answered: m.stamping[engine.Answered].Load(), Refused: m.stamping[engine.Refused].Load(),
+		Begun: m.begun.Load(), Answered: m.stamping[engine.Answered].Load(), Refused: m.stamping[engine.Refused].Load(),
 		Unfinished: m.stamping[engine.Broken].Load(), OtherKeys: m.otherKeys.Load(),
 	}
 }
@@ -125,8 +126,12 @@ func (m *metrics) seen(http2 bool) seen {
 	return s
 }
 
-func (s seen) app() *seen                 { return &s }
-func (s seen) outgoing() *seen            { s.outcome, s.stamps = outcomeOutgoing, true; return &s }
+func (s seen) app() *seen { return &s }
+func (s seen) outgoing() *seen {
+	s.outcome, s.stamps = outcomeOutgoing, true
+	s.m.begun.Add(1)
+	return &s
+}
 func (s seen) fork(f *forkRoute) *seen    { s.route, s.outcome = f, outcomeFork; return &s }
 func (s seen) refused(f *forkRoute) *seen { s.route = f; return &s }
 func (s *seen) count(outcome string)      { s.m.requests[s.protocol][outcome].Inc() }
