@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
+
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
@@ -71,7 +73,10 @@ func (r *testRun) prepare(ctx context.Context) error {
 		r.variants = append(r.variants, experiment.Variant{Name: v.name, Sandbox: r.sandboxOf(v.name)})
 	}
 	if len(r.images) > 0 {
-		_, err := r.client.Workloads(ctx, r.args, "")
+		// What keeps a workload from being forked keeps it from it in each variant.
+		f := r.forkOf(&r.variants[0])
+		f.dryRun = cmdutil.DryRunClient
+		_, err := f.plan(ctx, r.client)
 		return err
 	}
 	found, missing, err := r.client.SandboxesNamed(ctx, r.args)
@@ -237,8 +242,7 @@ func (r *testRun) record(ctx context.Context, v *experiment.Variant, change func
 
 // ready has the variant's forks there and routed.
 func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
-	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
-	if i < 0 {
+	if len(r.images) == 0 {
 		return nil // the evidence says whether it is
 	}
 	r.say("%s: forking", v.Name)
@@ -246,15 +250,7 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 		r.routing.Lock()
 		defer r.routing.Unlock()
 	}
-	quiet := *r.tool // several at once would write over each other
-	quiet.ErrOut = io.Discard
-	f := &forkFlags{
-		tool: &quiet, workloads: r.args, timeout: r.timeout, timeoutGiven: true, begun: time.Now(),
-		options: plan.ForkOptions{
-			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
-			NewKey: sandbox.NewKey(), Now: time.Now(),
-		},
-	}
+	f := r.forkOf(v)
 	for try := 1; ; try++ {
 		p, err := f.plan(ctx, r.client)
 		if err != nil {
@@ -274,6 +270,20 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 		v.Key = p.Key
 		_, err = f.await(ctx, r.client, p, applied)
 		return err
+	}
+}
+
+// forkOf is the fork that makes a variant.
+func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
+	quiet := *r.tool // several at once would write over each other
+	quiet.ErrOut = io.Discard
+	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
+	return &forkFlags{
+		tool: &quiet, workloads: r.args, timeout: r.timeout, timeoutGiven: true, begun: time.Now(),
+		options: plan.ForkOptions{
+			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
+			NewKey: sandbox.NewKey(), Now: time.Now(),
+		},
 	}
 }
 

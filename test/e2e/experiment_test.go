@@ -164,6 +164,39 @@ func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) 
 			return nil
 		})
 	})
+	t.Run("one whose client was killed goes on", func(t *testing.T) {
+		s := s.in(t)
+		ok := suiteJob("first", "", "check", "http", "$(SANDBOX_URL)/customer?customer=123")
+		hangs := strings.Replace(suiteJob("hangs", "X", "check", "http", "$(SANDBOX_URL)/nowhere", "--retry=1000"), "{X}", "{kubectl-sandbox.dev/timeout: 8s}", 1)
+		args := []string{"deploy/customer", "--variant=a=" + apps.HotrodFast, "--id=x4", "--entry=svc/customer", "--delete=all", "--filename=" + s.suite(ok, hangs)}
+		cmd := s.command(t.Context(), "kubectl", append([]string{"sandbox", "-n", s.name, "test"}, args...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 90*time.Second, "the second test runs", func(context.Context) error {
+			if n := len(s.pods(sandbox.LabelCheck + "=hangs," + sandbox.LabelRun + "=x4")); n != 1 {
+				return fmt.Errorf("%d pods", n)
+			}
+			return nil
+		})
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		job := sandbox.CheckName("first", "x4-a", "x4")
+		before, err := s.client.BatchV1().Jobs(s.name).Get(t.Context(), job, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := s.trySandbox("test", "deploy/customer", "--variant=a="+apps.Hotrod, "--id=x4", "--entry=svc/customer", "--filename="+s.suite(ok)); exitStatus(r.err) != 3 ||
+			!strings.Contains(r.stderr, "of another suite or of other variants") {
+			t.Errorf("another experiment took the ID: %v", r)
+		}
+		r := s.tested(1, args...)
+		s.judged("first", r.Variant("a").Result("first").Verdict, experiment.Passed, "")
+		s.judged("hangs", r.Variant("a").Result("hangs").Verdict, experiment.Failed, experiment.TimedOut)
+		if after, err := s.client.BatchV1().Jobs(s.name).Get(t.Context(), job, metav1.GetOptions{}); err != nil || after.UID != before.UID {
+			t.Errorf("what was done was done again: %v", err)
+		}
+	})
 	t.Run("an interrupted one leaves nothing", func(t *testing.T) {
 		s := s.in(t)
 		cmd := s.command(t.Context(), "kubectl", "sandbox", "-n", s.name, "test", "deploy/customer", "--variant=a="+apps.HotrodFast, "--id=x3",
