@@ -122,18 +122,24 @@ func newScene(t interface{ Fatal(...any) }, policies []networkingv1.NetworkPolic
 		}
 	}
 	s.peers = append(s.peers, s.strangers()...)
-	s.plan = s.planFork(t, "pr-1", &s.view)
-	d := s.plan.Forks[0].Deployment
-	s.fork = podOf(t, "fork", &plan.Workload{Object: d, Resource: schema.GroupResource{Group: "apps", Resource: "deployments"}})
-	s.fork.ip = "10.244.1.99"
+	s.forkWith(t, "pr-1")
 	return s
 }
 
-func (s *scene) planFork(t interface{ Fatal(...any) }, name string, view *plan.PolicyView) *plan.ForkPlan {
-	p, err := plan.Forks(
-		&plan.ForkOptions{Sandbox: name, Images: []plan.ImageChange{{Image: "api:2"}}, NewKey: "key", Now: time.Unix(0, 0)},
-		[]*plan.Workload{s.api}, &plan.ForkState{Namespace: namespace, Policies: *view},
-	)
+// forkWith has the scene's fork be one that keeps those labels of its baseline's.
+func (s *scene) forkWith(t interface{ Fatal(...any) }, name string, keep ...string) {
+	s.plan = s.planFork(t, name, &s.view, keep...)
+	d := s.plan.Forks[0].Deployment
+	s.fork = podOf(t, "fork", &plan.Workload{Object: d, Resource: schema.GroupResource{Group: "apps", Resource: "deployments"}})
+	s.fork.ip = "10.244.1.99"
+}
+
+func (s *scene) planFork(t interface{ Fatal(...any) }, name string, view *plan.PolicyView, keep ...string) *plan.ForkPlan {
+	o := &plan.ForkOptions{Sandbox: name, Images: []plan.ImageChange{{Image: "api:2"}}, NewKey: "key", Now: time.Unix(0, 0)}
+	for _, label := range keep {
+		o.KeepLabels = append(o.KeepLabels, plan.LabelChange{Name: label})
+	}
+	p, err := plan.Forks(o, []*plan.Workload{s.api}, &plan.ForkState{Namespace: namespace, Policies: *view})
 	if err != nil {
 		t.Fatal(err)
 	}
