@@ -81,6 +81,14 @@ func TestNothingThatSelectsTheBaselinesPodsSeesAFork(t *testing.T) {
 	s.available("api")
 
 	s.sandbox("delete", "pr-1")
+
+	// Where a custom kind has its template elsewhere, the fork remembers it.
+	s.sandbox("fork", "fleets.e2e.example.test/deep", "--template-path=spec.workload.template", "--name=pr-2", "--env=FORK=1", "--replicas=0")
+	s.kubectl("patch", "fleets.e2e.example.test/deep", "--type=json", `-p=[{"op":"add","path":"/spec/workload/template/spec/containers/0/env","value":[{"name":"BASELINE","value":"1"}]}]`)
+	s.sandbox("rebase", "pr-2")
+	if d := s.deployment("deep-pr-2"); variable(d, "FORK") != "1" || variable(d, "BASELINE") != "1" {
+		t.Errorf("rebased, the fork of fleet deep has %v", d.Spec.Template.Spec.Containers[0].Env)
+	}
 }
 
 // checkSelectors holds the forks' pods against what the cluster made of every selector.
