@@ -244,7 +244,7 @@ func TestForkSaysWhatItCouldNotRead(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
 	s.create(podinfo("api", 0))
-	s.kubectl("create", "role", "few", "--verb=get,list", "--resource=configmaps,services,deployments.apps,daemonsets.apps,replicasets.apps")
+	s.kubectl("create", "role", "few", "--verb=get,list", "--resource=configmaps,services,networkpolicies.networking.k8s.io,deployments.apps,daemonsets.apps,replicasets.apps")
 	s.kubectl("create", "rolebinding", "few", "--role=few", "--user=few@example.test")
 	r := s.sandbox(append([]string{"fork", "deploy/api", "--name=pr-1", "--replicas=0", "--env=A=b", "--dry-run=client"}, as("few@example.test")...)...)
 	const want = "could not read horizontalpodautoscalers.autoscaling, poddisruptionbudgets.policy, "

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // A world is the cluster all tests share, with the product installed on it.
@@ -48,12 +49,30 @@ func newWorld(kubeconfig, programs, release string) (*world, error) {
 	return &world{kubeconfig: kubeconfig, programs: programs, release: release, config: config, client: client}, nil
 }
 
-// webhookReady waits until every replica of the webhook is ready.
+// webhookReady waits until every replica of the webhook is ready, and the API server reaches it: kube-proxy learns of a ready
+// pod a moment after it is.
 func (w *world) webhookReady(t *testing.T) {
 	t.Helper()
+	defer w.webhookAnswers(t)
 	r := run(w.command(context.WithoutCancel(t.Context()), "kubectl", "-n", w.release, "rollout", "status", "deployment/sandbox-webhook", "--timeout=90s"))
 	if r.err != nil {
 		t.Fatal(r)
+	}
+}
+
+// webhookAnswers waits until a sandbox that is none is refused by the webhook itself.
+func (w *world) webhookAnswers(t *testing.T) {
+	t.Helper()
+	none := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "sandbox-none", Labels: map[string]string{sandbox.LabelRole: sandbox.RoleSandbox}}}
+	reached, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+	defer cancel()
+	var last error
+	err := wait.PollUntilContextCancel(reached, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		_, last = w.client.CoreV1().ConfigMaps(metav1.NamespaceDefault).Create(ctx, none, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return last != nil && strings.Contains(last.Error(), "denied the request"), nil
+	})
+	if err != nil {
+		t.Fatalf("the webhook does not answer: %v: %v", err, last)
 	}
 }
 

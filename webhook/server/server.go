@@ -170,7 +170,8 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	}
 	stream := &stream{address: ":" + strconv.Itoa(o.RoutesPort), handler: control, secure: secure}
 	return mgr, control, errors.Join(mgr.Add(keeper), mgr.Add(stream), mgr.AddHealthzCheck("ping", healthz.Ping),
-		mgr.AddReadyzCheck("stopping", drained), mgr.AddReadyzCheck("certificates", keeper.Ready))
+		mgr.AddReadyzCheck("stopping", drained), mgr.AddReadyzCheck("certificates", keeper.Ready),
+		mgr.AddReadyzCheck("listening", mgr.GetWebhookServer().StartedChecker()))
 }
 
 // oneRequestEach closes a connection after its answer. The API server speaks HTTP/1.1 to webhooks (k8s.io/apiserver
