@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -77,10 +79,7 @@ spec:
 			s.sandbox("route", "deploy/api")
 			s.available("api")
 			s.sandbox("fork", "deploy/api", "--name=pr-1", "--key=key-1", "--env=X=1")
-			router := s.endpoint("api", "http")
-			if router.port == httpPort {
-				t.Fatal("the Service still leads to the app's own port")
-			}
+			router := s.endpoint("api", "http", httpPort)
 			for _, p := range []peer{friend, stranger} {
 				if now := s.admitted(p, router); now != allowedBefore[p.labels["app"]] {
 					t.Errorf("%s: admitted to the app's port before: %t, to the router's now: %t", p.labels["app"], !now, now)
@@ -121,31 +120,37 @@ type target struct {
 	port int32
 }
 
-// endpoint returns the one endpoint of a Service's port.
-func (s *space) endpoint(service, port string) target {
+// endpoint returns the one ready endpoint of a Service's port that does not lead to any of the pod ports given. It waits for
+// it: a pod is available before the EndpointSlice controller has written that.
+func (s *space) endpoint(service, port string, not ...int32) target {
 	s.t.Helper()
-	slices, err := s.client.DiscoveryV1().EndpointSlices(s.name).List(s.t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + service})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, slice := range slices.Items {
-		for _, p := range slice.Ports {
-			if *p.Name != port {
-				continue
-			}
-			for _, e := range slice.Endpoints {
-				if e.Conditions.Ready == nil || *e.Conditions.Ready {
-					pod, err := s.client.CoreV1().Pods(s.name).Get(s.t.Context(), e.TargetRef.Name, metav1.GetOptions{})
-					if err != nil {
-						s.t.Fatal(err)
+	var found target
+	eventually(s.t, time.Minute, "an endpoint of service "+service+" for "+port, func(ctx context.Context) error {
+		list, err := s.client.DiscoveryV1().EndpointSlices(s.name).List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + service})
+		if err != nil {
+			return err
+		}
+		for _, slice := range list.Items {
+			for _, p := range slice.Ports {
+				if *p.Name != port || slices.Contains(not, *p.Port) {
+					continue
+				}
+				for _, e := range slice.Endpoints {
+					if e.Conditions.Ready != nil && !*e.Conditions.Ready {
+						continue
 					}
-					return target{peerOf(pod), *p.Port}
+					pod, err := s.client.CoreV1().Pods(s.name).Get(ctx, e.TargetRef.Name, metav1.GetOptions{})
+					if err != nil {
+						return err
+					}
+					found = target{peerOf(pod), *p.Port}
+					return nil
 				}
 			}
 		}
-	}
-	s.t.Fatalf("service %s has no ready endpoint for %s", service, port)
-	return target{}
+		return fmt.Errorf("none is ready among %d slices", len(list.Items))
+	})
+	return found
 }
 
 func (s *space) webhookPeer() peer {
