@@ -178,8 +178,16 @@ func TestDeleteTakesWhatIsLeftOfAHalfMadeSandbox(t *testing.T) {
 	if r := s.sandbox("delete", "pr-1"); r.stdout != "configmap/sandbox-pr-1 deleted\n" {
 		t.Errorf("of a ConfigMap alone it says %q", r.stdout)
 	}
-	s.sandbox("fork", "deploy/worker", "--name=pr-2", "--replicas=0", "--image="+apps.Podinfo(1))
-	s.kubectl("delete", "configmap", "sandbox-pr-2", "--cascade=orphan")
+	// Applied alone: a ConfigMap deleted by --cascade=orphan takes along what the garbage collector has not seen yet.
+	for _, manifest := range strings.Split(s.sandbox("fork", "deploy/worker", "--name=pr-2", "--replicas=0", "--image="+apps.Podinfo(1), "--dry-run=client", "-o", "yaml").stdout, "\n---\n") {
+		if strings.Contains(manifest, "kind: Deployment") {
+			cmd := s.command(t.Context(), "kubectl", "-n", s.name, "create", "-f", "-")
+			cmd.Stdin = strings.NewReader(manifest)
+			if r := run(cmd); r.err != nil {
+				t.Fatal(r)
+			}
+		}
+	}
 	if r := s.sandbox("delete", "pr-2"); r.stdout != "deployment.apps/worker-pr-2 deleted\n" {
 		t.Errorf("of a fork alone it says %q", r.stdout)
 	}
