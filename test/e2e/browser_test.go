@@ -180,7 +180,7 @@ window.answers = Promise.all([ask("/redirect-to?status_code=307&url=` + inCluste
 	if reached != 2 {
 		t.Errorf("%d requests reached the fork, want 2: %v", reached, tab.Exchanges())
 	}
-	eventually(t, 30*time.Second, "the host that escaped is named", func(context.Context) error {
+	eventually(t, 60*time.Second, "the host that escaped is named", func(context.Context) error {
 		if said := o.said.String(); !strings.Contains(said, "uses "+inCluster+", which is no preview") {
 			return fmt.Errorf("said %q", said)
 		}

@@ -53,7 +53,7 @@ func newHTTP(address string, protocols http.Protocols) *httpCaller {
 		Protocols:           &protocols,
 		MaxConnsPerHost:     1,
 		MaxIdleConnsPerHost: 1,
-		DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 	}}
 }
 

@@ -153,7 +153,7 @@ func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) 
 		s.judged("silent", v.Result("silent").Verdict, experiment.Inconclusive, experiment.NothingSent)
 		s.judged("elsewhere", v.Result("elsewhere").Verdict, experiment.Inconclusive, experiment.NotReached)
 		s.judged("hangs", v.Result("hangs").Verdict, experiment.Failed, experiment.TimedOut)
-		eventually(t, 30*time.Second, "no Job is left running", func(context.Context) error {
+		eventually(t, 60*time.Second, "no Job is left running", func(context.Context) error {
 			jobs, err := s.client.BatchV1().Jobs(s.name).List(t.Context(), metav1.ListOptions{LabelSelector: sandbox.LabelRun + "=x2"})
 			if err != nil {
 				return err

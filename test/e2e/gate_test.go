@@ -60,7 +60,7 @@ func TestWithABaselinesRouterFrozenTheForkIsNotAvailableAndIsWithin2sOfItsThaw(t
 				t.Error("the fork is Available while a router is frozen")
 			}
 			c.mend(s, pod, pid)
-			took := eventually(t, 10*time.Second, "the fork is Available", func(context.Context) error {
+			took := eventually(t, 60*time.Second, "the fork is Available", func(context.Context) error {
 				if !forkAvailable(s, "api-pr-1") {
 					return fmt.Errorf("it is not")
 				}

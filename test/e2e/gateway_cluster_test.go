@@ -196,7 +196,7 @@ func TestGatewayLetsInWhomASandboxIsSharedWith(t *testing.T) {
 		t.Fatalf("%s: %v, %v", said.Command, link, err)
 	}
 	g.tokens = append(g.tokens, link.Query().Get(share.Parameter))
-	eventually(t, 20*time.Second, "the link is known", func(ctx context.Context) error {
+	eventually(t, 60*time.Second, "the link is known", func(ctx context.Context) error {
 		answer, body, err = g.try(ctx, host, link.RequestURI())
 		if err == nil && answer.StatusCode != 303 {
 			err = fmt.Errorf("%s: %s", answer.Status, body)

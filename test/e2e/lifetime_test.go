@@ -71,14 +71,14 @@ func TestASandboxLivesAsLongAsItIsToldAndIsExtended(t *testing.T) {
 
 	// At its end it goes with all that is in it; an Event tells before and after.
 	s.sandbox(append(fork, "--ttl=8s", "--wait=false")...)
-	eventually(t, 40*time.Second, "the sandbox is gone", func(_ context.Context) error {
+	eventually(t, 60*time.Second, "the sandbox is gone", func(_ context.Context) error {
 		left := s.kubectl("get", "configmaps,deployments", "-l", sandbox.LabelSandbox+"=pr-1", "-o", "name")
 		if left != "" {
 			return fmt.Errorf("left: %s", left)
 		}
 		return nil
 	})
-	eventually(t, 10*time.Second, "the Events are there", func(_ context.Context) error {
+	eventually(t, 60*time.Second, "the Events are there", func(_ context.Context) error {
 		events := s.kubectl("get", "events")
 		for _, want := range []string{"ExpiresSoon", "kubectl sandbox extend pr-1", "Expired", "and was deleted"} {
 			if !strings.Contains(events, want) {
@@ -126,7 +126,7 @@ func TestAKeyInUseIsRefusedWhoeverMakesTheSandbox(t *testing.T) {
 	if r := run(s.command(t.Context(), "kubectl", "-n", s.name, "patch", "configmap", "sandbox-pr-3", "--type=merge", `--patch={"data":{"key":"key-1"}}`)); r.err == nil {
 		t.Errorf("a sandbox's key was changed to another's")
 	}
-	eventually(t, 10*time.Second, "the forks from Git are adopted", func(context.Context) error {
+	eventually(t, 60*time.Second, "the forks from Git are adopted", func(context.Context) error {
 		if owners := s.kubectl("get", "deployment", "worker-pr-2", "-o", "jsonpath={.metadata.ownerReferences[*].name}"); owners != "sandbox-pr-2" {
 			return fmt.Errorf("owned by %q", owners)
 		}
@@ -144,7 +144,7 @@ func TestAQuotaIsReportedAsSuch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the quota is in force", func(ctx context.Context) error {
+	eventually(t, 60*time.Second, "the quota is in force", func(ctx context.Context) error {
 		q, err := quotas.Get(ctx, "few", metav1.GetOptions{})
 		if used := q.Status.Used["count/deployments.apps"]; err != nil || used.Value() != 1 {
 			return errors.Join(err, fmt.Errorf("used %s", used.String()))

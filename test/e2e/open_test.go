@@ -277,7 +277,7 @@ func TestOpenPassesWebSocketsEventsAndLargeBodies(t *testing.T) {
 	if to := resp.Header.Get("Location"); to != "https://shop.example/login" {
 		t.Errorf("redirected to %q", to)
 	}
-	eventually(t, 5*time.Second, "the host that escaped is named", func(context.Context) error {
+	eventually(t, 60*time.Second, "the host that escaped is named", func(context.Context) error {
 		if said := o.said.String(); !strings.Contains(said, "redirects to https://shop.example, which is no preview") {
 			return fmt.Errorf("said %q", said)
 		}

@@ -126,7 +126,7 @@ func TestForkFollowsItsBaseline(t *testing.T) {
 	}
 	for name, workload := range of {
 		want := s.generation(workload)
-		eventually(t, 20*time.Second, name+" follows", func(context.Context) error {
+		eventually(t, 60*time.Second, name+" follows", func(context.Context) error {
 			d := s.deployment(name)
 			if f := followed(name); variable(d, "BASELINE") != "1" || variable(d, "FORK") != "1" || f.Generation != want || f.Conflict != "" {
 				return fmt.Errorf("it says %+v, want generation %d; env %v", f, want, d.Spec.Template.Spec.Containers[0].Env)
@@ -139,7 +139,7 @@ func TestForkFollowsItsBaseline(t *testing.T) {
 	// A conflict is told once, and waits for a change.
 	s.rename("deploy/web", "renamed")
 	want := s.generation("deploy/web")
-	eventually(t, 20*time.Second, "the conflict is noted", func(context.Context) error {
+	eventually(t, 60*time.Second, "the conflict is noted", func(context.Context) error {
 		if f := followed("web-f"); f.Generation != want || f.Conflict != "spec.containers[app] is gone" {
 			return fmt.Errorf("it says %+v, want generation %d", f, want)
 		}
@@ -154,7 +154,7 @@ func TestForkFollowsItsBaseline(t *testing.T) {
 		t.Errorf("a conflict writes again and again: %v", writes)
 	}
 	s.rename("deploy/web", "app")
-	eventually(t, 20*time.Second, "it follows again", func(context.Context) error {
+	eventually(t, 60*time.Second, "it follows again", func(context.Context) error {
 		if f := followed("web-f"); f.Conflict != "" {
 			return errors.New(f.Conflict)
 		}
@@ -165,7 +165,7 @@ func TestForkFollowsItsBaseline(t *testing.T) {
 	s.sandbox("fork", "deploy/web", "--name=f", "--follow=false")
 	s.kubectl("set", "env", "deploy/web", "BASELINE=2")
 	s.kubectl("set", "env", "statefulset/db", "BASELINE=2")
-	eventually(t, 20*time.Second, "the other one follows", func(context.Context) error {
+	eventually(t, 60*time.Second, "the other one follows", func(context.Context) error {
 		if v := variable(s.deployment("db-f"), "BASELINE"); v != "2" {
 			return fmt.Errorf("BASELINE is %q", v)
 		}

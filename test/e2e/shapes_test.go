@@ -142,7 +142,7 @@ func TestAfterUnrouteObjectsAreIdentical(t *testing.T) {
 					service, port, _ := strings.Cut(r, "/")
 					c := newH1(s.address(service, port))
 					defer c.close()
-					eventually(t, 10*time.Second, r+" answers "+when, func(ctx context.Context) error {
+					eventually(t, 60*time.Second, r+" answers "+when, func(ctx context.Context) error {
 						_, err := c.call(ctx, carrier{})
 						return err
 					})
