@@ -126,7 +126,7 @@ func (u *h1Up) pass(ex *exchange) bool {
 		return false
 	}
 	ex.begun = true
-	d.observe(Answered, &u.backend)
+	d.observeAnswer(h.status, &u.backend)
 	edits := d.replyEdits(&u.backend, h.status, func() []Field { return h.Fields })
 	if h.chunked && h.length >= 0 {
 		edits.Remove = append(slices.Clip(edits.Remove), "content-length") // RFC 9112, section 6.3
