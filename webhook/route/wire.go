@@ -82,6 +82,17 @@ func (c Count) Add(d Count) Count {
 	}
 }
 
+// Since returns what c has beyond an earlier count of the same router's; false where it is no later one, since totals never fall.
+func (c Count) Since(d Count) (Count, bool) {
+	if c.Fork < d.Fork || c.FellBack < d.FellBack || c.Refused < d.Refused || c.Unfinished < d.Unfinished {
+		return Count{}, false
+	}
+	return Count{
+		Fork: c.Fork - d.Fork, FellBack: c.FellBack - d.FellBack,
+		Refused: c.Refused - d.Refused, Unfinished: c.Unfinished - d.Unfinished,
+	}, true
+}
+
 // Totals is what sandbox.DataCounts holds: per workload (sandbox.WorkloadLabel), the sum over all its routers.
 type Totals map[string]Count
 
@@ -97,6 +108,18 @@ type Observation struct {
 // Add returns the sum of o and p, of no turn.
 func (o Observation) Add(p Observation) Observation {
 	return Observation{Requests: o.Requests + p.Requests, Failed: o.Failed + p.Failed, Last: max(o.Last, p.Last)}
+}
+
+// Since returns what o has beyond an earlier observation of the same router's, all of it where that was of an earlier turn; false
+// where it is no later one.
+func (o Observation) Since(p Observation) (Observation, bool) {
+	switch {
+	case o.Turn > p.Turn:
+		p = Observation{}
+	case o.Turn < p.Turn || o.Requests < p.Requests || o.Failed < p.Failed:
+		return Observation{}, false
+	}
+	return Observation{Requests: o.Requests - p.Requests, Failed: o.Failed - p.Failed, Last: o.Last}, true
 }
 
 // Observed is what sandbox.DataObserved holds: per key and workload (sandbox.WorkloadLabel), the sum over all its routers.
