@@ -193,6 +193,9 @@ func TestObserved_SurvivesFailoverAndDeadRouters(t *testing.T) {
 				t.Errorf("term %d%s: %s", term, again, diff)
 			}
 		}
+		if _, err := (&counter{hub: hub.Hub, cache: c, client: c}).Reconcile(t.Context(), pr1); err != nil { // its zeros
+			t.Fatal(err)
+		}
 		hub.forget(api, "api-2")
 		hub.mu.Lock()
 		if n := len(hub.baselines[api].reports); n != 1 {
