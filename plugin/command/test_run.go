@@ -26,7 +26,7 @@ type testRun struct {
 	client   *cluster.Client
 	run      *experiment.Run
 	variants []experiment.Variant
-	probes   experiment.Probes // where the suite has built-in checks
+	probes   experiment.Probes            // where the suite has built-in checks
 	services map[string][]sandbox.Service // of each check
 	show     *progress
 

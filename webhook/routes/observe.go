@@ -323,6 +323,7 @@ func (c *counter) observed(ctx context.Context, cm *corev1.ConfigMap) (reconcile
 	all := c.hub.observations(name, gone)
 	changed := foldObserved(sum, marked, all, r, gone)
 	if !changed && !asked(cm) {
+		c.hub.observedWritten(name, all) // by the lease holder before this one
 		return reconcile.Result{}, nil
 	}
 	missing := silent(pods.Items, answered)
