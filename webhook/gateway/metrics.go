@@ -41,6 +41,6 @@ func (o observer) Observe(e engine.Event, _ *engine.Backend) {
 	if e == engine.Failed {
 		return // answered all the same
 	}
-	outcome := map[engine.Event]string{engine.Answered: "answered", engine.Refused: "unreachable", engine.Broken: "unfinished"}[e]
+	outcome := map[engine.Event]string{engine.Answered: "answered", engine.Refused: "unreachable", engine.Broken: "unfinished", engine.Abandoned: "unfinished"}[e]
 	o.requests.WithLabelValues(outcome).Inc()
 }

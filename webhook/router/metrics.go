@@ -151,13 +151,16 @@ func (s *seen) counter() (c *counter)     { s.m.routes.changed.Store(true); retu
 
 // Observe counts, before the answer is sent on, so that who has his answer finds it counted.
 func (s *seen) Observe(e engine.Event, b *engine.Backend) {
-	if s.observed != nil && e != engine.Answered && !s.failed {
+	if s.observed != nil && e != engine.Answered && e != engine.Abandoned && !s.failed {
 		s.failed = true
 		s.observed.failed.Add(1)
 		s.m.routes.changed.Store(true)
 	}
-	if e == engine.Failed {
+	switch e {
+	case engine.Failed:
 		return // told in Answered as well
+	case engine.Abandoned:
+		e = engine.Broken // who did it is not known
 	}
 	if s.stamps {
 		s.m.stamping[e].Add(1)

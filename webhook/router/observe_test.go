@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"testing"
@@ -28,6 +29,9 @@ func TestRouter_observes_keys_that_pass(t *testing.T) {
 				w.WriteHeader(http.StatusNotFound)
 			case "/broken":
 				panic(http.ErrAbortHandler)
+			case "/slow":
+				<-r.Context().Done()
+				panic(http.ErrAbortHandler)
 			case "/failed and broken":
 				w.WriteHeader(http.StatusBadGateway)
 				_ = http.NewResponseController(w).Flush()
@@ -54,6 +58,7 @@ func TestRouter_observes_keys_that_pass(t *testing.T) {
 			{"/", "seen", "", 1, 0}, {"/404", "seen", "", 1, 0}, {"/500", "seen", "", 1, 1},
 			{"/", "", "", 0, 0}, {"/", "another", "", 0, 0}, {"/500", "another", "", 0, 0}, {"/", "k", "", 0, 0},
 			{"/broken", "seen", "", 1, 1}, {"/failed and broken", "seen", "", 1, 1},
+			{"/slow", "seen", "", 1, 0}, // its caller gives up
 			{"/grpc", "seen", "0", 1, 0}, {"/grpc", "seen", "5", 1, 0}, {"/grpc", "seen", "13", 1, 1},
 			{"/grpc at once", "seen", "14", 1, 1}, {"/grpc at once", "seen", "3", 1, 0},
 		} {
@@ -63,7 +68,12 @@ func TestRouter_observes_keys_that_pass(t *testing.T) {
 			}
 			began := time.Now().UnixMilli()
 			want.Requests, want.Failed = want.Requests+step.requests, want.Failed+step.failed
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+u.addr+step.path, nil)
+			ctx, cancel := t.Context(), context.CancelFunc(func() {})
+			if step.path == "/slow" {
+				ctx, cancel = context.WithTimeout(ctx, 100*time.Millisecond)
+			}
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+u.addr+step.path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
