@@ -32,10 +32,10 @@ const (
 	maxPrinted = 64 << 20 // bytes of what a built-in check prints: kubelets keep less of a log unless told otherwise
 )
 
-// Check runs a check's Job to its end and returns what was seen of it, and the end of the failed test's log. The error is one of the
+// Check runs the Job of a check of a variant to its end and returns what was seen of it, and the end of the failed test's log. The error is one of the
 // client or of the caller's rights, or ctx's: then the Job is left where it is.
-func (c *Client) Check(ctx context.Context, sandboxName string, job *batchv1.Job) (*experiment.Evidence, []string, error) {
-	all, w, err := c.runJob(ctx, []string{sandboxName}, job)
+func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant, job *batchv1.Job) (*experiment.Evidence, []string, error) {
+	all, w, err := c.runJob(ctx, x, []experiment.Variant{*v}, "", job)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -49,10 +49,12 @@ func (c *Client) Check(ctx context.Context, sandboxName string, job *batchv1.Job
 	return e, log, nil
 }
 
-// Compare runs the Job of a built-in check of all the sandboxes to its end and returns what was seen of each, all that the probe
+// Compare runs the Job of a built-in check of all the variants, and of the baseline by a key of its own, to its end and returns what was seen of each, all that the probe
 // printed, and, where it failed, the end of that for people. Its error is as Check's.
-func (c *Client) Compare(ctx context.Context, sandboxes []string, job *batchv1.Job) (all []*experiment.Evidence, printed io.Reader, log []string, err error) {
-	all, w, err := c.runJob(ctx, sandboxes, job)
+func (c *Client) Compare(
+	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job *batchv1.Job,
+) (all []*experiment.Evidence, printed io.Reader, log []string, err error) {
+	all, w, err := c.runJob(ctx, x, variants, baseline, job)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -78,18 +80,31 @@ func (c *Client) Compare(ctx context.Context, sandboxes []string, job *batchv1.J
 	return all, printed, log, nil
 }
 
-// runJob runs a Job to its end, and returns what was seen of it and of each of the sandboxes from before it was made until after it
-// ended; no jobWatch where it could not be made.
-func (c *Client) runJob(ctx context.Context, sandboxes []string, job *batchv1.Job) ([]*experiment.Evidence, *jobWatch, error) {
-	all := make([]*experiment.Evidence, len(sandboxes))
+// runJob runs a Job to its end, and returns what was seen of it and of each of the variants from before it was made until after it
+// ended; no jobWatch where it could not be made. baseline is the key of what it sends to the baseline; it may be empty.
+func (c *Client) runJob(
+	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job *batchv1.Job,
+) ([]*experiment.Evidence, *jobWatch, error) {
+	var keys []string
+	if baseline != "" {
+		keys = append(keys, baseline)
+	}
+	for _, v := range variants {
+		keys = append(keys, v.Key)
+	}
+	if err := c.ObserveKeys(ctx, x, keys); err != nil {
+		return nil, nil, err
+	}
+	passed, _, known := c.Observed(ctx, x)
+	all := make([]*experiment.Evidence, len(variants))
 	for i := range all {
 		all[i] = &experiment.Evidence{}
 	}
 	look := func(exact bool, keep func(*experiment.Evidence, experiment.State)) error {
-		tasks := make([]func() error, len(sandboxes))
-		for i, name := range sandboxes {
+		tasks := make([]func() error, len(variants))
+		for i, v := range variants {
 			tasks[i] = func() error {
-				state, err := c.observe(ctx, name, exact)
+				state, err := c.observe(ctx, v.Sandbox, exact)
 				if err != nil {
 					return err
 				}
@@ -143,8 +158,13 @@ func (c *Client) runJob(ctx context.Context, sandboxes []string, job *batchv1.Jo
 	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
 		return nil, nil, err
 	}
-	for _, e := range all {
+	after, missing, ok := c.Observed(ctx, x)
+	for i, e := range all {
 		e.Job = w.end()
+		if known && ok {
+			e.Passed, e.PassedMissing = experiment.PassedIn(passed, after, variants[i].Key), missing
+			e.Baseline = experiment.PassedIn(passed, after, baseline)
+		}
 	}
 	return all, w, nil
 }

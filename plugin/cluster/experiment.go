@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -145,6 +146,9 @@ func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, e
 type Experiment struct {
 	ConfigMap *corev1.ConfigMap
 	Report    *experiment.Report
+
+	mu      sync.Mutex // held while keys come to be observed, and while counts are waited for
+	observe []string   // keys that are observed, as they came; nil: those of ConfigMap
 }
 
 // BeginExperiment writes the ConfigMap of an experiment that has not begun, or, where there is one of its ID that is of the same,
@@ -166,7 +170,7 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 	}
 	made, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, cm, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
 	if err == nil {
-		return &Experiment{made, r}, nil
+		return &Experiment{ConfigMap: made, Report: r}, nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
 		return nil, Explain(err)
@@ -200,7 +204,7 @@ func (c *Client) Experiment(ctx context.Context, id string) (*Experiment, error)
 	if err := json.Unmarshal([]byte(cm.Data[dataReport]), r); err != nil || r.Kind != experiment.ReportKind {
 		return nil, fmt.Errorf("configmap/%s: data.%s is no report of an experiment", cm.Name, dataReport)
 	}
-	return &Experiment{cm, r}, nil
+	return &Experiment{ConfigMap: cm, Report: r}, nil
 }
 
 // ExperimentIDs returns the IDs of the experiments of the client's namespace.

@@ -262,13 +262,14 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	if r.probes.Carriers, err = r.client.KeyCarriers(ctx, sandboxes[0]); err != nil {
 		return err
 	}
-	job, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], variants, sandbox.NewKey())
+	baseline := sandbox.NewKey()
+	job, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], variants, baseline)
 	if err != nil {
 		return err
 	}
 	r.say("%s of %d variants", c.Name, len(variants))
 	window := experiment.Window{Began: time.Now().UTC().Truncate(time.Millisecond)}
-	seen, printed, log, err := r.client.Compare(ctx, sandboxes, job)
+	seen, printed, log, err := r.client.Compare(ctx, r.kept, variants, baseline, job)
 	if err != nil {
 		return err
 	}
@@ -310,7 +311,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	r.say("%s: %s", v.Name, c.Name)
 	job := experiment.Job(r.run, v, c, r.services[c.Name])
 	window := experiment.Window{Began: time.Now().UTC().Truncate(time.Millisecond)}
-	evidence, log, err := r.client.Check(ctx, v.Sandbox, job)
+	evidence, log, err := r.client.Check(ctx, r.kept, v, job)
 	if err != nil {
 		return err
 	}

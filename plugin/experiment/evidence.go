@@ -18,6 +18,26 @@ type Evidence struct {
 	Before, After State
 	// Seen is what was seen at any time within it.
 	Seen Seen
+	// Passed is what passed workloads within the window with the variant's key without being routed to a fork, by workload label, and
+	// Baseline the same with the key of the baseline's requests, where the check sends such; nil: not known. PassedMissing are the
+	// routers that did not say.
+	Passed, Baseline map[string]route.Observation
+	PassedMissing    string
+}
+
+// PassedIn returns what was observed of a key between two looks, by workload label.
+func PassedIn(before, after route.Observed, key string) map[string]route.Observation {
+	passed := map[string]route.Observation{}
+	for workload, all := range after[key] {
+		more, ok := all.Since(before[key][workload])
+		if !ok {
+			more = all // it has begun anew
+		}
+		if more.Requests > 0 {
+			passed[workload] = more
+		}
+	}
+	return passed
 }
 
 // A JobEnd is how a Job ended.

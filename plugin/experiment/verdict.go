@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -240,15 +241,15 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 		return
 	}
 	if total.Fork+total.Unfinished == 0 && total.Refused == 0 {
-		d.bar(NotReached, "%s", lostWhere(sent, reached, by))
+		d.bar(NotReached, "%s", lostWhere(sent, reached, by, e.Passed))
 	}
 }
 
 // lostWhere says which hop saw the key last.
-func lostWhere(sent *route.Sent, reached uint64, by route.Totals) string {
+func lostWhere(sent *route.Sent, reached uint64, by route.Totals, passed map[string]route.Observation) string {
 	workloads := make([]string, 0, len(by))
 	for w := range by {
-		workloads = append(workloads, strings.Replace(w, ".", "/", 1))
+		workloads = append(workloads, workloadOf(w))
 	}
 	slices.Sort(workloads)
 	where := "the fork's workload"
@@ -258,6 +259,8 @@ func lostWhere(sent *route.Sent, reached uint64, by route.Totals) string {
 	switch {
 	case reached > 0:
 		return "no request was served by the fork"
+	case len(passed) > 0:
+		return lastSeen(passed) + " to " + where
 	case sent == nil:
 		return "no request with the key came to " + where
 	case sent.Answered+sent.Refused == 0:
@@ -268,6 +271,24 @@ func lostWhere(sent *route.Sent, reached uint64, by route.Totals) string {
 	return fmt.Sprintf("the key was last seen at the test's own router, which had %s answered; none with the key came to %s: "+
 		"what is between drops it, answers by itself, or is not the way there", requests(sent.Answered), where)
 }
+
+// lastSeen names the workloads that saw the key, the one first that saw it last, by the routers' clocks.
+func lastSeen(passed map[string]route.Observation) string {
+	hops := slices.SortedFunc(maps.Keys(passed), func(a, b string) int {
+		return cmp.Or(cmp.Compare(passed[b].Last, passed[a].Last), cmp.Compare(a, b))
+	})
+	last := requests(passed[hops[0]].Requests)
+	for i := range hops {
+		hops[i] = workloadOf(hops[i])
+	}
+	if len(hops) == 1 {
+		return fmt.Sprintf("the key was last seen at %s, in %s: it does not pass the key on, or makes no call,", hops[0], last)
+	}
+	return fmt.Sprintf("the key was last seen at %s, in %s, and before at %s: none of these passes the key on, or makes a call,", hops[0], last, some(hops[1:]))
+}
+
+// workloadOf makes KIND/NAME of a workload's label.
+func workloadOf(label string) string { return strings.Replace(label, ".", "/", 1) }
 
 func requests(n uint64) string {
 	if n == 1 {

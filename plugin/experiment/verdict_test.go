@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -114,6 +115,38 @@ func TestJudge_NeverPassesWhatDidNotTestTheFork(t *testing.T) {
 				t.Errorf("the same test passes where it fails: %+v", v)
 			}
 		})
+	}
+}
+
+func TestJudge_NamesTheWorkloadThatSawTheKeyLast(t *testing.T) {
+	for want, passed := range map[string]map[string]route.Observation{
+		"the key was last seen at the test's own router, which had 3 requests answered; none with the key came to deployment/customer: " +
+			"what is between drops it, answers by itself, or is not the way there": {},
+		"the key was last seen at deployment/api, in 3 requests: it does not pass the key on, or makes no call, to deployment/customer": {
+			"deployment.api": {Requests: 3, Last: 7},
+		},
+		"the key was last seen at statefulset/b.c, in 1 request, and before at deployment/api, deployment/z: none of these passes the key on, " +
+			"or makes a call, to deployment/customer": {
+			"deployment.api": {Requests: 3, Last: 7}, "deployment.z": {Requests: 3, Last: 6}, "statefulset.b.c": {Requests: 1, Last: 9},
+		},
+	} {
+		e := sound()
+		e.After.Counts, e.Passed = e.Before.Counts, passed
+		v := Judge(e)
+		if v.Outcome != Inconclusive || len(v.Reasons) != 1 || v.Reasons[0] != (Reason{NotReached, want}) {
+			t.Errorf("got %+v, want %s", v, want)
+		}
+	}
+}
+
+func TestPassedIn(t *testing.T) {
+	before := route.Observed{"k": {"a": {Requests: 3, Failed: 1, Last: 5}, "b": {Requests: 2, Last: 5}, "c": {Requests: 9}}}
+	after := route.Observed{
+		"k": {"a": {Requests: 7, Failed: 2, Last: 9}, "b": {Requests: 2, Last: 5}, "c": {Requests: 1, Last: 3}, "d": {Requests: 4}}, "l": {"a": {Requests: 1}},
+	}
+	want := map[string]route.Observation{"a": {Requests: 4, Failed: 1, Last: 9}, "c": {Requests: 1, Last: 3}, "d": {Requests: 4}}
+	if got := PassedIn(before, after, "k"); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -38,6 +38,9 @@ type observer struct{ *metrics }
 
 // Observe counts.
 func (o observer) Observe(e engine.Event, _ *engine.Backend) {
-	outcome := map[engine.Event]string{engine.Answered: "answered", engine.Refused: "unreachable", engine.Broken: "unfinished"}[e]
+	if e == engine.Failed {
+		return // answered all the same
+	}
+	outcome := map[engine.Event]string{engine.Answered: "answered", engine.Refused: "unreachable", engine.Broken: "unfinished", engine.Abandoned: "unfinished"}[e]
 	o.requests.WithLabelValues(outcome).Inc()
 }

@@ -5,6 +5,7 @@ package route
 import (
 	"cmp"
 	"maps"
+	"slices"
 )
 
 // A Version orders the tables of one baseline. Term is the number of lease transitions at the time, so that every table of
@@ -23,6 +24,8 @@ func (v Version) Compare(w Version) int {
 type Table struct {
 	Version Version         `json:"version"`
 	Routes  map[string]Fork `json:"routes,omitempty"` // by routing key
+	// Observe holds the keys whose requests are counted where they pass the baseline without being routed. Sorted.
+	Observe []string `json:"observe,omitempty"`
 }
 
 // A Fork is where a key's requests go.
@@ -54,6 +57,9 @@ type Delta struct {
 	Version Version         `json:"version"`
 	Set     map[string]Fork `json:"set,omitempty"`
 	Remove  []string        `json:"remove,omitempty"`
+	// Observe and Unobserve are keys that come to the table's Observe, and that leave it.
+	Observe   []string `json:"observe,omitempty"`
+	Unobserve []string `json:"unobserve,omitempty"`
 }
 
 // Apply returns the table that d makes of t, and false when d does not build on t's version.
@@ -69,5 +75,11 @@ func (t *Table) Apply(d *Delta) (*Table, bool) {
 		delete(routes, key)
 	}
 	maps.Copy(routes, d.Set)
-	return &Table{Version: d.Version, Routes: routes}, true
+	observe := t.Observe
+	if len(d.Observe)+len(d.Unobserve) > 0 {
+		observe = slices.DeleteFunc(slices.Concat(t.Observe, d.Observe), func(key string) bool { return slices.Contains(d.Unobserve, key) })
+		slices.Sort(observe)
+		observe = slices.Compact(observe)
+	}
+	return &Table{Version: d.Version, Routes: routes, Observe: observe}, true
 }

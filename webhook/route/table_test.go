@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -98,14 +99,36 @@ func TestWire_bounds_frames(t *testing.T) {
 	}
 }
 
+func TestTable_Apply_changes_what_is_observed(t *testing.T) {
+	before := &Table{Version: Version{1, 1}, Observe: []string{"b", "d"}}
+	for _, step := range []struct {
+		delta Delta
+		want  []string
+	}{
+		{Delta{}, []string{"b", "d"}}, // what a control plane sends that knows nothing of it
+		{Delta{Observe: []string{"c", "a"}}, []string{"a", "b", "c", "d"}},
+		{Delta{Observe: []string{"b"}, Unobserve: []string{"d", "x"}}, []string{"b"}},
+		{Delta{Unobserve: []string{"b", "d"}}, []string{}},
+	} {
+		step.delta.Base, step.delta.Version = before.Version, Version{1, 2}
+		after, ok := before.Apply(&step.delta)
+		if !ok || !slices.Equal(after.Observe, step.want) {
+			t.Errorf("%+v: got %v, want %v", step.delta, after.Observe, step.want)
+		}
+	}
+	if !slices.Equal(before.Observe, []string{"b", "d"}) {
+		t.Errorf("the table it builds on has changed: %v", before.Observe)
+	}
+}
+
 // Whatever comes, a frame that is accepted means the same when it is written and read again.
 func FuzzReader(f *testing.F) {
 	for _, s := range []string{
-		`{"snapshot":{"version":{"term":1,"counter":2},"routes":{"k":{"sandbox":"s","name":"n","fallBack":true,"pods":[{"name":"p","uid":"u","ip":"10.0.0.1","ports":{"http":8080}}],"reason":"r"}}}}`,
-		`{"delta":{"base":{"term":1,"counter":1},"version":{"term":1,"counter":2},"set":{"k":{}},"remove":["a"]}}`,
+		`{"snapshot":{"version":{"term":1,"counter":2},"routes":{"k":{"sandbox":"s","name":"n","fallBack":true,"pods":[{"name":"p","uid":"u","ip":"10.0.0.1","ports":{"http":8080}}],"reason":"r"}},"observe":["b"]}}`,
+		`{"delta":{"base":{"term":1,"counter":1},"version":{"term":1,"counter":2},"set":{"k":{}},"remove":["a"],"observe":["b"],"unobserve":["c"]}}`,
 		`{"ping":{}}` + "\n" + `{"report":{"nonce":"x"}}`, `{"trust":{"ca":"x"}}`,
 		`{"hello":{"build":"v1","start":"x","have":{"term":1,"counter":2}}}`, `{"ack":{"term":1,"counter":2}}`,
-		`{"counts":{"nonce":"n","keys":{"k":{"fork":1,"fellBack":2,"refused":3,"unfinished":4}}}}`, `{"ping":null}`,
+		`{"counts":{"nonce":"n","keys":{"k":{"fork":1,"fellBack":2,"refused":3,"unfinished":4}},"observed":{"b":{"requests":5,"failed":1,"last":6,"turn":7}}}}`, `{"ping":null}`,
 	} {
 		f.Add([]byte(s))
 	}

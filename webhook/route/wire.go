@@ -57,10 +57,12 @@ type Hello struct {
 	CA    string  `json:"ca,omitempty"`  // SHA-256 of the PEM bundle it trusts, hexadecimal
 }
 
-// Counts are totals since the router started, for every fork of its table that it has seen, by the fork's key.
+// Counts are totals since the router started, for every fork of its table that it has seen, by the fork's key; and for every key of
+// Table.Observe that it has seen.
 type Counts struct {
-	Nonce string           `json:"nonce,omitempty"` // of the Report this answers
-	Keys  map[string]Count `json:"keys"`
+	Nonce    string                 `json:"nonce,omitempty"` // of the Report this answers
+	Keys     map[string]Count       `json:"keys"`
+	Observed map[string]Observation `json:"observed,omitempty"`
 }
 
 // A Count is what became of the requests of one key at one baseline.
@@ -80,8 +82,48 @@ func (c Count) Add(d Count) Count {
 	}
 }
 
+// Since returns what c has beyond an earlier count of the same router's; false where it is no later one, since totals never fall.
+func (c Count) Since(d Count) (Count, bool) {
+	if c.Fork < d.Fork || c.FellBack < d.FellBack || c.Refused < d.Refused || c.Unfinished < d.Unfinished {
+		return Count{}, false
+	}
+	return Count{
+		Fork: c.Fork - d.Fork, FellBack: c.FellBack - d.FellBack,
+		Refused: c.Refused - d.Refused, Unfinished: c.Unfinished - d.Unfinished,
+	}, true
+}
+
 // Totals is what sandbox.DataCounts holds: per workload (sandbox.WorkloadLabel), the sum over all its routers.
 type Totals map[string]Count
+
+// An Observation is what became of the requests of one key that passed a workload which is not forked for it.
+type Observation struct {
+	Requests uint64 `json:"requests,omitempty"` // begun
+	Failed   uint64 `json:"failed,omitempty"`   // of these: the app answered that it failed, broke off, or took no connection
+	Last     int64  `json:"last,omitempty"`     // when the last one came: milliseconds since 1970, by the router's clock
+	// Turn tells, in Counts, how often the router had begun to observe a key before: one that left and came back counts from zero.
+	Turn uint64 `json:"turn,omitempty"`
+}
+
+// Add returns the sum of o and p, of no turn.
+func (o Observation) Add(p Observation) Observation {
+	return Observation{Requests: o.Requests + p.Requests, Failed: o.Failed + p.Failed, Last: max(o.Last, p.Last)}
+}
+
+// Since returns what o has beyond an earlier observation of the same router's, all of it where that was of an earlier turn; false
+// where it is no later one.
+func (o Observation) Since(p Observation) (Observation, bool) {
+	switch {
+	case o.Turn > p.Turn:
+		p = Observation{}
+	case o.Turn < p.Turn || o.Requests < p.Requests || o.Failed < p.Failed:
+		return Observation{}, false
+	}
+	return Observation{Requests: o.Requests - p.Requests, Failed: o.Failed - p.Failed, Last: o.Last}, true
+}
+
+// Observed is what sandbox.DataObserved holds: per key and workload (sandbox.WorkloadLabel), the sum over all its routers.
+type Observed map[string]map[string]Observation
 
 // Sent is what became of the requests that a check's router passed on for the test beside it. It is the termination message of that
 // router's container.

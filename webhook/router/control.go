@@ -232,12 +232,12 @@ func (s *stream) follow(ctx context.Context) (stop func()) {
 				return
 			case <-tick.C:
 				if s.routes.changed.Load() {
-					s.write(route.ToControl{Counts: &route.Counts{Keys: s.routes.counts()}})
+					s.write(route.ToControl{Counts: s.routes.counts()})
 				}
 			}
 		}
 	}()
-	s.write(route.ToControl{Counts: &route.Counts{Keys: s.routes.counts()}})
+	s.write(route.ToControl{Counts: s.routes.counts()})
 	return func() { cancel(); _ = s.up.(io.Closer).Close(); <-over }
 }
 
@@ -265,7 +265,9 @@ func (s *stream) take(f *route.ToRouter) error {
 			}
 		}
 	case f.Report != nil:
-		s.write(route.ToControl{Counts: &route.Counts{Nonce: f.Report.Nonce, Keys: s.routes.counts()}})
+		counts := s.routes.counts()
+		counts.Nonce = f.Report.Nonce
+		s.write(route.ToControl{Counts: counts})
 	case f.Trust != nil:
 		return s.trustNew([]byte(f.Trust.CA))
 	}

@@ -66,7 +66,7 @@ func (i *inbound) Decide(h *engine.Head) engine.Decision {
 	}
 	fr := force.routes[string(key)]
 	if fr == nil {
-		return engine.Decision{Backends: i.keyed[:], Observer: seen.app()}
+		return engine.Decision{Backends: i.keyed[:], Observer: seen.passing(force.observed[string(key)])}
 	}
 	if i.routes.stale() {
 		return i.refuse(seen.refused(fr), 503, fmt.Sprintf("this pod's router has not heard from its control plane for %s, so the "+

@@ -3,6 +3,7 @@ package router
 import (
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -113,9 +114,11 @@ func (m *metrics) sent() route.Sent {
 type seen struct {
 	m        *metrics
 	protocol uint8
-	route    *forkRoute // nil: of no sandbox
-	outcome  string     // when it is answered
-	stamps   bool       // it goes out with the sandbox's key
+	stamps   bool         // it goes out with the sandbox's key
+	failed   bool         // counted in observed
+	route    *forkRoute   // nil: of no sandbox
+	observed *observation // nil: its key is not observed
+	outcome  string       // when it is answered
 }
 
 func (m *metrics) seen(http2 bool) seen {
@@ -127,6 +130,15 @@ func (m *metrics) seen(http2 bool) seen {
 }
 
 func (s seen) app() *seen { return &s }
+func (s seen) passing(o *observation) *seen {
+	if o != nil {
+		o.last.Store(time.Now().UnixMilli())
+		o.requests.Add(1)
+		s.m.routes.changed.Store(true)
+	}
+	s.observed = o
+	return &s
+}
 func (s seen) outgoing() *seen {
 	s.outcome, s.stamps = outcomeOutgoing, true
 	s.m.begun.Add(1)
@@ -139,6 +151,17 @@ func (s *seen) counter() (c *counter)     { s.m.routes.changed.Store(true); retu
 
 // Observe counts, before the answer is sent on, so that who has his answer finds it counted.
 func (s *seen) Observe(e engine.Event, b *engine.Backend) {
+	if s.observed != nil && e != engine.Answered && e != engine.Abandoned && !s.failed {
+		s.failed = true
+		s.observed.failed.Add(1)
+		s.m.routes.changed.Store(true)
+	}
+	switch e {
+	case engine.Failed:
+		return // told in Answered as well
+	case engine.Abandoned:
+		e = engine.Broken // who did it is not known
+	}
 	if s.stamps {
 		s.m.stamping[e].Add(1)
 	}

@@ -123,7 +123,7 @@ func TestRouter_failures(t *testing.T) {
 				if got := resp.Header.Get("X-Sandbox-Error"); test.status == 503 && got != body || test.status == 200 && got != "" {
 					t.Errorf("error %q, body %q", got, body)
 				}
-				if got := u.routes.counts()[test.key]; got != test.count {
+				if got := u.routes.counts().Keys[test.key]; got != test.count {
 					t.Errorf("counted %+v, want %+v", got, test.count)
 				}
 			})

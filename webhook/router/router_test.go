@@ -197,7 +197,7 @@ func TestRouter_counts_before_the_client_has_its_answer(t *testing.T) {
 		client := newClient(t, protocols)
 		for i := range 200 {
 			ask(t, client, "http://"+u.addr, "X-Sandbox-Key", "k")
-			if got := u.routes.counts()["k"].Fork; got != uint64(i+1) {
+			if got := u.routes.counts().Keys["k"].Fork; got != uint64(i+1) {
 				t.Fatalf("counted %d after %d", got, i+1)
 			}
 		}
@@ -217,7 +217,7 @@ func TestRouter_counts_stay_while_their_key_is_gone(t *testing.T) {
 		}
 		u.setTable(tab)
 		ask(t, client, "http://"+u.addr, "X-Sandbox-Key", "k")
-		if got := u.routes.counts()["k"].Fork; i != 1 && got != want {
+		if got := u.routes.counts().Keys["k"].Fork; i != 1 && got != want {
 			t.Errorf("step %d: counted %d, want %d", i, got, want)
 		}
 	}

@@ -26,16 +26,18 @@ type routes struct {
 	force atomic.Pointer[inForce] // nil: there never was a table
 	fresh atomic.Pointer[time.Time]
 
-	mu       sync.Mutex // serialises replace, guards counters
+	mu       sync.Mutex // serialises replace, guards counters and turns
 	counters map[counted]*counter
+	turns    uint64      // keys that came to be observed
 	changed  atomic.Bool // some counter has changed since counts were read
 }
 
 // inForce is a table made ready for lookup. It never changes.
 type inForce struct {
-	table  *route.Table
-	routes map[string]*forkRoute
-	ids    map[string]struct{} // of all backends
+	table    *route.Table
+	routes   map[string]*forkRoute
+	observed map[string]*observation
+	ids      map[string]struct{} // of all backends
 }
 
 // forkRoute is where one key's requests go.
@@ -54,6 +56,13 @@ type counted struct{ key, uid string }
 // counter counts one key's requests.
 type counter struct {
 	fork, fellBack, refused, unfinished atomic.Uint64
+}
+
+// observation counts the requests of one key that go to the app, from when the table came to say so.
+type observation struct {
+	turn             uint64
+	requests, failed atomic.Uint64
+	last             atomic.Int64
 }
 
 func newRoutes(captures []sandbox.Capture, staleAfter time.Duration) *routes {
@@ -88,6 +97,7 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 		fr, routed := next.routes[of.key]
 		return (!routed || fr.fork.UID != of.uid) && c.count() == route.Count{}
 	})
+	r.observe(next, old)
 	r.force.Store(next)
 	r.confirm(fresh)
 	gone = make(map[string]struct{})
@@ -99,6 +109,25 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 		}
 	}
 	return gone
+}
+
+// observe gives next its observations: those of old go on.
+func (r *routes) observe(next, old *inForce) {
+	if len(next.table.Observe) == 0 {
+		return
+	}
+	next.observed = make(map[string]*observation, len(next.table.Observe))
+	for _, key := range next.table.Observe {
+		var o *observation
+		if old != nil {
+			o = old.observed[key]
+		}
+		if o == nil {
+			r.turns++
+			o = &observation{turn: r.turns}
+		}
+		next.observed[key] = o
+	}
 }
 
 // podBackends returns the backends of pods at a captured port, twice over, and notes their IDs.
@@ -153,14 +182,23 @@ func (f *forkRoute) pods(capture string) []engine.Backend {
 }
 
 // counts returns the totals of the keys that are in force and were seen.
-func (r *routes) counts() map[string]route.Count {
+func (r *routes) counts() *route.Counts {
 	r.changed.Store(false)
-	all := make(map[string]route.Count)
+	all := &route.Counts{Keys: make(map[string]route.Count)}
 	if f := r.force.Load(); f != nil {
 		for key, fr := range f.routes {
 			if c := fr.counter.count(); c != (route.Count{}) {
 				c.Of = fr.fork.UID
-				all[key] = c
+				all.Keys[key] = c
+			}
+		}
+		for key, o := range f.observed {
+			failed := o.failed.Load() // first: of what is read, no more failed than were begun
+			if n := o.requests.Load(); n > 0 {
+				if all.Observed == nil {
+					all.Observed = make(map[string]route.Observation)
+				}
+				all.Observed[key] = route.Observation{Requests: n, Failed: failed, Last: o.last.Load(), Turn: o.turn}
 			}
 		}
 	}

@@ -231,9 +231,10 @@ func ports(pod *corev1.Pod) map[string]uint16 {
 	return m
 }
 
-// Diff returns what turns the routes of from into those of to.
+// Diff returns what turns from into to.
 func Diff(from, to *route.Table) *route.Delta {
 	d := &route.Delta{Base: from.Version, Version: to.Version}
+	d.Observe, d.Unobserve = without(to.Observe, from.Observe), without(from.Observe, to.Observe)
 	for key, f := range to.Routes {
 		if old, ok := from.Routes[key]; !ok || !equal(old, f) {
 			if d.Set == nil {

@@ -24,7 +24,8 @@ const annotationRevision = "deployment.kubernetes.io/revision"
 
 // Field indices over the caches of CacheOptions. They are within a namespace.
 const (
-	// indexBaseline finds Deployments, ReplicaSets and pods by "ROLE/WORKLOAD", and by "ROLE/WORKLOAD/SANDBOX".
+	// indexBaseline finds Deployments, ReplicaSets and pods by "ROLE/WORKLOAD", and by "ROLE/WORKLOAD/SANDBOX"; baselines' pods by
+	// their role alone as well.
 	indexBaseline = "sandbox-baseline"
 	// indexSandbox finds forks' Deployments by the name of their sandbox.
 	indexSandbox = "sandbox-name"
@@ -50,21 +51,27 @@ func Index(ctx context.Context, c cache.Cache) error {
 		}
 	}
 	for _, object := range []client.Object{&appsv1.Deployment{}, replicaSet(), &corev1.Pod{}} {
-		err := c.IndexField(ctx, object, indexBaseline, func(o client.Object) []string {
-			l := o.GetLabels()
-			at := l[sandbox.LabelRole] + "/" + l[sandbox.LabelWorkload]
-			if l[sandbox.LabelSandbox] == "" {
-				return []string{at}
-			}
-			return []string{at, at + "/" + l[sandbox.LabelSandbox]}
-		})
-		if err != nil {
+		if err := c.IndexField(ctx, object, indexBaseline, byBaseline); err != nil {
 			return fmt.Errorf("index %T by baseline: %w", object, err)
 		}
 	}
 	return c.IndexField(ctx, &appsv1.Deployment{}, indexSandbox, func(o client.Object) []string {
 		return []string{o.GetLabels()[sandbox.LabelSandbox]}
 	})
+}
+
+// byBaseline are the values of indexBaseline.
+func byBaseline(o client.Object) []string {
+	l := o.GetLabels()
+	role := l[sandbox.LabelRole]
+	at := role + "/" + l[sandbox.LabelWorkload]
+	switch {
+	case role == sandbox.RoleBaseline:
+		return []string{role, at}
+	case l[sandbox.LabelSandbox] == "":
+		return []string{at}
+	}
+	return []string{at, at + "/" + l[sandbox.LabelSandbox]}
 }
 
 func roles(role ...string) labels.Selector {
@@ -237,7 +244,7 @@ func stripReplicaSet(r *metav1.PartialObjectMetadata) *metav1.PartialObjectMetad
 func stripConfigMap(c *corev1.ConfigMap) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: stripMeta(&c.ObjectMeta, sandbox.AnnotationFlush, sandbox.AnnotationFlushed, sandbox.AnnotationFlushMissing),
-		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataCounts, sandbox.DataCounted),
+		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataCounts, sandbox.DataCounted, sandbox.DataObserve, sandbox.DataObserved),
 	}
 }
 

@@ -37,6 +37,7 @@ func (s *Server) catchUp(ctx context.Context) error {
 		{appsv1.SchemeGroupVersion.WithKind("Deployment"), &appsv1.DeploymentList{}, []string{sandbox.RoleFork}},
 		{appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), replicaSetList(), []string{sandbox.RoleFork}},
 		{corev1.SchemeGroupVersion.WithKind("Pod"), &corev1.PodList{}, []string{sandbox.RoleFork, sandbox.RoleBaseline}},
+		{corev1.SchemeGroupVersion.WithKind("ConfigMap"), &corev1.ConfigMapList{}, []string{sandbox.RoleSandbox, sandbox.RoleRun}},
 	} {
 		for done := false; !done; {
 			now := &metav1.PartialObjectMetadataList{}

@@ -42,15 +42,53 @@ const (
 	maxMissing = 5
 )
 
+// What is observed for experiments is counted the same way, and written to theirs: see observe.go.
+
 // A report is what a router counted in one life of its process.
 type report struct {
 	uid  types.UID
-	keys map[string]tally
+	keys map[string]tally[route.Count]                  // of forks
+	runs map[string]map[string]tally[route.Observation] // by ConfigMap of the experiment and key
 }
 
-type tally struct {
-	total   route.Count
-	written bool // the total is in the sandbox's ConfigMap
+type tally[T comparable] struct {
+	total   T
+	written bool // the total is in the ConfigMap
+}
+
+// put takes a total in, and says whether it is a new one.
+func put[T comparable](tallies map[string]tally[T], key string, total T) bool {
+	old, ok := tallies[key]
+	if ok && old.total == total {
+		return false
+	}
+	tallies[key] = tally[T]{total: total}
+	return true
+}
+
+// wrote notes that a total is in the ConfigMap.
+func wrote[T comparable](tallies map[string]tally[T], key string, total T) {
+	if t, ok := tallies[key]; ok && t.total == total {
+		t.written = true
+		tallies[key] = t
+	}
+}
+
+// unwritten says whether anything of the report is still to be written.
+func (r *report) unwritten() bool {
+	for _, t := range r.keys {
+		if !t.written {
+			return true
+		}
+	}
+	for _, keys := range r.runs {
+		for _, t := range keys {
+			if !t.written {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // marks hold, by workload, how much of each router's total is in the sum.
@@ -82,13 +120,11 @@ func fold(totals route.Totals, m marks, workload, fork string, reports map[strin
 		if total == had {
 			continue
 		}
-		if total.Fork < had.Fork || total.FellBack < had.FellBack || total.Refused < had.Refused || total.Unfinished < had.Unfinished {
-			continue // not a total of this router's life: totals never fall
+		more, ok := total.Since(had)
+		if !ok {
+			continue // not a total of this router's life
 		}
-		totals[workload] = totals[workload].Add(route.Count{
-			Fork: total.Fork - had.Fork, FellBack: total.FellBack - had.FellBack,
-			Refused: total.Refused - had.Refused, Unfinished: total.Unfinished - had.Unfinished,
-		})
+		totals[workload] = totals[workload].Add(more)
 		marked.Routers[id] = total
 		changed = true
 	}
@@ -111,16 +147,17 @@ type collection struct {
 	done     chan struct{}
 }
 
-// onCount has f called whenever a count of a sandbox changed.
-func (h *Hub) onCount(f func(namespace, sandbox string)) {
+// onCount has f called whenever a count changed that belongs into a ConfigMap.
+func (h *Hub) onCount(f func(configMap types.NamespacedName)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.counted = f
 }
 
-// count takes a router's totals in. Those of forks that do not have the key any more are of no interest.
+// count takes a router's totals in. Those of forks that do not have the key any more, and of keys that nobody observes, are of no
+// interest.
 func (h *Hub) count(s *stream, c *route.Counts) {
-	var sandboxes []string
+	var changed []string
 	h.mu.Lock()
 	b, r := s.baseline, s.router
 	for key, total := range c.Keys {
@@ -128,16 +165,11 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 		if !ok || f.UID != total.Of {
 			continue
 		}
-		rep := b.reports[r.id]
-		if rep == nil {
-			rep = &report{uid: r.uid, keys: map[string]tally{}}
-			b.reports[r.id] = rep
-		}
-		if old, ok := rep.keys[key]; !ok || old.total != total {
-			rep.keys[key] = tally{total: total}
-			sandboxes = append(sandboxes, f.Sandbox)
+		if put(b.report(r).keys, key, total) {
+			changed = append(changed, sandbox.ConfigMapName(f.Sandbox))
 		}
 	}
+	changed = append(changed, h.countObserved(b, r, c.Observed)...)
 	if ask := h.asks[c.Nonce]; ask != nil && ask.waiting[r.uid] {
 		delete(ask.waiting, r.uid)
 		ask.answered[r.uid] = true
@@ -147,19 +179,40 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	}
 	counted := h.counted
 	h.mu.Unlock()
-	for _, name := range sandboxes {
-		counted(b.name.Namespace, name)
+	for _, name := range changed {
+		counted(types.NamespacedName{Namespace: b.name.Namespace, Name: name})
 	}
+}
+
+// report returns the report of a router, made where there is none. The caller holds Hub.mu.
+func (b *baseline) report(r *router) *report {
+	rep := b.reports[r.id]
+	if rep == nil {
+		rep = &report{uid: r.uid, keys: map[string]tally[route.Count]{}, runs: map[string]map[string]tally[route.Observation]{}}
+		b.reports[r.id] = rep
+	}
+	return rep
 }
 
 // forgetKey drops what was counted for a key that left the table or goes to another fork. The caller holds Hub.mu.
 func (b *baseline) forgetKey(key string) {
 	for id, rep := range b.reports {
 		delete(rep.keys, key)
-		if len(rep.keys) == 0 {
+		if len(rep.keys)+len(rep.runs) == 0 {
 			delete(b.reports, id)
 		}
 	}
+}
+
+// sweep drops the reports of routers that are gone and of which nothing is left to write, and the baseline where nothing is left
+// of it. The caller holds Hub.mu.
+func (h *Hub) sweep(b *baseline) {
+	for id, rep := range b.reports {
+		if r := b.routers[rep.uid]; !rep.unwritten() && (r == nil || r.id != id) {
+			delete(b.reports, id)
+		}
+	}
+	h.trim(b)
 }
 
 // collect asks all connected routers of the baselines for their counts and waits for the answers, at most collectTimeout. It
@@ -199,33 +252,44 @@ func (h *Hub) collect(ctx context.Context, names []Baseline) map[types.UID]bool 
 	return ask.answered
 }
 
-// reports returns what the routers of a baseline counted for a sandbox's fork, by routerID, the fork's UID, "" where it has no
-// route, and the routerID of every connected or once connected router by its pod's UID.
-func (h *Hub) reports(name Baseline, sandboxName string) (fork string, counts map[string]route.Count, routers map[types.UID]string) {
-	counts, routers = map[string]route.Count{}, map[types.UID]string{}
+// routerIDs returns the routerID of every connected or once connected router of the baselines by its pod's UID.
+func (h *Hub) routerIDs(names ...Baseline) map[types.UID]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ids := map[types.UID]string{}
+	for _, name := range names {
+		if b := h.baselines[name]; b != nil {
+			for uid, r := range b.routers {
+				ids[uid] = r.id
+			}
+		}
+	}
+	return ids
+}
+
+// reports returns what the routers of a baseline counted for a sandbox's fork, by routerID, and the fork's UID, "" where it has no
+// route. What is written of routers that are gone is left out: it has no mark any more that would tell it from what is not.
+func (h *Hub) reports(name Baseline, sandboxName string, gone func(routerID string) bool) (fork string, counts map[string]route.Count) {
+	counts = map[string]route.Count{}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := h.baselines[name]
 	if b == nil || b.current == nil {
-		return "", counts, routers
-	}
-	for uid, r := range b.routers {
-		routers[uid] = r.id
+		return "", counts
 	}
 	c := b.claims.bySandbox[sandboxName]
 	if c == nil || b.current.table.Routes[c.key].UID != c.route.UID {
-		return "", counts, routers
+		return "", counts
 	}
 	for id, rep := range b.reports {
-		if t, ok := rep.keys[c.key]; ok {
+		if t, ok := rep.keys[c.key]; ok && !(t.written && gone(id)) {
 			counts[id] = t.total
 		}
 	}
-	return c.route.UID, counts, routers
+	return c.route.UID, counts
 }
 
-// written notes that the counts are in the sandbox's ConfigMap, and drops the reports of routers that are gone and of which
-// nothing is left to write.
+// written notes that the counts are in the sandbox's ConfigMap.
 func (h *Hub) written(name Baseline, sandboxName string, counts map[string]route.Count) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -234,34 +298,45 @@ func (h *Hub) written(name Baseline, sandboxName string, counts map[string]route
 		return
 	}
 	for id, rep := range b.reports {
-		left := false
-		for key, t := range rep.keys {
-			if b.current.table.Routes[key].Sandbox == sandboxName && t.total == counts[id] {
-				t.written = true
-				rep.keys[key] = t
+		for key := range rep.keys {
+			if b.current.table.Routes[key].Sandbox == sandboxName {
+				wrote(rep.keys, key, counts[id])
 			}
-			left = left || !t.written
-		}
-		if r := b.routers[rep.uid]; !left && (r == nil || r.id != id) {
-			delete(b.reports, id)
 		}
 	}
-	h.trim(b)
+	h.sweep(b)
 }
 
-// A counter writes counts to the ConfigMaps of sandboxes.
+// A counter writes counts to the ConfigMaps of sandboxes and experiments.
 type counter struct {
 	hub    *Hub
 	cache  client.Reader
 	client client.Client
 }
 
-// Reconcile writes the counts of one sandbox, where they changed or were asked for.
+// Reconcile writes the counts of one sandbox, or what was observed for one experiment, where they changed or were asked for.
 func (c *counter) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var cm corev1.ConfigMap
-	if err := c.cache.Get(ctx, req.NamespacedName, &cm); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	err := c.cache.Get(ctx, req.NamespacedName, &cm)
+	switch {
+	case apierrors.IsNotFound(err):
+		c.hub.setRun(req.NamespacedName, run{})
+		return reconcile.Result{}, nil
+	case err != nil:
+		return reconcile.Result{}, err
+	case cm.Labels[sandbox.LabelRole] == sandbox.RoleRun:
+		return c.observed(ctx, &cm)
 	}
+	return c.counts(ctx, &cm)
+}
+
+// asked says whether somebody waits for the counts.
+func asked(cm *corev1.ConfigMap) bool {
+	nonce := cm.Annotations[sandbox.AnnotationFlush]
+	return nonce != "" && nonce != cm.Annotations[sandbox.AnnotationFlushed]
+}
+
+func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.Result, error) {
 	name := cm.Labels[sandbox.LabelSandbox]
 	if cm.Name != sandbox.ConfigMapName(name) || cm.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
@@ -270,10 +345,8 @@ func (c *counter) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	nonce := cm.Annotations[sandbox.AnnotationFlush]
-	asked := nonce != "" && nonce != cm.Annotations[sandbox.AnnotationFlushed]
 	var answered map[types.UID]bool
-	if asked {
+	if asked(cm) {
 		answered = c.hub.collect(ctx, baselines)
 	}
 
@@ -292,44 +365,54 @@ func (c *counter) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 		if err != nil {
 			return reconcile.Result{}, err
 		}
+		gone := goneRouters(pods, c.hub.routerIDs(b))
 		var fork string
-		var routers map[types.UID]string
-		fork, counts[i], routers = c.hub.reports(b, name)
+		fork, counts[i] = c.hub.reports(b, name, gone)
 		if fork != "" {
-			changed = fold(totals, marked, b.Workload, fork, counts[i], goneRouters(pods, routers)) || changed
+			changed = fold(totals, marked, b.Workload, fork, counts[i], gone) || changed
 		}
-		for j := range pods {
-			if HasRouter(&pods[j]) && pods[j].DeletionTimestamp == nil && !answered[pods[j].UID] {
-				missing = append(missing, pods[j].Name)
-			}
+		missing = append(missing, silent(pods, answered)...)
+	}
+	written := func() {
+		for i, b := range baselines {
+			c.hub.written(b, name, counts[i])
 		}
 	}
-	if !changed && !asked {
+	if !changed && !asked(cm) {
+		written() // by the lease holder before this one
 		return reconcile.Result{}, nil
 	}
-	if err := c.write(ctx, &cm, totals, marked, asked, missing); err != nil {
-		if apierrors.IsConflict(err) {
-			return reconcile.Result{RequeueAfter: 20 * time.Millisecond}, nil // the cache is behind; it comes
-		}
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	data, err := encoded(sandbox.DataCounts, totals, marked)
+	if err != nil {
+		return reconcile.Result{}, err
 	}
-	for i, b := range baselines {
-		c.hub.written(b, name, counts[i])
-	}
-	return reconcile.Result{}, nil
+	return c.write(ctx, cm, data, missing, written)
 }
 
-func (c *counter) write(ctx context.Context, cm *corev1.ConfigMap, totals route.Totals, m marks, asked bool, missing []string) error {
-	counts, err := json.Marshal(totals)
-	if err != nil {
-		return err
+// silent names the pods whose routers should have answered, and have not.
+func silent(pods []corev1.Pod, answered map[types.UID]bool) (names []string) {
+	for i := range pods {
+		if HasRouter(&pods[i]) && pods[i].DeletionTimestamp == nil && !answered[pods[i].UID] {
+			names = append(names, pods[i].Name)
+		}
 	}
-	counted, err := json.Marshal(m)
+	return names
+}
+
+// encoded returns the data that holds sums under a name of their own, and how much of each router's total is in them.
+func encoded(name string, sums, marked any) (map[string]string, error) {
+	a, err := json.Marshal(sums)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	b, err := json.Marshal(marked)
+	return map[string]string{name: string(a), sandbox.DataCounted: string(b)}, err
+}
+
+// write writes data, where there is any, and the answer to who waits for it, and calls written when they are there.
+func (c *counter) write(ctx context.Context, cm *corev1.ConfigMap, data map[string]string, missing []string, written func()) (reconcile.Result, error) {
 	meta := map[string]any{"uid": cm.UID, "resourceVersion": cm.ResourceVersion}
-	if asked {
+	if asked(cm) {
 		a := map[string]any{sandbox.AnnotationFlushed: cm.Annotations[sandbox.AnnotationFlush], sandbox.AnnotationFlushMissing: nil}
 		if len(missing) > 0 {
 			slices.Sort(missing)
@@ -337,14 +420,22 @@ func (c *counter) write(ctx context.Context, cm *corev1.ConfigMap, totals route.
 		}
 		meta["annotations"] = a
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": meta,
-		"data":     map[string]string{sandbox.DataCounts: string(counts), sandbox.DataCounted: string(counted)},
-	})
-	if err != nil {
-		return err
+	change := map[string]any{"metadata": meta}
+	if data != nil {
+		change["data"] = data
 	}
-	return c.client.Patch(ctx, cm.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+	patch, err := json.Marshal(change)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	switch err := c.client.Patch(ctx, cm.DeepCopy(), client.RawPatch(types.MergePatchType, patch)); {
+	case apierrors.IsConflict(err):
+		return reconcile.Result{RequeueAfter: 20 * time.Millisecond}, nil // the cache is behind; it comes
+	case err != nil:
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	written()
+	return reconcile.Result{}, nil
 }
 
 // baselines returns the baselines that a sandbox forks.

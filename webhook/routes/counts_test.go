@@ -157,9 +157,7 @@ func newCluster(t *testing.T, pods ...string) client.Client {
 		deployment("pr-1", "pr-1", 0),
 	).WithIndex(&appsv1.Deployment{}, indexSandbox, func(o client.Object) []string {
 		return []string{o.GetLabels()[sandbox.LabelSandbox]}
-	}).WithIndex(&corev1.Pod{}, indexBaseline, func(o client.Object) []string {
-		return []string{o.GetLabels()[sandbox.LabelRole] + "/" + o.GetLabels()[sandbox.LabelWorkload]}
-	})
+	}).WithIndex(&corev1.Pod{}, indexBaseline, byBaseline)
 	for _, name := range pods {
 		b = b.WithObjects(&corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name), Labels: map[string]string{
@@ -293,7 +291,7 @@ func TestCounts_OfOneForkAndNotOfTheOneBefore(t *testing.T) {
 	hub.waitView(t, api, "ack", acked("a", "api-1"))
 	r.serve("pr-1", 9)
 	hub.collect(t.Context(), []Baseline{api})
-	if _, got, _ := hub.reports(api, "pr-1"); len(got) != 1 {
+	if _, got := hub.reports(api, "pr-1", nobody); len(got) != 1 {
 		t.Fatalf("%v", got)
 	}
 	again := fork("pr-1", "b")
@@ -304,7 +302,7 @@ func TestCounts_OfOneForkAndNotOfTheOneBefore(t *testing.T) {
 	s := hub.baselines[api].routers["api-1"].stream
 	hub.mu.Unlock()
 	hub.count(s, &route.Counts{Keys: late}) // sent before it took the change
-	if _, got, _ := hub.reports(api, "pr-1"); len(got) != 0 {
+	if _, got := hub.reports(api, "pr-1", nobody); len(got) != 0 {
 		t.Errorf("the new fork got %v", got)
 	}
 	hub.waitView(t, api, "ack", acked("b", "api-1"))

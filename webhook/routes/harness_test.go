@@ -152,6 +152,7 @@ type testRouter struct {
 	mu     sync.Mutex
 	table  *route.Table
 	counts map[string]route.Count
+	passed map[string]route.Observation // of keys that are not forked here
 	pings  int
 	trust  string
 	frames int
@@ -159,7 +160,7 @@ type testRouter struct {
 }
 
 func newRouter(t testing.TB, b Baseline, pod string) *testRouter {
-	return &testRouter{t: t, token: b.Workload + "/" + pod, start: "start-of-" + pod, change: make(chan struct{}), counts: map[string]route.Count{}}
+	return &testRouter{t: t, token: b.Workload + "/" + pod, start: "start-of-" + pod, change: make(chan struct{}), counts: map[string]route.Count{}, passed: map[string]route.Observation{}}
 }
 
 // dial connects to a replica. It returns what ends the stream and what waits for its end.
@@ -221,6 +222,17 @@ func (r *testRouter) run(frames *route.Reader, w io.Writer) error {
 	}
 }
 
+// seen is what the router observed of the keys that its table has it observe.
+func (r *testRouter) seen() map[string]route.Observation {
+	all := map[string]route.Observation{}
+	for _, key := range r.table.Observe {
+		if o, ok := r.passed[key]; ok {
+			all[key] = o
+		}
+	}
+	return all
+}
+
 // totals are what the router counted of the forks that are in its table.
 func (r *testRouter) totals() map[string]route.Count {
 	all := map[string]route.Count{}
@@ -262,13 +274,13 @@ func (r *testRouter) take(f *route.ToRouter) (reply []route.ToControl, err error
 		if r.silent {
 			return nil, nil
 		}
-		return []route.ToControl{{Counts: &route.Counts{Nonce: f.Report.Nonce, Keys: r.totals()}}}, nil
+		return []route.ToControl{{Counts: &route.Counts{Nonce: f.Report.Nonce, Keys: r.totals(), Observed: r.seen()}}}, nil
 	}
 	if r.silent {
 		return nil, nil
 	}
 	v := r.table.Version
-	return []route.ToControl{{Ack: &v}, {Counts: &route.Counts{Keys: r.totals()}}}, nil
+	return []route.ToControl{{Ack: &v}, {Counts: &route.Counts{Keys: r.totals(), Observed: r.seen()}}}, nil
 }
 
 // wait returns once ok holds.

@@ -36,7 +36,9 @@ type Hub struct {
 	counter   uint64 // of the last version
 	baselines map[Baseline]*baseline
 	watchers  []func(Baseline)
-	counted   func(namespace, sandbox string) // called when a count of the sandbox rose
+	counted   func(configMap types.NamespacedName) // called when a count rose that belongs there
+	runs      map[string]map[string]run            // experiments that observe keys, by namespace and ConfigMap
+	observed  map[string][]string                  // the keys of all of a namespace's, sorted
 	trust     trust
 	asks      map[string]*collection // by nonce
 	nonce     uint64
@@ -79,7 +81,7 @@ func newHub(s state) *Hub {
 	return &Hub{
 		state: s, serving: make(chan struct{}), stopped: make(chan struct{}),
 		baselines: map[Baseline]*baseline{}, asks: map[string]*collection{},
-		counted: func(string, string) {},
+		counted: func(types.NamespacedName) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
 	}
 }
 
@@ -231,25 +233,27 @@ func (h *Hub) update(b *baseline, sandboxName string, forks map[string]*Fork) {
 	} else {
 		changed = b.claims.set(sandboxName, forks[sandboxName])
 	}
-	next := func() route.Version {
-		h.counter++
-		return route.Version{Term: h.term, Counter: h.counter}
-	}
 	if b.current == nil {
 		empty := &route.Table{}
 		d := b.claims.delta(empty, changed)
 		if d == nil {
 			d = &route.Delta{}
 		}
-		d.Version = next()
+		d.Version, d.Observe = h.nextVersion(), h.observed[b.name.Namespace]
 		b.publish(empty, d)
 		b.current.previous, b.current.delta = nil, nil
 		return
 	}
 	if d := b.claims.delta(b.current.table, changed); d != nil {
-		d.Version = next()
+		d.Version = h.nextVersion()
 		b.publish(b.current.table, d)
 	}
+}
+
+// nextVersion returns a version newer than all before. The caller holds Hub.mu.
+func (h *Hub) nextVersion() route.Version {
+	h.counter++
+	return route.Version{Term: h.term, Counter: h.counter}
 }
 
 // publish makes what d makes of the table from the current one, and wakes the streams. The caller holds Hub.mu.
@@ -333,7 +337,7 @@ func (h *Hub) forget(name Baseline, uid types.UID) {
 		s.end()
 	}
 	delete(b.routers, uid)
-	h.trim(b)
+	h.sweep(b)
 	h.mu.Unlock()
 	h.changed(name)
 }

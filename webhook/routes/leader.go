@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -87,6 +88,9 @@ func (s *Server) Start(ctx context.Context) error {
 	if err := s.catchUp(ctx); err != nil {
 		return fmt.Errorf("wait for caches as new as the lease: %w", err)
 	}
+	if err := s.loadRuns(ctx); err != nil {
+		return err
+	}
 	builds, err := s.builds()
 	if err != nil {
 		return err
@@ -162,7 +166,8 @@ func enqueue[T client.Object]() handler.TypedFuncs[T, forkID] {
 	}
 }
 
-// counts writes a sandbox's counts countsInterval after they changed, or at once when asked by annotation.
+// counts writes counts countsInterval after they changed, or at once when asked by annotation, and follows what experiments have
+// observed.
 func (s *Server) counts() (controller.Controller, error) {
 	c, err := controller.NewUnmanaged("counts", controller.Options{
 		Logger:                  s.opts.Log,
@@ -175,16 +180,21 @@ func (s *Server) counts() (controller.Controller, error) {
 		return nil, err
 	}
 	err = c.Watch(source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		s.onCount(func(namespace, name string) {
-			q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: sandbox.ConfigMapName(name)}}, countsInterval)
+		s.onCount(func(configMap types.NamespacedName) {
+			q.AddAfter(reconcile.Request{NamespacedName: configMap}, countsInterval)
 		})
 		return nil
 	}))
 	if err != nil {
 		return nil, err
 	}
-	asked := predicate.NewTypedPredicateFuncs(func(c *corev1.ConfigMap) bool {
-		return c.Annotations[sandbox.AnnotationFlush] != c.Annotations[sandbox.AnnotationFlushed]
-	})
-	return c, c.Watch(source.Kind(s.opts.Cache, &corev1.ConfigMap{}, &handler.TypedEnqueueRequestForObject[*corev1.ConfigMap]{}, asked))
+	// Of what else changes in an experiment nothing is of interest: it would write counts more often than they are to be.
+	concerned := predicate.TypedFuncs[*corev1.ConfigMap]{
+		CreateFunc: func(e event.TypedCreateEvent[*corev1.ConfigMap]) bool { return asked(e.Object) || isRun(e.Object) },
+		UpdateFunc: func(e event.TypedUpdateEvent[*corev1.ConfigMap]) bool {
+			return asked(e.ObjectNew) || isRun(e.ObjectNew) && !slices.Equal(runOf(e.ObjectOld).keys, runOf(e.ObjectNew).keys)
+		},
+		DeleteFunc: func(e event.TypedDeleteEvent[*corev1.ConfigMap]) bool { return isRun(e.Object) },
+	}
+	return c, c.Watch(source.Kind(s.opts.Cache, &corev1.ConfigMap{}, &handler.TypedEnqueueRequestForObject[*corev1.ConfigMap]{}, concerned))
 }

@@ -102,11 +102,12 @@ const (
 	// AnnotationRetriedAt is touched by the controller on a fork's Deployment to have pod creation tried again at once after
 	// admission was away (RFC 3339).
 	AnnotationRetriedAt = Prefix + "retried-at"
-	// AnnotationFlush asks the controller, on a sandbox's ConfigMap, to collect the routers' counts now; it answers by setting
+	// AnnotationFlush asks the controller, on the ConfigMap of a sandbox or an experiment, to collect the routers' counts now; it answers by setting
 	// AnnotationFlushed to the same value.
 	AnnotationFlush   = Prefix + "flush"
 	AnnotationFlushed = Prefix + "flushed"
-	// AnnotationFlushMissing names the routers that did not answer the last flush in time; absent when all did.
+	// AnnotationFlushMissing names the routers that did not answer the last flush in time, or says what else is not in what it
+	// wrote; absent when all is.
 	AnnotationFlushMissing = Prefix + "flush-missing"
 	// AnnotationInjected says what admission did to a pod: the version of the injection, or the reason it declined.
 	AnnotationInjected = Prefix + "injected"
@@ -130,7 +131,13 @@ const (
 	DataCreatedBy = "created-by" // user name of who made it, as the API server knows it
 	DataExpires   = "expires"    // RFC 3339; absent: never
 	DataCounts    = "counts"     // JSON, see route.Totals: requests seen by the routers, per workload
-	DataCounted   = "counted"    // the controller's own: how much of each router's count is in DataCounts
+	DataCounted   = "counted"    // the controller's own: how much of each router's count is in DataCounts, or in DataObserved
+)
+
+// Keys of the data of an experiment's ConfigMap, besides DataExpires and DataCounted.
+const (
+	DataObserve  = "observe"  // keys whose requests the routers of the namespace observe, as FormatObserve writes them
+	DataObserved = "observed" // JSON, see route.Observed: those that passed workloads which are not forked for the key
 )
 
 // RouterContainer is the name of the injected native sidecar; an existing container of that name means "already injected".

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"gonum.org/v1/gonum/stat"
+	"gonum.org/v1/gonum/stat/distuv"
 )
 
 // rateInterval returns the interval of a share of failed requests, or of a difference of two: scores, which have width even
@@ -32,6 +33,13 @@ func (b *bootstrap) rateInterval(c contrast, z float64) Interval {
 		return wilson(x.estimate, n/effect, z)
 	}
 	return newcombe(x.estimate, n/effect, base.estimate, m/effect, z)
+}
+
+// RateDifference returns the interval, at confidence 1-alpha, of the difference of two shares: x of n, less y of m. It takes
+// requests for independent of each other.
+func RateDifference(x, n, y, m uint64, alpha float64) Interval {
+	z := distuv.UnitNormal.Quantile(1 - alpha/2)
+	return newcombe(float64(x)/float64(n), float64(n), float64(y)/float64(m), float64(m), z)
 }
 
 // wilson returns the score interval of a proportion p of n: Wilson, Journal of the American Statistical Association 22, 1927.

@@ -127,8 +127,9 @@ type Refusal struct {
 
 // An Observer is told what becomes of a request. Its methods may be called from any goroutine.
 type Observer interface {
-	// Observe is called with Answered at most once, before any byte of the answer is sent on; with Refused or Broken at most
-	// once.
+	// Observe is called with Answered at most once, before any byte of the answer is sent on; with Failed at most once, after that,
+	// and before the part of the answer that says so is sent on; with Refused, Broken or
+	// Abandoned at most once.
 	Observe(Event, *Backend)
 }
 
@@ -137,14 +138,24 @@ type Event uint8
 
 // The events.
 const (
-	Answered Event = iota // a backend's final answer has begun
-	Refused               // no backend was reached
-	Broken                // a backend was reached and broke off before its answer was whole
+	Answered  Event = iota // a backend's final answer has begun
+	Refused                // no backend was reached
+	Broken                 // a backend was reached and broke off before its answer was whole
+	Abandoned              // the same as Broken, after the client had ended its half of the connection: maybe because of that
+	Failed                 // the answer says that who gave it failed: by a status of 5xx, or by one of gRPC that means the same
 )
 
 func (d *Decision) observe(e Event, b *Backend) {
 	if d.Observer != nil {
 		d.Observer.Observe(e, b)
+	}
+}
+
+// observeAnswer says that b's final answer has begun, with a status.
+func (d *Decision) observeAnswer(status int, b *Backend) {
+	d.observe(Answered, b)
+	if status >= 500 {
+		d.observe(Failed, b)
 	}
 }
 

@@ -55,9 +55,10 @@ type exchange struct {
 	whole    []byte // the whole request, when it is small and idempotent; valid until it is out
 	replay   []byte // a copy of it, when it went out on a connection that may have been stale
 
-	up       *h1Up // guarded by h1.mu, as are the next three
+	up       *h1Up // guarded by h1.mu, as are the next four
 	sent     bool  // the request is out whole
 	answered bool  // the answer is
+	left     bool  // the client has ended its half
 	fault    error // what is wrong with the request's body
 
 	begun bool // the final answer's head is at the client. Of the answering loop
@@ -406,7 +407,7 @@ func (c *h1) sendBody(ex *exchange, body *framing) error {
 func (c *h1) clientEnded(ex *exchange, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ex.replay = nil
+	ex.replay, ex.left = nil, true
 	switch {
 	case ex.answered || ex.up == nil || c.closing:
 	case errors.Is(err, io.EOF):

@@ -126,7 +126,7 @@ func (u *h1Up) pass(ex *exchange) bool {
 		return false
 	}
 	ex.begun = true
-	d.observe(Answered, &u.backend)
+	d.observeAnswer(h.status, &u.backend)
 	edits := d.replyEdits(&u.backend, h.status, func() []Field { return h.Fields })
 	if h.chunked && h.length >= 0 {
 		edits.Remove = append(slices.Clip(edits.Remove), "content-length") // RFC 9112, section 6.3
@@ -258,7 +258,7 @@ func (u *h1Up) clientGone(ex *exchange) {
 func (u *h1Up) lost(cause error) {
 	c, ex := u.c, u.unpin()
 	c.mu.Lock()
-	replay, fault := ex.replay, ex.fault
+	replay, fault, left := ex.replay, ex.fault, ex.left
 	ex.replay = nil
 	c.mu.Unlock()
 	if errors.Is(cause, errClientGone) {
@@ -275,7 +275,11 @@ func (u *h1Up) lost(cause error) {
 	case errors.As(fault, &m):
 		r = Refusal{Status: m.status, Reason: m.reason}
 	default:
-		d.observe(Broken, &u.backend)
+		if left {
+			d.observe(Abandoned, &u.backend)
+		} else {
+			d.observe(Broken, &u.backend)
+		}
 		r = d.Failure
 		r.Reason += broke(cause)
 	}

@@ -285,6 +285,7 @@ func (st *h2Stream) answerHead(f *http2.MetaHeadersFrame) error {
 		if !end || len(f.PseudoFields()) > 0 {
 			return malformed
 		}
+		st.observeGRPC(f.Fields)
 		st.told = true
 		st.toClient.trailer, st.toClient.end = f.Fields, true
 		st.toClient.offer()
@@ -300,7 +301,10 @@ func (st *h2Stream) answerHead(f *http2.MetaHeadersFrame) error {
 	}
 	st.head = nil
 	st.begun = true
-	st.decision.observe(Answered, st.backend())
+	st.decision.observeAnswer(statusOf(status), st.backend())
+	if end && status[0] < '5' {
+		st.observeGRPC(f.Fields)
+	}
 	edits := st.decision.replyEdits(st.backend(), statusOf(status), func() []Field { return shownFields(f.RegularFields()) })
 	st.r.client.headers(st.id, editFields(f.Fields, &edits), end)
 	if end {
@@ -309,6 +313,31 @@ func (st *h2Stream) answerHead(f *http2.MetaHeadersFrame) error {
 		st.toClient.over()
 	}
 	return nil
+}
+
+// observeGRPC looks for the status of gRPC in what ends an answer: trailers, or a head that is all of it.
+func (st *h2Stream) observeGRPC(fields []hpack.HeaderField) {
+	if !st.grpc {
+		return
+	}
+	for i := range fields {
+		if fields[i].Name == "grpc-status" {
+			if grpcFailed(fields[i].Value) {
+				st.decision.observe(Failed, st.backend())
+			}
+			return
+		}
+	}
+}
+
+// grpcFailed says whether a status of gRPC is the server's failure, and not the caller's: those that OpenTelemetry's semantic
+// conventions for gRPC have a server count as errors.
+func grpcFailed(status string) bool {
+	switch status {
+	case "2", "4", "12", "13", "14", "15": // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
+		return true
+	}
+	return false
 }
 
 // statusOf reads a status of three digits; 0 where it is not.
