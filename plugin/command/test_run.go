@@ -281,7 +281,10 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 			result := vr.Result(c.Name)
 			result.Window, result.Job, result.Log = window, job.Name, log
 			e.Sent = found.Sent(v.Name)
-			result.Record(e, found.Judge(v.Name, e, nil))
+			if c.Kind == experiment.Load {
+				result.Bystanders = experiment.Bystanders(e, len(variants), experiment.BystanderMargin)
+			}
+			result.Record(e, found.Judge(v.Name, e, result.Bystanders))
 			vr.Describe(&e.After)
 		}
 		found.Fill(rep, c.Name, variants)

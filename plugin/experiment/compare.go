@@ -97,9 +97,8 @@ func (m *Compared) arm(arms []result.Arm, name string) int {
 	return slices.IndexFunc(arms, func(a result.Arm) bool { return a.Name == name })
 }
 
-// Judge makes the verdict on a variant, of what the check found and of what was seen of the variant meanwhile. more is what else
-// keeps it from having passed, such as bystanders that fail.
-func (m *Compared) Judge(variant string, e *Evidence, more []Reason) Verdict {
+// Judge makes the verdict on a variant, of what the check found, of what was seen of the variant meanwhile, and of the bystanders.
+func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow) Verdict {
 	var d doubts
 	d.job(&e.Job)
 	switch {
@@ -117,10 +116,16 @@ func (m *Compared) Judge(variant string, e *Evidence, more []Reason) Verdict {
 	switch {
 	case m.load != nil:
 		failures = m.underLoad(variant, &d)
+		switch {
+		case e.Passed == nil || e.Baseline == nil:
+			d.doubt(NotCounted, "what became of requests at workloads that are not forked is not known: the webhook did not tell it")
+		case e.PassedMissing != "":
+			d.doubt(NotCounted, "what became of requests at workloads that are not forked is not known: the routers of %s did not say", e.PassedMissing)
+		}
 	case m.contract != nil:
 		failures = m.breaches(variant, &d)
 	}
-	failures = append(failures, more...)
+	failures = append(failures, BystanderReasons(bystanders)...)
 	if len(failures) > 0 && len(d.barring) == 0 {
 		return Verdict{Failed, append(failures, d.other...)}
 	}

@@ -70,6 +70,13 @@ func printed[T result.Load | result.Contract](t *testing.T, v T) io.Reader {
 	return &b
 }
 
+// observed is the evidence of a load check that passed.
+func observed() *Evidence {
+	e := sound()
+	e.Passed, e.Baseline = map[string]route.Observation{}, map[string]route.Observation{}
+	return e
+}
+
 func codes(v Verdict) (all []Code) {
 	for _, r := range v.Reasons {
 		all = append(all, r.Code)
@@ -80,13 +87,13 @@ func codes(v Verdict) (all []Code) {
 func TestCompared_JudgesVariantsUnderLoad(t *testing.T) {
 	m := ReadCompared(loadCheck(t, judge.DefaultBudgets+", p99<1s"), compared, printed(t, measuredLoad(60, nil)))
 	for variant, want := range map[string]string{"good": "", "slow": "p95 +80.0 ms [", "failing": "errors +5.0 points ["} {
-		v := m.Judge(variant, sound(), nil)
+		v := m.Judge(variant, observed(), nil)
 		if want == "" && (v.Outcome != Passed || len(v.Reasons) > 0) ||
 			want != "" && (v.Outcome != Failed || !slices.Equal(codes(v), []Code{BudgetMissed}) || !strings.HasPrefix(v.Reasons[0].Message, want[:strings.Index(want, " ")])) {
 			t.Errorf("%s: %+v", variant, v)
 		}
 	}
-	if v := m.Judge("good", sound(), []Reason{{Bystander, "deployment/route fails"}}); v.Outcome != Failed {
+	if v := m.Judge("good", observed(), []BystanderRow{{Workload: "deployment/route", Fails: true}}); v.Outcome != Failed || !slices.Equal(codes(v), []Code{Bystander}) {
 		t.Errorf("it breaks a bystander: %+v", v)
 	}
 	// A variant that was not tested has neither passed nor failed.
@@ -95,7 +102,7 @@ func TestCompared_JudgesVariantsUnderLoad(t *testing.T) {
 			continue // the probe's pod gets no router
 		}
 		for _, variant := range []string{"good", "slow"} {
-			e := sound()
+			e := observed()
 			way.spoil(e)
 			v := m.Judge(variant, e, nil)
 			if v.Outcome == Passed || variant == "good" && v.Outcome != Inconclusive || !slices.Contains(codes(v), way.want) {
@@ -124,8 +131,18 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 		"killed": {judge.DefaultBudgets, func(l *result.Load) { l.Incomplete = "it was ended after 60 of 75 rounds" }, NotFinished, "ended after 60 of 75"},
 	} {
 		m := ReadCompared(loadCheck(t, tt.budgets), compared, printed(t, measuredLoad(60, tt.change)))
-		v := m.Judge("good", sound(), nil)
+		v := m.Judge("good", observed(), nil)
 		if v.Outcome != Inconclusive || len(v.Reasons) != 1 || v.Reasons[0].Code != tt.want || !strings.Contains(v.Reasons[0].Message, tt.says) {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	for name, spoil := range map[string]func(*Evidence){
+		"bystanders are not known": func(e *Evidence) { e.Baseline = nil }, "a bystander's router does not say": func(e *Evidence) { e.PassedMissing = "route-0" },
+	} {
+		e := observed()
+		spoil(e)
+		v := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(60, nil))).Judge("good", e, nil)
+		if v.Outcome != Inconclusive || !slices.Equal(codes(v), []Code{NotCounted}) {
 			t.Errorf("%s: %+v", name, v)
 		}
 	}

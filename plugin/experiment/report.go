@@ -127,8 +127,9 @@ type Result struct {
 	Requests route.Totals `json:"requests,omitempty"` // that came to the forks' workloads with the key
 	Log      []string     `json:"log,omitempty"`      // the end of the test's, where it has not passed
 
-	Measured *Measured       `json:"measured,omitempty"`
-	Contract *ContractReport `json:"contract,omitempty"`
+	Measured   *Measured       `json:"measured,omitempty"`
+	Bystanders []BystanderRow  `json:"bystanders,omitempty"` // workloads that a load check's requests passed, and that are not forked
+	Contract   *ContractReport `json:"contract,omitempty"`
 }
 
 // Done says whether the check has run.

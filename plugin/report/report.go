@@ -126,6 +126,11 @@ func writeLoads(w io.Writer, r *experiment.Report) {
 		for i := range r.Variants {
 			if x := r.Variants[i].Result(c.Name); x.Measured != nil {
 				fmt.Fprintf(t, "  %s\t%s\n", r.Variants[i].Name, measured(x.Measured))
+				for _, b := range x.Bystanders {
+					if b.Note != "" { // what fails is among the reasons
+						fmt.Fprintf(t, "  \t%s\n", b.Note)
+					}
+				}
 			}
 		}
 		_ = t.Flush() // the next write fails as well

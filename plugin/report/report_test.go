@@ -57,6 +57,10 @@ func sample() *experiment.Report {
 		Budgets:     []experiment.BudgetReport{{Budget: "p95<=baseline+10%", Verdict: "fail"}},
 		Examples:    []result.Failure{{Request: "GET /<b>", Class: result.ErrorServer, Message: "Bad Gateway"}},
 	}
+	r.Variant("b").Result("browse").Bystanders = []experiment.BystanderRow{
+		{Workload: "deployment/cart", Variant: experiment.Passing{Requests: 40, Failed: 8}, Baseline: experiment.Passing{Requests: 80}, Fails: true},
+		{Workload: "deployment/mail", Baseline: experiment.Passing{Requests: 80}, Note: "deployment/mail got no request of the variant's, and 80 of the baseline's"},
+	}
 	r.Variant("a").Result("smoke").Contract = &experiment.ContractReport{
 		Protocol: "openapi", Operations: 2, Skipped: []string{"POST /order: not a method that is sent"}, More: 1,
 		Findings: []result.Finding{{Arm: "a", Reason: result.ReasonFieldGone, Operation: "GET /customer", Path: "/name", Message: "it has no name"}},

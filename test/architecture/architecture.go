@@ -37,7 +37,7 @@ func layers() []layer {
 		{path: "cmd/kubectl-sandbox", imports: []string{"plugin/command"}},
 		{path: "cmd/sandbox-webhook", imports: []string{"webhook/server"}},
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
-		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "webhook/sandbox", "webhook/route"}, standalone: true},
+		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats", "webhook/sandbox", "webhook/route"}, standalone: true},
 
 		{path: "plugin/command", imports: over("plugin/plan", "plugin/cluster", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
 		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/router/engine")},
