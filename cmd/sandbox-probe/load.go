@@ -14,11 +14,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/load"
 	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 func newLoad() *cobra.Command {
 	var who arms
-	var target, list, format string
+	var target, list, format, thresholds string
 	var http2 bool
 	o := load.Options{Version: version}
 	cmd := &cobra.Command{
@@ -32,7 +34,20 @@ func newLoad() *cobra.Command {
 				return err
 			}
 			for _, v := range variants {
+				if v.key == o.BaselineKey {
+					return fmt.Errorf("--baseline-key=%s: is the key of variant %s", v.key, v.name)
+				}
 				o.Variants = append(o.Variants, load.Arm{Name: v.name, Key: v.key})
+			}
+			if o.BaselineKey != "" {
+				if err := sandbox.ValidateKey(o.BaselineKey); err != nil {
+					return fmt.Errorf("--baseline-key=%s: %w", o.BaselineKey, err)
+				}
+			}
+			if thresholds != "" {
+				if o.Budgets, err = stats.ParseBudgets(thresholds); err != nil {
+					return fmt.Errorf("--thresholds: %w", err)
+				}
 			}
 			base, err := request.Base(target)
 			if err != nil {
@@ -61,8 +76,10 @@ func newLoad() *cobra.Command {
 	f.StringVar(&list, "requests", "", "File with the requests, sent in order and again from the start. Empty: GET /.")
 	f.StringVar(&format, "format", string(request.FormatAuto), "How that file is written: auto, vegeta, vegeta-json, har or k6.")
 	f.BoolVar(&http2, "http2", false, "Speak HTTP/2, without TLS by prior knowledge, instead of HTTP/1.1.")
+	f.StringVar(&o.BaselineKey, "baseline-key", "", "Routing key of the baseline's requests, which nobody has forked anything for. Empty: they carry none.")
+	f.StringVar(&thresholds, "thresholds", "", "Budgets that end the measurement early where they are plainly kept or missed, such as p95<=baseline+10%.")
 	f.Float64Var(&o.Rate, "rate", 50, "Requests a second, to all arms together.")
-	f.DurationVar(&o.Duration, "duration", 2*time.Minute, "How long to measure, at most.")
+	f.DurationVar(&o.Duration, "duration", 150*time.Second, "How long to measure, at most.")
 	f.DurationVar(&o.WarmUp, "warm-up", 5*time.Second, "How long to send requests before that, at least.")
 	f.IntVar(&o.Turn, "turn", 1, "Requests to an arm in a row. 1 keeps noise off best; long turns show what an arm does to what all share.")
 	f.DurationVar(&o.Round, "round", 2*time.Second, "How long a round is, in which all arms are sent as many requests: what is resampled.")

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -26,25 +28,93 @@ const (
 	jobInterval   = 500 * time.Millisecond // between two looks at a Job
 	stateInterval = 3 * time.Second        // between two looks at the sandbox that it tests
 	reportTimeout = 5 * time.Second        // for the kubelet to tell the end of a router after that of its Job
+
+	maxPrinted = 64 << 20 // bytes of what a built-in check prints: kubelets keep less of a log unless told otherwise
 )
 
 // Check runs a check's Job to its end and returns what was seen of it, and the end of the failed test's log. The error is one of the
 // client or of the caller's rights, or ctx's: then the Job is left where it is.
 func (c *Client) Check(ctx context.Context, sandboxName string, job *batchv1.Job) (*experiment.Evidence, []string, error) {
-	e := &experiment.Evidence{}
-	var err error
-	if e.Before, err = c.observe(ctx, sandboxName, true); err != nil {
+	all, w, err := c.runJob(ctx, []string{sandboxName}, job)
+	if err != nil {
 		return nil, nil, err
 	}
-	e.Seen.See(&e.Before)
+	e, log := all[0], []string(nil)
+	if w != nil {
+		e.Sent = w.sent()
+		if !e.Job.Complete {
+			log = w.log(ctx)
+		}
+	}
+	return e, log, nil
+}
+
+// Compare runs the Job of a built-in check of all the sandboxes to its end and returns what was seen of each, all that the probe
+// printed, and, where it failed, the end of that for people. Its error is as Check's.
+func (c *Client) Compare(ctx context.Context, sandboxes []string, job *batchv1.Job) (all []*experiment.Evidence, printed io.Reader, log []string, err error) {
+	all, w, err := c.runJob(ctx, sandboxes, job)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	printed = strings.NewReader("")
+	if w == nil {
+		return all, printed, nil, nil
+	}
+	if !all[0].Job.Complete {
+		log = w.log(ctx)
+	}
+	for _, p := range w.sorted() {
+		limit := int64(maxPrinted)
+		b, err := c.Kube.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: p.Spec.Containers[0].Name, LimitBytes: &limit}).DoRaw(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, nil, ctx.Err()
+		case apierrors.IsForbidden(err):
+			return nil, nil, nil, Explain(err) // who may not read logs can't have any built-in check
+		case err == nil:
+			printed = bytes.NewReader(b)
+		}
+	}
+	return all, printed, log, nil
+}
+
+// runJob runs a Job to its end, and returns what was seen of it and of each of the sandboxes from before it was made until after it
+// ended; no jobWatch where it could not be made.
+func (c *Client) runJob(ctx context.Context, sandboxes []string, job *batchv1.Job) ([]*experiment.Evidence, *jobWatch, error) {
+	all := make([]*experiment.Evidence, len(sandboxes))
+	for i := range all {
+		all[i] = &experiment.Evidence{}
+	}
+	look := func(exact bool, keep func(*experiment.Evidence, experiment.State)) error {
+		tasks := make([]func() error, len(sandboxes))
+		for i, name := range sandboxes {
+			tasks[i] = func() error {
+				state, err := c.observe(ctx, name, exact)
+				if err != nil {
+					return err
+				}
+				all[i].Seen.See(&state)
+				if keep != nil {
+					keep(all[i], state)
+				}
+				return nil
+			}
+		}
+		return together(tasks...)
+	}
+	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
+		return nil, nil, err
+	}
 	made, err := c.makeJob(ctx, job)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
-		e.Job.Broken = "the Job could not be made: " + err.Error()
-		e.After = e.Before
-		return e, nil, nil
+		for _, e := range all {
+			e.Job.Broken = "the Job could not be made: " + err.Error()
+			e.After = e.Before
+		}
+		return all, nil, nil
 	}
 	w := &jobWatch{client: c, job: made, pods: map[types.UID]corev1.Pod{}}
 	looked := time.Now()
@@ -61,27 +131,22 @@ func (c *Client) Check(ctx context.Context, sandboxName string, job *batchv1.Job
 			break
 		}
 		if time.Since(looked) >= stateInterval {
-			state, err := c.observe(ctx, sandboxName, false)
-			if err != nil {
+			if err := look(false, nil); err != nil {
 				return nil, nil, err
 			}
-			e.Seen.See(&state)
 			looked = time.Now()
 		}
 	}
 	if err := w.lookForReports(ctx); err != nil {
 		return nil, nil, err
 	}
-	if e.After, err = c.observe(ctx, sandboxName, true); err != nil {
+	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
 		return nil, nil, err
 	}
-	e.Seen.See(&e.After)
-	e.Job, e.Sent = w.end(), w.sent()
-	var log []string
-	if !e.Job.Complete {
-		log = w.log(ctx)
+	for _, e := range all {
+		e.Job = w.end()
 	}
-	return e, log, nil
+	return all, w, nil
 }
 
 // A jobWatch is a Job, with every pod of its that was ever seen, as it was seen last: the Job controller deletes those of a Job that took
@@ -186,7 +251,7 @@ func (w *jobWatch) end() experiment.JobEnd {
 		j.Broken = "the Job was deleted before it ended"
 	}
 	for _, p := range w.sorted() {
-		if !hasRouter(&p) {
+		if !hasRouter(&p) && p.Labels[sandbox.LabelRole] == sandbox.RoleCheck {
 			j.Uninjected = append(j.Uninjected, "pod/"+p.Name)
 		}
 		if why := broken(&p); why != "" && !j.Complete && j.Broken == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -56,6 +57,26 @@ func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox
 		host += "." + ref.Namespace
 	}
 	return sandbox.Service{Host: host, Port: uint16(port.Port)}, nil //nolint:gosec // the API server admits 1 to 65535
+}
+
+// Probes reads what the cluster says of built-in checks, all but what carries keys. Where it has none, or does
+// not let the caller look, that is a *plan.Problem.
+func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
+	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return experiment.Probes{}, Explain(err)
+	}
+	if err != nil || config.Annotations[sandbox.AnnotationProbeImage] == "" {
+		return experiment.Probes{}, &plan.Problem{
+			What: "the suite has built-in checks (image: " + experiment.ProbeImage + "), and the cluster's chart names no image of theirs: it is not installed, or of an older version",
+			Say:  "see what is installed", Fix: plan.Kubectl("sandbox", "version"),
+		}
+	}
+	p := experiment.Probes{Image: config.Annotations[sandbox.AnnotationProbeImage]}
+	if rate, err := strconv.ParseFloat(config.Annotations[sandbox.AnnotationMaxRate], 64); err == nil && rate > 0 {
+		p.MaxRate = rate
+	}
+	return p, nil
 }
 
 // An Experiment is what the cluster keeps of one.

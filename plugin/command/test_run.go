@@ -26,6 +26,7 @@ type testRun struct {
 	client   *cluster.Client
 	run      *experiment.Run
 	variants []experiment.Variant
+	probes   experiment.Probes // where the suite has built-in checks
 	services map[string][]sandbox.Service // of each check
 	show     *progress
 
@@ -69,6 +70,9 @@ func (r *testRun) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.findProbes(ctx); err != nil {
+		return err
+	}
 	for _, v := range r.images {
 		r.variants = append(r.variants, experiment.Variant{Name: v.name, Sandbox: r.sandboxOf(v.name)})
 	}
@@ -89,6 +93,25 @@ func (r *testRun) prepare(ctx context.Context) error {
 	for _, name := range r.args {
 		i := slices.IndexFunc(found, func(s plan.Sandbox) bool { return s.Name == name })
 		r.variants = append(r.variants, experiment.Variant{Name: name, Sandbox: name, Key: found[i].Key})
+	}
+	return nil
+}
+
+// findProbes asks what the cluster has of built-in checks, and whether it lets them do what the suite asks for.
+func (r *testRun) findProbes(ctx context.Context) (err error) {
+	i := slices.IndexFunc(r.checks, func(c experiment.Check) bool { return c.Probe != nil })
+	if i < 0 {
+		return nil
+	}
+	if r.probes, err = r.client.Probes(ctx); err != nil {
+		return err
+	}
+	for i := range r.checks {
+		if c := &r.checks[i]; c.Probe != nil {
+			if _, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], nil, ""); err != nil {
+				return &plan.Problem{What: err.Error(), Err: err}
+			}
+		}
 	}
 	return nil
 }
@@ -152,7 +175,8 @@ func (r *testRun) begin(ctx context.Context) error {
 	return nil
 }
 
-// testAll tests all variants, so many at the same time as may be.
+// testAll runs the tests of all variants, so many variants at the same time as may be, and then the built-in checks, each of all
+// variants at once and while nothing else runs: what one measures is not to be what another one costs.
 func (r *testRun) testAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -172,7 +196,19 @@ func (r *testRun) testAll(ctx context.Context) error {
 		})
 	}
 	all.Wait()
-	return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	for _, kind := range []experiment.Kind{experiment.Contract, experiment.Load} {
+		for i := range r.checks {
+			if c := &r.checks[i]; c.Probe != nil && c.Kind == kind {
+				if err := r.compare(ctx, c); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // test runs the checks of one variant, one after the other: what the routers count for its key is then of one check.
@@ -185,14 +221,64 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 		if ctx.Err() != nil || !errors.As(err, &p) {
 			return err
 		}
-		return r.record(ctx, v, func(vr *experiment.VariantReport) { vr.Verdict = experiment.NotForkedVerdict(p) })
+		return r.record(ctx, func(rep *experiment.Report) { rep.Variant(v.Name).Verdict = experiment.NotForkedVerdict(p) })
 	}
 	for i := range r.checks {
+		if r.checks[i].Probe != nil {
+			continue
+		}
 		if err := r.check(ctx, v, &r.checks[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// compare runs a built-in check of all variants that are there.
+func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
+	var variants []experiment.Variant
+	var sandboxes []string
+	done := true
+	r.mu.Lock()
+	for _, v := range r.variants {
+		if vr := r.kept.Report.Variant(v.Name); !vr.Forked() {
+			continue
+		} else if !vr.Result(c.Name).Done() {
+			done = false
+		}
+		variants, sandboxes = append(variants, v), append(sandboxes, v.Sandbox)
+	}
+	r.mu.Unlock()
+	if done {
+		return nil // or there is none
+	}
+	var err error
+	if r.probes.Carriers, err = r.client.KeyCarriers(ctx, sandboxes[0]); err != nil {
+		return err
+	}
+	job, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], variants, sandbox.NewKey())
+	if err != nil {
+		return err
+	}
+	r.say("%s of %d variants", c.Name, len(variants))
+	window := experiment.Window{Began: time.Now().UTC().Truncate(time.Millisecond)}
+	seen, printed, log, err := r.client.Compare(ctx, sandboxes, job)
+	if err != nil {
+		return err
+	}
+	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
+	found := experiment.ReadCompared(c, variants, printed)
+	return r.record(ctx, func(rep *experiment.Report) {
+		for i, v := range variants {
+			vr, e := rep.Variant(v.Name), seen[i]
+			result := vr.Result(c.Name)
+			result.Window, result.Job, result.Log = window, job.Name, log
+			e.Sent = found.Sent(v.Name)
+			result.Record(e, found.Judge(v.Name, e, nil))
+			vr.Describe(&e.After)
+		}
+		found.Fill(rep, c.Name, variants)
+	})
 }
 
 func (r *testRun) done(v *experiment.Variant) bool {
@@ -223,7 +309,8 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 		return err
 	}
 	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
-	return r.record(ctx, v, func(vr *experiment.VariantReport) {
+	return r.record(ctx, func(rep *experiment.Report) {
+		vr := rep.Variant(v.Name)
 		result := vr.Result(c.Name)
 		result.Window, result.Job, result.Log = window, job.Name, log
 		result.Record(evidence, experiment.Judge(evidence))
@@ -232,10 +319,10 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 }
 
 // record changes the report, and writes it down.
-func (r *testRun) record(ctx context.Context, v *experiment.Variant, change func(*experiment.VariantReport)) error {
+func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	change(r.kept.Report.Variant(v.Name))
+	change(r.kept.Report)
 	r.kept.Report.Conclude()
 	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
 }

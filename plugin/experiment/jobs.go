@@ -31,15 +31,8 @@ type Variant struct {
 // stands on: names and marks, no second try that would hide the first unless the author asks for it, an end, and its results
 // staying until they are read. What the author's Job says of suspension, of queues and of security stays as it is.
 func Job(run *Run, v *Variant, c *Check, services []sandbox.Service) *batchv1.Job {
-	job := &batchv1.Job{
-		TypeMeta: metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
-		ObjectMeta: metav1.ObjectMeta{
-			Name: sandbox.CheckName(c.Name, v.Sandbox, run.ID), Namespace: run.Namespace,
-			Labels: clone(c.Job.Labels), Annotations: clone(c.Job.Annotations),
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: sandbox.RunName(run.ID), UID: run.UID}},
-		},
-		Spec: *c.Job.Spec.DeepCopy(),
-	}
+	job := frame(run, c)
+	job.Name = sandbox.CheckName(c.Name, v.Sandbox, run.ID)
 	pod := &job.Spec.Template
 	for _, m := range []*metav1.ObjectMeta{&job.ObjectMeta, &pod.ObjectMeta} {
 		for k, value := range map[string]string{
@@ -56,12 +49,25 @@ func Job(run *Run, v *Variant, c *Check, services []sandbox.Service) *batchv1.Jo
 	if job.Spec.BackoffLimit == nil && job.Spec.BackoffLimitPerIndex == nil {
 		job.Spec.BackoffLimit = ptr.To[int32](0)
 	}
+	return job
+}
+
+// frame returns what the Job of any check is made in: the author's, owned by the run, with an end and without what would hide it.
+func frame(run *Run, c *Check) *batchv1.Job {
+	job := &batchv1.Job{
+		TypeMeta: metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: run.Namespace, Labels: clone(c.Job.Labels), Annotations: clone(c.Job.Annotations),
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: sandbox.RunName(run.ID), UID: run.UID}},
+		},
+		Spec: *c.Job.Spec.DeepCopy(),
+	}
 	timeout := int64(math.Ceil(c.timeout(run).Seconds()))
 	if d := job.Spec.ActiveDeadlineSeconds; c.Timeout > 0 || d == nil || *d > timeout {
 		job.Spec.ActiveDeadlineSeconds = &timeout
 	}
 	job.Spec.TTLSecondsAfterFinished = nil
-	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+	job.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
 	return job
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
@@ -40,10 +41,68 @@ const (
 
 // A CheckReport is a check of the suite.
 type CheckReport struct {
-	Name     string `json:"name"`
-	Kind     Kind   `json:"kind"`
-	Required bool   `json:"required"`
-	Source   string `json:"source,omitempty"`
+	Name     string      `json:"name"`
+	Kind     Kind        `json:"kind"`
+	Required bool        `json:"required"`
+	Source   string      `json:"source,omitempty"`
+	Load     *LoadReport `json:"load,omitempty"` // of a built-in check of load
+}
+
+// A LoadReport is how a built-in check measured, and what it measured of the baseline.
+type LoadReport struct {
+	Rate     float64 `json:"rate"` // requests a second, to all arms together
+	Seed     uint64  `json:"seed"`
+	Rounds   int     `json:"rounds"` // measured, of those planned
+	Planned  int     `json:"planned"`
+	Settled  bool    `json:"settled,omitempty"` // it ended early, as every verdict was clear
+	Took     float64 `json:"seconds"`           // without the warm-up
+	Requests int64   `json:"requests"`          // to each arm
+	// Agree says that the baseline's two arms do, and Control by how much they differ.
+	Agree   bool         `json:"agree"`
+	Control []Difference `json:"control,omitempty"`
+	// Edges are those of the bars of a picture, in milliseconds, one more than bars; Baseline and Again the share of each of the two
+	// arms' requests that took so long.
+	Edges    []float64 `json:"edges,omitempty"`
+	Baseline []float64 `json:"baseline,omitempty"`
+	Again    []float64 `json:"again,omitempty"`
+}
+
+// A Measured is what a built-in check of load measured of a variant.
+type Measured struct {
+	Requests    int64            `json:"requests"`
+	Differences []Difference     `json:"differences,omitempty"` // from the baseline
+	Budgets     []BudgetReport   `json:"budgets,omitempty"`
+	Shares      []float64        `json:"shares,omitempty"`   // as LoadReport.Baseline
+	Examples    []result.Failure `json:"examples,omitempty"` // of requests that failed
+}
+
+// A Difference is by how much a metric is above the baseline's, with the interval that holds it, at 95 % for all of a check at once:
+// seconds, or shares of requests.
+type Difference struct {
+	Metric   string  `json:"metric"`
+	Value    float64 `json:"value"`
+	Baseline float64 `json:"baseline"`
+	Estimate float64 `json:"difference"`
+	Low      float64 `json:"low"`
+	High     float64 `json:"high"`
+	Text     string  `json:"text"` // "p95 +82 ms [74, 91]"
+}
+
+// A BudgetReport is what a budget came to: pass, fail or inconclusive, why that, and how many requests an arm would settle it.
+type BudgetReport struct {
+	Budget  string `json:"budget"`
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason,omitempty"`
+	Settle  int64  `json:"settle,omitempty"`
+}
+
+// A ContractReport is what a built-in check of contract found of a variant.
+type ContractReport struct {
+	Protocol   string           `json:"protocol"`
+	Operations int              `json:"operations"` // looked at
+	Skipped    []string         `json:"skipped,omitempty"`
+	Findings   []result.Finding `json:"findings,omitempty"` // those that the baseline has not
+	More       int              `json:"more,omitempty"`     // findings that are left out
 }
 
 // A VariantReport is what became of one variant.
@@ -67,6 +126,9 @@ type Result struct {
 	Sent     *route.Sent  `json:"sent,omitempty"`     // by the check's router
 	Requests route.Totals `json:"requests,omitempty"` // that came to the forks' workloads with the key
 	Log      []string     `json:"log,omitempty"`      // the end of the test's, where it has not passed
+
+	Measured *Measured       `json:"measured,omitempty"`
+	Contract *ContractReport `json:"contract,omitempty"`
 }
 
 // Done says whether the check has run.
@@ -76,7 +138,7 @@ func (r *Result) Done() bool { return r.Outcome != "" }
 func NewReport(run *Run, require string, checks []Check, variants []Variant, made bool) *Report {
 	r := &Report{APIVersion: APIVersion, Kind: ReportKind, ID: run.ID, Namespace: run.Namespace, Require: require}
 	for _, c := range checks {
-		r.Checks = append(r.Checks, CheckReport{c.Name, c.Kind, c.Required, c.Source})
+		r.Checks = append(r.Checks, CheckReport{Name: c.Name, Kind: c.Kind, Required: c.Required, Source: c.Source})
 	}
 	for _, v := range variants {
 		vr := VariantReport{Name: v.Name, Sandbox: v.Sandbox, Made: made}
@@ -115,6 +177,11 @@ func (r *Report) Variant(name string) *VariantReport {
 	return &r.Variants[i]
 }
 
+// Forked says whether the variant's forks could be made.
+func (v *VariantReport) Forked() bool {
+	return !slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Code == NotForked })
+}
+
 // Result returns what became of a check.
 func (v *VariantReport) Result(check string) *Result {
 	i := slices.IndexFunc(v.Results, func(r Result) bool { return r.Check == check })
@@ -126,7 +193,7 @@ func (r *Report) Conclude() {
 	counts := map[Outcome]int{}
 	for i := range r.Variants {
 		v := &r.Variants[i]
-		if !slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Code == NotForked }) {
+		if v.Forked() {
 			v.Verdict = v.conclude(r.Checks)
 		}
 		counts[v.Outcome]++

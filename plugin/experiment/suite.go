@@ -44,6 +44,7 @@ type Check struct {
 	Timeout  time.Duration // of the whole Job; 0: the experiment's
 	Services []ServiceRef  // that it tests, the first by SANDBOX_URL; none: the namespace's entry
 	Job      *batchv1.Job  // as its author wrote it
+	Probe    *Probe        // a built-in check; nil: a test of the author's own
 	Source   string        // where it is from, for people
 }
 
@@ -166,7 +167,29 @@ func NewCheck(job *batchv1.Job) (Check, error) {
 			}
 		}
 	}
-	return c, c.annotations(job.Annotations)
+	if err := c.annotations(job.Annotations); err != nil {
+		return c, err
+	}
+	var err error
+	if c.Probe, err = c.probe(); err != nil {
+		return c, err
+	}
+	thresholds := job.Annotations[sandbox.AnnotationThresholds]
+	if c.Probe == nil {
+		if thresholds != "" {
+			return c, fmt.Errorf("annotation %s: is of built-in checks (image: %s); a Job of one's own is judged by its exit status: "+
+				"give the thresholds to its tool", sandbox.AnnotationThresholds, ProbeImage)
+		}
+		return c, nil
+	}
+	if _, said := job.Annotations[sandbox.AnnotationKind]; said && c.Kind != c.Probe.kind() {
+		return c, fmt.Errorf("annotation %s: %q, and the container's args are those of a check of %s", sandbox.AnnotationKind, c.Kind, c.Probe.kind())
+	}
+	c.Kind = c.Probe.kind()
+	if err := c.Probe.thresholds(thresholds); err != nil {
+		return c, fmt.Errorf("annotation %s: %w", sandbox.AnnotationThresholds, err)
+	}
+	return c, nil
 }
 
 func (c *Check) annotations(all map[string]string) error {
@@ -189,8 +212,7 @@ func (c *Check) annotations(all map[string]string) error {
 			c.Timeout, err = parseTimeout(value)
 		case sandbox.AnnotationServices:
 			c.Services, err = ParseServiceRefs(value)
-		case sandbox.AnnotationThresholds:
-			err = errors.New("a Job of one's own is judged by its exit status: give the thresholds to its tool")
+		case sandbox.AnnotationThresholds: // read by NewCheck, once it knows what the check is
 		case sandbox.AnnotationOutgoing:
 			if value != sandbox.OutgoingOff {
 				err = fmt.Errorf("%q is not %q", value, sandbox.OutgoingOff)

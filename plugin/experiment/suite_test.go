@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -95,7 +97,18 @@ func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
 		{"service", annotation("services", "a b"), `annotation kubectl-sandbox.dev/services: "a b" is not SERVICE`},
 		{"service's port", annotation("services", "a:0"), `annotation kubectl-sandbox.dev/services: "a:0": "0" is no port`},
 		{"service twice", annotation("services", "a,a:80"), `annotation kubectl-sandbox.dev/services: "a" comes twice`},
-		{"thresholds", annotation("thresholds", "p95<200ms"), "annotation kubectl-sandbox.dev/thresholds: a Job of one's own is judged by its exit status"},
+		{"thresholds", annotation("thresholds", "p95<200ms"), "annotation kubectl-sandbox.dev/thresholds: is of built-in checks (image: sandbox-probe); a Job of one's own is judged by its exit status"},
+		{"a probe's other container", probe("", "load", ", {name: u, image: i}"), "a built-in check has one container"},
+		{"a probe of nothing", probe("", "", ""), `args: a built-in check begins with "load"`},
+		{"a probe of contract alone", probe("", "contract", ""), `args: a built-in check begins with "load"`},
+		{"a probe's command", strings.Replace(probe("", "load", ""), "args:", "command: [sh], args:", 1), "[0].command: must be left out"},
+		{"a probe's variant", probe("", "load, --variant=a=k", ""), "args: --variant is set by the experiment"},
+		{"a probe's rate", probe("", "load, --rate, fast", ""), "args: --rate=fast: must be more than 0"},
+		{"a probe of two Services", probe("services: 'a, b'", "load", ""), "a built-in check is of one Service"},
+		{"a probe of another kind", probe("kind: e2e", "load", ""), `annotation kubectl-sandbox.dev/kind: "e2e", and the container's args are those of a check of load`},
+		{"a probe's thresholds", probe("thresholds: p95<fast", "load", ""), `annotation kubectl-sandbox.dev/thresholds: budget "p95<fast"`},
+		{"thresholds of a contract", probe("thresholds: p95<1s", "contract, openapi", ""), "a check of contract has no thresholds"},
+		{"a probe twice over", strings.Replace(probe("", "load", ""), "spec: {template", "spec: {parallelism: 2, template", 1), "spec.parallelism, spec.completions"},
 		{"unknown annotation", annotation("requierd", "true"), "annotation kubectl-sandbox.dev/requierd: is none that a check can have"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -104,6 +117,54 @@ func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// probe is a built-in check, with an annotation of ours, args and further containers.
+func probe(annotation, args, more string) string {
+	if annotation != "" {
+		annotation = "kubectl-sandbox.dev/" + annotation
+	}
+	return "apiVersion: batch/v1\nkind: Job\nmetadata: {name: fast, annotations: {" + annotation + "}}\n" +
+		"spec: {template: {spec: {containers: [{name: p, image: sandbox-probe, args: [" + args + "]}" + more + "]}}}\n"
+}
+
+func TestProbeJob(t *testing.T) {
+	run := &Run{ID: "r1", Namespace: "shop", Timeout: time.Minute}
+	variants := []Variant{{"a", "r1-a", "ka"}, {"b", "r1-b", "kb"}}
+	on := Probes{Image: "reg/sandbox-probe:1", MaxRate: 300, Carriers: route.Carriers{Header: "x-key", Member: "m"}}
+	service := sandbox.Service{Host: "api", Port: 8080}
+	made := func(in string) (Check, *batchv1.Job, error) {
+		t.Helper()
+		checks, err := ParseSuite("s.yaml", []byte(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := ProbeJob(run, &checks[0], on, service, variants, "kbase")
+		return checks[0], j, err
+	}
+	c, j, err := made(probe("thresholds: 'p99<1s'", "load, --requests=/x", ""))
+	if err != nil || c.Kind != Load {
+		t.Fatalf("%s, %v", c.Kind, err)
+	}
+	container := j.Spec.Template.Spec.Containers[0]
+	want := "load --requests=/x --url=http://api:8080 --key-header=x-key --key-member=m --variant=a=ka --variant=b=kb --baseline-key=kbase " +
+		"--thresholds=p99<1s --report-every=1m --rate=300"
+	if got := strings.Join(container.Args, " "); got != want || container.Image != on.Image {
+		t.Errorf("got %s %s\nwant %s", container.Image, got, want)
+	}
+	if role := j.Spec.Template.Labels[sandbox.LabelRole]; role != "" || *j.Spec.BackoffLimit != 0 || *container.SecurityContext.RunAsNonRoot != true {
+		t.Errorf("role %q, spec %+v", role, j.Spec)
+	}
+	if c.Job.Spec.Template.Spec.Containers[0].Image != ProbeImage {
+		t.Error("the author's Job was changed")
+	}
+	if _, _, err := made(probe("", "load, --rate=301", "")); err == nil || !strings.Contains(err.Error(), "s.yaml, document 1: --rate=301: load checks may send 300 requests a second") {
+		t.Errorf("too high a rate: %v", err)
+	}
+	if c, j, err := made(probe("", "contract, grpc", "")); err != nil || c.Kind != Contract || !slices.Contains(j.Spec.Template.Spec.Containers[0].Args, "--target=api:8080") ||
+		slices.ContainsFunc(j.Spec.Template.Spec.Containers[0].Args, func(a string) bool { return strings.HasPrefix(a, "--rate") }) {
+		t.Errorf("%s %v, %v", c.Kind, j, err)
 	}
 }
 

@@ -26,32 +26,40 @@ type Code string
 const (
 	TestFailed Code = "test-failed" // the test says so, by its exit status
 	TimedOut   Code = "timed-out"   // the test did not end within its time
+
+	BudgetMissed   Code = "budget-missed"   // it is slower, or fails more, than is allowed
+	ContractBroken Code = "contract-broken" // callers of the baseline would break
+	Bystander      Code = "bystander-fails" // a workload that is not forked fails more of its requests than of the baseline's
 )
 
 // Codes of what can't be told.
 const (
-	NotFinished    Code = "not-finished"      // the Job has not ended
-	NotRun         Code = "not-run"           // the test did not come to an end of its own: no image, no room, no node
-	NotInjected    Code = "not-injected"      // admission gave the check's pod no router
-	NotReported    Code = "not-reported"      // the check's router did not say what it sent
-	NothingSent    Code = "nothing-sent"      // the test sent no request by its router
-	OtherKey       Code = "other-key"         // the test's requests carried another key
-	NotReached     Code = "fork-not-reached"  // no request with the key came to the fork's workload
-	FellBack       Code = "fell-back"         // the baseline answered in place of the fork
-	Unanswered     Code = "fork-unanswered"   // the fork took requests, and broke off each before its answer was whole
-	Refused        Code = "refused"           // requests for the fork were refused, as none of its pods was ready
-	BareBaseline   Code = "baseline-unrouted" // a ready pod of the baseline had no router
-	NotCounted     Code = "not-counted"       // the routers' counts could not be had
-	RouterLost     Code = "router-lost"       // a router ended within the window, and what it had counted may be lost
-	SandboxGone    Code = "sandbox-gone"      // the sandbox expired, was deleted or was made anew
-	ForkGone       Code = "fork-gone"         // the same of a fork
-	ForkNotReady   Code = "fork-not-ready"    // the fork was not ready all the time
-	ForkRestarted  Code = "fork-restarted"    // a pod of the fork was restarted or replaced
-	ForkChanged    Code = "fork-changed"      // the fork was updated or rebased
-	DigestMismatch Code = "digest-mismatch"   // what ran is not what was asked for, or not the same all the time
-	ForkUntested   Code = "fork-untested"     // of a variant: no check that passed reached one of its forks
-	NotForked      Code = "not-forked"        // of a variant: it could not be forked
-	ChecksMissing  Code = "checks-missing"    // of a variant: not all its checks have run
+	NotFinished     Code = "not-finished"      // the Job has not ended
+	NotRun          Code = "not-run"           // the test did not come to an end of its own: no image, no room, no node
+	NotInjected     Code = "not-injected"      // admission gave the check's pod no router
+	NotReported     Code = "not-reported"      // the check's router did not say what it sent
+	NothingSent     Code = "nothing-sent"      // the test sent no request by its router
+	OtherKey        Code = "other-key"         // the test's requests carried another key
+	NotReached      Code = "fork-not-reached"  // no request with the key came to the fork's workload
+	FellBack        Code = "fell-back"         // the baseline answered in place of the fork
+	Unanswered      Code = "fork-unanswered"   // the fork took requests, and broke off each before its answer was whole
+	Refused         Code = "refused"           // requests for the fork were refused, as none of its pods was ready
+	BareBaseline    Code = "baseline-unrouted" // a ready pod of the baseline had no router
+	NotCounted      Code = "not-counted"       // the routers' counts could not be had
+	RouterLost      Code = "router-lost"       // a router ended within the window, and what it had counted may be lost
+	SandboxGone     Code = "sandbox-gone"      // the sandbox expired, was deleted or was made anew
+	ForkGone        Code = "fork-gone"         // the same of a fork
+	ForkNotReady    Code = "fork-not-ready"    // the fork was not ready all the time
+	ForkRestarted   Code = "fork-restarted"    // a pod of the fork was restarted or replaced
+	ForkChanged     Code = "fork-changed"      // the fork was updated or rebased
+	DigestMismatch  Code = "digest-mismatch"   // what ran is not what was asked for, or not the same all the time
+	ForkUntested    Code = "fork-untested"     // of a variant: no check that passed reached one of its forks
+	TooNoisy        Code = "too-noisy"         // the baseline differs from itself
+	TooFew          Code = "too-few-requests"  // for a budget's metric to be told at all
+	TooClose        Code = "too-close"         // to a budget: more requests would tell
+	NothingCompared Code = "nothing-compared"  // the contract has no operation that could be looked at
+	NotForked       Code = "not-forked"        // of a variant: it could not be forked
+	ChecksMissing   Code = "checks-missing"    // of a variant: not all its checks have run
 )
 
 // A Reason is one thing that keeps a check or a variant from having passed.

@@ -15,6 +15,8 @@ var page string
 func writeHTML(w io.Writer, r *experiment.Report) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
 		"mark": mark, "reach": reach, "reproduce": reproduce,
+		"picture":  func(check string, shares []float64) *picture { return draw(loadOf(r, check), shares) },
+		"describe": describe, "quantity": quantity,
 		"required": func(check string) bool { return required(r, check) },
 		"word": func(o experiment.Outcome) string {
 			if o == "" {

@@ -79,6 +79,59 @@ func reach(x *experiment.Result) string {
 	return s
 }
 
+// describe says how a load check measured.
+func describe(l *experiment.LoadReport) string {
+	s := fmt.Sprintf("%d requests to each variant and to each of two baseline arms, %g a second in all, in %g s", l.Requests, l.Rate, l.Took)
+	if l.Settled {
+		s += " (ended early, as more would change no verdict)"
+	}
+	if l.Agree {
+		return s + "; the baseline arms agree"
+	}
+	return s + "; the baseline arms differ"
+}
+
+// quantity writes a metric: seconds, or a share of requests.
+func quantity(metric string, v float64) string {
+	switch {
+	case metric == "errors":
+		return fmt.Sprintf("%.2f %%", 100*v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f s", v)
+	case v >= 0.1:
+		return fmt.Sprintf("%.0f ms", 1000*v)
+	case v >= 0.001:
+		return fmt.Sprintf("%.2f ms", 1000*v)
+	}
+	return fmt.Sprintf("%.0f \u00b5s", 1e6*v)
+}
+
+// measured is what a load check measured of a variant, in one line.
+func measured(m *experiment.Measured) string {
+	texts := make([]string, len(m.Differences))
+	for i, d := range m.Differences {
+		texts[i] = d.Text
+	}
+	return strings.Join(texts, ", ")
+}
+
+// writeLoads writes what load checks measured, a line for each variant.
+func writeLoads(w io.Writer, r *experiment.Report) {
+	for _, c := range r.Checks {
+		if c.Load == nil {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s: %s\n", c.Name, describe(c.Load))
+		t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+		for i := range r.Variants {
+			if x := r.Variants[i].Result(c.Name); x.Measured != nil {
+				fmt.Fprintf(t, "  %s\t%s\n", r.Variants[i].Name, measured(x.Measured))
+			}
+		}
+		_ = t.Flush() // the next write fails as well
+	}
+}
+
 func writeText(w io.Writer, r *experiment.Report) error {
 	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
 	head := []string{"VARIANT"}
@@ -97,6 +150,7 @@ func writeText(w io.Writer, r *experiment.Report) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	writeLoads(w, r)
 	for i := range r.Variants {
 		v := &r.Variants[i]
 		if len(v.Reasons) > 0 && len(v.Results) > 0 && !v.Results[0].Done() {
@@ -235,6 +289,17 @@ func writeMarkdown(w io.Writer, r *experiment.Report) error {
 			fmt.Fprintf(w, " %s %s |", mark(v.Results[j].Outcome), outcome(r, &v.Results[j]))
 		}
 		fmt.Fprintf(w, " %s %s |\n", mark(v.Outcome), v.Outcome)
+	}
+	for _, c := range r.Checks {
+		if c.Load == nil {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s: %s\n\n| Variant | Difference from the baseline, 95 %% intervals |\n|---|---|\n", cell(c.Name), describe(c.Load))
+		for i := range r.Variants {
+			if x := r.Variants[i].Result(c.Name); x.Measured != nil {
+				fmt.Fprintf(w, "| **%s** | %s |\n", cell(r.Variants[i].Name), cell(measured(x.Measured)))
+			}
+		}
 	}
 	for i := range r.Variants {
 		v := &r.Variants[i]

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
@@ -27,7 +28,7 @@ func sample() *experiment.Report {
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r.Version, r.Window = "v1.2.3", experiment.Window{Began: began, Ended: began.Add(42 * time.Second)}
 	r.Reproduce = []string{"kubectl", "sandbox", "test", "deploy/api", "--variant=a=api:a", "--filename=a suite.yaml"}
-	result := func(name, check string, v experiment.Verdict, served uint64, log ...string) {
+	judged := func(name, check string, v experiment.Verdict, served uint64, log ...string) {
 		x := r.Variant(name).Result(check)
 		x.Verdict, x.Log, x.Job = v, log, check+"-"+name
 		x.Window = experiment.Window{Began: began, Ended: began.Add(3 * time.Second)}
@@ -39,15 +40,44 @@ func sample() *experiment.Report {
 		}}})
 	}
 	passed := experiment.Verdict{Outcome: experiment.Passed}
-	result("b", "smoke", passed, 4)
-	result("b", "browse", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TimedOut, Message: "the test did not end within its time"}}}, 4)
-	result("a", "smoke", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TestFailed, Message: "container test exited with status 1"}}}, 4,
+	judged("b", "smoke", passed, 4)
+	judged("b", "browse", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TimedOut, Message: "the test did not end within its time"}}}, 4)
+	judged("a", "smoke", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TestFailed, Message: "container test exited with status 1"}}}, 4,
 		"GET /customer: 500 | <script>alert(1)</script>", "``` not the end ``` @team")
-	result("a", "browse", passed, 4)
-	result("c", "smoke", experiment.Verdict{Outcome: experiment.Inconclusive, Reasons: []experiment.Reason{{Code: experiment.NotReached, Message: "the key was last seen at the test's own router"}}}, 0)
+	judged("a", "browse", passed, 4)
+	judged("c", "smoke", experiment.Verdict{Outcome: experiment.Inconclusive, Reasons: []experiment.Reason{{Code: experiment.NotReached, Message: "the key was last seen at the test's own router"}}}, 0)
 	r.Variant("d").Verdict = experiment.Verdict{Outcome: experiment.Inconclusive, Reasons: []experiment.Reason{{Code: experiment.NotForked, Message: "image api:d can't be pulled"}}}
+	r.Checks[1].Load = &experiment.LoadReport{
+		Rate: 600, Seed: 7, Rounds: 25, Planned: 75, Settled: true, Took: 50, Requests: 5000, Agree: true,
+		Edges: []float64{1, 10, 100, 1000}, Baseline: []float64{0.9, 0.1, 0}, Again: []float64{0.8, 0.2, 0},
+	}
+	r.Variant("b").Result("browse").Measured = &experiment.Measured{
+		Requests: 5000, Shares: []float64{0, 0.4, 0.6},
+		Differences: []experiment.Difference{{Metric: "p95", Value: 0.132, Baseline: 0.05, Estimate: 0.082, Low: 0.074, High: 0.091, Text: "p95 +82 ms [74, 91]"}},
+		Budgets:     []experiment.BudgetReport{{Budget: "p95<=baseline+10%", Verdict: "fail"}},
+		Examples:    []result.Failure{{Request: "GET /<b>", Class: result.ErrorServer, Message: "Bad Gateway"}},
+	}
+	r.Variant("a").Result("smoke").Contract = &experiment.ContractReport{
+		Protocol: "openapi", Operations: 2, Skipped: []string{"POST /order: not a method that is sent"}, More: 1,
+		Findings: []result.Finding{{Arm: "a", Reason: result.ReasonFieldGone, Operation: "GET /customer", Path: "/name", Message: "it has no name"}},
+	}
 	r.Conclude()
 	return r
+}
+
+func TestDraw(t *testing.T) {
+	r := sample()
+	p := draw(loadOf(r, "browse"), r.Variant("b").Result("browse").Measured.Shares)
+	if p == nil || len(p.Ticks) < 3 || p.Ticks[0].Label != "1 ms" || !strings.HasSuffix(p.Baseline, "Z") || strings.HasSuffix(p.Variant, "Z") {
+		t.Fatalf("drew %+v", p)
+	}
+	for what, l := range map[string]*experiment.LoadReport{
+		"no load": nil, "no edges": {Baseline: []float64{1}, Again: []float64{1}}, "no request": {Edges: []float64{1, 2}, Baseline: []float64{0}, Again: []float64{0}},
+	} {
+		if got := draw(l, []float64{0}); got != nil {
+			t.Errorf("%s: drew %+v", what, got)
+		}
+	}
 }
 
 func TestWrite_Golden(t *testing.T) {

@@ -361,6 +361,20 @@ func TestImages_FollowTagAndDigest(t *testing.T) {
 	}
 }
 
+// What the plugin holds load checks to: as numbers that it can read, however large.
+func TestLoadChecks_AreHeldToARate(t *testing.T) {
+	for want, rate := range map[string]any{"1000": nil, "0": 0, "250": 250, "12.5": 12.5} {
+		values := map[string]any{}
+		if rate != nil {
+			values["experiments"] = map[string]any{"maxRate": rate}
+		}
+		c := only[*admissionv1.MutatingWebhookConfiguration](t, mustTemplate(t, values))
+		if got := c.Annotations[sandbox.AnnotationMaxRate]; got != want {
+			t.Errorf("maxRate %v became %q, want %q", rate, got, want)
+		}
+	}
+}
+
 // argument returns the value of a flag of the webhook's.
 func argument(t *testing.T, d *appsv1.Deployment, name string) string {
 	t.Helper()

@@ -47,6 +47,8 @@ const (
 	AnnotationGateway = Prefix + "gateway"
 	// AnnotationProbeImage is the image of the built-in checks, sandbox-probe. On the MutatingWebhookConfiguration.
 	AnnotationProbeImage = Prefix + "probe-image"
+	// AnnotationMaxRate is how many requests a second load checks may send. On the MutatingWebhookConfiguration.
+	AnnotationMaxRate = Prefix + "max-rate"
 	// AnnotationPatch holds a fork's difference from its baseline's pod template, an RFC 6902 patch. On the fork's Deployment.
 	AnnotationPatch = Prefix + "patch"
 	// AnnotationKey holds the sandbox's routing key. On the fork's Deployment and its pod template.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
 )
 
 // Bounds of options.
@@ -39,6 +40,11 @@ type Options struct {
 	Client   *request.Client
 	Requests []request.Request
 	Variants []Arm
+	// BaselineKey is a key that nobody has forked anything for, so that the baseline's requests cost routers what those of variants
+	// do, and can be told from everybody else's. Empty: they carry none.
+	BaselineKey string
+	// Budgets end the run at a look that settles them for every variant. None: it runs to its end.
+	Budgets  []stats.Budget
 	Rate     float64       // requests a second, in all
 	Turn     int           // requests to an arm in a row: see result.Load
 	Round    time.Duration // at least
@@ -85,7 +91,7 @@ func (o Options) arms() ([]result.Arm, []string) {
 	arms := []result.Arm{
 		{Name: result.NameBaseline, Role: result.RoleBaseline}, {Name: result.NameControl, Role: result.RoleControl},
 	}
-	keys := []string{"", ""}
+	keys := []string{o.BaselineKey, o.BaselineKey}
 	for _, v := range o.Variants {
 		arms, keys = append(arms, result.Arm{Name: v.Name, Role: result.RoleVariant}), append(keys, v.Key)
 	}

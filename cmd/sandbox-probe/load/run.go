@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 )
 
 // lastAnswers is how long a run that ctx ended waits for the answers of requests under way.
 const lastAnswers = 2 * time.Second
 
-// Run measures, and reports what it has every o.Every and at the end. Where ctx ends it earlier, the last report holds the rounds that
-// were complete by then, and says so. It fails only when report does.
+// Run measures, and reports what it has every o.Every and at the end, which is a look that settles o.Budgets or the last round. Where
+// ctx ends it earlier, the last report holds the rounds that were complete by then, and says so. It fails only when report does.
 func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 	arms, keys := o.arms()
 	s := o.schedule()
@@ -26,7 +27,7 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 	tally := newTally(s, o.Requests, o.Timeout)
 	l := result.Load{
 		Header: result.Header{APIVersion: result.APIVersion, Kind: result.KindLoad, Probe: o.Version, Start: time.Now().UTC(), Arms: arms},
-		Seed:   o.Seed, Rate: o.Rate, Turn: s.turn, Round: s.round().Seconds(), Timeout: o.Timeout.Seconds(), WarmUp: s.warmUp,
+		Seed:   o.Seed, Rate: o.Rate, Turn: s.turn, Round: s.round().Seconds(), Timeout: o.Timeout.Seconds(), WarmUp: s.warmUp, Planned: s.measured,
 	}
 	say := func(incomplete string) error {
 		l.End, l.Incomplete = time.Now().UTC(), incomplete
@@ -34,6 +35,9 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 		return report(l)
 	}
 
+	looks := judge.Looks(s.measured)
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
 	// Requests under way outlive ctx for a while, and no longer.
 	answers, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
@@ -51,10 +55,26 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 		var one outcome
 		select {
 		case one, open = <-r.outcomes:
-			if open {
-				tally.add(one)
+			if !open || l.Settled {
+				break
+			}
+			tally.add(one)
+			// The last look is for who reads the result.
+			if len(o.Budgets) == 0 || len(looks) < 2 || tally.done() < looks[0] {
+				break
+			}
+			tally.fill(&l)
+			l.Rounds = l.Rounds[:looks[0]]
+			looks = looks[1:]
+			if j, err := judge.Load(l, o.Budgets); err == nil && j.Clear {
+				l.Settled = true
+				enough()
+				abandon()
 			}
 		case <-tick:
+			if l.Settled {
+				break
+			}
 			if err := say("it is still running"); err != nil && failed == nil {
 				failed = err
 				abandon()
@@ -63,6 +83,10 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 	}
 	if failed != nil {
 		return failed
+	}
+	if l.Settled {
+		l.End, l.Incomplete = time.Now().UTC(), ""
+		return report(l)
 	}
 	if n := len(tally.sealed); n < s.measured {
 		return say(fmt.Sprintf("it was ended after %d of %d rounds", n, s.measured))

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -202,6 +204,35 @@ func TestRun_EndedEarlyKeepsWholeRounds(t *testing.T) {
 				t.Errorf("round %d, arm %d: %d requests, failed %v", i, arm, b.Sent, b.Errors)
 			}
 		}
+	}
+}
+
+// A variant that fails every request is plain at the first look, and the arms of the baseline carry the key they were given.
+func TestRun_StopsAtTheLookThatSettlesItsBudgets(t *testing.T) {
+	var strangers atomic.Int64
+	o := options(t, func(w http.ResponseWriter, _ *http.Request, key string) {
+		switch key {
+		case "base":
+		case "bad":
+			w.WriteHeader(http.StatusInternalServerError)
+		default:
+			strangers.Add(1)
+		}
+	}, "bad")
+	budgets, err := stats.ParseBudgets("errors<=baseline+10%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.BaselineKey, o.Budgets, o.Duration, o.Rate = "base", budgets, 3*time.Second, 1000
+	l := runAll(t.Context(), t, o)
+	if want := judge.Looks(l.Planned)[0]; !l.Settled || len(l.Rounds) != want || l.Incomplete != "" {
+		t.Errorf("settled %v after %d of %d rounds, incomplete %q; want %d", l.Settled, len(l.Rounds), l.Planned, l.Incomplete, want)
+	}
+	if n := strangers.Load(); n > 0 {
+		t.Errorf("%d requests carried another key", n)
+	}
+	if sent, _, _, _, _ := sum(l, 2); l.Totals[2].Sent < sent {
+		t.Errorf("%d sent in all, %d in rounds", l.Totals[2].Sent, sent)
 	}
 }
 

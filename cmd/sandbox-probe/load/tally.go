@@ -80,6 +80,7 @@ func (t *tally) histogram() *hdrhistogram.Histogram {
 }
 
 func (t *tally) add(o outcome) {
+	t.totals[o.arm].Sent++
 	if errors.Is(o.err, context.Canceled) { // the run was ended: its round stays open
 		return
 	}
@@ -161,6 +162,15 @@ func (t *tally) seal(n int, r *round) {
 	t.sealed[n] = done
 }
 
+// done is the number of rounds that are sealed, up to the first that is not.
+func (t *tally) done() int {
+	n := len(t.sealed)
+	for open := range t.open {
+		n = min(n, open-t.schedule.warmUp)
+	}
+	return n
+}
+
 // fill puts what was measured so far into l. l shares nothing with t.
 func (t *tally) fill(l *result.Load) {
 	l.Rounds = make([]result.Round, 0, len(t.sealed))
@@ -176,6 +186,7 @@ func (t *tally) fill(l *result.Load) {
 }
 
 func merge(into *result.Total, from result.Total) {
+	into.Sent += from.Sent
 	for status, n := range from.Statuses {
 		into.Statuses[status] += n
 	}

@@ -27,6 +27,10 @@ type Load struct {
 	Timeout float64 `json:"timeoutSeconds"`
 	// WarmUp is the number of rounds that were run and not measured.
 	WarmUp int `json:"warmUpRounds"`
+	// Planned is the number of rounds to be measured. Fewer are a whole result where a look settled the budgets.
+	Planned int `json:"plannedRounds"`
+	// Settled says that the probe ended at a look before the last, as more requests would have changed no verdict.
+	Settled bool `json:"settled,omitempty"`
 	// Lateness is how late requests were sent, of all arms together: a probe that is short of CPU shows here.
 	Lateness Histogram `json:"lateness"`
 	// Totals are by arm.
@@ -81,6 +85,8 @@ func ErrorClasses() []ErrorClass {
 
 // A Total is what an arm's answers said in all measured rounds.
 type Total struct {
+	// Sent is the number of requests that were sent to the arm, those of the warm-up and of rounds that do not count included.
+	Sent int `json:"sent"`
 	// Statuses counts answers by status.
 	Statuses map[int]int `json:"statuses,omitempty"`
 	// ServedBy counts answers by their x-sandbox-served-by: by pod, and "" for those without.
@@ -174,6 +180,9 @@ func (l Load) Validate() error {
 	}
 	if len(l.Totals) != len(l.Arms) {
 		return fmt.Errorf("it has totals of %d arms, and %d arms", len(l.Totals), len(l.Arms))
+	}
+	if l.Planned < len(l.Rounds) {
+		return fmt.Errorf("it has %d rounds, and %d were planned", len(l.Rounds), l.Planned)
 	}
 	if len(l.Rounds) > MaxRounds {
 		return fmt.Errorf("it has %d rounds, more than %d", len(l.Rounds), MaxRounds)

@@ -19,7 +19,7 @@ func header(kind string) Header {
 func aLoad() Load {
 	block := Block{Sent: 5, Latencies: Histogram{{Micros: 900, N: 2}, {Micros: 1100, N: 1}, {Micros: 10_000_000, N: 1}},
 		Errors: map[ErrorClass]int{ErrorTimeout: 1, ErrorServer: 1}}
-	return Load{Header: header(KindLoad), Rate: 50, Turn: 1, Round: 2, Timeout: 10, Totals: []Total{{}, {}, {ServedBy: map[string]int{"pod": 4}}},
+	return Load{Header: header(KindLoad), Rate: 50, Turn: 1, Round: 2, Planned: 1, Timeout: 10, Totals: []Total{{}, {}, {ServedBy: map[string]int{"pod": 4}}},
 		Rounds: []Round{{Blocks: []Block{block, block, block}}}}
 }
 

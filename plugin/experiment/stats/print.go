@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,6 +18,14 @@ func (d Difference) String() string {
 		decimals = min(max(0, -int(math.Floor(math.Log10(half/3)))), 3)
 	}
 	return fmt.Sprintf("%s %s %s [%s, %s]", d.Metric, number(estimate, decimals, "+"), unit, number(low, decimals, ""), number(high, decimals, ""))
+}
+
+// Level returns a budget's metric itself, with the interval that holds it: "p95 212 ms [204, 221]".
+func Level(o *Outcome) string {
+	d := Difference{Metric: o.Budget.Metric, Interval: Interval{
+		Estimate: o.Value, Low: o.Value - (o.Excess.Estimate - o.Excess.Low), High: o.Value + (o.Excess.High - o.Excess.Estimate),
+	}}
+	return strings.Replace(d.String(), "+", "", 1)
 }
 
 // number writes v without a sign where it is rounded to 0.

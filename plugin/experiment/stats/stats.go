@@ -166,7 +166,8 @@ type Comparison struct {
 type Judgement struct {
 	Gate     Gate
 	Variants []Comparison
-	// Clear says that the baseline arms agree and no outcome is Inconclusive: more requests would tell no more that was asked.
+	// Clear says that the baseline arms agree and every variant has passed all budgets, or failed one: more requests would change no
+	// variant's verdict.
 	Clear bool
 }
 
@@ -209,11 +210,13 @@ func Judge(run Run, o Options) (*Judgement, error) {
 				c.Differences = append(c.Differences, b.difference(armVariants+v, armBaseline, m, i))
 			}
 		}
+		passed, failed := true, false
 		for _, budget := range o.Budgets {
 			outcome := b.outcome(armVariants+v, budget, intervals, j.Gate)
-			j.Clear = j.Clear && outcome.Verdict != Inconclusive
+			passed, failed = passed && outcome.Verdict == Pass, failed || outcome.Verdict == Fail
 			c.Outcomes = append(c.Outcomes, outcome)
 		}
+		j.Clear = j.Clear && (passed || failed)
 		j.Variants = append(j.Variants, c)
 	}
 	return j, nil

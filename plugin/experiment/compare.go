@@ -1,0 +1,332 @@
+package experiment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+)
+
+const (
+	// bins is how many bars a picture of latencies has.
+	bins = 48
+	// maxFindings and maxExamples bound what a report, which one ConfigMap has to hold, lists of a variant.
+	maxFindings = 20
+	maxExamples = 4
+)
+
+// A Compared is what a built-in check found of all variants.
+type Compared struct {
+	load     *result.Load
+	judged   *stats.Judgement
+	contract *result.Contract
+	broken   string // why there is neither
+}
+
+// ReadCompared reads what a built-in check printed. A log that holds no result, or none of this check's variants, is one that tells
+// of none.
+func ReadCompared(c *Check, variants []Variant, log io.Reader) *Compared {
+	out := &Compared{}
+	var arms []result.Arm
+	var err error
+	if c.Probe.Contract {
+		var r result.Contract
+		if r, err = result.ReadContract(log); err == nil {
+			out.contract, arms = &r, r.Arms
+		}
+	} else {
+		var r result.Load
+		if r, err = result.ReadLoad(log); err == nil {
+			out.load, arms = &r, r.Arms
+			if out.judged, err = judge.Load(r, c.Probe.Budgets); err != nil {
+				out.load = nil
+			}
+		}
+	}
+	for _, v := range variants {
+		if err == nil && !slices.ContainsFunc(arms, func(a result.Arm) bool { return a.Name == v.Name && a.Role == result.RoleVariant }) {
+			err = errors.New("its result is not of variant " + v.Name)
+			out.load, out.contract = nil, nil
+		}
+	}
+	if err != nil {
+		out.broken = err.Error()
+	}
+	return out
+}
+
+// Sent is what the check sent a variant; nil where that is not known.
+func (m *Compared) Sent(variant string) *route.Sent {
+	var s route.Sent
+	switch {
+	case m.load != nil:
+		t := m.load.Totals[m.arm(m.load.Arms, variant)]
+		s.Begun = uint64(max(0, t.Sent)) //nolint:gosec // a count
+		for _, n := range t.Statuses {
+			s.Answered += uint64(max(0, n)) //nolint:gosec // a count
+		}
+		s.Begun = max(s.Begun, s.Answered)
+	case m.contract != nil:
+		arm := m.arm(m.contract.Arms, variant)
+		for _, o := range m.contract.Operations {
+			if len(o.Seen) > arm {
+				for _, n := range o.Seen[arm].Statuses {
+					s.Answered += uint64(max(0, n)) //nolint:gosec // a count
+				}
+			}
+		}
+		if s.Answered == 0 {
+			return nil // gRPC's definitions have no statuses
+		}
+		s.Begun = s.Answered
+	default:
+		return nil
+	}
+	return &s
+}
+
+func (m *Compared) arm(arms []result.Arm, name string) int {
+	return slices.IndexFunc(arms, func(a result.Arm) bool { return a.Name == name })
+}
+
+// Judge makes the verdict on a variant, of what the check found and of what was seen of the variant meanwhile. more is what else
+// keeps it from having passed, such as bystanders that fail.
+func (m *Compared) Judge(variant string, e *Evidence, more []Reason) Verdict {
+	var d doubts
+	d.job(&e.Job)
+	switch {
+	case e.Job.Failed && e.Job.Reason == "DeadlineExceeded":
+		d.bar(NotFinished, "the check did not end within its time: raise annotation timeout, or lower --duration")
+	case e.Job.Failed && e.Job.Broken == "":
+		d.bar(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
+	case m.broken != "" && e.Job.Broken == "":
+		d.bar(NotRun, "the check told nothing: %s", m.broken)
+	}
+	d.sandbox(e)
+	total, by := e.counted()
+	d.requests(e, total, by)
+	var failures []Reason
+	switch {
+	case m.load != nil:
+		failures = m.underLoad(variant, &d)
+	case m.contract != nil:
+		failures = m.breaches(variant, &d)
+	}
+	failures = append(failures, more...)
+	if len(failures) > 0 && len(d.barring) == 0 {
+		return Verdict{Failed, append(failures, d.other...)}
+	}
+	if reasons := slices.Concat(d.barring, d.other, failures); len(reasons) > 0 {
+		return Verdict{Inconclusive, reasons}
+	}
+	return Verdict{Outcome: Passed}
+}
+
+// comparison returns what was judged of a variant.
+func (m *Compared) comparison(variant string) *stats.Comparison {
+	i := slices.IndexFunc(m.judged.Variants, func(c stats.Comparison) bool { return c.Variant == variant })
+	return &m.judged.Variants[i]
+}
+
+// underLoad returns the budgets that a variant missed, and doubts those of which that can't be told.
+func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
+	if m.load.Incomplete != "" {
+		d.doubt(NotFinished, "the check was not done: %s", m.load.Incomplete)
+	}
+	c := m.comparison(variant)
+	noisy := false
+	for _, o := range c.Outcomes {
+		switch {
+		case o.Verdict == stats.Fail:
+			failures = append(failures, Reason{BudgetMissed, missed(c, &o)})
+		case o.Reason == stats.Noisy && !noisy:
+			noisy = true // which is the same of every budget
+			d.doubt(TooNoisy, "%s", m.noise())
+		case o.Reason == stats.Few:
+			d.doubt(TooFew, "too few requests were answered to tell %s%s", o.Budget.Metric, settles(o.Settle))
+		case o.Reason == stats.Close:
+			d.doubt(TooClose, "%s can't be told from %s%s", told(c, &o), o.Budget, settles(o.Settle))
+		}
+	}
+	return failures
+}
+
+// missed says by how much a budget was: "p95 +82 ms [74, 91] under load, and p95<=baseline+10% is allowed".
+func missed(c *stats.Comparison, o *stats.Outcome) string {
+	return fmt.Sprintf("%s under load, and %s is allowed", told(c, o), o.Budget)
+}
+
+// told is a budget's metric: by its difference from the baseline, or, of an absolute budget, by itself.
+func told(c *stats.Comparison, o *stats.Outcome) string {
+	if i := slices.IndexFunc(c.Differences, func(d stats.Difference) bool { return d.Metric == o.Budget.Metric }); i >= 0 && o.Budget.Scale != 0 {
+		return c.Differences[i].String()
+	}
+	return stats.Level(o)
+}
+
+func settles(n int64) string {
+	if n <= 0 {
+		return ""
+	}
+	// Two digits: it is no better known than that.
+	scale := math.Pow10(max(0, int(math.Log10(float64(n)))-1))
+	return fmt.Sprintf("; some %.0f requests an arm would settle it", math.Ceil(float64(n)/scale)*scale)
+}
+
+func (m *Compared) noise() string {
+	var by []string
+	for _, d := range m.judged.Gate.Differences {
+		if d.Significant() {
+			by = append(by, d.String())
+		}
+	}
+	return fmt.Sprintf("too noisy: the baseline differs from itself by %s%s", none(strings.Join(by, ", ")), settles(m.judged.Gate.Settle))
+}
+
+// breaches returns how a variant breaks the contract, operation by operation.
+func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
+	if m.contract.Incomplete != "" {
+		d.doubt(NotFinished, "the check was not done: %s", m.contract.Incomplete)
+	}
+	if !slices.ContainsFunc(m.contract.Operations, func(o result.Operation) bool { return o.Skipped == "" }) {
+		d.bar(NothingCompared, "no operation was looked at: %s", none(m.skipped()))
+	}
+	var operations []string
+	by := map[string][]string{}
+	for _, f := range m.contract.Findings {
+		if f.Arm != variant || f.Baseline || f.Reason == result.ReasonNotServed { // the routers' counts tell of those
+			continue
+		}
+		if _, ok := by[f.Operation]; !ok {
+			operations = append(operations, f.Operation)
+		}
+		what := string(f.Reason)
+		if f.Path != "" {
+			what += " " + f.Path
+		}
+		by[f.Operation] = append(by[f.Operation], what)
+	}
+	for i, o := range operations {
+		if i == maxFindings {
+			failures = append(failures, Reason{ContractBroken, fmt.Sprintf("breaks the contract of %d more operations", len(operations)-i)})
+			break
+		}
+		of := "the contract"
+		if o != "" {
+			of += " of " + o
+		}
+		failures = append(failures, Reason{ContractBroken, fmt.Sprintf("breaks %s: %s", of, some(by[o]))})
+	}
+	return failures
+}
+
+func (m *Compared) skipped() string {
+	var why []string
+	for _, o := range m.contract.Operations {
+		if o.Skipped != "" {
+			why = append(why, o.Name+": "+o.Skipped)
+		}
+	}
+	return some(why)
+}
+
+// Fill writes what was found into the report: of the check as a whole, and of each of the variants.
+func (m *Compared) Fill(r *Report, check string, variants []Variant) {
+	for i := range r.Checks {
+		if c := &r.Checks[i]; c.Name == check && m.load != nil {
+			c.Load = m.loadReport()
+		}
+	}
+	for _, v := range variants {
+		x := r.Variant(v.Name).Result(check)
+		switch {
+		case m.load != nil:
+			x.Measured = m.measured(v.Name)
+		case m.contract != nil:
+			x.Contract = m.found(v.Name)
+		}
+	}
+}
+
+func (m *Compared) loadReport() *LoadReport {
+	l := m.load
+	r := &LoadReport{
+		Rate: l.Rate, Seed: l.Seed, Rounds: len(l.Rounds), Planned: l.Planned, Settled: l.Settled,
+		Took: math.Round(l.Round * float64(len(l.Rounds))), Agree: m.judged.Gate.Agree, Control: differences(m.judged.Gate.Differences),
+	}
+	run := judge.Run(*l)
+	for _, b := range run.A.Blocks {
+		r.Requests += b.Requests
+	}
+	edges, shares := stats.Distribution(append([]stats.Arm{run.A, run.Again}, run.Variants...), bins)
+	for _, e := range edges {
+		r.Edges = append(r.Edges, float64(e)/float64(time.Millisecond))
+	}
+	if len(shares) > 1 {
+		r.Baseline, r.Again = rounded(shares[0]), rounded(shares[1])
+	}
+	return r
+}
+
+func (m *Compared) measured(variant string) *Measured {
+	c := m.comparison(variant)
+	out := &Measured{Requests: c.Requests, Differences: differences(c.Differences)}
+	for _, o := range c.Outcomes {
+		out.Budgets = append(out.Budgets, BudgetReport{o.Budget.String(), string(o.Verdict), string(o.Reason), o.Settle})
+	}
+	run := judge.Run(*m.load)
+	_, shares := stats.Distribution(append([]stats.Arm{run.A, run.Again}, run.Variants...), bins)
+	if i := slices.IndexFunc(run.Variants, func(a stats.Arm) bool { return a.Name == variant }); len(shares) > i+2 {
+		out.Shares = rounded(shares[i+2])
+	}
+	examples := m.load.Totals[m.arm(m.load.Arms, variant)].Examples
+	out.Examples = examples[:min(len(examples), maxExamples)]
+	return out
+}
+
+func differences(all []stats.Difference) (out []Difference) {
+	for _, d := range all {
+		out = append(out, Difference{string(d.Metric), d.Value, d.Baseline, d.Estimate, d.Low, d.High, d.String()})
+	}
+	return out
+}
+
+// rounded keeps four decimals: what a picture shows.
+func rounded(v []float64) []float64 {
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = math.Round(x*1e4) / 1e4
+	}
+	return out
+}
+
+func (m *Compared) found(variant string) *ContractReport {
+	r := &ContractReport{Protocol: string(m.contract.Protocol)}
+	for _, o := range m.contract.Operations {
+		if o.Skipped == "" {
+			r.Operations++
+		} else if len(r.Skipped) < maxFindings {
+			r.Skipped = append(r.Skipped, o.Name+": "+o.Skipped)
+		}
+	}
+	for _, f := range m.contract.Findings {
+		if f.Arm != variant || f.Baseline {
+			continue
+		}
+		if len(r.Findings) < maxFindings {
+			r.Findings = append(r.Findings, f)
+		} else {
+			r.More++
+		}
+	}
+	r.More += m.contract.Dropped
+	return r
+}

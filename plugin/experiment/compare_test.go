@@ -1,0 +1,207 @@
+package experiment
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+)
+
+func loadCheck(t *testing.T, budgets string) *Check {
+	t.Helper()
+	b, err := stats.ParseBudgets(budgets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Check{Name: "latency", Kind: Load, Required: true, Probe: &Probe{Budgets: b}}
+}
+
+var compared = []Variant{{Name: "good"}, {Name: "slow"}, {Name: "failing"}} //nolint:gochecknoglobals // what every test here compares
+
+// measuredLoad is a run in which slow takes 80 ms longer and failing fails 5 % of its requests.
+func measuredLoad(rounds int, change func(l *result.Load)) result.Load {
+	header := result.Header{APIVersion: result.APIVersion, Kind: result.KindLoad, Arms: []result.Arm{
+		{Name: result.NameBaseline, Role: result.RoleBaseline}, {Name: result.NameControl, Role: result.RoleControl},
+		{Name: "good", Role: result.RoleVariant}, {Name: "slow", Role: result.RoleVariant}, {Name: "failing", Role: result.RoleVariant},
+	}}
+	l := result.Load{Header: header, Planned: rounds, Rate: 100, Seed: 1, Round: 2, Totals: make([]result.Total, 5)}
+	for k := range rounds {
+		var r result.Round
+		for arm := range l.Arms {
+			b := result.Block{Sent: 40, Errors: map[result.ErrorClass]int{}}
+			for i := range int64(40) {
+				micros := 20_000 + 500*i + 37*((int64(k)*7+i*3+int64(arm))%11)
+				switch {
+				case arm == 3:
+					micros += 80_000
+				case arm == 4 && i < 2:
+					b.Errors[result.ErrorServer]++
+					continue
+				}
+				b.Latencies = append(b.Latencies, result.Count{Micros: micros, N: 1})
+			}
+			slices.SortFunc(b.Latencies, func(a, b result.Count) int { return int(a.Micros - b.Micros) })
+			r.Blocks = append(r.Blocks, b)
+			l.Totals[arm].Sent += 41
+			l.Totals[arm].Statuses = map[int]int{200: 40 * (k + 1)}
+		}
+		l.Rounds = append(l.Rounds, r)
+	}
+	if change != nil {
+		change(&l)
+	}
+	return l
+}
+
+func printed[T result.Load | result.Contract](t *testing.T, v T) io.Reader {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString("time=1 level=INFO msg=load\n")
+	if err := result.Write(&b, v); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+func codes(v Verdict) (all []Code) {
+	for _, r := range v.Reasons {
+		all = append(all, r.Code)
+	}
+	return all
+}
+
+func TestCompared_JudgesVariantsUnderLoad(t *testing.T) {
+	m := ReadCompared(loadCheck(t, judge.DefaultBudgets+", p99<1s"), compared, printed(t, measuredLoad(60, nil)))
+	for variant, want := range map[string]string{"good": "", "slow": "p95 +80.0 ms [", "failing": "errors +5.0 points ["} {
+		v := m.Judge(variant, sound(), nil)
+		if want == "" && (v.Outcome != Passed || len(v.Reasons) > 0) ||
+			want != "" && (v.Outcome != Failed || !slices.Equal(codes(v), []Code{BudgetMissed}) || !strings.HasPrefix(v.Reasons[0].Message, want[:strings.Index(want, " ")])) {
+			t.Errorf("%s: %+v", variant, v)
+		}
+	}
+	if v := m.Judge("good", sound(), []Reason{{Bystander, "deployment/route fails"}}); v.Outcome != Failed {
+		t.Errorf("it breaks a bystander: %+v", v)
+	}
+	// A variant that was not tested has neither passed nor failed.
+	for name, way := range vacuous() {
+		if strings.HasPrefix(name, "admission") {
+			continue // the probe's pod gets no router
+		}
+		for _, variant := range []string{"good", "slow"} {
+			e := sound()
+			way.spoil(e)
+			v := m.Judge(variant, e, nil)
+			if v.Outcome == Passed || variant == "good" && v.Outcome != Inconclusive || !slices.Contains(codes(v), way.want) {
+				t.Errorf("%s, %s: %+v", variant, name, v)
+			}
+		}
+	}
+}
+
+func TestCompared_SaysWhatItCannotTell(t *testing.T) {
+	for name, tt := range map[string]struct {
+		budgets string
+		change  func(l *result.Load)
+		want    Code
+		says    string
+	}{
+		"noisy": {judge.DefaultBudgets, func(l *result.Load) {
+			for k := range l.Rounds {
+				for i := range l.Rounds[k].Blocks[1].Latencies {
+					l.Rounds[k].Blocks[1].Latencies[i].Micros += 9_000
+				}
+			}
+		}, TooNoisy, "the baseline differs from itself by p50 +9"},
+		"close":  {"p95<=baseline+0ms", nil, TooClose, "can't be told from p95<=baseline+0ms"},
+		"few":    {"p99<1s", func(l *result.Load) { l.Rounds = l.Rounds[:12] }, TooFew, "to tell p99; some 1000 requests an arm would settle it"},
+		"killed": {judge.DefaultBudgets, func(l *result.Load) { l.Incomplete = "it was ended after 60 of 75 rounds" }, NotFinished, "ended after 60 of 75"},
+	} {
+		m := ReadCompared(loadCheck(t, tt.budgets), compared, printed(t, measuredLoad(60, tt.change)))
+		v := m.Judge("good", sound(), nil)
+		if v.Outcome != Inconclusive || len(v.Reasons) != 1 || v.Reasons[0].Code != tt.want || !strings.Contains(v.Reasons[0].Message, tt.says) {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	failed := sound()
+	failed.Job = JobEnd{Failed: true, Pods: 1, Container: "p", Exit: 1}
+	late := sound()
+	late.Job = JobEnd{Failed: true, Pods: 1, Reason: "DeadlineExceeded"}
+	for name, tt := range map[string]struct {
+		e    *Evidence
+		log  io.Reader
+		want Code
+	}{
+		"no result":           {sound(), strings.NewReader("kubectl-sandbox-result ???\n"), NotRun},
+		"another's result":    {sound(), printed(t, measuredLoad(60, func(l *result.Load) { l.Arms[2].Name = "other" })), NotRun},
+		"the probe fails":     {failed, printed(t, measuredLoad(60, nil)), NotRun},
+		"the probe is killed": {late, strings.NewReader(""), NotFinished},
+	} {
+		m := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, tt.log)
+		if v := m.Judge("good", tt.e, nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), tt.want) {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
+func TestCompared_JudgesContracts(t *testing.T) {
+	check := &Check{Name: "contract", Kind: Contract, Probe: &Probe{Contract: true}}
+	c := result.Contract{
+		Header: result.Header{APIVersion: result.APIVersion, Kind: result.KindContract, Arms: []result.Arm{
+			{Name: result.NameBaseline, Role: result.RoleBaseline}, {Name: "good", Role: result.RoleVariant}, {Name: "broken", Role: result.RoleVariant},
+		}},
+		Protocol:   result.ProtocolOpenAPI,
+		Operations: []result.Operation{{Name: "GET /customer", Seen: make([]result.Seen, 3)}, {Name: "POST /order", Skipped: "not sent"}},
+		Findings: []result.Finding{
+			{Arm: "good", Reason: result.ReasonSchemaViolated, Operation: "GET /customer", Path: "/id", Baseline: true},
+			{Arm: "broken", Reason: result.ReasonFieldGone, Operation: "GET /customer", Path: "/name"},
+			{Arm: "broken", Reason: result.ReasonTypeChanged, Operation: "GET /customer", Path: "/id"},
+		},
+	}
+	c.Operations[0].Seen[2] = result.Seen{Statuses: map[int]int{200: 3}}
+	variants := []Variant{{Name: "good"}, {Name: "broken"}}
+	m := ReadCompared(check, variants, printed(t, c))
+	if v := m.Judge("good", sound(), nil); v.Outcome != Passed {
+		t.Errorf("what the baseline does as well: %+v", v)
+	}
+	v := m.Judge("broken", sound(), nil)
+	if want := "breaks the contract of GET /customer: FieldGone /name, TypeChanged /id"; v.Outcome != Failed || len(v.Reasons) != 1 || v.Reasons[0] != (Reason{ContractBroken, want}) {
+		t.Errorf("got %+v", v)
+	}
+	if s := m.Sent("broken"); s == nil || *s != (route.Sent{Begun: 3, Answered: 3}) {
+		t.Errorf("sent %v", s)
+	}
+	c.Operations = c.Operations[1:]
+	c.Findings = nil
+	if v := ReadCompared(check, variants, printed(t, c)).Judge("good", sound(), nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), NothingCompared) {
+		t.Errorf("nothing was compared: %+v", v)
+	}
+}
+
+func TestCompared_Fill(t *testing.T) {
+	check := loadCheck(t, judge.DefaultBudgets)
+	m := ReadCompared(check, compared, printed(t, measuredLoad(60, nil)))
+	r := NewReport(&Run{ID: "r1"}, RequireAny, []Check{*check}, compared, false)
+	began := time.Now()
+	m.Fill(r, "latency", compared)
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("took %v", took)
+	}
+	l := r.Checks[0].Load
+	if l == nil || l.Requests != 2400 || !l.Agree || len(l.Edges) != bins+1 || len(l.Baseline) != bins || l.Took != 120 {
+		t.Fatalf("load %+v", l)
+	}
+	x := r.Variant("slow").Result("latency").Measured
+	if x == nil || x.Requests != 2400 || len(x.Shares) != bins || len(x.Budgets) != 2 || x.Budgets[0].Verdict != "fail" || len(x.Differences) != 4 {
+		t.Errorf("measured %+v", x)
+	}
+	if s := m.Sent("slow"); s.Begun != 41*60 || s.Answered != 2400 {
+		t.Errorf("sent %+v", s)
+	}
+}
