@@ -42,7 +42,7 @@ const (
 	OtherKey        Code = "other-key"         // the test's requests carried another key
 	NotReached      Code = "fork-not-reached"  // no request with the key came to the fork's workload
 	FellBack        Code = "fell-back"         // the baseline answered in place of the fork
-	Unanswered      Code = "fork-unanswered"   // the fork took requests, and broke off each before its answer was whole
+	Unanswered      Code = "fork-unanswered"   // the fork took requests, and none was answered to the test
 	Refused         Code = "refused"           // requests for the fork were refused, as none of its pods was ready
 	BareBaseline    Code = "baseline-unrouted" // a ready pod of the baseline had no router
 	NotCounted      Code = "not-counted"       // the routers' counts could not be had
@@ -245,6 +245,8 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 		d.bar(NotReached, "%s", lostWhere(sent, reached, by))
 	case total.Fork == 0 && total.Unfinished > 0:
 		d.doubt(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
+	case sent != nil && sent.Answered == 0 && total.Fork > 0:
+		d.doubt(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
 	}
 }
 

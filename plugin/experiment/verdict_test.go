@@ -69,6 +69,7 @@ func vacuous() map[string]struct {
 		"the baseline answers in place of the fork":   {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, FellBack: 1} }, FellBack},
 		"the baseline alone answers":                  {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, FellBack: 3} }, FellBack},
 		"routers refuse, and it ignores the error":    {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, Refused: 1} }, Refused},
+		"it gives up before the fork's answer":        {func(e *Evidence) { e.Sent = &route.Sent{Begun: 3} }, Unanswered},
 		"the fork breaks each answer off":             {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, Unfinished: 3} }, Unanswered},
 		"the fork is not ready for a while":           {func(e *Evidence) { e.Seen.See(&State{Forks: []ForkState{{Name: "customer-a", Waiting: "a pod"}}}) }, ForkNotReady},
 		"the fork has no pod":                         {func(e *Evidence) { e.Before.Forks[0].Pods = nil }, ForkNotReady},

@@ -1,9 +1,14 @@
+const path = require('path');
 const { test, expect } = require('@playwright/test');
 
-// The page takes these from the web, which tests do without.
+const types = { '.css': 'text/css', '.js': 'text/javascript' };
+
+// What the page takes from the web comes from the packages that the web has it from.
 test.beforeEach(async ({ page }) => {
-  await page.route('https://cdn.jsdelivr.net/npm/jquery@3.7.0/**', (route) => route.fulfill({ path: require.resolve('jquery/dist/jquery.min.js') }));
-  await page.route('https://maxcdn.bootstrapcdn.com/**', (route) => route.abort());
+  const packaged = (file) => (route) => route.fulfill({ path: require.resolve(file), contentType: types[path.extname(file)], headers: { 'access-control-allow-origin': '*' } });
+  await page.route('**/jquery.min.js', packaged('jquery/dist/jquery.min.js'));
+  await page.route('**/bootstrap.min.css', packaged('bootstrap/dist/css/bootstrap.min.css'));
+  await page.route('**/bootstrap.min.js', packaged('bootstrap/dist/js/bootstrap.min.js'));
 });
 
 test('a car comes to the customer', async ({ page }) => {
