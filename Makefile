@@ -52,10 +52,10 @@ build: ## Build the plugin into bin/
 repository := $(or $(REGISTRY),ghcr.io/kubectl-sandbox)
 images := dist/images/$(VERSION)
 
-archives := $(patsubst %,$(images)/sandbox-%.tar,webhook router probe)
+archives := $(patsubst %,$(images)/%.tar,sandbox-webhook sandbox-router sandbox-probe kubectl-sandbox)
 
 .PHONY: images
-images: $(archives) ## Build the images of webhook, router and probe
+images: $(archives) ## Build the images of webhook, router, probe and plugin
 
 $(images)/%.tar: | bin/cluster
 	@mkdir -p $(images)

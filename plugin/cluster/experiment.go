@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -77,6 +78,67 @@ func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
 		p.MaxRate = rate
 	}
 	return p, nil
+}
+
+// PluginImage is the image of the plugin that the cluster's chart names. Where there is none, that is a *plan.Problem.
+func (c *Client) PluginImage(ctx context.Context) (string, error) {
+	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", Explain(err)
+	}
+	if err != nil || config.Annotations[sandbox.AnnotationPluginImage] == "" {
+		return "", &plan.Problem{
+			What: "--wait=false: the cluster's chart names no image of the plugin: it is not installed, or of an older version",
+			Say:  "see what is installed", Fix: plan.Kubectl("sandbox", "version"),
+		}
+	}
+	return config.Annotations[sandbox.AnnotationPluginImage], nil
+}
+
+// Dispatch makes what runs an experiment in the cluster. What there is already of it runs it already.
+func (c *Client) Dispatch(ctx context.Context, suites *corev1.ConfigMap, job *batchv1.Job) error {
+	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
+	if _, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, job.Spec.Template.Spec.ServiceAccountName, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+		return &plan.Problem{
+			What: fmt.Sprintf("--service-account: serviceaccount %q not found in namespace %q", job.Spec.Template.Spec.ServiceAccountName, c.Namespace),
+			Say:  "those there are", Fix: plan.Kubectl("get", "serviceaccounts"),
+		}
+	} // whoever may not read them learns it from the Job
+	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, suites, options); err != nil && !apierrors.IsAlreadyExists(err) {
+		return Explain(err)
+	}
+	if _, err := c.Kube.BatchV1().Jobs(c.Namespace).Create(ctx, job, options); err != nil && !apierrors.IsAlreadyExists(err) {
+		return Explain(err)
+	}
+	return nil
+}
+
+// AwaitExperiment reads an experiment again and again until it has ended. It fails where the Job that runs it has ended without that.
+func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, error) {
+	for {
+		job, err := c.Kube.BatchV1().Jobs(c.Namespace).Get(ctx, sandbox.RunJobName(id), metav1.GetOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, Explain(err)
+		}
+		over := err == nil && slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
+			return (c.Type == batchv1.JobFailed || c.Type == batchv1.JobComplete) && c.Status == corev1.ConditionTrue
+		})
+		e, err := c.Experiment(ctx, id) // read after the Job: what that wrote last is in it
+		if err != nil || !e.Report.Window.Ended.IsZero() {
+			return e, err
+		}
+		if over {
+			return nil, &plan.Problem{
+				What: fmt.Sprintf("experiment %s was not done: the Job that was to run it has ended", id),
+				Say:  "its log", Fix: plan.Kubectl("logs", "job/"+job.Name),
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * time.Second):
+		}
+	}
 }
 
 // An Experiment is what the cluster keeps of one.

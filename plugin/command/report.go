@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 )
 
 // reportFlags are the flags of `report`: those of `test` that say how to print.
@@ -26,6 +28,9 @@ func newReport(t *tool) *cobra.Command {
 		Example: templates.Examples(`
 			# What an experiment found
 			kubectl sandbox report rk3f9q
+
+			# Wait for one that a Job runs
+			kubectl sandbox report rk3f9q --wait
 
 			# The same as one HTML file
 			kubectl sandbox report rk3f9q --report=html=out.html`),
@@ -50,11 +55,12 @@ func newReport(t *tool) *cobra.Command {
 			}
 			var code *exitError
 			if err != nil && !errors.As(err, &code) {
-				err = &exitError{exitNotRun, err}
+				err = &exitError{experiment.ExitNotRun, err}
 			}
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "Wait until the experiment has ended.")
 	cmd.Flags().StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
 	completeValues(cmd, "output", "json")
@@ -84,7 +90,11 @@ func (f *reportFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e, err := c.Experiment(ctx, f.id)
+	read := c.Experiment
+	if f.wait {
+		read = c.AwaitExperiment
+	}
+	e, err := read(ctx, f.id)
 	if err != nil {
 		return err
 	}

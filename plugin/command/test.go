@@ -22,13 +22,6 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Exit codes of `test` and `report`.
-const (
-	exitNonePassed   = 1 // no variant passed, or with --require=all, not all
-	exitInconclusive = 2
-	exitNotRun       = 3 // the experiment could not run
-)
-
 // What becomes of the sandboxes that an experiment made.
 const (
 	deleteNone   = "none"
@@ -42,11 +35,13 @@ type testFlags struct {
 	variantArgs, files, from, reports []string
 	id, entry, delete, require        string
 	output                            string
+	serviceAccount                    string
 	parallel                          int
 	timeout, ttl                      time.Duration
-	route                             bool
+	route, wait, unattended           bool
 
 	args    []string
+	suites  []string       // texts of files
 	images  []variantImage // --variant; empty: args are sandboxes
 	checks  []experiment.Check
 	outputs []reportFile
@@ -95,7 +90,11 @@ func newTest(t *tool) *cobra.Command {
 			kubectl sandbox test pr-42 -f suite.yaml --report=markdown=out.md --report=junit=out.xml
 
 			# Take a test from a CronJob
-			kubectl sandbox test pr-42 --from=cronjob/nightly`),
+			kubectl sandbox test pr-42 --from=cronjob/nightly
+
+			# Have a Job in the cluster run it, and print later what it found
+			kubectl sandbox test pr-42 -f suite.yaml --id=pr-42-1 --wait=false --service-account=pipeline
+			kubectl sandbox report pr-42-1 --wait`),
 		ValidArgsFunction: t.completeSandboxes(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := f.complete(cmd, args)
@@ -104,7 +103,7 @@ func newTest(t *tool) *cobra.Command {
 			}
 			var code *exitError
 			if err != nil && !errors.As(err, &code) {
-				err = &exitError{exitNotRun, err}
+				err = &exitError{experiment.ExitNotRun, err}
 			}
 			return err
 		},
@@ -120,6 +119,12 @@ func newTest(t *tool) *cobra.Command {
 	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "How long the experiment, and the sandboxes that it makes, live from now on; 0 for ever.")
 	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that it made are deleted in the end: "none", "losers" (all but the best) or "all".`)
 	flags.StringVar(&f.require, "require", experiment.RequireAny, `What has to pass: "any" variant or "all".`)
+	flags.BoolVar(&f.wait, "wait", true, "Wait until the experiment has ended. With --wait=false a Job in the cluster runs it, with the rights of --service-account; report prints what it found.")
+	flags.StringVar(&f.serviceAccount, "service-account", "", "With --wait=false, the service account of the namespace whose rights the experiment has. It needs those of role sandbox-user.")
+	flags.BoolVar(&f.unattended, "unattended", false, "")
+	if err := flags.MarkHidden("unattended"); err != nil {
+		panic(err) // it is there
+	}
 	flags.BoolVar(&f.route, "route", false, "Put routers in front of the workload if it has none, which rolls it out.")
 	flags.StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
 	flags.StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
@@ -184,6 +189,12 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 		return usageError(cmd, fmt.Sprintf("--require %q is neither %s nor %s", f.require, experiment.RequireAny, experiment.RequireAll))
 	case f.output != "" && f.output != "json":
 		return usageError(cmd, fmt.Sprintf("--output %q is not json", f.output))
+	case !f.wait && f.serviceAccount == "":
+		return usageError(cmd, "--wait=false: --service-account must name the one whose rights the experiment has in the cluster")
+	case !f.wait && len(f.reports) > 0:
+		return usageError(cmd, "--wait=false: nothing is found yet that --report could write; give it to `kubectl sandbox report "+f.id+"`")
+	case f.wait && f.serviceAccount != "":
+		return usageError(cmd, "--service-account is for --wait=false: else the experiment has your own rights")
 	}
 	if err := sandbox.ValidateName(f.id); err != nil {
 		return usageError(cmd, fmt.Sprintf("--id %q %v", f.id, err))
@@ -266,6 +277,7 @@ func (f *testFlags) readSuites(cmd *cobra.Command) error {
 		if err != nil {
 			return &plan.Problem{What: fmt.Sprintf("--filename: %v", err), Err: err}
 		}
+		f.suites = append(f.suites, string(data))
 		checks, err := experiment.ParseSuite(name, data)
 		if err != nil {
 			return &plan.Problem{What: err.Error(), Err: err}
@@ -323,7 +335,7 @@ func exitOf(o experiment.Outcome) error {
 	case experiment.Passed:
 		return nil
 	case experiment.Failed:
-		return &exitError{code: exitNonePassed}
+		return &exitError{code: experiment.ExitNonePassed}
 	}
-	return &exitError{code: exitInconclusive}
+	return &exitError{code: experiment.ExitInconclusive}
 }

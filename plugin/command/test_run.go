@@ -26,7 +26,7 @@ type testRun struct {
 	client   *cluster.Client
 	run      *experiment.Run
 	variants []experiment.Variant
-	probes   experiment.Probes // where the suite has built-in checks
+	probes   experiment.Probes            // where the suite has built-in checks
 	services map[string][]sandbox.Service // of each check
 	show     *progress
 
@@ -52,9 +52,15 @@ func (f *testFlags) run(ctx context.Context) error {
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
+	if !r.wait {
+		return r.dispatch(ctx)
+	}
 	err = r.testAll(ctx)
 	r.show.end()
-	if err != nil {
+	switch {
+	case err != nil && r.unattended && ctx.Err() != nil:
+		return err // its pod has to go: the next one goes on
+	case err != nil:
 		return r.abandon(ctx, err)
 	}
 	return r.finish(ctx)

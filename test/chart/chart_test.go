@@ -350,13 +350,19 @@ func TestImages_FollowTagAndDigest(t *testing.T) {
 	if got := argument(t, d, "router-image"); got != "registry.test/team/sandbox-router@sha256:"+digest('b') {
 		t.Errorf("router is %s", got)
 	}
-	for want, values := range map[string]map[string]any{
-		"ghcr.io/kubectl-sandbox/sandbox-probe:v9":               {"image": map[string]any{"tag": "v9"}},
-		"registry.test/team/sandbox-probe@sha256:" + digest('c'): valueSets()["everything"],
+	for _, want := range []struct {
+		values        map[string]any
+		probe, plugin string
+	}{
+		{map[string]any{"image": map[string]any{"tag": "v9"}}, "ghcr.io/kubectl-sandbox/sandbox-probe:v9", "ghcr.io/kubectl-sandbox/kubectl-sandbox:v9"},
+		{valueSets()["everything"], "registry.test/team/sandbox-probe@sha256:" + digest('c'), "registry.test/team/kubectl-sandbox@sha256:" + digest('d')},
 	} {
-		c := only[*admissionv1.MutatingWebhookConfiguration](t, mustTemplate(t, values))
-		if got := c.Annotations[sandbox.AnnotationProbeImage]; got != want {
-			t.Errorf("probe is %s, want %s", got, want)
+		c := only[*admissionv1.MutatingWebhookConfiguration](t, mustTemplate(t, want.values))
+		if got := c.Annotations[sandbox.AnnotationProbeImage]; got != want.probe {
+			t.Errorf("probe is %s, want %s", got, want.probe)
+		}
+		if got := c.Annotations[sandbox.AnnotationPluginImage]; got != want.plugin {
+			t.Errorf("plugin is %s, want %s", got, want.plugin)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func valueSets() map[string]map[string]any {
 		"everything": {
 			"replicas": 3,
 			"image": map[string]any{"registry": "registry.test/team", "tag": "v9.9.9", "pullPolicy": "Always",
-				"webhookDigest": "sha256:" + digest('a'), "routerDigest": "sha256:" + digest('b'), "probeDigest": "sha256:" + digest('c'),
+				"webhookDigest": "sha256:" + digest('a'), "routerDigest": "sha256:" + digest('b'), "probeDigest": "sha256:" + digest('c'), "pluginDigest": "sha256:" + digest('d'),
 				"pullSecrets": []any{map[string]any{"name": "pull"}}},
 			"key": map[string]any{"header": "x-team-key", "member": "team-key"},
 			"router": map[string]any{"resources": map[string]any{"requests": map[string]any{"cpu": "20m", "memory": "48Mi"},

@@ -47,6 +47,9 @@ const (
 	AnnotationGateway = Prefix + "gateway"
 	// AnnotationProbeImage is the image of the built-in checks, sandbox-probe. On the MutatingWebhookConfiguration.
 	AnnotationProbeImage = Prefix + "probe-image"
+	// AnnotationPluginImage is the image of the plugin itself, for experiments that nobody waits for. On the
+	// MutatingWebhookConfiguration.
+	AnnotationPluginImage = Prefix + "plugin-image"
 	// AnnotationMaxRate is how many requests a second load checks may send. On the MutatingWebhookConfiguration.
 	AnnotationMaxRate = Prefix + "max-rate"
 	// AnnotationPatch holds a fork's difference from its baseline's pod template, an RFC 6902 patch. On the fork's Deployment.

@@ -71,6 +71,13 @@ func ConfigMapName(sandbox string) string { return "sandbox-" + sandbox }
 // called "run-ID".
 func RunName(id string) string { return "sandbox-run." + id }
 
+// RunSuitesName returns the name of the ConfigMap of the suites of an experiment that runs in the cluster, and RunJobName that of the
+// Job that runs it.
+func RunSuitesName(id string) string { return RunName(id) + ".suites" }
+
+// RunJobName is told at RunSuitesName. No check is called so: their Jobs' names end in a hash.
+func RunJobName(id string) string { return "sandbox-run-" + id }
+
 // CheckName returns the name of the Job that runs a check of a sandbox in an experiment. It tells apart what joining the three by
 // dashes would not, and leaves room for what the Job controller appends to it for its pods: "-" and 5 random bytes.
 func CheckName(check, sandbox, run string) string {
