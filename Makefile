@@ -17,6 +17,8 @@ GATEWAY ?=
 # How long each fuzz target runs, and for how many seconds `make soak` goes on.
 FUZZTIME ?= 30s
 SOAK ?= 3600
+# How often `make demo-experiment` and `make check-alarms` run.
+RUNS ?= $(if $(filter check-alarms,$(MAKECMDGOALS)),20,1)
 # How many load checks `make simulate` simulates on each recording.
 SIMULATIONS ?= 2000
 
@@ -120,7 +122,7 @@ bin/golangci-lint: test/tools/go.mod
 .PHONY: unit
 unit: debian ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
-	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/...
+	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/...
 
 .PHONY: check-cluster
 check-cluster: $(cluster-up) ## Bring clusters up and down in namespaces of their own, over wrecks and beside another clone's
@@ -136,12 +138,20 @@ check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, a
 	go -C test test -count=1 -timeout=60m ./krew/...
 
 .PHONY: e2e
-e2e: install debian browser ## Run the end-to-end tests on the cluster
+e2e: install debian browser playwright nginx ## Run the end-to-end tests on the cluster
 	go -C test test -count=1 -timeout=40m -parallel=6 $(if $(CI),-short) ./e2e/...
 
 .PHONY: soak
-soak: install browser ## Run them in random order, again and again, for SOAK seconds
+soak: install browser playwright nginx ## Run them in random order, again and again, for SOAK seconds
 	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=40m -parallel=6 ./e2e/...; done
+
+.PHONY: demo-experiment
+demo-experiment: install ## Show an experiment of five variants, and hold its verdicts to what they must be (RUNS=1)
+	go -C test run ./demo/experiment -root=.. -runs=$(RUNS) -out=$(CURDIR)/dist/experiment $(target)
+
+.PHONY: check-alarms
+check-alarms: install ## Run experiments of variants that equal the baseline, and count false alarms (RUNS=20)
+	go -C test run ./demo/experiment -root=.. -alarms -runs=$(RUNS) -out=$(CURDIR)/dist/alarms $(target)
 
 .PHONY: scale
 scale: install ## Fork 300 times at once, by 10 callers in 10 namespaces (e2e: 40 times)
@@ -172,7 +182,7 @@ debian:
 	@missing=$$(for c in gcc curl; do command -v $$c >/dev/null || echo $$c; done); [ -z "$$missing" ] || { apt-get update -q; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $$missing libc6-dev ca-certificates; }
 
-# Started by the benchmark alone: not by the package, on machines where that would.
+# Started by benchmarks and tests alone: not by the package, on machines where that would.
 .PHONY: nginx
 nginx:
 	@command -v nginx >/dev/null || { apt-get update -q; \
@@ -189,9 +199,16 @@ test/browser/node_modules/.package-lock.json: test/browser/package-lock.json
 	npm ci --prefix=test/browser --ignore-scripts --no-audit --no-fund
 	@touch $@
 
+.PHONY: playwright
+playwright: browser test/playwright/node_modules/.package-lock.json
+
+test/playwright/node_modules/.package-lock.json: test/playwright/package-lock.json
+	npm ci --prefix=test/playwright --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 .PHONY: clean
 clean: ## Remove what was built here (the cluster is ended by cluster-down)
-	rm -rf bin dist test/browser/node_modules
+	rm -rf bin dist test/browser/node_modules test/playwright/node_modules
 
 .PHONY: help
 help: ## List the targets

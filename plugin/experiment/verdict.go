@@ -43,6 +43,7 @@ const (
 	OtherKey        Code = "other-key"         // the test's requests carried another key
 	NotReached      Code = "fork-not-reached"  // no request with the key came to the fork's workload
 	FellBack        Code = "fell-back"         // the baseline answered in place of the fork
+	Unanswered      Code = "fork-unanswered"   // the fork took requests, and none was answered to the test
 	Refused         Code = "refused"           // requests for the fork were refused, as none of its pods was ready
 	BareBaseline    Code = "baseline-unrouted" // a ready pod of the baseline had no router
 	NotCounted      Code = "not-counted"       // the routers' counts could not be had
@@ -240,8 +241,13 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 		d.bar(OtherKey, "the test's requests carried another key than the sandbox's")
 		return
 	}
-	if total.Fork+total.Unfinished == 0 && total.Refused == 0 {
+	switch {
+	case total.Fork+total.Unfinished == 0 && total.Refused == 0:
 		d.bar(NotReached, "%s", lostWhere(sent, reached, by, e.Passed))
+	case total.Fork == 0 && total.Unfinished > 0:
+		d.doubt(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
+	case sent != nil && sent.Answered == 0 && total.Fork > 0:
+		d.doubt(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
 	}
 }
 

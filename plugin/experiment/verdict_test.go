@@ -1,8 +1,12 @@
 package experiment
 
 import (
+	"fmt"
 	"maps"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
@@ -66,6 +70,8 @@ func vacuous() map[string]struct {
 		"the baseline answers in place of the fork":   {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, FellBack: 1} }, FellBack},
 		"the baseline alone answers":                  {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, FellBack: 3} }, FellBack},
 		"routers refuse, and it ignores the error":    {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, Refused: 1} }, Refused},
+		"it gives up before the fork's answer":        {func(e *Evidence) { e.Sent = &route.Sent{Begun: 3} }, Unanswered},
+		"the fork breaks each answer off":             {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, Unfinished: 3} }, Unanswered},
 		"the fork is not ready for a while":           {func(e *Evidence) { e.Seen.See(&State{Forks: []ForkState{{Name: "customer-a", Waiting: "a pod"}}}) }, ForkNotReady},
 		"the fork has no pod":                         {func(e *Evidence) { e.Before.Forks[0].Pods = nil }, ForkNotReady},
 		"the fork's container is restarted":           {func(e *Evidence) { e.After.Forks[0].Pods[0].Restarts = 1 }, ForkRestarted},
@@ -93,10 +99,32 @@ func vacuous() map[string]struct {
 	}
 }
 
-func TestJudge_NeverPassesWhatDidNotTestTheFork(t *testing.T) {
-	if n := len(vacuous()); n < 19 {
-		t.Errorf("only %d ways", n)
+// The table that people read is of these ways, and there are enough of them.
+func TestVacuousWaysAreInTheTable(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
 	}
+	_, section, _ := strings.Cut(string(text), "## As pure cases\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var have, want []string
+	for _, row := range regexp.MustCompile("(?m)^\\| .+ \\| `.+` \\|$").FindAllString(section, -1) {
+		have = append(have, row)
+	}
+	for name, way := range vacuous() {
+		want = append(want, fmt.Sprintf("| %s | `%s` |", name, way.want))
+	}
+	slices.Sort(have)
+	slices.Sort(want)
+	if !slices.Equal(have, want) {
+		t.Errorf("the table in README.md is not of the ways here; it has to be\n%s", strings.Join(want, "\n"))
+	}
+	if len(want) < 22 {
+		t.Errorf("only %d ways", len(want))
+	}
+}
+
+func TestJudge_NeverPassesWhatDidNotTestTheFork(t *testing.T) {
 	for name, way := range vacuous() {
 		t.Run(name, func(t *testing.T) {
 			e := sound()

@@ -24,6 +24,10 @@ const (
 	HotrodOld   = "example.test/hotrod:1.70.0"         // the same, an older release
 	HotrodFast  = "example.test/hotrod:1.76.0-fast-db" // with HotROD's own fixes for its slow database
 	HotrodMoved = "example.test/hotrod:1.76.0-moved"   // with all of its paths elsewhere: to its callers, broken
+	HotrodEven  = "example.test/hotrod:1.76.0-even"    // with a database that takes 200 ms, however many ask it
+	HotrodSlow  = "example.test/hotrod:1.76.0-slow"    // the same, 80 ms slower
+	Caddy       = "example.test/caddy:2.11.9"          // a proxy that fails requests, or answers in a program's place
+	K6          = "example.test/k6:1.8.1"              // load tests written in JavaScript
 	Podcli      = "example.test/podcli:6.9.2"          // podinfo's own client: exits with 1 where a URL does not answer well
 	Httpbin     = "example.test/httpbin:2.26.0"        // HTTP/1.1, WebSocket, SSE, trailers; does not drain
 	GRPC        = "example.test/grpc-interop:1.85.0"   // every kind of stream
@@ -62,6 +66,10 @@ func Catalogue() []Image {
 		{Ref: Hotrod, Program: hotrod},
 		{Ref: HotrodFast, Program: hotrod, Args: []string{"--fix-db-query-delay=10ms", "--fix-disable-db-conn-mutex"}},
 		{Ref: HotrodMoved, Program: hotrod, Args: []string{"--basepath=/moved"}},
+		{Ref: HotrodEven, Program: hotrod, Args: []string{"--fix-db-query-delay=200ms", "--fix-disable-db-conn-mutex"}},
+		{Ref: HotrodSlow, Program: hotrod, Args: []string{"--fix-db-query-delay=280ms", "--fix-disable-db-conn-mutex"}},
+		{Ref: Caddy, Program: one("caddy", "caddy", "github.com/caddyserver/caddy/v2/cmd/caddy")},
+		{Ref: K6, Program: one("k6", "k6", "go.k6.io/k6")},
 		{Ref: HotrodOld, Program: one("hotrod-1.70", "hotrod", "github.com/jaegertracing/jaeger/examples/hotrod")},
 		{Ref: Podcli, Program: one("podcli", "podcli", "github.com/stefanprodan/podinfo/cmd/podcli")},
 		{Ref: Httpbin, Program: one("httpbin", "go-httpbin", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin")},

@@ -1,7 +1,8 @@
 // Command bench measures, on a real cluster with cached images, how long it takes from `kubectl sandbox fork` to the first
 // keyed request that the fork answers; beside a plain `kubectl create deployment` and the first request that its pod
 // answers. The two take turns, so that whatever else the machine does falls on both. Then it counts the API calls of a fork,
-// alone and beside many sandboxes. And it measures what the ways into a sandbox add to a request, beside nginx on the same way.
+// alone and beside many sandboxes. And it measures what the ways into a sandbox add to a request, beside nginx on the same way; and
+// what the variants of an experiment cost, beside copies of the whole application.
 package main
 
 import (
@@ -34,7 +35,7 @@ func main() {
 	root := flag.String("root", ".", "root of the repository, whose cluster is used")
 	pairs := flag.Int("n", 20, "how many of each")
 	readme := flag.String("readme", "", "file in which to replace the results")
-	only := flag.String("only", "", `what alone to measure: "forks" or "previews"`)
+	only := flag.String("only", "", `what alone to measure: "forks", "previews" or "variants"`)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -56,6 +57,7 @@ func run(ctx context.Context, root string, pairs int, readme, only string) (err 
 	}{
 		{"forks", func() (string, error) { return b.forks(ctx, pairs) }},
 		{"previews", func() (string, error) { return b.previews(ctx, root, pairs) }},
+		{"variants", func() (string, error) { return b.variants(ctx, max(1, pairs/10)) }},
 	} {
 		if only != "" && only != part.name {
 			continue

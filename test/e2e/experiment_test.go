@@ -57,7 +57,12 @@ func (s *space) suite(jobs ...string) string {
 // tested runs `kubectl sandbox test`, holds it to its exit status, and returns the report.
 func (s *space) tested(exit int, args ...string) *experiment.Report {
 	s.t.Helper()
-	r := s.trySandbox(append([]string{"test", "--output=json", "--timeout=3m"}, args...)...)
+	return s.reported(exit, s.trySandbox(append([]string{"test", "--output=json", "--timeout=3m"}, args...)...))
+}
+
+// reported holds a run of `kubectl sandbox test --output=json` to its exit status, and returns the report.
+func (s *space) reported(exit int, r result) *experiment.Report {
+	s.t.Helper()
 	if got := exitStatus(r.err); got != exit {
 		s.t.Fatalf("exit status %d, want %d: %v", got, exit, r)
 	}

@@ -43,10 +43,10 @@ func prepare(ctx context.Context) (*world, error) {
 		return nil, err
 	}
 	if os.Getenv("KUBECONFIG") == "" {
-		install := exec.CommandContext(ctx, "make", "-C", root, "install", "browser")
+		install := exec.CommandContext(ctx, "make", "-C", root, "install", "browser", "playwright", "nginx")
 		install.Stdout, install.Stderr = os.Stderr, os.Stderr
 		if err := install.Run(); err != nil {
-			return nil, fmt.Errorf("make install browser: %w", err)
+			return nil, fmt.Errorf("make install browser playwright nginx: %w", err)
 		}
 	} else if kubeconfig := os.Getenv("KUBECONFIG"); kubeconfig != c.Kubeconfig() {
 		// Tests freeze processes, read interfaces and dial pods: they must be on the node.
