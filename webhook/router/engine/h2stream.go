@@ -318,9 +318,18 @@ func statusOf(s string) int {
 }
 
 func shownFields(fields []hpack.HeaderField) []Field {
-	shown := make([]Field, len(fields))
+	size := 0
+	for _, f := range fields {
+		size += len(f.Name) + len(f.Value)
+	}
+	shown, text := make([]Field, len(fields)), make([]byte, 0, size)
+	keep := func(s string) []byte {
+		at := len(text)
+		text = append(text, s...)
+		return text[at:len(text):len(text)]
+	}
 	for i, f := range fields {
-		shown[i] = Field{[]byte(f.Name), []byte(f.Value)}
+		shown[i] = Field{keep(f.Name), keep(f.Value)}
 	}
 	return shown
 }
