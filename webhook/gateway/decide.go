@@ -39,6 +39,7 @@ type desk struct {
 	domain   string // in lower case
 	carriers route.Carriers
 	behind   bool   // a proxy of one's own is in front
+	ribbon   bool   // pages get one
 	password string // of the proxy that signs people in; empty: people sign in by shares
 	told     told
 }
@@ -225,6 +226,15 @@ func (c *connection) pass(h *engine.Head, asked preview.Host, e Entry, cm *corev
 		Failure: c.press.Failure(&preview.Page{Status: 502, Title: "The Service does not answer", About: e.about(), Reason: "Service " + e.name() + " does not answer",
 			Next: "See for yourself:", Command: []string{"kubectl", "sandbox", "status", e.Sandbox, "-n", e.Namespace}}, preview.WantsHTML(h)),
 		Rewrite: func(r *engine.Reply) engine.Edits { return c.answered(r, v) },
+	}
+	if c.ribbon && preview.OpensPage(h) {
+		ribbon := preview.Ribbon{About: e.about()}
+		ribbon.Ask(&d.Edits)
+		d.Rewrite = func(r *engine.Reply) engine.Edits {
+			edits := c.answered(r, v)
+			ribbon.Lay(&edits, r)
+			return edits
+		}
 	}
 	return d
 }
