@@ -96,7 +96,7 @@ func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (str
 
 // reports returns a backend that takes browsers' reports of what a page of the preview uses elsewhere, in this process.
 func (d *desk) reports(e Entry) engine.Backend {
-	return engine.Local("reports", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return engine.Local("reports of "+preview.Label(e.name(), e.Sandbox, e.Namespace), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin, err := preview.ReadReport(r.Body)
 		if err != nil {
 			w.WriteHeader(http.StatusBadRequest)
