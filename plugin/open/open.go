@@ -114,7 +114,7 @@ func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 	if g != nil {
 		return refuse(g)
 	}
-	if string(h.Target) == reportPath && string(h.Method) == "POST" {
+	if preview.IsReport(h) {
 		return engine.Decision{Backends: []engine.Backend{p.reports()}, Failure: engine.Refusal{Status: 503, Reason: "reports: "}}
 	}
 	if t.sandbox != "" {

@@ -274,14 +274,14 @@ func TestWhereAPageGoesElsewhereIsNamed(t *testing.T) {
 		t.Error("what is no page has a policy")
 	}
 	resp, _ := f.get(t, f.URL("pr-1")+"/page")
-	if policy := resp.Header.Get("Content-Security-Policy-Report-Only"); !strings.Contains(policy, "report-uri "+reportPath) {
+	if policy := resp.Header.Get("Content-Security-Policy-Report-Only"); !strings.Contains(policy, "report-uri "+preview.ReportPath) {
 		t.Errorf("policy %q", policy)
 	}
 	dials := f.view.dials.Load()
 	for body, status := range map[string]int{
 		`{"csp-report":{"blocked-uri":"http://api.example:81/x?secret"}}`: 204, `{"csp-report":{"blocked-uri":"inline"}}`: 204, `{`: 400,
 	} {
-		resp, err := f.client.Post(f.URL("pr-1")+reportPath, "application/csp-report", strings.NewReader(body))
+		resp, err := f.client.Post(f.URL("pr-1")+preview.ReportPath, "application/csp-report", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,61 +1,47 @@
 package open
 
 import (
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
 // rewrite returns what is changed in an answer's head: a redirect to another address of the same cluster goes to its preview.
 // authority is what the client asked for.
 func (p *Proxy) rewrite(r *engine.Reply, t destination, authority string) engine.Edits {
-	if r.Status/100 != 3 && r.Status != 201 {
+	to, ok := preview.ReadRedirect(r)
+	if !ok {
 		return p.report(r, t)
 	}
-	for _, f := range r.Fields {
-		if !strings.EqualFold(string(f.Name), "location") {
-			continue
-		}
-		to, ok := p.moved(string(f.Value), t, authority)
-		if !ok {
-			break
-		}
-		return engine.Edits{Set: []engine.Field{{Name: []byte("location"), Value: []byte(to)}}}
+	location, ok := p.moved(to, t, authority)
+	if !ok {
+		return engine.Edits{}
 	}
-	return engine.Edits{}
+	return engine.Edits{Set: []engine.Field{{Name: []byte("location"), Value: []byte(location)}}}
 }
 
 // moved returns where a redirect goes instead. False: where it says; when that is somewhere else, a notice names it.
-func (p *Proxy) moved(location string, t destination, authority string) (string, bool) {
-	u, err := url.Parse(location)
-	if err != nil || u.Host == "" || u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
-		return "", false
-	}
-	name := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-	if strings.EqualFold(u.Host, authority) {
-		if u.Scheme == "https" {
+func (p *Proxy) moved(to preview.Redirect, t destination, authority string) (string, bool) {
+	if strings.EqualFold(to.Authority, authority) {
+		if to.Scheme == "https" {
 			p.notice("%s redirects to https on its own host: it wants TLS, which a local preview has not", authority)
 		}
 		return "", false
 	}
-	host, ok := p.previewOf(name, u, t)
+	host, ok := p.previewOf(to, t)
 	if !ok {
-		if name != domain && !strings.HasSuffix(name, "."+domain) {
-			p.notice("%s redirects to %s, which is no preview: requests there do not carry the key", authority, u.Scheme+"://"+u.Host)
+		if name := to.Host.Name; name != domain && !strings.HasSuffix(name, "."+domain) {
+			p.notice("%s redirects to %s, which is no preview: requests there do not carry the key", authority, to.Origin())
 		}
 		return "", false
 	}
 	if host == t.host() {
-		u.Host = authority // which may be an address of this machine
-	} else {
-		u.Host = strings.TrimPrefix(p.origin(host), "http://")
+		return "http://" + authority + to.Rest, true // which may be an address of this machine
 	}
-	u.Scheme = "http"
-	return u.String(), true
+	return p.origin(host) + to.Rest, true
 }
 
 // host is the name of a destination's preview.
@@ -71,20 +57,20 @@ func (t destination) host() string {
 }
 
 // previewOf returns the preview's host name of an address of the cluster, as seen from where t's answer came.
-func (p *Proxy) previewOf(name string, u *url.URL, t destination) (string, bool) {
-	ref, ok := p.Hosts[name]
+func (p *Proxy) previewOf(to preview.Redirect, t destination) (string, bool) {
+	ref, ok := p.Hosts[to.Host.Name]
 	if !ok {
-		if ref, ok = clusterName(name, t.service.Namespace); !ok {
+		if ref.Name, ref.Namespace, ok = preview.ClusterName(to.Host.Name, t.service.Namespace); !ok {
 			return "", false
 		}
-		port := u.Port()
-		if port == "" {
-			port = "80"
-			if u.Scheme == "https" {
-				return "", false
-			}
+		switch {
+		case to.Host.Port != 0:
+			ref.Port = strconv.Itoa(int(to.Host.Port))
+		case to.Scheme == "https":
+			return "", false
+		default:
+			ref.Port = "80"
 		}
-		ref.Port = port
 	}
 	s, ok := p.Service(ref.Namespace, ref.Name)
 	if !ok {
@@ -103,40 +89,11 @@ func (p *Proxy) previewOf(name string, u *url.URL, t destination) (string, bool)
 	return there.host(), true
 }
 
-// clusterName reads the names that the cluster's DNS has for a Service (https://github.com/kubernetes/dns, specification, 2.3),
-// from a pod of the namespace: SERVICE, SERVICE.NAMESPACE, SERVICE.NAMESPACE.svc and the same in the cluster's domain.
-func clusterName(name, namespace string) (plan.ServiceRef, bool) {
-	parts := strings.Split(name, ".")
-	switch {
-	case len(parts) == 1:
-		return plan.ServiceRef{Name: parts[0], Namespace: namespace}, true
-	case len(parts) == 2, len(parts) >= 3 && parts[2] == "svc":
-		return plan.ServiceRef{Name: parts[0], Namespace: parts[1]}, true
-	}
-	return plan.ServiceRef{}, false
-}
-
-// reportPath is where browsers tell which addresses outside of the preview a page uses.
-const reportPath = "/.well-known/kubectl-sandbox/escaped"
-
-// report has a browser tell which other hosts a page's scripts and forms use: a policy that forbids nothing, and asks for reports
-// (CSP Level 3, section 5). A page that has such a policy itself keeps its own.
+// report has a browser tell which other hosts a page's scripts and forms use.
 func (p *Proxy) report(r *engine.Reply, t destination) engine.Edits {
-	html := false
-	for _, f := range r.Fields {
-		switch strings.ToLower(string(f.Name)) {
-		case "content-type":
-			html = strings.HasPrefix(strings.ToLower(string(f.Value)), "text/html")
-		case "content-security-policy-report-only":
-			return engine.Edits{}
-		}
-	}
-	if !html {
+	f, ok := preview.AskForReports(r, "http://"+t.host()+":"+strconv.Itoa(int(p.Port)), "http://*."+domain+":*", "ws://*."+domain+":*")
+	if !ok {
 		return engine.Edits{}
 	}
-	own := "'self' " + strings.Join(slices.Compact([]string{
-		"http://" + t.host() + ":" + strconv.Itoa(int(p.Port)), "http://*." + domain + ":*", "ws://*." + domain + ":*",
-	}), " ")
-	policy := "connect-src " + own + "; form-action " + own + "; report-uri " + reportPath
-	return engine.Edits{Set: []engine.Field{{Name: []byte("content-security-policy-report-only"), Value: []byte(policy)}}}
+	return engine.Edits{Set: []engine.Field{f}}
 }

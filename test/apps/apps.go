@@ -32,6 +32,7 @@ const (
 	Httpbin     = "example.test/httpbin:2.26.0"        // HTTP/1.1, WebSocket, SSE, trailers; does not drain
 	GRPC        = "example.test/grpc-interop:1.85.0"   // every kind of stream
 	NATS        = "example.test/nats:2.15.2"           // raw TCP where the server speaks first
+	OAuth2Proxy = "example.test/oauth2-proxy:7.15.6"   // signs people in
 )
 
 // Releases is how many releases of podinfo there are.
@@ -74,6 +75,7 @@ func Catalogue() []Image {
 		{Ref: Podcli, Program: one("podcli", "podcli", "github.com/stefanprodan/podinfo/cmd/podcli")},
 		{Ref: Httpbin, Program: one("httpbin", "go-httpbin", "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin")},
 		{Ref: GRPC, Program: Interop()},
+		{Ref: OAuth2Proxy, Program: one("oauth2-proxy", "oauth2-proxy", "github.com/oauth2-proxy/oauth2-proxy/v7")},
 		{Ref: NATS, Program: one("nats", "nats-server", "github.com/nats-io/nats-server/v2")},
 	}
 	podinfo := one("podinfo", "podinfo", "github.com/stefanprodan/podinfo/cmd/podinfo")

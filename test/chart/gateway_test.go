@@ -65,7 +65,7 @@ func TestGateway_TakesItsArguments(t *testing.T) {
 		if err := o.Validate(); err != nil {
 			t.Errorf("%s: %v", set, err)
 		}
-		if (o.CertificatesDir != "") != (set == "gateway TLS") || o.BehindProxy == (set == "gateway TLS") || (o.PasswordFile != "") != (set == "gateway") {
+		if (o.CertificatesDir != "") != (set == "gateway TLS") || o.BehindProxy == (set == "gateway TLS") || (o.PasswordFile != "") != (set == "gateway") || o.Ribbon != (set == "gateway TLS") {
 			t.Errorf("%s: %+v", set, o)
 		}
 		if a := only[*admissionv1.MutatingWebhookConfiguration](t, objects).Annotations[sandbox.AnnotationGateway]; a != o.Domain || a == "" {

@@ -41,7 +41,7 @@ func valueSets() map[string]map[string]any {
 		"gateway API": {"gateway": map[string]any{"enabled": true, "domain": "preview.example.com", "tls": map[string]any{"secretName": "wildcard"},
 			"gatewayAPI": map[string]any{"enabled": true, "gatewayClassName": "envoy"}}},
 		"gateway TLS": {"gateway": map[string]any{"enabled": true, "domain": "preview.example.com", "tls": map[string]any{"at": "gateway", "secretName": "wildcard"},
-			"service": map[string]any{"type": "LoadBalancer"}, "gatewayAPI": map[string]any{}}},
+			"service": map[string]any{"type": "LoadBalancer"}, "gatewayAPI": map[string]any{}, "ribbon": true}},
 		"minimal": {"replicas": 1, "rbac": map[string]any{"userRoles": false, "discovery": false, "admissionPolicy": false},
 			"marks": map[string]any{"guard": false}},
 		"everything": {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -36,18 +37,36 @@ func (s *space) shop(forked ...string) {
 
 // A person opens HotROD's page in three tabs at once, in a sandbox by both ways in and at the baseline, and books a ride in each.
 func TestAPageInABrowserBooksARideWithTheFork(t *testing.T) {
-	t.Parallel()
 	s := newSpace(t)
+	g := s.gatewayOverTLS()
 	forked := []string{hotrod.Frontend, hotrod.Customer}
 	s.shop(forked...)
 	o := s.open("web", "svc/frontend")
-	g := s.gatewayBeside()
-	chromium := browser.Start(t, browser.Options{Resolve: map[string]string{"*." + previewDomain: "127.0.0.1"}, Trust: g.cert})
+	chromium := g.browser()
+	link := strings.TrimSpace(s.sandbox("share", "web", "svc/frontend").stdout)
 	s.booksRides(chromium, []visit{
 		{address: o.URL, forked: forked},
-		{address: s.previewed(g, "web", hotrod.Frontend), begin: s.link(g, "web", hotrod.Frontend), forked: forked},
+		{address: s.previewed("web", hotrod.Frontend), begin: g.known(link, http.StatusSeeOther), forked: forked},
 		{address: o.BaselineURL},
 	})
+	g.ribboned(chromium.Tab(t), s.previewed("web", hotrod.Frontend)+"/", "Sandbox web in "+s.name)
+}
+
+// ribboned checks that a page that the browser is signed in to has a ribbon, which stays away once it is hidden.
+func (g *gatewayWithin) ribboned(tab *browser.Tab, address, says string) {
+	g.t.Helper()
+	const ribbon = `document.querySelector("dialog[open]")`
+	tab.Open(address)
+	if got := browser.Eval[string](tab, ribbon+`?.innerText ?? ""`); !strings.Contains(got, says) {
+		g.t.Errorf("%s: the ribbon says %q", address, got)
+	}
+	tab.Shot("ribbon")
+	tab.Click("dialog[open] button")
+	tab.Until("!" + ribbon)
+	tab.Open(address)
+	if browser.Eval[bool](tab, "!!"+ribbon) {
+		g.t.Errorf("%s: the ribbon is there again", address)
+	}
 }
 
 // A visit is a page that is opened, and which services' forks its requests reach; those of all others reach the baseline.
@@ -186,4 +205,76 @@ window.answers = Promise.all([ask("/redirect-to?status_code=307&url=` + inCluste
 		}
 		return nil
 	})
+}
+
+// The same at the gateway: a redirect to a name in the cluster leads to its preview, in a tab and in a script, and what leaves the
+// previews is named in the answer's head and in the log. The page's ribbon is no hindrance to anybody.
+func TestAPageAtTheGatewayThatCallsItsAPIElsewhereReachesTheForkOrIsNamed(t *testing.T) {
+	s := newSpace(t)
+	g := s.gatewayOverTLS()
+	web, api := httpbin("web", 1), httpbin("api", 1)
+	web.Spec.Template.Spec.Containers[0].Args = append(web.Spec.Template.Spec.Containers[0].Args, "-unsafe-allow-dangerous-responses")
+	s.create(web, service("web", app("web"), port("http", 80, 8080)), api, service("api", app("api"), port("http", 80, 8080)))
+	s.available("web")
+	s.available("api")
+	s.sandbox("route", "deploy/api")
+	s.sandbox("fork", "deploy/api", "--name=pr-1", "--key=key-1", "--env=X=1")
+	fork := s.hosts(sandbox.LabelSandbox + "=pr-1")[0]
+	front, back := s.previewed("pr-1", "web"), s.previewed("pr-1", "api")
+	inCluster := "api." + s.name + ".svc.cluster.local"
+	to := func(status int, where string) string {
+		return fmt.Sprintf("/redirect-to?status_code=%d&url=%s", status, where)
+	}
+	page := `<!doctype html><html lang=en><title>a page</title><body><main><h1>A page</h1></main><script>
+const ask = (url) => fetch(url, {credentials: "include"}).then((r) => r.json()).then((j) => j.headers["X-Sandbox-Key"].join(), String);
+window.answers = Promise.all([ask("` + to(307, "http://"+inCluster+"/headers") + `"), ask("` + back + `/headers"), ask("https://` + inCluster + `/headers"),
+ask("` + to(302, "https://elsewhere.example/a") + `")]);
+</script>`
+
+	tab := g.browser().Tab(t)
+	tab.Open(g.link("pr-1", "web"))
+	tab.Open(g.link("pr-1", "api"))
+	address := front + "/base64/decode/" + base64.URLEncoding.EncodeToString([]byte(page)) + "?content-type=text/html"
+	before := len(tab.Settle())
+	tab.Open(address)
+	answers := browser.Eval[[]string](tab, "answers")
+	if len(answers) != 4 || answers[0] != "key-1" || answers[1] != "key-1" || !strings.Contains(answers[2], "Failed to fetch") || !strings.Contains(answers[3], "Failed to fetch") {
+		t.Errorf("the API answered %q", answers)
+	}
+	tab.Open(front + to(302, "http://api."+s.name+"/headers"))
+	reached, escaped := 0, ""
+	for _, e := range tab.Settle()[before:] {
+		switch {
+		case strings.HasPrefix(e.URL, back) && e.Status == 200 && e.Fields[sandbox.HeaderServedBy] == fork:
+			reached++
+		case strings.HasPrefix(e.URL, front+"/"):
+			escaped += e.Fields[sandbox.HeaderEscaped]
+		case strings.HasPrefix(e.URL, "https://"+inCluster) && e.Status == 0, strings.HasPrefix(e.URL, "https://elsewhere.example/") && e.Status == 0:
+		default:
+			t.Errorf("want it to reach %s: %s", fork, &e)
+		}
+	}
+	if reached != 3 || escaped != "https://elsewhere.example" {
+		t.Errorf("%d requests reached the fork, want 3; %q escaped: %v", reached, escaped, tab.Exchanges())
+	}
+	eventually(t, 60*time.Second, "the hosts that escaped are named", func(ctx context.Context) error {
+		r := run(g.command(ctx, "kubectl", "-n", g.release, "logs", "-l", "app.kubernetes.io/component=gateway", "--tail=-1"))
+		for _, host := range []string{"https://elsewhere.example", "https://" + inCluster} {
+			if !strings.Contains(r.stdout, host+`"`) {
+				return fmt.Errorf("%s is not named: %s", host, tail(r.stdout, 2000))
+			}
+		}
+		return r.err
+	})
+
+	for _, scheme := range []string{"light", "dark"} {
+		tab.Emulate(360, scheme)
+		tab.Open(address)
+		if found := tab.Inaccessible(); len(found) > 0 || tab.Sideways() > 0 {
+			t.Errorf("%s: %v, %d pixels wider than a phone", scheme, found, tab.Sideways())
+		}
+		tab.Shot("ribbon-" + scheme + "-360")
+	}
+	g.ribboned(tab, address, "Sandbox pr-1 in "+s.name)
+	g.keepsSecrets(s)
 }

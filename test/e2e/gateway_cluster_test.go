@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,24 +25,27 @@ import (
 // A gatewayWithin is the gateway as the chart installs it: two pods behind a Service, which is asked as a proxy in front would ask.
 type gatewayWithin struct {
 	*space
-	http, h2c string // addresses
-	client    *http.Client
-	tokens    []string // all that were given out
+	http, h2c, https string            // addresses
+	cert             *x509.Certificate // of https
+	client           *http.Client
+	tokens           []string // all that were given out
 }
 
 // gatewayWithin has the release serve previews until the test ends. Not for parallel tests: with a gateway, `fork` and `status` say
 // more than others expect of them.
-func (s *space) gatewayWithin() *gatewayWithin {
+func (s *space) gatewayWithin(more ...string) *gatewayWithin {
 	s.t.Helper()
 	values, name := s.values(), s.helmRelease()
 	s.t.Cleanup(func() { s.helm("upgrade", name, s.chart(), "--values="+values, "--wait", "--timeout=120s") })
-	s.helm("upgrade", name, s.chart(), "--values="+values, "--set=gateway.enabled=true,gateway.domain="+previewDomain, "--wait", "--timeout=120s")
+	set := strings.Join(append([]string{"gateway.enabled=true", "gateway.domain=" + previewDomain}, more...), ",")
+	s.helm("upgrade", name, s.chart(), "--values="+values, "--set="+set, "--wait", "--timeout=120s")
 	service, err := s.client.CoreV1().Services(s.release).Get(s.t.Context(), "sandbox-gateway", metav1.GetOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	at := func(port string) string { return net.JoinHostPort(service.Spec.ClusterIP, port) }
 	return &gatewayWithin{
-		space: s, http: net.JoinHostPort(service.Spec.ClusterIP, "80"), h2c: net.JoinHostPort(service.Spec.ClusterIP, "81"),
+		space: s, http: at("80"), h2c: at("81"), https: at("443"),
 		client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -12,15 +13,13 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/browser"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
@@ -29,67 +28,85 @@ import (
 // previewDomain is the gateway's. No resolver knows it.
 const previewDomain = "preview.test"
 
-// A gatewayBeside is the gateway, at work on the cluster as a process beside it, over TLS.
-type gatewayBeside struct {
-	port int
-	cert *x509.Certificate
-}
-
-// gatewayBeside runs a gateway until the test ends.
-func (s *space) gatewayBeside() *gatewayBeside {
+// gatewayOverTLS has the release serve previews until the test ends, as gatewayWithin, with TLS of its own and ribbons on pages, so that
+// a browser can open them.
+func (s *space) gatewayOverTLS() *gatewayWithin {
 	s.t.Helper()
-	dir := s.t.TempDir()
-	g := &gatewayBeside{cert: selfSigned(s.t, dir)}
-	program := filepath.Join(dir, "sandbox-webhook")
-	build := exec.CommandContext(s.t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./cmd/sandbox-webhook")
-	build.Dir, build.Env = filepath.Dir(s.programs), append(os.Environ(), "CGO_ENABLED=0")
-	if r := run(build); r.err != nil {
-		s.t.Fatal(r)
-	}
-	var admin int
-	g.port, admin = freePort(s.t), freePort(s.t)
-	cmd := s.commandAt(context.Background(), program, "gateway", "--domain="+previewDomain, "--certificates-dir="+dir, "--shutdown-delay=0s",
-		fmt.Sprintf("--address=127.0.0.1:%d", g.port), fmt.Sprintf("--admin-address=127.0.0.1:%d", admin))
-	log := &lockedBuffer{}
-	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
+	secret, cert := certificate(s.t)
+	secrets := s.client.CoreV1().Secrets(s.release)
+	if _, err := secrets.Create(s.t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		if err := cmd.Wait(); err != nil || s.t.Failed() {
-			s.t.Logf("gateway: %v\n%s", err, tail(log.String(), 4000))
+		if err := secrets.Delete(context.Background(), secret.Name, metav1.DeleteOptions{}); err != nil {
+			s.t.Error(err)
 		}
 	})
-	eventually(s.t, time.Minute, "the gateway is ready", func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/readyz", admin), nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s", resp.Status, readAll(resp.Body))
-		}
-		return nil
-	})
+	g := s.gatewayWithin("gateway.tls.at=gateway", "gateway.tls.secretName="+secret.Name, "gateway.ribbon=true")
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
+	g.cert = cert
+	g.client.Transport = &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: pool},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", g.https)
+		},
+	}
 	return g
 }
 
-// previewed returns the preview of a sandbox by a Service of its namespace, without a slash at the end.
-func (s *space) previewed(g *gatewayBeside, name, service string) string {
-	return fmt.Sprintf("https://%s.%s:%d", preview.Label(service, name, s.name), previewDomain, g.port)
+// browser starts one that finds the previews, and knows the names given as localhost's.
+func (g *gatewayWithin) browser(local ...string) *browser.Browser {
+	g.t.Helper()
+	address, _, err := net.SplitHostPort(g.https)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	resolve := map[string]string{"*." + previewDomain: address}
+	for _, name := range local {
+		resolve[name] = "127.0.0.1"
+	}
+	return browser.Start(g.t, browser.Options{Resolve: resolve, Trust: g.cert})
 }
 
-// link returns one that signs in to a preview, as `kubectl sandbox share` makes them where the cluster has a gateway.
-func (s *space) link(g *gatewayBeside, name, service string) string {
-	s.t.Helper()
+// previewed returns the preview of a sandbox by a Service of its namespace, without a slash at the end.
+func (s *space) previewed(name, service string) string {
+	return "https://" + preview.Label(service, name, s.name) + "." + previewDomain
+}
+
+// link returns one that signs in to a preview, whether there is such a Service or not, once the gateway knows of it.
+func (g *gatewayWithin) link(name, service string) string {
+	g.t.Helper()
 	token := share.NewToken()
-	s.share(name, service, token, time.Now().Add(time.Hour))
-	return s.previewed(g, name, service) + "/?" + share.Parameter + "=" + token
+	g.tokens = append(g.tokens, token)
+	g.share(name, service, token, time.Now().Add(time.Hour))
+	return g.known(g.previewed(name, service)+"/?"+share.Parameter+"="+token, http.StatusSeeOther)
+}
+
+// known waits until the gateway answers a URL with a status in each of its pods, so far as requests by the Service tell, and returns
+// the URL.
+func (g *gatewayWithin) known(address string, status int) string {
+	g.t.Helper()
+	eventually(g.t, 30*time.Second, fmt.Sprintf("%s answers %d", address, status), func(ctx context.Context) error {
+		for range 8 {
+			g.client.CloseIdleConnections()
+			q, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+			if err != nil {
+				return err
+			}
+			answer, err := g.client.Do(q)
+			if err != nil {
+				return err
+			}
+			body := readAll(answer.Body)
+			answer.Body.Close()
+			if answer.StatusCode != status {
+				return fmt.Errorf("%s: %s", answer.Status, body)
+			}
+		}
+		return nil
+	})
+	return address
 }
 
 // share makes what `kubectl sandbox share` does, until any time.
@@ -109,8 +126,8 @@ func (s *space) share(name, service, token string, expires time.Time) {
 	})
 }
 
-// selfSigned writes tls.crt and tls.key for all previews, and returns the certificate.
-func selfSigned(t *testing.T, dir string) *x509.Certificate {
+// certificate returns one for all previews, signed by itself, and the Secret that holds it.
+func certificate(t *testing.T) (*corev1.Secret, *x509.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -128,21 +145,8 @@ func selfSigned(t *testing.T, dir string) *x509.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, block := range map[string]*pem.Block{"tls.crt": {Type: "CERTIFICATE", Bytes: der}, "tls.key": {Type: "PRIVATE KEY", Bytes: raw}} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return must[*x509.Certificate](t)(x509.ParseCertificate(der))
-}
-
-// freePort returns a port of this machine that was free a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "previews-e2e"}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{
+		corev1.TLSCertKey:       pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		corev1.TLSPrivateKeyKey: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
+	}}, must[*x509.Certificate](t)(x509.ParseCertificate(der))
 }

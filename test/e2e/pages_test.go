@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/browser"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
 // An ownPage is an answer of a way in itself, as a person sees it.
@@ -106,31 +108,18 @@ func TestOwnPagesAreForPeople(t *testing.T) {
 	s := newSpace(t)
 	s.badForks()
 	s.create(service("ghost", app("nobody"), port("http", 80, 80)))
-	o, g := s.open("slow", "svc/api"), s.gatewayBeside()
-	s.sandbox("fork", "deploy/api", "--name=gone", "--env=X=1", "--wait=false")
-	s.sandbox("delete", "gone")
+	o := s.open("slow", "svc/api")
 	at := func(host string) string { return fmt.Sprintf("http://%s:%d/", host, o.Port) }
 	const long = "sixty-three-letters-of-a-name-in-which-a-line-may-be-broken-where"
 	attack := `data:text/html,<form method=post action="` + o.URL + `/"></form><script>document.forms[0].submit()</script>`
 
-	tab := browser.Start(t, browser.Options{
-		Resolve: map[string]string{"elsewhere.test": "127.0.0.1", "*." + previewDomain: "127.0.0.1"}, Trust: g.cert,
-	}).Tab(t)
+	tab := browser.Start(t, browser.Options{Resolve: map[string]string{"elsewhere.test": "127.0.0.1"}}).Tab(t)
 	bad := s.badPages("open", at("crashed.localhost"), o.URL+"/")
 	for _, page := range append(bad,
 		ownPage{"open-no-sandbox", at(long[:63] + ".localhost"), 404, []string{"No such sandbox", long[:63], s.name, "kubectl sandbox list -n " + s.name}},
 		ownPage{"open-no-service", at("nothing.slow.localhost"), 404, []string{"No such Service", "slow", `"nothing"`, "kubectl get services -n " + s.name}},
 		ownPage{"open-elsewhere", at("elsewhere.test"), 421, []string{"No preview here", "elsewhere.test", "kubectl sandbox list -n " + s.name}},
 		ownPage{"open-no-pods", at("ghost.baseline.localhost"), 503, []string{"The Service does not answer", "ghost." + s.name, "none (baseline)", "kubectl get endpointslices -n " + s.name}},
-	) {
-		page.judged(t, tab)
-	}
-	for _, page := range append(s.badPages("gateway", s.link(g, "crashed", "api"), s.link(g, "slow", "api")),
-		ownPage{"gateway-gone", s.previewed(g, "gone", "nothing") + "/", 410, []string{"This sandbox is gone", "gone", s.name, "it was deleted", "kubectl sandbox list -n " + s.name}},
-		ownPage{"gateway-not-signed-in", s.previewed(g, "crashed", "ghost") + "/", 401, []string{"Sign in to see this preview", "crashed", s.name, "closed", "kubectl sandbox share crashed svc/ghost -n " + s.name}},
-		ownPage{"gateway-wrong-link", s.previewed(g, "slow", "ghost") + "/?sandbox-token=sandbox_wrong", 401, []string{"Sign in to see this preview", "slow", "not valid", "kubectl sandbox share slow svc/ghost -n " + s.name}},
-		ownPage{"gateway-no-sandbox", s.previewed(g, "nobody", "api") + "/", 404, []string{"No such sandbox", "nobody", s.name, "kubectl sandbox list -n " + s.name}},
-		ownPage{"gateway-no-service", s.link(g, "slow", "nothing"), 404, []string{"No such Service", "slow", s.name, "kubectl get services -n " + s.name}},
 	) {
 		page.judged(t, tab)
 	}
@@ -142,4 +131,31 @@ func TestOwnPagesAreForPeople(t *testing.T) {
 	}
 	tab.Shot("open-other-site")
 	s.mended(tab, bad[1])
+}
+
+// The same of the gateway that runs in the cluster.
+func TestOwnPagesOfTheGatewayAreForPeople(t *testing.T) {
+	s := newSpace(t)
+	g := s.gatewayOverTLS()
+	s.badForks()
+	s.create(service("ghost", app("nobody"), port("http", 80, 80)))
+	s.sandbox("fork", "deploy/api", "--name=gone", "--env=X=1", "--wait=false")
+	g.known(s.previewed("gone", "nothing"), http.StatusUnauthorized)
+	s.sandbox("delete", "gone")
+	tab := g.browser().Tab(t)
+	bad := s.badPages("gateway", g.link("crashed", "api"), g.link("slow", "api"))
+	for _, page := range append(bad,
+		ownPage{"gateway-gone", s.previewed("gone", "nothing") + "/", 410, []string{"This sandbox is gone", "gone", s.name, "it was deleted", "kubectl sandbox list -n " + s.name}},
+		ownPage{"gateway-not-signed-in", s.previewed("crashed", "ghost") + "/", 401, []string{"Sign in to see this preview", "crashed", s.name, "closed", "kubectl sandbox share crashed svc/ghost -n " + s.name}},
+		ownPage{"gateway-wrong-link", s.previewed("slow", "ghost") + "/?sandbox-token=sandbox_wrong", 401, []string{"Sign in to see this preview", "slow", "not valid", "kubectl sandbox share slow svc/ghost -n " + s.name}},
+		ownPage{"gateway-no-sandbox", s.previewed("nobody", "api") + "/", 404, []string{"No such sandbox", "nobody", s.name, "kubectl sandbox list -n " + s.name}},
+		ownPage{"gateway-no-service", g.link("slow", "nothing"), 404, []string{"No such Service", "slow", s.name, "kubectl get services -n " + s.name}},
+	) {
+		if !strings.Contains(page.url, share.Parameter+"=") {
+			g.known(page.url, page.status)
+		}
+		page.judged(t, tab)
+	}
+	s.mended(tab, bad[1])
+	g.keepsSecrets(s)
 }

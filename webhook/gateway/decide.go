@@ -39,7 +39,9 @@ type desk struct {
 	domain   string // in lower case
 	carriers route.Carriers
 	behind   bool   // a proxy of one's own is in front
+	ribbon   bool   // pages get one
 	password string // of the proxy that signs people in; empty: people sign in by shares
+	told     told
 }
 
 // connection decides for one client connection.
@@ -86,6 +88,9 @@ func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decisio
 	if welcome, g := c.signIn(ctx, h, e, cm, &brought); welcome != nil || g != nil {
 		return engine.Decision{Refusal: welcome}, g
 	}
+	if preview.IsReport(h) {
+		return engine.Decision{Backends: []engine.Backend{c.reports(e)}, Failure: engine.Refusal{Status: 503, Reason: "reports: "}}, nil
+	}
 	service, err := c.directory.service(ctx, e)
 	switch {
 	case err != nil:
@@ -108,7 +113,7 @@ func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decisio
 	if w := fork.Waiting(forks, pods); w != nil {
 		return none, preview.NotReady(e.about(), w.Fork, w.Reason, w.Crashed, w.LogCommand(e.Namespace))
 	}
-	return c.pass(h, e, cm, &brought, addr), nil
+	return c.pass(h, host, e, cm, &brought, addr), nil
 }
 
 // find returns the preview that a host stands for, with its sandbox.
@@ -205,14 +210,14 @@ func field(name, value string) engine.Field {
 }
 
 // pass sends a request on to the Service at addr.
-func (c *connection) pass(h *engine.Head, e Entry, cm *corev1.ConfigMap, brought *credentials, addr string) engine.Decision {
+func (c *connection) pass(h *engine.Head, asked preview.Host, e Entry, cm *corev1.ConfigMap, brought *credentials, addr string) engine.Decision {
 	stamp := preview.Stamp{Carriers: c.carriers, Key: cm.Data[sandbox.DataKey]}
 	edits := stamp.Edits(h)
 	proto := "http"
 	if c.tls {
 		proto = "https"
 	}
-	preview.Forwarded{Client: c.client, Proto: proto, Behind: c.behind}.Add(&edits, h)
+	v := visited(e, h, asked, preview.Forwarded{Client: c.client, Proto: proto, Behind: c.behind}.Add(&edits, h), proto)
 	brought.strip(&edits, c.password != "")
 	b := engine.Backend{ID: addr, Addr: addr, Timeout: dialTimeout, Answer: []engine.Field{field("X-Robots-Tag", "noindex, nofollow")}}
 	b.Dial = func(ctx context.Context) (net.Conn, error) { return c.dial(ctx, addr) }
@@ -220,6 +225,16 @@ func (c *connection) pass(h *engine.Head, e Entry, cm *corev1.ConfigMap, brought
 		Backends: []engine.Backend{b}, Edits: edits, Observer: observer{c.metrics},
 		Failure: c.press.Failure(&preview.Page{Status: 502, Title: "The Service does not answer", About: e.about(), Reason: "Service " + e.name() + " does not answer",
 			Next: "See for yourself:", Command: []string{"kubectl", "sandbox", "status", e.Sandbox, "-n", e.Namespace}}, preview.WantsHTML(h)),
+		Rewrite: func(r *engine.Reply) engine.Edits { return c.answered(r, v) },
+	}
+	if c.ribbon && preview.OpensPage(h) {
+		ribbon := preview.Ribbon{About: e.about()}
+		ribbon.Ask(&d.Edits)
+		d.Rewrite = func(r *engine.Reply) engine.Edits {
+			edits := c.answered(r, v)
+			ribbon.Lay(&edits, r)
+			return edits
+		}
 	}
 	return d
 }

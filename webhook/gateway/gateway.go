@@ -52,7 +52,7 @@ func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
 	g := &Gateway{options: o, engine: e, log: log, desk: &desk{
 		directory: newDirectory(reader, time.Now), press: new(preview.Press), metrics: newMetrics(o.Version, &e.Stats), log: log, now: time.Now,
 		dial:   func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) },
-		domain: o.Domain, carriers: route.Carriers{Header: o.KeyHeader, Member: o.KeyMember}, behind: o.BehindProxy,
+		domain: o.Domain, carriers: route.Carriers{Header: o.KeyHeader, Member: o.KeyMember}, behind: o.BehindProxy, ribbon: o.Ribbon,
 	}}
 	g.desk.synced = &g.synced
 	if o.PasswordFile != "" {

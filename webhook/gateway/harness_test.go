@@ -40,6 +40,13 @@ type rig struct {
 	seen    []*http.Request
 	logs    bytes.Buffer
 	advance time.Duration
+	app     http.HandlerFunc // nil: it says hello
+}
+
+func (r *rig) serve(app http.HandlerFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.app = app
 }
 
 // Write takes log lines.
@@ -61,7 +68,12 @@ func newRig(t *testing.T, change func(*Options), objects ...client.Object) *rig 
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.mu.Lock()
 		r.seen = append(r.seen, q.Clone(context.Background()))
+		app := r.app
 		r.mu.Unlock()
+		if app != nil {
+			app(w, q)
+			return
+		}
 		_, _ = io.WriteString(w, "hello from the app")
 	}))
 	t.Cleanup(app.Close)

@@ -11,16 +11,24 @@ import (
 
 // metrics are the gateway's figures for Prometheus. There is none by sandbox: their number would have no bound.
 type metrics struct {
-	registry *prometheus.Registry
-	requests *prometheus.CounterVec
+	registry  *prometheus.Registry
+	requests  *prometheus.CounterVec
+	redirects *prometheus.CounterVec
+	pages     prometheus.Counter
 }
 
 func newMetrics(version string, stats *engine.Stats) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_gateway_requests_total",
 		Help: "Requests by what became of them: answered by a Service, unreachable, unfinished, or refused with a status of the gateway's own.",
-	}, []string{"outcome"})}
-	m.registry.MustRegister(m.requests, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	}, []string{"outcome"}), redirects: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sandbox_gateway_redirects_total",
+		Help: "Redirects by Services to other hosts than previews: rewritten to a preview, or escaped.",
+	}, []string{"outcome"}), pages: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "sandbox_gateway_page_escapes_total",
+		Help: "Reports by browsers that a page of a preview used another host than a preview's.",
+	})}
+	m.registry.MustRegister(m.requests, m.redirects, m.pages, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sandbox_gateway_build_info", Help: "The gateway's version.",
 			ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sandbox_gateway_connections", Help: "Client connections open."},

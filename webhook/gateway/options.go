@@ -23,6 +23,7 @@ type Options struct {
 	CertificatesDir string // of tls.crt and tls.key; empty: no TLS
 	BehindProxy     bool
 	PasswordFile    string // of the proxy that signs people in; empty: people sign in by shares
+	Ribbon          bool
 	KeyHeader       string
 	KeyMember       string
 	MaxConnections  int
@@ -39,6 +40,7 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.CertificatesDir, "certificates-dir", "", "Directory of tls.crt and tls.key, with which previews are served over TLS; empty: plain HTTP, for a proxy in front that ends TLS.")
 	f.BoolVar(&o.BehindProxy, "behind-proxy", false, "A proxy of one's own is in front: believe what it says in X-Forwarded-* of clients.")
 	f.StringVar(&o.PasswordFile, "proxy-password-file", "", "File of the password by which the proxy that signs people in is known (HTTP Basic); empty: people sign in by `kubectl sandbox share`.")
+	f.BoolVar(&o.Ribbon, "ribbon", false, "Lay a small ribbon, which can be dismissed, on pages, that names the sandbox. Pages with a Content-Security-Policy get none.")
 	f.StringVar(&o.KeyHeader, "key-header", sandbox.DefaultHeader, "Request header that carries a routing key.")
 	f.StringVar(&o.KeyMember, "key-member", sandbox.DefaultMember, "Member of baggage and tracestate that carries a routing key.")
 	f.IntVar(&o.MaxConnections, "max-connections", 10000, "Client connections at once; further ones wait.")

@@ -76,8 +76,11 @@ type Forwarded struct {
 	Behind bool
 }
 
-// Add adds the fields to e.
-func (f Forwarded) Add(e *engine.Edits, h *engine.Head) {
+// Seen is the request as the client made it, so far as that is known.
+type Seen struct{ Host, Proto []byte }
+
+// Add adds the fields to e, and returns what they say.
+func (f Forwarded) Add(e *engine.Edits, h *engine.Head) Seen {
 	var hops [][]byte
 	host, proto := slices.Clone(h.Authority), []byte(f.Proto)
 	if f.Behind {
@@ -103,6 +106,7 @@ func (f Forwarded) Add(e *engine.Edits, h *engine.Head) {
 		engine.Field{Name: []byte("x-forwarded-proto"), Value: proto},
 		engine.Field{Name: []byte("forwarded"), Value: forwarded(all, host, proto)},
 	)
+	return Seen{Host: host, Proto: proto}
 }
 
 // forwarded returns the value of a Forwarded field (RFC 7239, section 4) that says what the X-Forwarded fields do: an element for

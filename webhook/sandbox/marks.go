@@ -184,4 +184,5 @@ const (
 const (
 	HeaderServedBy = "x-sandbox-served-by" // pod that answered
 	HeaderError    = "x-sandbox-error"     // why the router itself answered 503
+	HeaderEscaped  = "x-sandbox-escaped"   // where a redirect leads that leaves the previews
 )

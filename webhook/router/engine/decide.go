@@ -61,7 +61,7 @@ type Decision struct {
 	Tunnel Decider
 	// Observer is told what becomes of the request. May be nil.
 	Observer Observer
-	// Rewrite returns edits of the head of a backend's final answer, besides the backend's Answer. The Reply is valid until it
+	// Rewrite returns edits of a backend's final answer, besides the backend's Answer. The Reply is valid until it
 	// returns. It is called from any goroutine, and must not wait. May be nil.
 	Rewrite func(*Reply) Edits
 }
@@ -83,13 +83,15 @@ func (d *Decision) replyEdits(b *Backend, status int, fields func() []Field) Edi
 	return e
 }
 
-// Edits are changes to a message's head.
+// Edits are changes to a message.
 type Edits struct {
-	Target []byte   // replaces the request target, when not nil
-	Set    []Field  // each replaces all fields of its name (in lower case), or is added
-	Remove []string // names, in lower case
+	Target []byte     // replaces the request target, when not nil
+	Set    []Field    // each replaces all fields of its name (in lower case), or is added
+	Remove []string   // names, in lower case
+	Insert *Insertion // into an answer's body. May be nil
 }
 
+// empty says whether the head stays as it is.
 func (e *Edits) empty() bool { return e.Target == nil && len(e.Set) == 0 && len(e.Remove) == 0 }
 
 // A Backend is where a request can go.

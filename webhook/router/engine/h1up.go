@@ -118,16 +118,23 @@ func (u *h1Up) pass(ex *exchange) bool {
 	body := answerFraming(h, ex.toHEAD)
 	tunnel := h.status == 101 || ex.connect && h.status/100 == 2
 	keep := ex.persists && h.persists() && body.kind != toEOF && !tunnel
+	edits := d.replyEdits(&u.backend, h.status, func() []Field { return h.Fields })
 	n, done := 0, false
+	var w *weaver
+	var woven []byte
 	if tunnel {
 		n, done = u.in.len(), true
-	} else if n, done, err = body.take(u.in.bytes()); err != nil {
+	} else if w = startInsertion(&edits, h, &body); w != nil {
+		woven, n, done, err = w.take(nil, &body, u.in.bytes())
+	} else {
+		n, done, err = body.take(u.in.bytes())
+	}
+	if err != nil {
 		u.lost(err)
 		return false
 	}
 	ex.begun = true
 	d.observeAnswer(h.status, &u.backend)
-	edits := d.replyEdits(&u.backend, h.status, func() []Field { return h.Fields })
 	if h.chunked && h.length >= 0 {
 		edits.Remove = append(slices.Clip(edits.Remove), "content-length") // RFC 9112, section 6.3
 	}
@@ -136,7 +143,9 @@ func (u *h1Up) pass(ex *exchange) bool {
 		edits.Set = append(slices.Clip(edits.Set), Field{[]byte("connection"), []byte("close")})
 	}
 	out := h.raw
-	if !edits.empty() {
+	if w != nil {
+		out = append(appendEdited(make([]byte, 0, len(h.raw)+256+len(woven)), h, &edits), woven...)
+	} else if !edits.empty() {
 		out = appendEdited(make([]byte, 0, len(h.raw)+256+n), h, &edits)
 		out = append(out, u.in.bytes()[:n]...)
 	} else if n > 0 {
@@ -151,7 +160,7 @@ func (u *h1Up) pass(ex *exchange) bool {
 		u.tunnel(ex)
 		return false
 	}
-	if !done && !u.passBody(ex, &body) {
+	if !done && !u.passBody(ex, &body, w) {
 		return false
 	}
 	return u.answered(ex, keep, body.kind == toEOF)
@@ -192,21 +201,32 @@ func (u *h1Up) finalHead(ex *exchange) (*head, error) {
 }
 
 // passBody passes on the rest of an answer's body. False: the exchange has ended otherwise.
-func (u *h1Up) passBody(ex *exchange, body *framing) bool {
+func (u *h1Up) passBody(ex *exchange, body *framing, w *weaver) bool {
+	var woven []byte
 	for {
 		if err := u.in.fill(largeBuffer); err != nil {
 			if body.kind == toEOF && errors.Is(err, io.EOF) {
-				return true
+				return w == nil || u.passLast(ex, w)
 			}
 			u.lost(err)
 			return false
 		}
-		n, done, err := body.take(u.in.bytes())
+		var out []byte
+		var n int
+		var done bool
+		var err error
+		if w == nil {
+			n, done, err = body.take(u.in.bytes())
+			out = u.in.bytes()[:n]
+		} else {
+			woven, n, done, err = w.take(woven[:0], body, u.in.bytes())
+			out = woven
+		}
 		if err != nil {
 			u.lost(err)
 			return false
 		}
-		if _, err := u.c.conn.Write(u.in.bytes()[:n]); err != nil {
+		if _, err := u.c.conn.Write(out); err != nil {
 			u.clientGone(ex)
 			return false
 		}
@@ -215,6 +235,15 @@ func (u *h1Up) passBody(ex *exchange, body *framing) bool {
 			return true
 		}
 	}
+}
+
+// passLast passes on what is inserted after the last byte. False: the exchange has ended otherwise.
+func (u *h1Up) passLast(ex *exchange, w *weaver) bool {
+	if _, err := u.c.conn.Write(w.last(nil)); err != nil {
+		u.clientGone(ex)
+		return false
+	}
+	return true
 }
 
 // answered ends an exchange whose answer is out. Where the request is not, its body goes on being sent to a backend that has

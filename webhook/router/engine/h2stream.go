@@ -35,6 +35,9 @@ type h2Stream struct {
 	begun bool  // the final answer's head is at the client
 	told  bool  // the answer is here whole
 
+	insert   *weaver // into the answer's body, until it is made; nil: nothing
+	inserted int     // bytes that go out to the client and did not come from the backend
+
 	fromClient, fromUp     int64 // what each peer may still send on the stream
 	owedClient, owedUp     int64 // what it sent, and was used up, and was not granted anew
 	clientClosed, upClosed bool  // nothing more comes from or goes to there
@@ -287,6 +290,7 @@ func (st *h2Stream) answerHead(f *http2.MetaHeadersFrame) error {
 		}
 		st.observeGRPC(f.Fields)
 		st.told = true
+		st.weave(nil, true)
 		st.toClient.trailer, st.toClient.end = f.Fields, true
 		st.toClient.offer()
 		st.upMayBeDone()
@@ -306,6 +310,9 @@ func (st *h2Stream) answerHead(f *http2.MetaHeadersFrame) error {
 		st.observeGRPC(f.Fields)
 	}
 	edits := st.decision.replyEdits(st.backend(), statusOf(status), func() []Field { return shownFields(f.RegularFields()) })
+	if !end {
+		st.startInsertion(&edits, f)
+	}
 	st.r.client.headers(st.id, editFields(f.Fields, &edits), end)
 	if end {
 		st.told = true
@@ -347,9 +354,18 @@ func statusOf(s string) int {
 }
 
 func shownFields(fields []hpack.HeaderField) []Field {
-	shown := make([]Field, len(fields))
+	size := 0
+	for _, f := range fields {
+		size += len(f.Name) + len(f.Value)
+	}
+	shown, text := make([]Field, len(fields)), make([]byte, 0, size)
+	keep := func(s string) []byte {
+		at := len(text)
+		text = append(text, s...)
+		return text[at:len(text):len(text)]
+	}
 	for i, f := range fields {
-		shown[i] = Field{[]byte(f.Name), []byte(f.Value)}
+		shown[i] = Field{keep(f.Name), keep(f.Value)}
 	}
 	return shown
 }
@@ -371,7 +387,7 @@ func (st *h2Stream) answerBody(f *http2.DataFrame, n int) error {
 		st.up.usedUp(n)
 		return err
 	}
-	_, _ = st.toClient.data.Write(data)
+	st.weave(data, f.StreamEnded())
 	st.used(&st.toClient, n-len(data))
 	if f.StreamEnded() {
 		st.told = true
@@ -380,6 +396,42 @@ func (st *h2Stream) answerBody(f *http2.DataFrame, n int) error {
 	}
 	st.toClient.offer()
 	return nil
+}
+
+// startInsertion makes ready the insertion of e into the answer whose head is f, and adds to e what that changes in the head.
+func (st *h2Stream) startInsertion(e *Edits, f *http2.MetaHeadersFrame) {
+	if e.Insert == nil || len(e.Insert.What) == 0 {
+		return
+	}
+	for _, hf := range f.RegularFields() {
+		if hf.Name == "content-length" {
+			n, err := parseLength([]byte(hf.Value))
+			if err != nil {
+				return
+			}
+			e.addLength(n)
+			break
+		}
+	}
+	st.insert = &weaver{Insertion: *e.Insert}
+}
+
+// weave adds a part of the answer's body to what goes to the client, with what is inserted.
+func (st *h2Stream) weave(part []byte, last bool) {
+	w := st.insert
+	if w == nil {
+		_, _ = st.toClient.data.Write(part)
+		return
+	}
+	woven := w.data(nil, part)
+	if last {
+		woven = w.last(woven)
+	}
+	st.inserted += len(woven) - len(part)
+	_, _ = st.toClient.data.Write(woven)
+	if w.placed {
+		st.insert = nil
+	}
 }
 
 // used notes that n bytes that were to go out by h are gone, and grants who sent them as many anew.
@@ -401,6 +453,9 @@ func (st *h2Stream) used(h *h2Half, n int) {
 	if st.up == nil {
 		return // an answer of the engine's own
 	}
+	own := min(n, st.inserted)
+	st.inserted -= own
+	n -= own
 	c := st.up.h2Conn
 	c.usedUp(n)
 	if st.owedUp += int64(n); st.owedUp >= streamWindow/2 && !st.told && !st.upClosed && !c.dead && !c.ending {

@@ -1,0 +1,140 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A visit is a request that was let in, as its client made it.
+type visit struct {
+	Entry
+	scheme    string // "http" or "https"
+	host      preview.Host
+	authority string // host as the client wrote it
+	http2     bool
+}
+
+// visited returns the visit of a request by h, that was for a host; told is what the app is told of it, direct the scheme by which
+// it came to the gateway.
+func visited(e Entry, h *engine.Head, asked preview.Host, told preview.Seen, direct string) visit {
+	v := visit{Entry: e, scheme: strings.ToLower(string(told.Proto)), host: asked, authority: string(h.Authority), http2: h.HTTP2}
+	if v.scheme != "http" && v.scheme != "https" {
+		v.scheme = direct
+	}
+	// A proxy in front may leave the port out of Host.
+	if seen, ok := preview.ParseHost(string(told.Host)); ok && seen.Name == asked.Name {
+		v.host, v.authority = seen, string(told.Host)
+	}
+	return v
+}
+
+// answered returns what is changed in the head of a Service's answer: a redirect to another address of the cluster goes to its
+// preview; one that leaves the previews is named; and of a page, browsers tell where it goes.
+func (d *desk) answered(r *engine.Reply, v visit) engine.Edits {
+	edits := engine.Edits{Remove: []string{sandbox.HeaderEscaped}}
+	to, ok := preview.ReadRedirect(r)
+	if !ok {
+		if f, ok := preview.AskForReports(r, "http://*."+d.domain+":*", "ws://*."+d.domain+":*"); ok {
+			edits.Set = append(edits.Set, f)
+		}
+		return edits
+	}
+	if name := to.Host.Name; name == d.domain || strings.HasSuffix(name, "."+d.domain) {
+		return edits
+	}
+	if origin, ok := d.previewOf(context.Background(), to, v); ok { // by lookups in memory, which wait for nothing
+		d.metrics.redirects.WithLabelValues("rewritten").Inc()
+		edits.Set = append(edits.Set, field("location", origin+to.Rest))
+		return edits
+	}
+	d.metrics.redirects.WithLabelValues("escaped").Inc()
+	name := to.Origin()
+	edits.Set = append(edits.Set, field(sandbox.HeaderEscaped, name))
+	d.tell("a redirect leaves the preview: requests there do not carry the key", v.Entry, name)
+	return edits
+}
+
+// previewOf returns the origin of the preview of an address of the cluster, as seen from where v's answer came: one that the gateway
+// would serve.
+func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (string, bool) {
+	there := Entry{Sandbox: v.Sandbox, Namespace: v.Namespace}
+	var ok bool
+	if there.Service, there.ServiceNamespace, ok = preview.ClusterName(to.Host.Name, v.ServiceNamespace); !ok {
+		return "", false
+	}
+	port := to.Host.Port
+	switch {
+	case port != 0:
+	case to.Scheme == "https":
+		return "", false
+	default:
+		port = 80
+	}
+	service, err := d.directory.service(ctx, there)
+	if err != nil || service == nil {
+		return "", false
+	}
+	addr, why := target(service, v.http2)
+	if _, served, err := net.SplitHostPort(addr); why != "" || err != nil || served != strconv.Itoa(int(port)) {
+		return "", false // a preview's host has no room for another port
+	}
+	if there == v.Entry {
+		return v.scheme + "://" + v.authority, true
+	}
+	host := preview.Host{Name: preview.Label(there.name(), there.Sandbox, there.Namespace) + "." + d.domain, Port: v.host.Port}
+	return v.scheme + "://" + host.String(), true
+}
+
+// reports returns a backend that takes browsers' reports of what a page of the preview uses elsewhere, in this process.
+func (d *desk) reports(e Entry) engine.Backend {
+	return engine.Local("reports of "+preview.Label(e.name(), e.Sandbox, e.Namespace), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin, err := preview.ReadReport(r.Body)
+		if err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+		if origin != "" {
+			d.metrics.pages.Inc()
+			d.tell("a page uses what is no preview: requests there do not carry the key", e, origin)
+		}
+	}))
+}
+
+// tell logs where something of a preview went.
+func (d *desk) tell(what string, e Entry, to string) {
+	if d.told.first(d.now(), e.Service+"/"+e.ServiceNamespace+"/"+e.Sandbox+"/"+e.Namespace+" "+to) {
+		d.log.Warn(what, "to", to, "sandbox", e.Sandbox, "namespace", e.Namespace, "service", e.name())
+	}
+}
+
+// told bounds what apps can have logged: each thing once a minute, and not many things.
+type told struct {
+	mu    sync.Mutex
+	since time.Time
+	what  map[string]struct{}
+}
+
+// first says whether what was not told before in this minute, and is to be.
+func (t *told) first(now time.Time, what string) bool {
+	const most = 100
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.what == nil || now.Sub(t.since) >= time.Minute {
+		t.since, t.what = now, map[string]struct{}{}
+	}
+	if _, ok := t.what[what]; ok || len(t.what) == most {
+		return false
+	}
+	t.what[what] = struct{}{}
+	return true
+}
