@@ -26,11 +26,12 @@ func loadCheck(t *testing.T, budgets string) *Check {
 var compared = []Variant{{Name: "good"}, {Name: "slow"}, {Name: "failing"}} //nolint:gochecknoglobals // what every test here compares
 
 // measuredLoad is a run in which slow takes 80 ms longer and failing fails 5 % of its requests.
-func measuredLoad(rounds int, change func(l *result.Load)) result.Load {
+func measuredLoad(change func(l *result.Load)) result.Load {
 	header := result.Header{APIVersion: result.APIVersion, Kind: result.KindLoad, Arms: []result.Arm{
 		{Name: result.NameBaseline, Role: result.RoleBaseline}, {Name: result.NameControl, Role: result.RoleControl},
 		{Name: "good", Role: result.RoleVariant}, {Name: "slow", Role: result.RoleVariant}, {Name: "failing", Role: result.RoleVariant},
 	}}
+	const rounds = 60
 	l := result.Load{Header: header, Planned: rounds, Rate: 100, Seed: 1, Round: 2, Totals: make([]result.Total, 5)}
 	for k := range rounds {
 		var r result.Round
@@ -85,7 +86,7 @@ func codes(v Verdict) (all []Code) {
 }
 
 func TestCompared_JudgesVariantsUnderLoad(t *testing.T) {
-	m := ReadCompared(loadCheck(t, judge.DefaultBudgets+", p99<1s"), compared, printed(t, measuredLoad(60, nil)))
+	m := ReadCompared(loadCheck(t, judge.DefaultBudgets+", p99<1s"), compared, printed(t, measuredLoad(nil)))
 	for variant, want := range map[string]string{"good": "", "slow": "p95 +80.0 ms [", "failing": "errors +5.0 points ["} {
 		v := m.Judge(variant, observed(), nil)
 		if want == "" && (v.Outcome != Passed || len(v.Reasons) > 0) ||
@@ -130,7 +131,7 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 		"few":    {"p99<1s", func(l *result.Load) { l.Rounds = l.Rounds[:12] }, TooFew, "to tell p99; some 1000 requests an arm would settle it"},
 		"killed": {judge.DefaultBudgets, func(l *result.Load) { l.Incomplete = "it was ended after 60 of 75 rounds" }, NotFinished, "ended after 60 of 75"},
 	} {
-		m := ReadCompared(loadCheck(t, tt.budgets), compared, printed(t, measuredLoad(60, tt.change)))
+		m := ReadCompared(loadCheck(t, tt.budgets), compared, printed(t, measuredLoad(tt.change)))
 		v := m.Judge("good", observed(), nil)
 		if v.Outcome != Inconclusive || len(v.Reasons) != 1 || v.Reasons[0].Code != tt.want || !strings.Contains(v.Reasons[0].Message, tt.says) {
 			t.Errorf("%s: %+v", name, v)
@@ -141,7 +142,7 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 	} {
 		e := observed()
 		spoil(e)
-		v := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(60, nil))).Judge("good", e, nil)
+		v := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(nil))).Judge("good", e, nil)
 		if v.Outcome != Inconclusive || !slices.Equal(codes(v), []Code{NotCounted}) {
 			t.Errorf("%s: %+v", name, v)
 		}
@@ -156,8 +157,8 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 		want Code
 	}{
 		"no result":           {sound(), strings.NewReader("kubectl-sandbox-result ???\n"), NotRun},
-		"another's result":    {sound(), printed(t, measuredLoad(60, func(l *result.Load) { l.Arms[2].Name = "other" })), NotRun},
-		"the probe fails":     {failed, printed(t, measuredLoad(60, nil)), NotRun},
+		"another's result":    {sound(), printed(t, measuredLoad(func(l *result.Load) { l.Arms[2].Name = "other" })), NotRun},
+		"the probe fails":     {failed, printed(t, measuredLoad(nil)), NotRun},
 		"the probe is killed": {late, strings.NewReader(""), NotFinished},
 	} {
 		m := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, tt.log)
@@ -203,7 +204,7 @@ func TestCompared_JudgesContracts(t *testing.T) {
 
 func TestCompared_Fill(t *testing.T) {
 	check := loadCheck(t, judge.DefaultBudgets)
-	m := ReadCompared(check, compared, printed(t, measuredLoad(60, nil)))
+	m := ReadCompared(check, compared, printed(t, measuredLoad(nil)))
 	r := NewReport(&Run{ID: "r1"}, RequireAny, []Check{*check}, compared, false)
 	began := time.Now()
 	m.Fill(r, "latency", compared)

@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ProbeImage, as the image of a check's only container, stands for the built-in checks: for the image sandbox-probe of the chart that
+// ProbeImage as the image of a check's only container stands for the built-in checks: for the image sandbox-probe of the chart that
 // the cluster has.
 const ProbeImage = "sandbox-probe"
 

@@ -186,7 +186,7 @@ func TestObserved_SurvivesFailoverAndDeadRouters(t *testing.T) {
 			got := flushObserved(t, hub, c, fmt.Sprint(term)+again)
 			n := uint64(term)
 			want := route.Observed{
-				"v1": {api.Workload: {Requests: 5 + 10*n, Failed: 1 + n, Last: int64(max(1, term))}},
+				"v1": {api.Workload: {Requests: 5 + 10*n, Failed: 1 + n, Last: max(1, term)}},
 				"v2": {api.Workload: {Requests: 7, Failed: 1, Last: 1}},
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
