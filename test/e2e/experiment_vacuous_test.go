@@ -68,7 +68,6 @@ func (s *space) vacuousWays(elsewhere, baseline string) []vacuousWay {
 		{name: "the test brings another key", job: shell("other-key", "customer", `curl -fsS -H 'x-sandbox-key: nobodys' "$SANDBOX_URL/customer?customer=123"`), want: experiment.OtherKey},
 		{name: "the test goes to the baseline's pod", job: shell("pod-ip", "customer", "curl -fsS http://"+baseline+"/customer?customer=123"), want: experiment.NotReached},
 		{name: "the test goes to the Service past the router", job: shell("no-proxy", "customer", "curl -fsS --noproxy '*' http://customer:8081/customer?customer=123"), want: experiment.NothingSent},
-		{name: "the test gives each request up", job: shell("gives-up", "customer", `curl -s -m 0.05 "$SANDBOX_URL/customer?customer=123"; true`), want: experiment.Unanswered},
 		{name: "a container poses as the test's router", job: posing, want: experiment.NotReached},
 		{
 			name: "the fork is not ready, and the test ignores the error", job: shell("unready", "customer", ask+"true"),
@@ -77,6 +76,10 @@ func (s *space) vacuousWays(elsewhere, baseline string) []vacuousWay {
 		{
 			name: "the baseline answers in place of the fork", job: shell("fallback", "customer", once),
 			fork: customer("--replicas=0", "--wait=false", "--when-unready=baseline"), want: experiment.FellBack,
+		},
+		{
+			name: "the fork hangs, and the test gives each request up", job: shell("gives-up", "customer", `curl -s -m 1 "$SANDBOX_URL/customer?customer=123"; true`),
+			fork: customer(`--args=["customer","--otel-exporter=stdout","--fix-db-query-delay=1h"]`), want: experiment.NotReached,
 		},
 		{
 			name: "half of the baseline's pods have no router", job: shell("bare", "route", `for i in 1 2 3 4; do curl -fsS "$SANDBOX_URL/route?pickup=1,1&dropoff=2,2"; done`),

@@ -131,7 +131,10 @@ func (s *stage) apply(ctx context.Context) error {
 	} {
 		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: data}
 		_, err := s.client.CoreV1().ConfigMaps(s.namespace).Create(ctx, cm, metav1.CreateOptions{})
-		if there(err) != nil {
+		if apierrors.IsAlreadyExists(err) {
+			_, err = s.client.CoreV1().ConfigMaps(s.namespace).Update(ctx, cm, metav1.UpdateOptions{})
+		}
+		if err != nil {
 			return err
 		}
 	}
