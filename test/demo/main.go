@@ -15,7 +15,6 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/delivery"
@@ -97,27 +96,11 @@ func (d *demo) run(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) connect() error {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil)
-	config, err := loaded.ClientConfig()
-	if err != nil {
+func (d *demo) connect() (err error) {
+	if d.config, d.target, err = delivery.Connect(d.own, d.registry); err != nil {
 		return err
 	}
-	config.QPS = -1 // the API server's own limits
-	d.config = config
-	if d.client, err = kubernetes.NewForConfig(config); err != nil {
-		return err
-	}
-	if d.own != "" {
-		d.target = delivery.Own(d.own)
-		return nil
-	}
-	raw, err := loaded.RawConfig()
-	if err != nil {
-		return err
-	}
-	d.target, err = delivery.For(raw.CurrentContext, d.registry)
+	d.client, err = kubernetes.NewForConfig(d.config)
 	return err
 }
 

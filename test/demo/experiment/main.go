@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/delivery"
@@ -64,25 +63,12 @@ type stage struct {
 }
 
 func (s *stage) connect() error {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil)
-	config, err := loaded.ClientConfig()
+	config, target, err := delivery.Connect(s.own, s.registry)
 	if err != nil {
 		return err
 	}
-	config.QPS = -1 // the API server's own limits
-	if s.client, err = kubernetes.NewForConfig(config); err != nil {
-		return err
-	}
-	if s.own != "" {
-		s.target = delivery.Own(s.own)
-		return nil
-	}
-	raw, err := loaded.RawConfig()
-	if err != nil {
-		return err
-	}
-	s.target, err = delivery.For(raw.CurrentContext, s.registry)
+	s.target = target
+	s.client, err = kubernetes.NewForConfig(config)
 	return err
 }
 
