@@ -14,7 +14,7 @@ var page string
 // writeHTML writes one file that loads nothing: it may be opened from a disk, and says so to the browser.
 func writeHTML(w io.Writer, r *experiment.Report) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"mark": mark, "reach": reach, "reproduce": reproduce,
+		"mark": sign, "reach": reach, "reproduce": reproduce,
 		"picture":  func(check string, shares []float64) *picture { return draw(loadOf(r, check), shares) },
 		"describe": describe, "quantity": quantity,
 		"required": func(check string) bool { return required(r, check) },

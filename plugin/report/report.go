@@ -281,6 +281,19 @@ func mark(o experiment.Outcome) string {
 	return "–"
 }
 
+// sign is an outcome at a glance where there may be no font of emoji.
+func sign(o experiment.Outcome) string {
+	switch o {
+	case experiment.Passed:
+		return "✓"
+	case experiment.Failed:
+		return "✗"
+	case experiment.Inconclusive:
+		return "?"
+	}
+	return "–"
+}
+
 func writeMarkdown(w io.Writer, r *experiment.Report) error {
 	fmt.Fprintf(w, "### %s %s\n\n| Variant |", mark(r.Outcome), cell(r.Summary()))
 	for _, c := range r.Checks {
