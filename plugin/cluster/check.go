@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	jobInterval   = 500 * time.Millisecond // between two looks at a Job
-	stateInterval = 3 * time.Second        // between two looks at the sandbox that it tests
+	jobInterval   = 500 * time.Millisecond // between two looks at a Job that has ended, until its routers have said what they sent
+	stateInterval = 3 * time.Second        // between two looks at the sandboxes that it tests
 	reportTimeout = 5 * time.Second        // for the kubelet to tell the end of a router after that of its Job
 
 	maxPrinted = 64 << 20 // bytes of what a built-in check prints: kubelets keep less of a log unless told otherwise
@@ -100,22 +100,22 @@ func (c *Client) runJob(
 	for i := range all {
 		all[i] = &experiment.Evidence{}
 	}
+	sandboxes := make([]string, len(variants))
+	for i, v := range variants {
+		sandboxes[i] = v.Sandbox
+	}
 	look := func(exact bool, keep func(*experiment.Evidence, experiment.State)) error {
-		tasks := make([]func() error, len(variants))
-		for i, v := range variants {
-			tasks[i] = func() error {
-				state, err := c.observe(ctx, v.Sandbox, exact)
-				if err != nil {
-					return err
-				}
-				all[i].Seen.See(&state)
-				if keep != nil {
-					keep(all[i], state)
-				}
-				return nil
+		states, err := c.observe(ctx, sandboxes, exact)
+		if err != nil {
+			return err
+		}
+		for i, state := range states {
+			all[i].Seen.See(&state)
+			if keep != nil {
+				keep(all[i], state)
 			}
 		}
-		return together(tasks...)
+		return nil
 	}
 	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
 		return nil, nil, err
@@ -132,25 +132,8 @@ func (c *Client) runJob(
 		return all, nil, nil
 	}
 	w := &jobWatch{client: c, job: made, pods: map[types.UID]corev1.Pod{}}
-	looked := time.Now()
-	for !w.ended() {
-		select {
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		case <-time.After(jobInterval):
-		}
-		if err := w.look(ctx); err != nil {
-			return nil, nil, err
-		}
-		if w.late() {
-			break
-		}
-		if time.Since(looked) >= stateInterval {
-			if err := look(false, nil); err != nil {
-				return nil, nil, err
-			}
-			looked = time.Now()
-		}
+	if err := w.run(ctx, func() error { return look(false, nil) }); err != nil {
+		return nil, nil, err
 	}
 	if err := w.lookForReports(ctx); err != nil {
 		return nil, nil, err
@@ -179,6 +162,53 @@ type jobWatch struct {
 	begun  time.Time // when it was first seen not to be suspended
 }
 
+// run watches the Job and its pods until it has ended, or should have long ago, and calls beside every now and then. What a watch that
+// was cut off did not see, it looks for then too.
+func (w *jobWatch) run(ctx context.Context, beside func() error) error {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	events := make(chan func(*jobWatch) error)
+	ns, nothing := w.job.Namespace, func(*jobWatch) {}
+	go follow(watching, metav1.ListOptions{FieldSelector: "metadata.name=" + w.job.Name}, w.client.Kube.BatchV1().Jobs(ns).Watch, events, nothing, (*jobWatch).seeJob)
+	go follow(watching, w.selectPods(), w.client.Kube.CoreV1().Pods(ns).Watch, events, nothing, (*jobWatch).seePod)
+	tick := time.NewTicker(stateInterval)
+	defer tick.Stop()
+	for !w.ended() && !w.late() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case event := <-events:
+			if err := event(w); err != nil {
+				return err
+			}
+		case <-tick.C:
+			if err := w.look(ctx); err != nil {
+				return err
+			}
+			if err := beside(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *jobWatch) selectPods() metav1.ListOptions {
+	return metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(w.job.UID)}
+}
+
+func (w *jobWatch) seeJob(job *batchv1.Job, gone bool) {
+	if job.UID == w.job.UID {
+		w.job, w.gone = job, gone
+	}
+	if w.begun.IsZero() && (w.job.Spec.Suspend == nil || !*w.job.Spec.Suspend) {
+		w.begun = time.Now()
+	}
+}
+
+func (w *jobWatch) seePod(p *corev1.Pod, _ bool) { w.pods[p.UID] = *p }
+
+// look reads the Job and its pods as they are.
 func (w *jobWatch) look(ctx context.Context) error {
 	job, err := w.client.Kube.BatchV1().Jobs(w.job.Namespace).Get(ctx, w.job.Name, metav1.GetOptions{})
 	switch {
@@ -187,17 +217,14 @@ func (w *jobWatch) look(ctx context.Context) error {
 	case err != nil:
 		return Explain(err)
 	default:
-		w.job = job
+		w.seeJob(job, false)
 	}
-	if w.begun.IsZero() && (w.job.Spec.Suspend == nil || !*w.job.Spec.Suspend) {
-		w.begun = time.Now()
-	}
-	pods, err := w.client.Kube.CoreV1().Pods(w.job.Namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(w.job.UID)})
+	pods, err := w.client.Kube.CoreV1().Pods(w.job.Namespace).List(ctx, w.selectPods())
 	if err != nil {
 		return Explain(err)
 	}
-	for _, p := range pods.Items {
-		w.pods[p.UID] = p
+	for i := range pods.Items {
+		w.seePod(&pods.Items[i], false)
 	}
 	return nil
 }
@@ -381,54 +408,64 @@ func routerEnd(p *corev1.Pod) *corev1.ContainerStateTerminated {
 	return nil
 }
 
-// observe reads what there is of a sandbox. With exact, the routers are asked for their counts.
-func (c *Client) observe(ctx context.Context, name string, exact bool) (experiment.State, error) {
+// observe reads what there is of sandboxes: all by the same few calls, so that looking at many disturbs little of what is measured.
+// With exact, the routers are asked for their counts; without, what there is may be that of a moment ago, and counts are left out.
+func (c *Client) observe(ctx context.Context, names []string, exact bool) ([]experiment.State, error) {
 	var (
-		cm       *corev1.ConfigMap
 		forks    *appsv1.DeploymentList
 		sets     *appsv1.ReplicaSetList
 		pods     *corev1.PodList
 		services *corev1.ServiceList
-		counted  bool
 	)
-	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
+	every := metav1.ListOptions{ResourceVersion: "0"} // from the API server's cache
+	if exact {
+		every.ResourceVersion = ""
+	}
+	of := every
+	of.LabelSelector = anyOf(names) + "," + sandbox.LabelRole + "=" + sandbox.RoleFork
 	ns := c.Namespace
-	err := together(
-		func() (err error) {
-			cm, err = c.sandboxConfigMap(ctx, name)
-			if err == nil && exact && isSandbox(cm, name) && cm.DeletionTimestamp == nil {
-				cm, counted = c.counted(ctx, cm)
-			}
-			return err
-		},
+	calls := []func() error{
 		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
 		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
-		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{}); return err },
-		func() (err error) {
-			services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{})
-			return err
-		},
-	)
-	if err != nil {
-		return experiment.State{}, Explain(err)
+		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, every); return err },
+		func() (err error) { services, err = c.Kube.CoreV1().Services(ns).List(ctx, every); return err },
 	}
-	var s experiment.State
-	if isSandbox(cm, name) && cm.DeletionTimestamp == nil {
-		s.Exists, s.UID, s.Counted = true, string(cm.UID), counted
-		if counted {
-			s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
-		}
-		if sandboxes := plan.Sandboxes([]corev1.ConfigMap{*cm}, nil); len(sandboxes) > 0 {
-			s.Counts = sandboxes[0].Counts
+	states := make([]experiment.State, len(names))
+	for i, name := range names {
+		if exact {
+			calls = append(calls, func() error { return c.count(ctx, name, &states[i]) })
 		}
 	}
-	for i := range forks.Items {
-		if d := &forks.Items[i]; d.DeletionTimestamp == nil {
-			s.Forks = append(s.Forks, forkState(d, sets.Items, pods.Items))
-		}
+	if err := together(calls...); err != nil {
+		return nil, Explain(err)
 	}
-	s.Routers, s.Bare = baselines(s.Forks, pods.Items, services.Items)
-	return s, nil
+	for i, name := range names {
+		s := &states[i]
+		for j := range forks.Items {
+			if d := &forks.Items[j]; d.DeletionTimestamp == nil && d.Labels[sandbox.LabelSandbox] == name {
+				s.Forks = append(s.Forks, forkState(d, sets.Items, pods.Items))
+			}
+		}
+		s.Routers, s.Bare = baselines(s.Forks, pods.Items, services.Items)
+	}
+	return states, nil
+}
+
+// count reads a sandbox's ConfigMap into s, with counts as they are now.
+func (c *Client) count(ctx context.Context, name string, s *experiment.State) error {
+	cm, err := c.sandboxConfigMap(ctx, name)
+	if err != nil || !isSandbox(cm, name) || cm.DeletionTimestamp != nil {
+		return err
+	}
+	cm, counted := c.counted(ctx, cm)
+	s.Exists, s.UID, s.Counted = true, string(cm.UID), counted
+	if counted {
+		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
+	}
+	if sandboxes := plan.Sandboxes([]corev1.ConfigMap{*cm}, nil); len(sandboxes) > 0 {
+		s.Counts = sandboxes[0].Counts
+	}
+	return nil
 }
 
 func forkState(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod) experiment.ForkState {

@@ -139,14 +139,14 @@ func (f *Forks) seePod(p *corev1.Pod, gone bool) {
 	}
 }
 
-// follow sends what one watch sees, as changes of Forks, until ctx ends. A watch without a resource version begins with all
+// follow sends what one watch sees, as changes of what is known, until ctx ends. A watch without a resource version begins with all
 // objects as they are now, so no list is needed; when the API server ends one, another begins from nothing.
-func follow[T any](
+func follow[Known, T any](
 	ctx context.Context, options metav1.ListOptions,
 	open func(context.Context, metav1.ListOptions) (watch.Interface, error),
-	events chan<- func(*Forks) error, reset func(*Forks), see func(*Forks, T, bool),
+	events chan<- func(*Known) error, reset func(*Known), see func(*Known, T, bool),
 ) {
-	send := func(event func(*Forks) error) bool {
+	send := func(event func(*Known) error) bool {
 		select {
 		case events <- event:
 			return true
@@ -157,18 +157,18 @@ func follow[T any](
 	for ctx.Err() == nil {
 		w, err := open(ctx, options)
 		if err != nil {
-			send(func(*Forks) error { return Explain(err) })
+			send(func(*Known) error { return Explain(err) })
 			return
 		}
-		send(func(f *Forks) error { reset(f); return nil })
+		send(func(k *Known) error { reset(k); return nil })
 		for event := range w.ResultChan() {
 			if event.Type == watch.Error {
 				if err := apierrors.FromObject(event.Object); !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
-					send(func(*Forks) error { return Explain(err) })
+					send(func(*Known) error { return Explain(err) })
 				}
 				break
 			}
-			if object, ok := event.Object.(T); ok && !send(func(f *Forks) error { see(f, object, event.Type == watch.Deleted); return nil }) {
+			if object, ok := event.Object.(T); ok && !send(func(k *Known) error { see(k, object, event.Type == watch.Deleted); return nil }) {
 				break
 			}
 		}

@@ -55,7 +55,11 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 		var one outcome
 		select {
 		case one, open = <-r.outcomes:
-			if !open || l.Settled {
+			if !open {
+				break
+			}
+			if l.Settled { // the rest counts as sent, and for no more
+				l.Totals[one.arm].Sent++
 				break
 			}
 			tally.add(one)
