@@ -139,11 +139,11 @@ check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, a
 
 .PHONY: e2e
 e2e: install debian browser playwright nginx ## Run the end-to-end tests on the cluster
-	go -C test test -count=1 -timeout=40m -parallel=6 $(if $(CI),-short) ./e2e/...
+	go -C test test -count=1 -timeout=60m -parallel=4 $(if $(CI),-short) ./e2e/...
 
 .PHONY: soak
 soak: install browser playwright nginx ## Run them in random order, again and again, for SOAK seconds
-	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=40m -parallel=6 ./e2e/...; done
+	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=60m -parallel=4 ./e2e/...; done
 
 .PHONY: demo-experiment
 demo-experiment: install ## Show an experiment of five variants, and hold its verdicts to what they must be (RUNS=1)

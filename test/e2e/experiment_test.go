@@ -150,7 +150,7 @@ func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) 
 			suiteJob("silent", "kubectl-sandbox.dev/services: frontend", "version"),
 			check("elsewhere", "route", "$(SANDBOX_URL)/route?pickup=1,1&dropoff=2,2"),
 			check("around", "customer", "$(SANDBOX_URL)/customer?customer=123"),
-			strings.Replace(check("hangs", "customer", "$(SANDBOX_URL)/nowhere", "--retry=1000"), "annotations: {", `annotations: {kubectl-sandbox.dev/timeout: 6s, `, 1),
+			strings.Replace(check("hangs", "customer", "$(SANDBOX_URL)/nowhere", "--retry=1000"), "annotations: {", `annotations: {kubectl-sandbox.dev/timeout: 20s, `, 1),
 		))
 		v := r.Variant("fast")
 		s.judged("through", v.Result("through").Verdict, experiment.Passed, "")
@@ -172,7 +172,7 @@ func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) 
 	t.Run("one whose client was killed goes on", func(t *testing.T) {
 		s := s.in(t)
 		ok := suiteJob("first", "", "check", "http", "$(SANDBOX_URL)/customer?customer=123")
-		hangs := strings.Replace(suiteJob("hangs", "X", "check", "http", "$(SANDBOX_URL)/nowhere", "--retry=1000"), "{X}", "{kubectl-sandbox.dev/timeout: 8s}", 1)
+		hangs := strings.Replace(suiteJob("hangs", "X", "check", "http", "$(SANDBOX_URL)/nowhere", "--retry=1000"), "{X}", "{kubectl-sandbox.dev/timeout: 20s}", 1)
 		args := []string{"deploy/customer", "--variant=a=" + apps.HotrodFast, "--id=x4", "--entry=svc/customer", "--delete=all", "--filename=" + s.suite(ok, hangs)}
 		cmd := s.command(t.Context(), "kubectl", append([]string{"sandbox", "-n", s.name, "test"}, args...)...)
 		if err := cmd.Start(); err != nil {
