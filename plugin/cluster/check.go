@@ -142,10 +142,11 @@ func (c *Client) runJob(
 		return nil, nil, err
 	}
 	after, missing, ok := c.Observed(ctx, x)
-	for i, e := range all {
+	for i, v := range variants {
+		e := all[i]
 		e.Job = w.end()
 		if known && ok {
-			e.Passed, e.PassedMissing = experiment.PassedIn(passed, after, variants[i].Key), missing
+			e.Passed, e.PassedMissing = experiment.PassedIn(passed, after, v.Key), missing
 			e.Baseline = experiment.PassedIn(passed, after, baseline)
 		}
 	}
