@@ -30,8 +30,8 @@ import (
 // it finds. A fork is its Deployment's UID, in the table, in the report and in the mark: one that takes the key or the name of
 // another begins at zero.
 //
-// No request is counted twice, and none is counted for another fork. What a router counted after its last report is lost if
-// it is killed: it reports every few seconds, when it stops in order, and at once when asked.
+// No request is counted twice, and none is counted for another fork. What a router counted after its last report is lost when
+// it ends: it reports every few seconds, and at once when asked.
 
 const (
 	// countsInterval is how long a changed count may wait to be written, so also how often a ConfigMap is at most.
