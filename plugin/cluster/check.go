@@ -32,8 +32,8 @@ const (
 	maxPrinted = 64 << 20 // bytes of what a built-in check prints: kubelets keep less of a log unless told otherwise
 )
 
-// Check runs the Job of a check of a variant to its end and returns what was seen of it, and the end of the failed test's log. The error is one of the
-// client or of the caller's rights, or ctx's: then the Job is left where it is.
+// Check runs the Job of a check of a variant to its end and returns what was seen of it, and the end of the failed test's log. The
+// error is one of the client or of the caller's rights, or ctx's: then the Job is left where it is.
 func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant, job *batchv1.Job) (*experiment.Evidence, []string, error) {
 	all, w, err := c.runJob(ctx, x, []experiment.Variant{*v}, "", job)
 	if err != nil {
@@ -49,8 +49,8 @@ func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant
 	return e, log, nil
 }
 
-// Compare runs the Job of a built-in check of all the variants, and of the baseline by a key of its own, to its end and returns what was seen of each, all that the probe
-// printed, and, where it failed, the end of that for people. Its error is as Check's.
+// Compare runs the Job of a built-in check of all the variants, and of the baseline by a key of its own, to its end and returns what was
+// seen of each, all that the probe printed, and, where it failed, the end of that for people. Its error is as Check's.
 func (c *Client) Compare(
 	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job *batchv1.Job,
 ) (all []*experiment.Evidence, printed io.Reader, log []string, err error) {

@@ -17,8 +17,8 @@ import (
 // flushTimeout bounds the wait for counts that were asked for: the lease holder gives the routers a second.
 const flushTimeout = 3 * time.Second
 
-// counted has the routers' counts written to the ConfigMap of a sandbox or an experiment now, and returns it with them, and whether they are there:
-// not where the caller may not patch it, or where no webhook answers. Counts are then those of some seconds ago.
+// counted has the routers' counts written to the ConfigMap of a sandbox or an experiment now, and returns it with them, and whether they
+// are there: not where the caller may not patch it, or where no webhook answers. Counts are then those of some seconds ago.
 func (c *Client) counted(ctx context.Context, cm *corev1.ConfigMap) (*corev1.ConfigMap, bool) {
 	nonce := rand.Text()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{

@@ -61,21 +61,15 @@ func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox
 	return sandbox.Service{Host: host, Port: uint16(port.Port)}, nil //nolint:gosec // the API server admits 1 to 65535
 }
 
-// Probes reads what the cluster says of built-in checks, all but what carries keys. Where it has none, or does
-// not let the caller look, that is a *plan.Problem.
+// Probes reads what the cluster says of built-in checks, all but what carries keys. Where it names no image of theirs, that is a
+// *plan.Problem.
 func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
-	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return experiment.Probes{}, Explain(err)
+	told, err := c.told(ctx, sandbox.AnnotationProbeImage, "the suite has built-in checks (image: "+experiment.ProbeImage+"), and the cluster's chart names no image of theirs")
+	if err != nil {
+		return experiment.Probes{}, err
 	}
-	if err != nil || config.Annotations[sandbox.AnnotationProbeImage] == "" {
-		return experiment.Probes{}, &plan.Problem{
-			What: "the suite has built-in checks (image: " + experiment.ProbeImage + "), and the cluster's chart names no image of theirs: it is not installed, or of an older version",
-			Say:  "see what is installed", Fix: plan.Kubectl("sandbox", "version"),
-		}
-	}
-	p := experiment.Probes{Image: config.Annotations[sandbox.AnnotationProbeImage]}
-	if rate, err := strconv.ParseFloat(config.Annotations[sandbox.AnnotationMaxRate], 64); err == nil && rate > 0 {
+	p := experiment.Probes{Image: told[sandbox.AnnotationProbeImage]}
+	if rate, err := strconv.ParseFloat(told[sandbox.AnnotationMaxRate], 64); err == nil && rate > 0 {
 		p.MaxRate = rate
 	}
 	return p, nil
@@ -83,17 +77,23 @@ func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
 
 // PluginImage is the image of the plugin that the cluster's chart names. Where there is none, that is a *plan.Problem.
 func (c *Client) PluginImage(ctx context.Context) (string, error) {
+	told, err := c.told(ctx, sandbox.AnnotationPluginImage, "--wait=false: the cluster's chart names no image of the plugin")
+	return told[sandbox.AnnotationPluginImage], err
+}
+
+// told returns what the chart tells the plugin: annotations of its MutatingWebhookConfiguration, among them the one that is needed.
+func (c *Client) told(ctx context.Context, needed, without string) (map[string]string, error) {
 	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return "", Explain(err)
+		return nil, Explain(err)
 	}
-	if err != nil || config.Annotations[sandbox.AnnotationPluginImage] == "" {
-		return "", &plan.Problem{
-			What: "--wait=false: the cluster's chart names no image of the plugin: it is not installed, or of an older version",
+	if err != nil || config.Annotations[needed] == "" {
+		return nil, &plan.Problem{
+			What: without + ": it is not installed, or of an older version",
 			Say:  "see what is installed", Fix: plan.Kubectl("sandbox", "version"),
 		}
 	}
-	return config.Annotations[sandbox.AnnotationPluginImage], nil
+	return config.Annotations, nil
 }
 
 // Dispatch makes what runs an experiment in the cluster. What there is already of it runs it already.
