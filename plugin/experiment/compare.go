@@ -245,23 +245,25 @@ func (m *Compared) skipped() string {
 
 // Fill writes what was found into the report: of the check as a whole, and of each of the variants.
 func (m *Compared) Fill(r *Report, check string, variants []Variant) {
+	var shares [][]float64
 	for i := range r.Checks {
 		if c := &r.Checks[i]; c.Name == check && m.load != nil {
-			c.Load = m.loadReport()
+			c.Load, shares = m.loadReport()
 		}
 	}
 	for _, v := range variants {
 		x := r.Variant(v.Name).Result(check)
 		switch {
 		case m.load != nil:
-			x.Measured = m.measured(v.Name)
+			x.Measured = m.measured(v.Name, shares)
 		case m.contract != nil:
 			x.Contract = m.found(v.Name)
 		}
 	}
 }
 
-func (m *Compared) loadReport() *LoadReport {
+// loadReport also returns how each arm's latencies lie, in the result's order; nil where there is none.
+func (m *Compared) loadReport() (*LoadReport, [][]float64) {
 	l := m.load
 	r := &LoadReport{
 		Rate: l.Rate, Seed: l.Seed, Rounds: len(l.Rounds), Planned: l.Planned, Settled: l.Settled,
@@ -278,21 +280,20 @@ func (m *Compared) loadReport() *LoadReport {
 	if len(shares) > 1 {
 		r.Baseline, r.Again = rounded(shares[0]), rounded(shares[1])
 	}
-	return r
+	return r, shares
 }
 
-func (m *Compared) measured(variant string) *Measured {
+func (m *Compared) measured(variant string, shares [][]float64) *Measured {
 	c := m.comparison(variant)
 	out := &Measured{Requests: c.Requests, Differences: differences(c.Differences)}
 	for _, o := range c.Outcomes {
 		out.Budgets = append(out.Budgets, BudgetReport{o.Budget.String(), string(o.Verdict), string(o.Reason), o.Settle})
 	}
-	run := judge.Run(*m.load)
-	_, shares := stats.Distribution(append([]stats.Arm{run.A, run.Again}, run.Variants...), bins)
-	if i := slices.IndexFunc(run.Variants, func(a stats.Arm) bool { return a.Name == variant }); len(shares) > i+2 {
-		out.Shares = rounded(shares[i+2])
+	arm := m.arm(m.load.Arms, variant)
+	if len(shares) > arm {
+		out.Shares = rounded(shares[arm])
 	}
-	examples := m.load.Totals[m.arm(m.load.Arms, variant)].Examples
+	examples := m.load.Totals[arm].Examples
 	out.Examples = examples[:min(len(examples), maxExamples)]
 	return out
 }
