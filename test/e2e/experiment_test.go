@@ -96,15 +96,7 @@ func (s *space) judged(what string, v experiment.Verdict, outcome experiment.Out
 func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	deployments, services := hotrod.Objects()
-	for _, d := range deployments {
-		s.create(d)
-	}
-	s.create(services)
-	for _, name := range hotrod.Services() {
-		s.available(name)
-	}
-	s.sandbox("route", "deploy/frontend", "deploy/customer")
+	s.hotrodRouted(hotrod.Frontend, hotrod.Customer)
 
 	t.Run("one command from images to verdicts", func(t *testing.T) {
 		s := s.in(t)

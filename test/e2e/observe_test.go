@@ -22,15 +22,7 @@ import (
 func TestAnExperiment_KnowsWhereAKeyPassed(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	deployments, services := hotrod.Objects()
-	for _, d := range deployments {
-		s.create(d)
-	}
-	s.create(services)
-	for _, name := range hotrod.Services() {
-		s.available(name)
-	}
-	s.sandbox("route", "deploy/frontend", "deploy/customer", "deploy/route")
+	s.hotrodRouted(hotrod.Frontend, hotrod.Customer, hotrod.Route)
 	s.sandbox("fork", "deploy/customer", "--name=fast", "--image="+apps.HotrodFast)
 
 	// The page is the frontend's own: it calls nobody.
