@@ -214,11 +214,10 @@ func printable(r io.Reader) []string {
 	return out
 }
 
-// LastWarning returns the latest warning event about a pod; empty when there is none, or the caller may not see them.
-func (c *Client) LastWarning(ctx context.Context, pod *corev1.Pod) string {
-	list, err := c.Kube.CoreV1().Events(pod.Namespace).List(ctx, metav1.ListOptions{
-		FieldSelector: "type=Warning,involvedObject.uid=" + string(pod.UID),
-	})
+// lastWarning returns the latest warning among the events that a field selector selects; empty when there is none, or the caller may
+// not see them.
+func (c *Client) lastWarning(ctx context.Context, namespace, events string) string {
+	list, err := c.Kube.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "type=Warning," + events})
 	if err != nil || len(list.Items) == 0 {
 		return ""
 	}
@@ -256,7 +255,7 @@ func (c *Client) ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map
 		}
 		reason := "deployment.apps/" + name + " waits for " + s.Waiting
 		for i := range s.Pods {
-			if warning := c.LastWarning(ctx, &s.Pods[i]); warning != "" {
+			if warning := c.lastWarning(ctx, s.Pods[i].Namespace, "involvedObject.uid="+string(s.Pods[i].UID)); warning != "" {
 				reason += " (" + warning + ")"
 				break
 			}

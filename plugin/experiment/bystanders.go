@@ -85,6 +85,16 @@ func Bystanders(e *Evidence, variants int, margin float64) []BystanderRow {
 	return rows
 }
 
+// bystandersEnded returns the pods whose routers ended in front of workloads that requests passed, and so with counts of some of these.
+func bystandersEnded(e *Evidence) (pods []string) {
+	for _, label := range slices.Sorted(maps.Keys(e.Before.Elsewhere)) {
+		if e.Passed[label].Requests+e.Baseline[label].Requests > 0 {
+			pods = append(pods, ended(e.Before.Elsewhere[label], e.After.Elsewhere[label])...)
+		}
+	}
+	return pods
+}
+
 // passedOf bounds what failed by what came: a window may end between the two.
 func passedOf(o route.Observation) Passing {
 	return Passing{Requests: o.Requests, Failed: min(o.Failed, o.Requests)}

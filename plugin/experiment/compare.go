@@ -122,6 +122,7 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 		case e.PassedMissing != "":
 			d.doubt(NotCounted, "what became of requests at workloads that are not forked is not known: the routers of %s did not say", e.PassedMissing)
 		}
+		d.lost(bystandersEnded(e))
 	case m.contract != nil:
 		failures = m.breaches(variant, &d)
 	}
@@ -287,7 +288,7 @@ func (m *Compared) measured(variant string, shares [][]float64) *Measured {
 	c := m.comparison(variant)
 	out := &Measured{Requests: c.Requests, Differences: differences(c.Differences)}
 	for _, o := range c.Outcomes {
-		out.Budgets = append(out.Budgets, BudgetReport{o.Budget.String(), string(o.Verdict), string(o.Reason), o.Settle})
+		out.Budgets = append(out.Budgets, BudgetReport{o.Budget.String(), string(o.Verdict), told(c, &o), string(o.Reason), o.Settle})
 	}
 	arm := m.arm(m.load.Arms, variant)
 	if len(shares) > arm {

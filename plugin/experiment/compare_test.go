@@ -147,6 +147,22 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 			t.Errorf("%s: %+v", name, v)
 		}
 	}
+	for name, tt := range map[string]struct {
+		passed map[string]route.Observation
+		want   []Code
+	}{
+		"a bystander's router ends":             {map[string]route.Observation{"deployment.route": {Requests: 1}}, []Code{RouterLost}},
+		"a router ends that no request came by": {map[string]route.Observation{}, nil},
+	} {
+		e := observed()
+		e.Passed = tt.passed
+		e.Before.Elsewhere = map[string][]string{"deployment.route": {"route-0/r1/0", "route-1/r1/0"}}
+		e.After.Elsewhere = map[string][]string{"deployment.route": {"route-0/r1/1", "route-1/r1/0"}}
+		v := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(nil))).Judge("good", e, nil)
+		if !slices.Equal(codes(v), tt.want) {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
 	failed := sound()
 	failed.Job = JobEnd{Failed: true, Pods: 1, Container: "p", Exit: 1}
 	late := sound()

@@ -67,8 +67,10 @@ type State struct {
 	Uncounted string
 	Counts    route.Totals // by workload label
 	Forks     []ForkState
-	// Routers identify each life of each router in front of the forks' baselines.
-	Routers []string
+	// Routers identify each life of each router in front of the forks' baselines, as "POD/...", and Elsewhere of those in front of
+	// other workloads, by label.
+	Routers   []string
+	Elsewhere map[string][]string
 	// Bare are the baselines' ready pods without a router, "POD of WORKLOAD".
 	Bare []string
 }

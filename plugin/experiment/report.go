@@ -2,7 +2,6 @@ package experiment
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ type Report struct {
 	Require    string          `json:"require"` // RequireAny or RequireAll
 	Outcome    Outcome         `json:"outcome"`
 	Best       string          `json:"best,omitempty"` // variant that passed and comes first
+	Summary    []string        `json:"summary"`        // sentences for people, the best variant's first
 	Checks     []CheckReport   `json:"checks"`         // of the suite, in its order
 	Variants   []VariantReport `json:"variants"`       // best first
 	Reproduce  []string        `json:"reproduce,omitempty"`
@@ -88,10 +88,12 @@ type Difference struct {
 	Text     string  `json:"text"` // "p95 +82 ms [74, 91]"
 }
 
-// A BudgetReport is what a budget came to: pass, fail or inconclusive, why that, and how many requests an arm would settle it.
+// A BudgetReport is what a budget came to: pass, fail or inconclusive, by what was found ("p95 +82 ms [74, 91]"), why it is
+// inconclusive, and how many requests an arm would settle it.
 type BudgetReport struct {
 	Budget  string `json:"budget"`
 	Verdict string `json:"verdict"`
+	Found   string `json:"found,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	Settle  int64  `json:"settle,omitempty"`
 }
@@ -109,6 +111,7 @@ type ContractReport struct {
 type VariantReport struct {
 	Name    string `json:"name"`
 	Sandbox string `json:"sandbox"`
+	Given   int    `json:"given"`          // its place among those that were named, from 1
 	Made    bool   `json:"made,omitempty"` // by the experiment
 	// Workloads are what it forks, as one types them.
 	Workloads []string `json:"workloads,omitempty"`
@@ -141,8 +144,8 @@ func NewReport(run *Run, require string, checks []Check, variants []Variant, mad
 	for _, c := range checks {
 		r.Checks = append(r.Checks, CheckReport{Name: c.Name, Kind: c.Kind, Required: c.Required, Source: c.Source})
 	}
-	for _, v := range variants {
-		vr := VariantReport{Name: v.Name, Sandbox: v.Sandbox, Made: made}
+	for i, v := range variants {
+		vr := VariantReport{Name: v.Name, Sandbox: v.Sandbox, Given: i + 1, Made: made}
 		for _, c := range checks {
 			vr.Results = append(vr.Results, Result{Check: c.Name})
 		}
@@ -189,7 +192,10 @@ func (v *VariantReport) Result(check string) *Result {
 	return &v.Results[i]
 }
 
-// Conclude makes the outcomes of variants and of the experiment from those of checks, and ranks the variants.
+// Conclude makes the outcomes of variants and of the experiment from those of checks, ranks the variants, and says it all in a few
+// sentences. Of two with the same outcome that is first which passed more checks, and then which is surely better than the baseline,
+// or less surely worse, by more of what checks of load measured. What chance may have done ranks none: those are as they were named,
+// whichever was done first.
 func (r *Report) Conclude() {
 	counts := map[Outcome]int{}
 	for i := range r.Variants {
@@ -199,8 +205,9 @@ func (r *Report) Conclude() {
 		}
 		counts[v.Outcome]++
 	}
-	slices.SortStableFunc(r.Variants, func(a, b VariantReport) int {
-		return cmp.Or(cmp.Compare(rank(a.Outcome), rank(b.Outcome)), cmp.Compare(b.passed(), a.passed()))
+	slices.SortFunc(r.Variants, func(a, b VariantReport) int {
+		return cmp.Or(cmp.Compare(rank(a.Outcome), rank(b.Outcome)), cmp.Compare(b.passed(), a.passed()), cmp.Compare(b.gain(), a.gain()),
+			cmp.Compare(a.Given, b.Given))
 	})
 	r.Best = ""
 	if len(r.Variants) > 0 && r.Variants[0].Outcome == Passed {
@@ -218,6 +225,7 @@ func (r *Report) Conclude() {
 	default:
 		r.Outcome = Inconclusive
 	}
+	r.Summary = r.summarize()
 }
 
 func rank(o Outcome) int { return slices.Index([]Outcome{Passed, Inconclusive, Failed}, o) }
@@ -227,6 +235,24 @@ func (v *VariantReport) passed() int {
 	for _, r := range v.Results {
 		if r.Outcome == Passed {
 			n++
+		}
+	}
+	return n
+}
+
+// gain is by how many metrics under load the variant is surely better than the baseline, less those by which it is surely worse.
+func (v *VariantReport) gain() (n int) {
+	for _, x := range v.Results {
+		if x.Measured == nil {
+			continue
+		}
+		for _, d := range x.Measured.Differences {
+			switch {
+			case d.High < 0:
+				n++
+			case d.Low > 0:
+				n--
+			}
 		}
 	}
 	return n
@@ -287,6 +313,11 @@ func NotForkedVerdict(err error) Verdict {
 	return Verdict{Inconclusive, []Reason{{NotForked, err.Error()}}}
 }
 
+// NotRunVerdict is the verdict of a check that could not run.
+func NotRunVerdict(err error) Verdict {
+	return Verdict{Inconclusive, []Reason{{NotRun, err.Error()}}}
+}
+
 // Losers returns the sandboxes, among those that the experiment made, whose variants did not come first.
 func (r *Report) Losers() []string {
 	var out []string
@@ -296,27 +327,6 @@ func (r *Report) Losers() []string {
 		}
 	}
 	return out
-}
-
-// Summary is the report in one line.
-func (r *Report) Summary() string {
-	var parts []string
-	for _, o := range []Outcome{Passed, Failed, Inconclusive} {
-		n := 0
-		for _, v := range r.Variants {
-			if v.Outcome == o {
-				n++
-			}
-		}
-		if n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, o))
-		}
-	}
-	s := "experiment " + r.ID + ": " + strings.Join(parts, ", ")
-	if r.Best != "" && len(r.Variants) > 1 {
-		s += "; best: " + r.Best
-	}
-	return s
 }
 
 // Took is how long it was.

@@ -217,16 +217,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	case e.After.Uncounted != "" || e.Before.Uncounted != "":
 		d.doubt(NotCounted, "the routers of %s did not give their counts", none(e.After.Uncounted+e.Before.Uncounted))
 	}
-	var lost []string
-	for _, r := range e.Before.Routers {
-		if !slices.Contains(e.After.Routers, r) {
-			name, _, _ := strings.Cut(r, "/")
-			lost = append(lost, name)
-		}
-	}
-	if len(lost) > 0 {
-		d.doubt(RouterLost, "the routers of %s ended while the check ran, and with them what they had counted", some(lost))
-	}
+	d.lost(ended(e.Before.Routers, e.After.Routers))
 	reached := total.Fork + total.Unfinished + total.Refused + total.FellBack
 	sent := e.Sent
 	switch {
@@ -248,6 +239,23 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 		d.doubt(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
 	case sent != nil && sent.Answered == 0 && total.Fork > 0:
 		d.doubt(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
+	}
+}
+
+// ended returns the pods whose routers have, of those that there were.
+func ended(before, after []string) (pods []string) {
+	for _, r := range before {
+		if !slices.Contains(after, r) {
+			name, _, _ := strings.Cut(r, "/")
+			pods = append(pods, name)
+		}
+	}
+	return pods
+}
+
+func (d *doubts) lost(pods []string) {
+	if len(pods) > 0 {
+		d.doubt(RouterLost, "the routers of %s ended while the check ran, and with them what they had counted", some(pods))
 	}
 }
 

@@ -182,7 +182,7 @@ func writeText(w io.Writer, r *experiment.Report) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", r.Summary())
+	_, err := fmt.Fprintf(w, "\n%s\n  %s\n", r.Headline(), strings.Join(r.Summary, "\n  "))
 	return err
 }
 
@@ -295,7 +295,7 @@ func sign(o experiment.Outcome) string {
 }
 
 func writeMarkdown(w io.Writer, r *experiment.Report) error {
-	fmt.Fprintf(w, "### %s %s\n\n| Variant |", mark(r.Outcome), cell(r.Summary()))
+	fmt.Fprintf(w, "### %s %s\n\n%s\n\n| Variant |", mark(r.Outcome), cell(r.Headline()), cell(strings.Join(r.Summary, " ")))
 	for _, c := range r.Checks {
 		fmt.Fprintf(w, " %s |", cell(c.Name))
 	}

@@ -54,7 +54,7 @@ func sample() *experiment.Report {
 	r.Variant("b").Result("browse").Measured = &experiment.Measured{
 		Requests: 5000, Shares: []float64{0, 0.4, 0.6},
 		Differences: []experiment.Difference{{Metric: "p95", Value: 0.132, Baseline: 0.05, Estimate: 0.082, Low: 0.074, High: 0.091, Text: "p95 +82 ms [74, 91]"}},
-		Budgets:     []experiment.BudgetReport{{Budget: "p95<=baseline+10%", Verdict: "fail"}},
+		Budgets:     []experiment.BudgetReport{{Budget: "p95<=baseline+10%", Verdict: "fail", Found: "p95 +82 ms [74, 91]"}},
 		Examples:    []result.Failure{{Request: "GET /<b>", Class: result.ErrorServer, Message: "Bad Gateway"}},
 	}
 	r.Variant("b").Result("browse").Bystanders = []experiment.BystanderRow{
