@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
@@ -19,6 +20,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
+
+// roomInterval is how long a check waits, before it looks again for room in the namespace's quota: what takes it may not be the
+// experiment's.
+const roomInterval = 10 * time.Second
 
 // A testRun is one experiment while it runs.
 type testRun struct {
@@ -33,8 +38,9 @@ type testRun struct {
 	routing sync.Mutex   // held while a variant is forked that may have to route the workload first
 	alone   sync.RWMutex // held for writing by a check of load, for reading by others
 
-	mu   sync.Mutex // of what follows
-	kept *cluster.Experiment
+	mu    sync.Mutex // of what follows
+	kept  *cluster.Experiment
+	ended chan struct{} // closed, and made anew, when a check has
 }
 
 func (f *testFlags) run(ctx context.Context) error {
@@ -44,7 +50,7 @@ func (f *testFlags) run(ctx context.Context) error {
 	}
 	r := &testRun{
 		testFlags: f, client: c, services: map[string][]sandbox.Service{}, show: newProgress(f.ErrOut),
-		run: &experiment.Run{ID: f.id, Namespace: c.Namespace, Timeout: f.timeout},
+		run: &experiment.Run{ID: f.id, Namespace: c.Namespace, Timeout: f.timeout}, ended: make(chan struct{}),
 	}
 	if err := r.prepare(ctx); err != nil {
 		return err
@@ -268,10 +274,25 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 		return err
 	}
 	r.say("%s of %d variants", c.Name, len(variants))
-	window := experiment.Window{Began: time.Now().UTC().Truncate(time.Millisecond)}
-	seen, printed, log, err := r.client.Compare(ctx, r.kept, variants, baseline, job)
+	var window experiment.Window
+	var seen []*experiment.Evidence
+	var printed io.Reader
+	var log []string
+	full, err := r.whereRoom(ctx, job, func() (err error) {
+		window.Began = time.Now().UTC().Truncate(time.Millisecond)
+		seen, printed, log, err = r.client.Compare(ctx, r.kept, variants, baseline, job)
+		return err
+	})
 	if err != nil {
 		return err
+	}
+	if full != nil {
+		return r.record(ctx, func(rep *experiment.Report) {
+			for _, v := range variants {
+				result := rep.Variant(v.Name).Result(c.Name)
+				result.Window, result.Verdict = window, experiment.NotRunVerdict(full)
+			}
+		})
 	}
 	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
 	found := experiment.ReadCompared(c, variants, printed)
@@ -313,10 +334,22 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	}
 	r.say("%s: %s", v.Name, c.Name)
 	job := experiment.Job(r.run, v, c, r.services[c.Name])
-	window := experiment.Window{Began: time.Now().UTC().Truncate(time.Millisecond)}
-	evidence, log, err := r.client.Check(ctx, r.kept, v, job)
+	var window experiment.Window
+	var evidence *experiment.Evidence
+	var log []string
+	full, err := r.whereRoom(ctx, job, func() (err error) {
+		window.Began = time.Now().UTC().Truncate(time.Millisecond)
+		evidence, log, err = r.client.Check(ctx, r.kept, v, job)
+		return err
+	})
 	if err != nil {
 		return err
+	}
+	if full != nil {
+		return r.record(ctx, func(rep *experiment.Report) {
+			result := rep.Variant(v.Name).Result(c.Name)
+			result.Window, result.Verdict = window, experiment.NotRunVerdict(full)
+		})
 	}
 	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
 	return r.record(ctx, func(rep *experiment.Report) {
@@ -334,7 +367,34 @@ func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) e
 	defer r.mu.Unlock()
 	change(r.kept.Report)
 	r.kept.Report.Conclude()
+	close(r.ended)
+	r.ended = make(chan struct{})
 	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
+}
+
+// whereRoom runs a check. While the namespace's quota has no room for it, it tries again whenever another one has ended, and now and
+// then; it gives up, as full says, when none has for as long as the check may take.
+func (r *testRun) whereRoom(ctx context.Context, job *batchv1.Job, check func() error) (full *cluster.NoRoom, err error) {
+	for since := time.Now(); ; {
+		r.mu.Lock()
+		ended := r.ended
+		r.mu.Unlock()
+		err := check()
+		if !errors.As(err, &full) {
+			return nil, err
+		}
+		if time.Since(since) > experiment.Deadline(job) {
+			return full, nil
+		}
+		r.say("%s waits for room in the namespace's quota", job.Name)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-ended:
+			since = time.Now()
+		case <-time.After(roomInterval):
+		}
+	}
 }
 
 // ready has the variant's forks there and routed.

@@ -54,19 +54,10 @@ spec:
 func TestBuiltInChecksTellVariantsOfHotRODApart(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	deployments, services := hotrod.Objects()
-	for _, d := range deployments {
-		if d.Name == hotrod.Customer {
-			d.Spec.Template.Spec.Containers[0].Image = apps.HotrodEven
-			s.create(d)
-		}
-	}
-	s.create(services)
 	s.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "suite"}, Data: map[string]string{
 		"customer.yaml": customerContract, "targets.txt": "GET /customer?customer=123\n\nGET /customer?customer=392\n",
 	}})
-	s.available(hotrod.Customer)
-	s.sandbox("route", "deploy/customer")
+	s.hotrodAlone(hotrod.Customer, apps.HotrodEven)
 	s.sandbox("fork", "deploy/customer", "--name=same", "--image="+apps.HotrodEven, "--env=X=1")
 	s.sandbox("fork", "deploy/customer", "--name=slow", "--image="+apps.HotrodSlow)
 	s.sandbox("fork", "deploy/customer", "--name=other", "--image="+apps.Caddy,
@@ -101,15 +92,7 @@ func TestBuiltInChecksTellVariantsOfHotRODApart(t *testing.T) {
 func TestAnExperimentNobodyWaitsFor(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
-	deployments, services := hotrod.Objects()
-	for _, d := range deployments {
-		if d.Name == hotrod.Frontend {
-			s.create(d)
-		}
-	}
-	s.create(services)
-	s.available(hotrod.Frontend)
-	s.sandbox("route", "deploy/frontend")
+	s.hotrodAlone(hotrod.Frontend, apps.Hotrod)
 	suite := "--filename=" + s.suite(suiteJob("answers", "", "check", "http", "$(SANDBOX_URL)/config"))
 	command := []string{"deploy/frontend", "--variant=a=" + apps.HotrodFast, "--variant=b=" + apps.HotrodMoved, "--entry=svc/frontend", "--delete=losers", suite, "--wait=false"}
 	if r := s.trySandbox(append([]string{"test", "--id=w0", "--service-account=pipeline"}, command...)...); exitStatus(r.err) != 3 ||

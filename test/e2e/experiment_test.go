@@ -14,6 +14,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -222,6 +223,49 @@ func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) 
 			return nil
 		})
 	})
+}
+
+// A quota that has room for one test at a time has all of them wait their turn; one that has room for none is told as what it is.
+func TestAnExperimentKeepsWithinTheNamespacesQuota(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.hotrodAlone(hotrod.Customer, apps.HotrodEven)
+	s.sandbox("fork", "deploy/customer", "--name=a", "--image="+apps.HotrodFast)
+	s.sandbox("fork", "deploy/customer", "--name=b", "--image="+apps.HotrodEven)
+	quota := func(pods string) {
+		s.t.Helper()
+		s.applyYAML("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: few}\nspec: {hard: {pods: '" + pods + "'}}")
+		eventually(t, time.Minute, "the quota is in force", func(ctx context.Context) error {
+			q, err := s.client.CoreV1().ResourceQuotas(s.name).Get(ctx, "few", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if hard := q.Status.Hard[corev1.ResourcePods]; hard.String() != pods || q.Status.Used.Pods().Value() != 3 {
+				return fmt.Errorf("of %s used %v", hard.String(), q.Status.Used)
+			}
+			return nil
+		})
+	}
+	check := func(name, annotations string) string {
+		return suiteJob(name, "kubectl-sandbox.dev/services: customer"+annotations, "check", "http", "$(SANDBOX_URL)/customer?customer=123")
+	}
+
+	quota("4")
+	r := s.tested(0, "a", "b", "--id=q1", "--parallel=2", "--require=all", "--filename="+s.suite(check("one", ""), check("two", "")))
+	if r.Outcome != experiment.Passed || len(r.Summary) != 1 || r.Summary[0] != "a and b passed all checks." {
+		t.Errorf("%s: %v", r.Outcome, r.Summary)
+	}
+
+	quota("3")
+	r = s.tested(2, "a", "--id=q2", "--filename="+s.suite(check("one", ", kubectl-sandbox.dev/timeout: 1s")))
+	v := r.Variant("a").Result("one").Verdict
+	s.judged("without room", v, experiment.Inconclusive, experiment.NotRun)
+	if len(v.Reasons) != 1 || !strings.Contains(v.Reasons[0].Message, "exceeded quota: few") {
+		t.Errorf("without room: %v", v.Reasons)
+	}
+	if left := s.kubectl("get", "jobs", "-o", "name", "-l", sandbox.LabelRun+"=q2"); left != "" {
+		t.Errorf("left: %s", left)
+	}
 }
 
 // in returns the space for a part of its test.

@@ -117,6 +117,21 @@ func (s *space) hotrodRouted(routed ...string) {
 	s.sandbox(args...)
 }
 
+// hotrodAlone brings up one of HotROD's services, of an image, with routers.
+func (s *space) hotrodAlone(name, image string) {
+	s.t.Helper()
+	deployments, services := hotrod.Objects()
+	for _, d := range deployments {
+		if d.Name == name {
+			d.Spec.Template.Spec.Containers[0].Image = image
+			s.create(d)
+		}
+	}
+	s.create(services)
+	s.available(name)
+	s.sandbox("route", "deploy/"+name)
+}
+
 // broken are the arguments of a fork of which every request fails.
 func broken(port int32) []string {
 	return []string{"--image=" + apps.Caddy, fmt.Sprintf(`--args=["respond","--listen=:%d","--status=500","out of order"]`, port)}
