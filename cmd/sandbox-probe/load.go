@@ -79,7 +79,7 @@ func newLoad() *cobra.Command {
 	f.StringVar(&o.BaselineKey, "baseline-key", "", "Routing key of the baseline's requests, which nobody has forked anything for. Empty: they carry none.")
 	f.StringVar(&thresholds, "thresholds", "", "Budgets that end the measurement early where they are plainly kept or missed, such as p95<=baseline+10%.")
 	f.Float64Var(&o.Rate, "rate", 50, "Requests a second, to all arms together.")
-	f.DurationVar(&o.Duration, "duration", 150*time.Second, "How long to measure, at most.")
+	f.DurationVar(&o.Duration, "duration", 160*time.Second, "How long to measure, at most.")
 	f.DurationVar(&o.WarmUp, "warm-up", 5*time.Second, "How long to send requests before that, at least.")
 	f.IntVar(&o.Turn, "turn", 1, "Requests to an arm in a row. 1 keeps noise off best; long turns show what an arm does to what all share.")
 	f.DurationVar(&o.Round, "round", 2*time.Second, "How long a round is, in which all arms are sent as many requests: what is resampled.")

@@ -25,7 +25,7 @@ var (
 
 // The default size of a load check, and the experiment that is simulated: four variants, as a pull request's reviewer has them.
 const (
-	blocksInAll = 75
+	blocksInAll = 80
 	inABlock    = 200 // requests an arm: a hundred a second, for two seconds
 	variants    = 4
 )
