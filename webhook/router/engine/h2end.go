@@ -1,0 +1,161 @@
+package engine
+
+import (
+	"bytes"
+
+	"golang.org/x/net/http2"
+)
+
+// used notes that n bytes that were to go out by h are gone, and grants who sent them as many anew.
+func (st *h2Stream) used(h *h2Half, n int) {
+	if n == 0 {
+		return
+	}
+	if h == &st.toUp {
+		c := st.r.client
+		c.usedUp(n)
+		if st.owedClient += int64(n); st.owedClient >= streamWindow/2 && !st.asked && !st.clientClosed && !c.dead && !c.ending {
+			_ = c.wr.WriteWindowUpdate(st.id, uint32(st.owedClient)) //nolint:gosec // at most streamWindow
+			st.fromClient += st.owedClient
+			st.owedClient = 0
+			c.wake.Signal()
+		}
+		return
+	}
+	if st.up == nil {
+		return // an answer of the engine's own
+	}
+	own := min(n, st.inserted)
+	st.inserted -= own
+	n -= own
+	c := st.up.h2Conn
+	c.usedUp(n)
+	if st.owedUp += int64(n); st.owedUp >= streamWindow/2 && !st.told && !st.upClosed && !c.dead && !c.ending {
+		_ = c.wr.WriteWindowUpdate(st.toUp.id, uint32(st.owedUp)) //nolint:gosec // at most streamWindow
+		st.fromUp += st.owedUp
+		st.owedUp = 0
+		c.wake.Signal()
+	}
+}
+
+// discard drops what was to go out by h.
+func (st *h2Stream) discard(h *h2Half) {
+	n := h.data.Len()
+	h.data.Reset()
+	h.data = bytes.Buffer{}
+	h.ended = true
+	st.used(h, n)
+}
+
+// halfEnded is called when the end of h is out.
+func (st *h2Stream) halfEnded(h *h2Half) {
+	if h == &st.toUp {
+		st.upMayBeDone()
+		return
+	}
+	if h.reset != nil {
+		st.asked = true // nothing more is taken from the client
+	}
+	st.clientMayBeDone()
+}
+
+// clientMayBeDone closes the client's stream when both its halves are over.
+func (st *h2Stream) clientMayBeDone() {
+	if st.asked && st.toClient.ended {
+		st.closeClient()
+	}
+}
+
+func (st *h2Stream) closeClient() {
+	if st.clientClosed {
+		return
+	}
+	st.clientClosed = true
+	delete(st.r.client.streams, st.id)
+	st.r.endIfOver()
+}
+
+// upMayBeDone closes the backend's stream when both its halves are over.
+func (st *h2Stream) upMayBeDone() {
+	if st.told && st.toUp.ended {
+		st.closeUp()
+	}
+}
+
+// closeUp ends the stream at the backend, wherever it is there.
+func (st *h2Stream) closeUp() {
+	if st.upClosed || st.up == nil {
+		return
+	}
+	st.upClosed = true
+	st.up.closed(st)
+}
+
+// abandon ends a stream that the client has ended, or that ended with it.
+func (st *h2Stream) abandon(code http2.ErrCode) {
+	st.asked = true
+	st.discard(&st.toClient)
+	if st.up != nil && !st.upClosed {
+		if st.toUp.id != 0 {
+			st.up.rst(st.toUp.id, code)
+		}
+		st.discard(&st.toUp)
+		st.closeUp()
+	}
+	st.closeClient()
+}
+
+// refuse ends a stream that no backend answers. unseen says that none has seen the request.
+func (st *h2Stream) refuse(r Refusal, unseen bool) {
+	if r.Status == 0 {
+		st.breakOff(unseen)
+		return
+	}
+	st.answer(&r)
+}
+
+// lost ends a stream whose backend broke off, or makes no sense. cause says how.
+func (st *h2Stream) lost(cause error) {
+	st.decision.observe(Broken, st.backend())
+	st.discard(&st.toUp)
+	st.closeUp()
+	r := st.decision.Failure
+	r.Reason += broke(cause)
+	switch {
+	case st.told: // only the request was cut, and nobody waits for it
+		st.wantNoMore()
+	case !st.begun:
+		st.refuse(r, false)
+	case st.grpc:
+		st.told = true
+		st.toClient.trailer = grpcFailure(grpcStatus(r.Status), cleanReason(r.Reason))[2:]
+		st.toClient.end = true
+		st.wantNoMore()
+		st.toClient.offer()
+	default:
+		st.breakOff(false)
+	}
+}
+
+// breakOff ends a stream the way it would end without the engine between: with the connection, unless other streams on it
+// go elsewhere. unseen says that the request reached nobody.
+func (st *h2Stream) breakOff(unseen bool) {
+	r := st.r
+	// A client that is being told to go elsewhere can have opened this stream before it heard of it: then it may try again.
+	alone := !unseen || !r.leaving
+	for _, other := range r.client.streams {
+		alone = alone && (other == st || other.up != nil && other.backend().ID == st.backendID())
+	}
+	if alone {
+		reset(r.client.conn)
+		r.client.kill()
+		return
+	}
+	code := http2.ErrCodeInternal
+	if unseen {
+		code = http2.ErrCodeRefusedStream
+	}
+	r.client.rst(st.id, code)
+	st.abandon(http2.ErrCodeCancel)
+	r.shutdown()
+}
