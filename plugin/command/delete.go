@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
@@ -25,12 +24,11 @@ type deleteFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
 
-	selector       string
-	all, wait      bool
+	selection
+	wait           bool
 	ignoreNotFound bool
 	timeout        time.Duration
 
-	names  []string
 	dryRun cmdutil.DryRunStrategy
 }
 
@@ -66,8 +64,7 @@ func newDelete(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&f.selector, "selector", "l", "", "Delete the sandboxes whose ConfigMaps this label selector selects.")
-	flags.BoolVar(&f.all, "all", false, "Delete all sandboxes of the namespace.")
+	f.addFlags(cmd, "Delete")
 	flags.BoolVar(&f.ignoreNotFound, "ignore-not-found", true, "Take a sandbox that does not exist for deleted.")
 	flags.BoolVar(&f.wait, "wait", true, "Wait until all that was in the sandboxes is gone.")
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
@@ -79,9 +76,7 @@ func newDelete(t *tool) *cobra.Command {
 
 // complete parses.
 func (f *deleteFlags) complete(cmd *cobra.Command, args []string) (err error) {
-	for _, a := range args {
-		f.names = append(f.names, sandboxArg(a))
-	}
+	f.selection.complete(args)
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
 		return usageError(cmd, lower(err))
 	}
@@ -89,29 +84,10 @@ func (f *deleteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 }
 
 func (f *deleteFlags) validate(cmd *cobra.Command) error {
-	ways := 0
-	for _, given := range []bool{len(f.names) > 0, f.selector != "", f.all} {
-		if given {
-			ways++
-		}
-	}
-	switch {
-	case ways == 0:
-		return usageError(cmd, "name the sandboxes to delete, or use --selector or --all")
-	case ways > 1:
-		return usageError(cmd, "names, --selector and --all exclude one another")
-	case f.timeout < 0:
+	if f.timeout < 0 {
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
-	if _, err := labels.Parse(f.selector); err != nil {
-		return usageError(cmd, fmt.Sprintf("--selector %q: %v", f.selector, err))
-	}
-	for _, name := range f.names {
-		if err := validName(cmd, name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.selection.validate(cmd)
 }
 
 func (f *deleteFlags) run(ctx context.Context) error {
@@ -241,18 +217,6 @@ func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// sandboxArg reads a sandbox's name, also as `list -o name` prints it.
-func sandboxArg(s string) string {
-	return strings.TrimPrefix(s, "configmap/"+sandbox.ConfigMapName(""))
-}
-
-func validName(cmd *cobra.Command, name string) error {
-	if err := sandbox.ValidateName(name); err != nil {
-		return usageError(cmd, fmt.Sprintf("sandbox name %q %v", name, err))
 	}
 	return nil
 }

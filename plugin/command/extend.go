@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
@@ -21,11 +20,9 @@ type extendFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
 
-	ttl      time.Duration
-	selector string
-	all      bool
+	selection
+	ttl time.Duration
 
-	names    []string
 	ttlGiven bool
 	dryRun   cmdutil.DryRunStrategy
 }
@@ -63,8 +60,7 @@ func newExtend(t *tool) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.DurationVar(&f.ttl, "ttl", 0, "How long they live from now on, such as 8h; 0 for ever. Without it, the cluster's default: 8h, or what the chart's sandboxes.defaultTTL says.")
-	flags.StringVarP(&f.selector, "selector", "l", "", "Extend the sandboxes whose ConfigMaps this label selector selects.")
-	flags.BoolVar(&f.all, "all", false, "Extend all sandboxes of the namespace.")
+	f.addFlags(cmd, "Extend")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
@@ -73,9 +69,7 @@ func newExtend(t *tool) *cobra.Command {
 
 // complete parses.
 func (f *extendFlags) complete(cmd *cobra.Command, args []string) (err error) {
-	for _, a := range args {
-		f.names = append(f.names, sandboxArg(a))
-	}
+	f.selection.complete(args)
 	f.ttlGiven = cmd.Flags().Changed("ttl")
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
 		return usageError(cmd, lower(err))
@@ -84,29 +78,10 @@ func (f *extendFlags) complete(cmd *cobra.Command, args []string) (err error) {
 }
 
 func (f *extendFlags) validate(cmd *cobra.Command) error {
-	ways := 0
-	for _, given := range []bool{len(f.names) > 0, f.selector != "", f.all} {
-		if given {
-			ways++
-		}
-	}
-	switch {
-	case ways == 0:
-		return usageError(cmd, "name the sandboxes to extend, or use --selector or --all")
-	case ways > 1:
-		return usageError(cmd, "names, --selector and --all exclude one another")
-	case f.ttl < 0:
+	if f.ttl < 0 {
 		return usageError(cmd, fmt.Sprintf("--ttl %s is negative", f.ttl))
 	}
-	if _, err := labels.Parse(f.selector); err != nil {
-		return usageError(cmd, fmt.Sprintf("--selector %q: %v", f.selector, err))
-	}
-	for _, name := range f.names {
-		if err := validName(cmd, name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.selection.validate(cmd)
 }
 
 func (f *extendFlags) run(ctx context.Context) error {
