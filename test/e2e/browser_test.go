@@ -36,9 +36,8 @@ func (s *space) shop(forked ...string) {
 }
 
 // A person opens HotROD's page in three tabs at once, in a sandbox by both ways in and at the baseline, and books a ride in each.
-func TestAPageInABrowserBooksARideWithTheFork(t *testing.T) {
-	s := newSpace(t)
-	g := s.gatewayOverTLS()
+func aPageBooksARideWithTheFork(t *testing.T, g *gatewayWithin) {
+	s := g.space
 	forked := []string{hotrod.Frontend, hotrod.Customer}
 	s.shop(forked...)
 	o := s.open("web", "svc/frontend")
@@ -215,9 +214,8 @@ window.answers = Promise.all([ask("/redirect-to?status_code=307&url=` + inCluste
 
 // The same at the gateway: a redirect to a name in the cluster leads to its preview, in a tab and in a script, and what leaves the
 // previews is named in the answer's head and in the log. The page's ribbon is no hindrance to anybody.
-func TestAPageAtTheGatewayThatCallsItsAPIElsewhereReachesTheForkOrIsNamed(t *testing.T) {
-	s := newSpace(t)
-	g := s.gatewayOverTLS()
+func aPageThatCallsItsAPIElsewhereReachesTheForkOrIsNamed(t *testing.T, g *gatewayWithin) {
+	s := g.space
 	fork := s.pageAndAPI()
 	front, back := s.previewed("pr-1", "web"), s.previewed("pr-1", "api")
 	inCluster := "api." + s.name + ".svc.cluster.local"

@@ -50,6 +50,14 @@ func (s *space) gatewayWithin(more ...string) *gatewayWithin {
 	}
 }
 
+// within returns the gateway for a part of the test that brought it up, in a namespace of the part's own.
+func (g *gatewayWithin) within(t *testing.T) *gatewayWithin {
+	t.Helper()
+	part := *g
+	part.space = newSpace(t)
+	return &part
+}
+
 // token shares a sandbox, and returns the header line that lets in.
 func (g *gatewayWithin) token(s *space, args ...string) string {
 	s.t.Helper()
@@ -169,9 +177,16 @@ func (g *gatewayWithin) keepsSecrets(in ...*space) {
 	}
 }
 
-func TestGatewayLetsInWhomASandboxIsSharedWith(t *testing.T) {
-	s := newSpace(t)
-	g := s.gatewayWithin()
+// The gateway behind a proxy: brought up once for all of it, which takes as long as a part of it.
+func TestGateway(t *testing.T) {
+	g := newSpace(t).gatewayWithin()
+	t.Run("lets in whom a sandbox is shared with", func(t *testing.T) { letsInWhomASandboxIsSharedWith(t, g.within(t)) })
+	t.Run("enters a sandbox by a Service of another namespace that allows it", func(t *testing.T) { entersByAnotherNamespace(t, g.within(t)) })
+	t.Run("passes WebSockets, events, calls and large bodies", func(t *testing.T) { passesStreams(t, g.within(t)) })
+}
+
+func letsInWhomASandboxIsSharedWith(t *testing.T, g *gatewayWithin) {
+	s := g.space
 	s.create(podinfo("web", 1), podinfoService("web"))
 	s.available("web")
 	s.serving(s.address("web", "http"))
@@ -341,9 +356,8 @@ func (g *gatewayWithin) restarts(host, token, fork string) {
 	traffic.unscathed(500)
 }
 
-func TestGatewayEntersASandboxByAServiceOfAnotherNamespaceThatAllowsIt(t *testing.T) {
-	s, edge := newSpace(t), newSpace(t)
-	g := s.gatewayWithin()
+func entersByAnotherNamespace(t *testing.T, g *gatewayWithin) {
+	s, edge := g.space, newSpace(t)
 	s.hotrodBehind(edge)
 	s.sandbox("route", "deploy/customer")
 	s.sandbox("fork", "deploy/customer", "--name=fast", "--key=fast-key", "--image="+apps.HotrodFast)

@@ -26,9 +26,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-func TestGatewayPassesWebSocketsEventsCallsAndLargeBodies(t *testing.T) {
-	s := newSpace(t)
-	g := s.gatewayWithin()
+func passesStreams(t *testing.T, g *gatewayWithin) {
+	s := g.space
 	size := int64(1 << 30)
 	if testing.Short() {
 		size >>= 4

@@ -55,6 +55,16 @@ func (s *space) gatewayOverTLS() *gatewayWithin {
 	return g
 }
 
+// The gateway with TLS of its own, in a browser.
+func TestGatewayInABrowser(t *testing.T) {
+	g := newSpace(t).gatewayOverTLS()
+	t.Run("a page books a ride with the fork", func(t *testing.T) { aPageBooksARideWithTheFork(t, g.within(t)) })
+	t.Run("a page that calls its API elsewhere reaches the fork or is named", func(t *testing.T) {
+		aPageThatCallsItsAPIElsewhereReachesTheForkOrIsNamed(t, g.within(t))
+	})
+	t.Run("its own pages are for people", func(t *testing.T) { ownPagesOfTheGatewayAreForPeople(t, g.within(t)) })
+}
+
 // browser starts one that finds the previews, and knows the names given as localhost's.
 func (g *gatewayWithin) browser(local ...string) *browser.Browser {
 	g.t.Helper()

@@ -134,9 +134,8 @@ func TestOwnPagesAreForPeople(t *testing.T) {
 }
 
 // The same of the gateway that runs in the cluster.
-func TestOwnPagesOfTheGatewayAreForPeople(t *testing.T) {
-	s := newSpace(t)
-	g := s.gatewayOverTLS()
+func ownPagesOfTheGatewayAreForPeople(t *testing.T, g *gatewayWithin) {
+	s := g.space
 	s.badForks()
 	s.create(service("ghost", app("nobody"), port("http", 80, 80)))
 	s.sandbox("fork", "deploy/api", "--name=gone", "--env=X=1", "--wait=false")
