@@ -184,6 +184,10 @@ func (w *jobWatch) sent() *route.Sent {
 // end says how the Job ended.
 func (w *jobWatch) end() experiment.JobEnd {
 	j := experiment.JobEnd{Complete: w.condition(batchv1.JobComplete) != nil, Pods: len(w.pods)}
+	if d := w.job.Spec.ActiveDeadlineSeconds; d != nil {
+		j.Deadline = time.Duration(*d) * time.Second
+		j.Starting = w.starting(j.Deadline)
+	}
 	if c := w.condition(batchv1.JobFailed); c != nil {
 		j.Failed, j.Reason, j.Message = true, c.Reason, c.Message
 	}
@@ -207,6 +211,28 @@ func (w *jobWatch) end() experiment.JobEnd {
 		}
 	}
 	return j
+}
+
+// starting is how long it took until the first test began; most where none is known to have.
+func (w *jobWatch) starting(most time.Duration) time.Duration {
+	if w.job.Status.StartTime == nil {
+		return most
+	}
+	for _, p := range w.pods {
+		for _, c := range p.Status.ContainerStatuses {
+			var began metav1.Time
+			switch {
+			case c.State.Running != nil:
+				began = c.State.Running.StartedAt
+			case c.State.Terminated != nil:
+				began = c.State.Terminated.StartedAt
+			}
+			if !began.IsZero() {
+				most = min(most, max(0, began.Sub(w.job.Status.StartTime.Time)))
+			}
+		}
+	}
+	return most
 }
 
 // sorted returns the pods, the oldest first.

@@ -117,7 +117,7 @@ func newTest(t *tool) *cobra.Command {
 	flags.IntVar(&f.parallel, "parallel", 4, "Variants to test at the same time. The tests of one variant run one after the other.")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take that does not say so itself, and a variant to get ready.")
 	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "How long the experiment, and the sandboxes that it makes, live from now on; 0 for ever.")
-	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that it made are deleted in the end: "none", "losers" (all but the best) or "all".`)
+	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that it made are deleted in the end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
 	flags.StringVar(&f.require, "require", experiment.RequireAny, `What has to pass: "any" variant or "all".`)
 	flags.BoolVar(&f.wait, "wait", true, "Wait until the experiment has ended. With --wait=false a Job in the cluster runs it, with the rights of --service-account; report prints what it found.")
 	flags.StringVar(&f.serviceAccount, "service-account", "", "With --wait=false, the service account of the namespace whose rights the experiment has. It needs those of role sandbox-user.")

@@ -102,7 +102,7 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 	var d doubts
 	d.job(&e.Job)
 	switch {
-	case e.Job.Failed && e.Job.Reason == "DeadlineExceeded":
+	case e.Job.Failed && e.Job.Reason == deadlineExceeded:
 		d.bar(NotFinished, "the check did not end within its time: raise annotation timeout, or lower --duration")
 	case e.Job.Failed && e.Job.Broken == "":
 		d.bar(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
@@ -205,6 +205,12 @@ func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 	if !slices.ContainsFunc(m.contract.Operations, func(o result.Operation) bool { return o.Skipped == "" }) {
 		d.bar(NothingCompared, "no operation was looked at: %s", none(m.skipped()))
 	}
+	if silent := m.silentBaseline(); len(silent) > 0 {
+		d.doubt(NothingCompared, "the baseline itself did not answer, so nothing could be compared with it: %s", some(silent))
+	}
+	if m.contract.Dropped > 0 {
+		d.doubt(NotFinished, "%d findings more than the check has room for were left out: they may be of any variant", m.contract.Dropped)
+	}
 	var operations []string
 	by := map[string][]string{}
 	for _, f := range m.contract.Findings {
@@ -232,6 +238,24 @@ func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 		failures = append(failures, Reason{ContractBroken, fmt.Sprintf("breaks %s: %s", of, some(by[o]))})
 	}
 	return failures
+}
+
+// silentBaseline returns the operations, or the document, that the baseline did not answer with.
+func (m *Compared) silentBaseline() (operations []string) {
+	for _, f := range m.contract.Findings {
+		of := slices.IndexFunc(m.contract.Arms, func(a result.Arm) bool { return a.Name == f.Arm })
+		if m.contract.Arms[of].Role == result.RoleVariant || f.Reason != result.ReasonNoAnswer && f.Reason != result.ReasonDocumentUnusable {
+			continue
+		}
+		operation := f.Operation
+		if operation == "" {
+			operation = "its own document"
+		}
+		if !slices.Contains(operations, operation) {
+			operations = append(operations, operation)
+		}
+	}
+	return operations
 }
 
 func (m *Compared) skipped() string {

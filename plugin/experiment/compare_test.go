@@ -99,7 +99,7 @@ func TestCompared_JudgesVariantsUnderLoad(t *testing.T) {
 	}
 	// A variant that was not tested has neither passed nor failed.
 	for name, way := range vacuous() {
-		if strings.HasPrefix(name, "admission") {
+		if strings.HasPrefix(name, "admission") || way.want == NotReported {
 			continue // the probe's pod gets no router
 		}
 		for _, variant := range []string{"good", "slow"} {
@@ -211,11 +211,45 @@ func TestCompared_JudgesContracts(t *testing.T) {
 	if s := m.Sent("broken"); s == nil || *s != (route.Sent{Begun: 3, Answered: 3}) {
 		t.Errorf("sent %v", s)
 	}
+	if v := grpcVerdict(t, variants); v.Outcome != Passed {
+		t.Errorf("definitions, whose requests have no status: %+v", v)
+	}
+	for name, spoil := range map[string]func(*result.Contract){
+		"the baseline does not answer":  func(c *result.Contract) { c.Findings = append(c.Findings, noAnswer("GET /customer")) },
+		"it has no document of its own": func(c *result.Contract) { c.Findings = append(c.Findings, noAnswer("")) },
+		"findings are left out":         func(c *result.Contract) { c.Dropped = 1 },
+	} {
+		spoiled := c
+		spoiled.Findings = slices.Clone(c.Findings)
+		spoil(&spoiled)
+		if v := ReadCompared(check, variants, printed(t, spoiled)).Judge("good", sound(), nil); v.Outcome != Inconclusive {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
 	c.Operations = c.Operations[1:]
 	c.Findings = nil
 	if v := ReadCompared(check, variants, printed(t, c)).Judge("good", sound(), nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), NothingCompared) {
 		t.Errorf("nothing was compared: %+v", v)
 	}
+}
+
+func noAnswer(operation string) result.Finding {
+	return result.Finding{Arm: result.NameBaseline, Reason: result.ReasonNoAnswer, Operation: operation, Baseline: true}
+}
+
+// grpcVerdict is that on a variant whose definitions are those of the baseline.
+func grpcVerdict(t *testing.T, variants []Variant) Verdict {
+	t.Helper()
+	c := result.Contract{
+		Header: result.Header{APIVersion: result.APIVersion, Kind: result.KindContract, Arms: []result.Arm{
+			{Name: result.NameBaseline, Role: result.RoleBaseline}, {Name: "good", Role: result.RoleVariant}, {Name: "broken", Role: result.RoleVariant},
+		}},
+		Protocol: result.ProtocolGRPC, Operations: []result.Operation{{Name: "shop.Cart/Add"}},
+	}
+	m := ReadCompared(&Check{Name: "contract", Kind: Contract, Probe: &Probe{Contract: true, GRPC: true}}, variants, printed(t, c))
+	e := sound()
+	e.Sent = m.Sent("good")
+	return m.Judge("good", e, nil)
 }
 
 func TestCompared_Fill(t *testing.T) {

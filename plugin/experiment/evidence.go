@@ -52,6 +52,9 @@ type JobEnd struct {
 	// Exit is the exit status of the first container that failed, and which; of none, Container is empty.
 	Container string
 	Exit      int32
+	// Starting is how long the first of its tests took to begin, of the Deadline that the Job has as a whole: images are pulled, and pods
+	// wait for room, within it. Where no test is known to have begun, it is all of that.
+	Starting, Deadline time.Duration
 	// Broken says what kept a pod from running its test to an end of its own: that its image can't be pulled, that its node went
 	// away. Empty: nothing did.
 	Broken string

@@ -318,11 +318,12 @@ func NotRunVerdict(err error) Verdict {
 	return Verdict{Inconclusive, []Reason{{NotRun, err.Error()}}}
 }
 
-// Losers returns the sandboxes, among those that the experiment made, whose variants did not come first.
+// Losers returns the sandboxes, among those that the experiment made, whose variants did not come first; where none passed, those that
+// failed: what can't be told of the others is still to be looked into.
 func (r *Report) Losers() []string {
 	var out []string
 	for _, v := range r.Variants {
-		if v.Made && v.Name != r.Best {
+		if v.Made && v.Name != r.Best && (r.Best != "" || v.Outcome == Failed) {
 			out = append(out, v.Sandbox)
 		}
 	}

@@ -6,6 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
@@ -22,6 +25,9 @@ const (
 
 // A Code says why something has not passed. Codes are stable: scripts use them.
 type Code string
+
+// deadlineExceeded is the reason of the condition of a Job that took longer than it may.
+const deadlineExceeded = batchv1.JobReasonDeadlineExceeded
 
 // Codes of failures. They are the variant's, where requests of the check reached its fork and nothing else.
 const (
@@ -89,6 +95,7 @@ func Judge(e *Evidence) Verdict {
 	doubts.sandbox(e)
 	total, by := e.counted()
 	doubts.requests(e, total, by)
+	doubts.reported(e)
 	if e.Job.Failed && len(doubts.barring) == 0 && total.Fork+total.Refused+total.Unfinished > 0 {
 		return Verdict{Failed, append([]Reason{failure(&e.Job)}, doubts.other...)}
 	}
@@ -105,7 +112,7 @@ func Judge(e *Evidence) Verdict {
 // failure is why a Job that failed did.
 func failure(j *JobEnd) Reason {
 	switch {
-	case j.Reason == "DeadlineExceeded":
+	case j.Reason == deadlineExceeded:
 		return Reason{TimedOut, "the test did not end within its time"}
 	case j.Container != "":
 		return Reason{TestFailed, fmt.Sprintf("container %s exited with status %d", j.Container, j.Exit)}
@@ -135,6 +142,8 @@ func (d *doubts) job(j *JobEnd) {
 		d.bar(NotFinished, "the Job has not ended")
 	case j.Pods == 0:
 		d.bar(NotRun, "the Job ended without a pod")
+	case j.Failed && j.Reason == deadlineExceeded && 2*j.Starting > j.Deadline:
+		d.bar(NotRun, "%s of the %s that the test may take went by before it began: raise its timeout", j.Starting.Round(time.Second), j.Deadline)
 	}
 	if len(j.Uninjected) > 0 {
 		d.bar(NotInjected, "admission gave no router to %s", some(j.Uninjected))
@@ -183,7 +192,7 @@ func (d *doubts) fork(before, after *ForkState) {
 		i := slices.IndexFunc(after.Pods, func(o ForkPod) bool { return o.UID == p.UID })
 		switch {
 		case i < 0:
-			d.doubt(ForkRestarted, "pod %s of fork %s was replaced while the check ran", p.Name, before.Name)
+			d.bar(ForkRestarted, "pod %s of fork %s was replaced while the check ran", p.Name, before.Name)
 		case after.Pods[i].Restarts != p.Restarts:
 			d.doubt(ForkRestarted, "pod %s of fork %s was restarted while the check ran", p.Name, before.Name)
 		}
@@ -221,10 +230,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	reached := total.Fork + total.Unfinished + total.Refused + total.FellBack
 	sent := e.Sent
 	switch {
-	case sent == nil:
-		if e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
-			d.doubt(NotReported, "the router beside the test did not say what it sent")
-		}
+	case sent == nil: // for reported to tell
 	case sent.Begun == 0:
 		d.bar(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
 		return
@@ -242,6 +248,13 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	}
 }
 
+// reported looks at whether the router beside the test said what it sent.
+func (d *doubts) reported(e *Evidence) {
+	if e.Sent == nil && e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
+		d.doubt(NotReported, "the router beside the test did not say what it sent")
+	}
+}
+
 // ended returns the pods whose routers have, of those that there were.
 func ended(before, after []string) (pods []string) {
 	for _, r := range before {
@@ -255,7 +268,7 @@ func ended(before, after []string) (pods []string) {
 
 func (d *doubts) lost(pods []string) {
 	if len(pods) > 0 {
-		d.doubt(RouterLost, "the routers of %s ended while the check ran, and with them what they had counted", some(pods))
+		d.bar(RouterLost, "the routers of %s ended while the check ran, and with them what they had counted", some(pods))
 	}
 }
 

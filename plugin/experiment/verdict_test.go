@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
@@ -192,6 +193,11 @@ func TestJudge_TellsAFailureFromATestThatNeverReachedTheVariant(t *testing.T) {
 		{"it never reached the fork", func(e *Evidence) { e.After.Counts = e.Before.Counts }, Inconclusive, NotReached},
 		{"it sent nothing", func(e *Evidence) { e.Sent = &route.Sent{} }, Inconclusive, NothingSent},
 		{"the baseline answered part of it", func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, FellBack: 1} }, Inconclusive, FellBack},
+		{"it began too late to end in time", func(e *Evidence) {
+			e.Job.Reason, e.Job.Starting, e.Job.Deadline = "DeadlineExceeded", 40*time.Second, time.Minute
+		}, Inconclusive, NotRun},
+		{"the fork's pod was replaced", func(e *Evidence) { e.After.Forks[0].Pods[0].UID = "p2" }, Inconclusive, ForkRestarted},
+		{"a router ended", func(e *Evidence) { e.After.Routers = e.After.Routers[1:] }, Inconclusive, RouterLost},
 		{"its image can't be pulled", func(e *Evidence) { e.Job.Broken = "no image" }, Inconclusive, NotRun},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
