@@ -96,7 +96,8 @@ func (c *Client) runJob(
 		sandboxes[i] = v.Sandbox
 	}
 	look := func(exact bool, keep func(*experiment.Evidence, experiment.State)) error {
-		states, err := c.observe(ctx, sandboxes, exact)
+		var states []experiment.State
+		err := persist(ctx, func() (err error) { states, err = c.observe(ctx, sandboxes, exact); return err })
 		if err != nil {
 			return err
 		}

@@ -2,9 +2,9 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
@@ -25,6 +24,9 @@ const (
 	dataReport = "report" // JSON, an experiment.Report
 	dataAsked  = "asked"  // what the experiment is of: the same, or it is another experiment
 )
+
+// maxReport bounds what a report takes of the ConfigMap, in bytes: the rest of a megabyte is for what is observed.
+const maxReport = 400 << 10
 
 // CronJob reads a CronJob, to take a check from.
 func (c *Client) CronJob(ctx context.Context, name string) (*batchv1.CronJob, error) {
@@ -75,12 +77,6 @@ func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
 	return p, nil
 }
 
-// PluginImage is the image of the plugin that the cluster's chart names. Where there is none, that is a *plan.Problem.
-func (c *Client) PluginImage(ctx context.Context) (string, error) {
-	told, err := c.told(ctx, sandbox.AnnotationPluginImage, "--wait=false: the cluster's chart names no image of the plugin")
-	return told[sandbox.AnnotationPluginImage], err
-}
-
 // told returns what the chart tells the plugin: annotations of its MutatingWebhookConfiguration, among them the one that is needed.
 func (c *Client) told(ctx context.Context, needed, without string) (map[string]string, error) {
 	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
@@ -96,64 +92,21 @@ func (c *Client) told(ctx context.Context, needed, without string) (map[string]s
 	return config.Annotations, nil
 }
 
-// Dispatch makes what runs an experiment in the cluster. What there is already of it runs it already.
-func (c *Client) Dispatch(ctx context.Context, suites *corev1.ConfigMap, job *batchv1.Job) error {
-	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
-	if _, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, job.Spec.Template.Spec.ServiceAccountName, metav1.GetOptions{}); apierrors.IsNotFound(err) {
-		return &plan.Problem{
-			What: fmt.Sprintf("--service-account: serviceaccount %q not found in namespace %q", job.Spec.Template.Spec.ServiceAccountName, c.Namespace),
-			Say:  "those there are", Fix: plan.Kubectl("get", "serviceaccounts"),
-		}
-	} // whoever may not read them learns it from the Job
-	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, suites, options); err != nil && !apierrors.IsAlreadyExists(err) {
-		return Explain(err)
-	}
-	if _, err := c.Kube.BatchV1().Jobs(c.Namespace).Create(ctx, job, options); err != nil && !apierrors.IsAlreadyExists(err) {
-		return Explain(err)
-	}
-	return nil
-}
-
-// AwaitExperiment reads an experiment again and again until it has ended. It fails where the Job that runs it has ended without that.
-func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, error) {
-	for {
-		job, err := c.Kube.BatchV1().Jobs(c.Namespace).Get(ctx, sandbox.RunJobName(id), metav1.GetOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return nil, Explain(err)
-		}
-		over := err == nil && slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
-			return (c.Type == batchv1.JobFailed || c.Type == batchv1.JobComplete) && c.Status == corev1.ConditionTrue
-		})
-		e, err := c.Experiment(ctx, id) // read after the Job: what that wrote last is in it
-		if err != nil || !e.Report.Window.Ended.IsZero() {
-			return e, err
-		}
-		if over {
-			return nil, &plan.Problem{
-				What: fmt.Sprintf("experiment %s was not done: the Job that was to run it has ended", id),
-				Say:  "its log", Fix: plan.Kubectl("logs", "job/"+job.Name),
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(2 * time.Second):
-		}
-	}
-}
-
 // An Experiment is what the cluster keeps of one.
 type Experiment struct {
 	ConfigMap *corev1.ConfigMap
 	Report    *experiment.Report
+	Began     bool // by this client, and not by one before it
+
+	holder string // this client, where it runs the experiment
 
 	mu      sync.Mutex // held while keys come to be observed, and while counts are waited for
 	observe []string   // keys that are observed, as they came; nil: those of ConfigMap
 }
 
-// BeginExperiment writes the ConfigMap of an experiment that has not begun, or, where there is one of its ID that is of the same,
-// returns that: it is to be gone on with.
-func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, asked string, expires time.Time) (*Experiment, error) {
+// BeginExperiment writes the ConfigMap of an experiment that has not begun, or, where there is one of its ID that is of the same and has
+// not ended, returns that: it is to be gone on with. With hold, it is this client that runs it from then on, and no other may do so.
+func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, asked string, expires time.Time, hold bool) (*Experiment, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -165,12 +118,17 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 		},
 		Data: map[string]string{dataReport: string(data), dataAsked: asked},
 	}
+	holder := ""
+	if hold {
+		holder = rand.Text()
+		cm.Data[dataHolder], cm.Data[dataHeard] = holder, rand.Text()
+	}
 	if !expires.IsZero() {
 		cm.Data[sandbox.DataExpires] = expires.UTC().Format(time.RFC3339)
 	}
 	made, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, cm, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
 	if err == nil {
-		return &Experiment{ConfigMap: made, Report: r}, nil
+		return &Experiment{ConfigMap: made, Report: r, Began: true, holder: holder}, nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
 		return nil, Explain(err)
@@ -179,13 +137,22 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 	if err != nil {
 		return nil, err
 	}
-	if there.ConfigMap.Data[dataAsked] != asked {
+	switch {
+	case there.ConfigMap.Data[dataAsked] != asked:
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("experiment %q is there already, of another suite or of other variants; choose another --id", r.ID),
 			Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
 		}
+	case !there.Report.Window.Ended.IsZero(): // what its images are by now it does not know
+		return nil, &plan.Problem{
+			What: fmt.Sprintf("experiment %q has ended, at %s; for another one, choose another --id", r.ID, there.Report.Window.Ended.Format(time.RFC3339)),
+			Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
+		}
 	}
-	return there, nil
+	if hold {
+		err = c.takeOver(ctx, there)
+	}
+	return there, err
 }
 
 // Experiment reads what the cluster keeps of an experiment. One that does not exist is a *plan.Problem.
@@ -220,21 +187,14 @@ func (c *Client) ExperimentIDs(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// SaveReport writes what an experiment has found so far. It fails where the experiment was deleted meanwhile.
+// SaveReport writes what an experiment has found so far. It fails where the experiment was deleted meanwhile, or another client goes on
+// with it.
 func (c *Client) SaveReport(ctx context.Context, e *Experiment) error {
-	data, err := json.Marshal(e.Report)
+	data, err := e.Report.Encode(maxReport)
 	if err != nil {
 		return err
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": e.ConfigMap.UID}, "data": map[string]string{dataReport: string(data)},
-	})
-	if err != nil {
-		return err
-	}
-	_, err = c.Kube.CoreV1().ConfigMaps(c.Namespace).Patch(ctx, e.ConfigMap.Name, types.MergePatchType, patch,
-		metav1.PatchOptions{FieldManager: sandbox.FieldManager})
-	return Explain(err)
+	return c.writeHeld(ctx, e, map[string]string{dataReport: string(data)})
 }
 
 // AbandonExperiment deletes an experiment, its Jobs with it, and the sandboxes named. It returns what is left, and is bounded in
@@ -270,7 +230,11 @@ func (c *Client) DeleteMade(ctx context.Context, id string, sandboxes []string) 
 func (c *Client) makeJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, error) {
 	api := c.Kube.BatchV1().Jobs(c.Namespace)
 	for {
-		made, err := api.Create(ctx, job, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
+		var made *batchv1.Job
+		err := persist(ctx, func() (err error) {
+			made, err = api.Create(ctx, job, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
+			return err
+		})
 		if !apierrors.IsAlreadyExists(err) {
 			return made, Explain(err)
 		}

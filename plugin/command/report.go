@@ -24,7 +24,7 @@ func newReport(t *tool) *cobra.Command {
 		Short:                 "Print what an experiment found",
 		Long: templates.LongDesc(`
 			Print the report of an experiment of "kubectl sandbox test", as long as the cluster keeps it: until its --ttl is
-			over. It exits as that command did.`),
+			over. It exits as that command did, and with 2 while the experiment has not ended.`),
 		Example: templates.Examples(`
 			# What an experiment found
 			kubectl sandbox report rk3f9q
@@ -86,6 +86,11 @@ func (f *reportFlags) complete(cmd *cobra.Command, args []string) error {
 }
 
 func (f *reportFlags) run(ctx context.Context) error {
+	for _, o := range f.outputs {
+		if err := o.writable(); err != nil {
+			return err
+		}
+	}
 	c, err := f.client()
 	if err != nil {
 		return err
@@ -100,6 +105,9 @@ func (f *reportFlags) run(ctx context.Context) error {
 	}
 	if err := f.print(e.Report); err != nil {
 		return err
+	}
+	if e.Report.Window.Ended.IsZero() {
+		return exitOf(experiment.Inconclusive)
 	}
 	return exitOf(e.Report.Outcome)
 }

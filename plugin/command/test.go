@@ -322,7 +322,7 @@ func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
 func (f *testFlags) asked() string {
 	sum := sha256.New()
 	encoder := json.NewEncoder(sum)
-	_ = encoder.Encode([]any{f.args, f.variantArgs, f.require}) // a hash takes all, and strings always encode
+	_ = encoder.Encode([]any{f.args, f.variantArgs, f.require, f.entry}) // a hash takes all, and strings always encode
 	for _, c := range f.checks {
 		_ = encoder.Encode(c.Job)
 	}

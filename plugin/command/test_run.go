@@ -52,6 +52,11 @@ func (f *testFlags) run(ctx context.Context) error {
 		testFlags: f, client: c, services: map[string][]sandbox.Service{}, show: newProgress(f.ErrOut),
 		run: &experiment.Run{ID: f.id, Namespace: c.Namespace, Timeout: f.timeout}, ended: make(chan struct{}),
 	}
+	for _, o := range r.outputs {
+		if err := o.writable(); err != nil {
+			return err
+		}
+	}
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
@@ -61,15 +66,30 @@ func (f *testFlags) run(ctx context.Context) error {
 	if !r.wait {
 		return r.dispatch(ctx)
 	}
-	err = r.testAll(ctx)
+	err = r.held(ctx, r.testAll)
 	r.show.end()
-	switch {
-	case err != nil && r.unattended && ctx.Err() != nil:
-		return err // its pod has to go: the next one goes on
-	case err != nil:
+	if err != nil {
 		return r.abandon(ctx, err)
 	}
 	return r.finish(ctx)
+}
+
+// held runs what may run only while this client is the one that runs the experiment.
+func (r *testRun) held(ctx context.Context, run func(context.Context) error) error {
+	running, stop := context.WithCancelCause(ctx)
+	var holding sync.WaitGroup
+	holding.Go(func() {
+		if err := r.client.Hold(running, r.kept); err != nil {
+			stop(err)
+		}
+	})
+	err := run(running)
+	if cause := context.Cause(running); cause != nil && ctx.Err() == nil {
+		err = cause
+	}
+	stop(nil)
+	holding.Wait()
+	return err
 }
 
 // prepare finds what is to be tested, and by what, before anything is written.
@@ -176,12 +196,12 @@ func (r *testRun) begin(ctx context.Context) error {
 	if r.ttl > 0 {
 		expires = fresh.Window.Began.Add(r.ttl)
 	}
-	kept, err := r.client.BeginExperiment(ctx, fresh, r.asked(), expires)
+	kept, err := r.client.BeginExperiment(ctx, fresh, r.asked(), expires, r.wait)
 	if err != nil {
 		return err
 	}
 	r.kept, r.run.UID = kept, kept.ConfigMap.UID
-	if kept.Report != fresh {
+	if !kept.Began {
 		fmt.Fprintf(r.ErrOut, "experiment %s goes on where it was broken off\n", r.id)
 	}
 	return nil
@@ -235,6 +255,9 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 		}
 		return r.record(ctx, func(rep *experiment.Report) { rep.Variant(v.Name).Verdict = experiment.NotForkedVerdict(p) })
 	}
+	r.mu.Lock()
+	r.kept.Report.Variant(v.Name).Verdict = experiment.Verdict{} // it may not have been forked before
+	r.mu.Unlock()
 	for i := range r.checks {
 		if r.checks[i].Probe != nil {
 			continue
@@ -306,7 +329,7 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 				result.Bystanders = experiment.Bystanders(e, len(variants), experiment.BystanderMargin)
 			}
 			result.Record(e, found.Judge(v.Name, e, result.Bystanders))
-			vr.Describe(&e.After)
+			vr.Describe(result, &e.After)
 		}
 		found.Fill(rep, c.Name, variants)
 	})
@@ -357,7 +380,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 		result := vr.Result(c.Name)
 		result.Window, result.Job, result.Log = window, job.Name, log
 		result.Record(evidence, experiment.Judge(evidence))
-		vr.Describe(&evidence.After)
+		vr.Describe(result, &evidence.After)
 	})
 }
 
@@ -402,6 +425,8 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 	if len(r.images) == 0 {
 		return nil // the evidence says whether it is
 	}
+	r.alone.RLock() // what starts costs what a check of load would measure
+	defer r.alone.RUnlock()
 	r.say("%s: forking", v.Name)
 	if r.route {
 		r.routing.Lock()
@@ -459,8 +484,27 @@ func (r *testRun) say(format string, args ...any) {
 	r.show.say(fmt.Sprintf("%d of %d done; ", done, all) + fmt.Sprintf(format, args...))
 }
 
-// abandon ends an experiment that could not come to its end: nothing of it stays.
+// abandon ends an experiment that did not come to its end. What it has found so far is kept, where it has found anything, for the same
+// command to go on from; of one that was interrupted, or has found nothing, nothing stays. What another command began is not this one's
+// to take away.
 func (r *testRun) abandon(ctx context.Context, cause error) error {
+	if errors.Is(cause, cluster.ErrNotHolder) {
+		return cause
+	}
+	interrupted := ctx.Err() != nil
+	if interrupted {
+		cause = errors.New("interrupted")
+	}
+	what := "experiment " + r.id + ": " + cause.Error()
+	if !r.kept.Began || r.unattended || !interrupted && r.kept.Report.Found() {
+		if r.wait {
+			r.client.Release(ctx, r.kept)
+		}
+		return &plan.Problem{
+			What: what + "; what it found so far is kept", Err: cause,
+			Say: "go on with it", Fix: append(slices.Clone(r.command), "--id="+r.id),
+		}
+	}
 	var made []string
 	for _, v := range r.variants {
 		if len(r.images) > 0 {
@@ -468,10 +512,6 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 		}
 	}
 	left := r.client.AbandonExperiment(ctx, r.kept, made)
-	if ctx.Err() != nil {
-		cause = errors.New("interrupted")
-	}
-	what := "experiment " + r.id + ": " + cause.Error()
 	if len(left) == 0 {
 		return &plan.Problem{What: what + "; nothing of it is left", Err: cause}
 	}
@@ -481,13 +521,14 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 	}
 }
 
-// finish writes the reports and deletes what is not wanted any more.
+// finish tells what was found, keeps it, and deletes what is not wanted any more.
 func (r *testRun) finish(ctx context.Context) error {
 	rep := r.kept.Report
 	rep.Window.Ended = time.Now().UTC().Truncate(time.Millisecond)
 	rep.Conclude()
-	if err := r.client.SaveReport(ctx, r.kept); err != nil {
-		return err
+	kept, printed := r.client.SaveReport(ctx, r.kept), r.print(rep)
+	if err := errors.Join(printed, kept); err != nil {
+		return err // and nothing is deleted: it may be all that is left of what was found
 	}
 	var doomed []string
 	switch r.delete {
@@ -500,34 +541,50 @@ func (r *testRun) finish(ctx context.Context) error {
 			}
 		}
 	}
-	left := r.client.DeleteMade(ctx, r.id, doomed)
-	if err := r.print(rep); err != nil {
-		return err
-	}
-	if len(left) > 0 {
+	if left := r.client.DeleteMade(ctx, r.id, doomed); len(left) > 0 {
 		r.warn("--delete=%s: still there: %s", r.delete, strings.Join(left, ", "))
 	}
 	return exitOf(rep.Outcome)
 }
 
-// print writes the reports that are asked for.
+// print prints the report, and writes those that are asked for.
 func (f *testFlags) print(rep *experiment.Report) error {
-	for _, o := range f.outputs {
-		if err := writeReport(o, rep); err != nil {
-			return err
-		}
-	}
+	format := report.Text
 	if f.output == "json" {
-		return report.Write(f.Out, report.JSON, rep)
+		format = report.JSON
 	}
-	return report.Write(f.Out, report.Text, rep)
+	errs := []error{report.Write(f.Out, format, rep)}
+	for _, o := range f.outputs {
+		errs = append(errs, o.write(rep))
+	}
+	return errors.Join(errs...)
 }
 
-func writeReport(o reportFile, rep *experiment.Report) (err error) {
-	file, err := os.Create(o.file)
+// writable says whether the file can be written, before anything is done whose result would have nowhere to go.
+func (o reportFile) writable() error {
+	_, missing := os.Lstat(o.file)
+	file, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE, 0o666)
 	if err != nil {
-		return &plan.Problem{What: fmt.Sprintf("--report %s: %v", o.format, err), Err: err}
+		return o.problem(err)
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	return report.Write(file, o.format, rep)
+	err = file.Close()
+	if os.IsNotExist(missing) {
+		err = errors.Join(err, os.Remove(o.file))
+	}
+	return o.problem(err)
+}
+
+func (o reportFile) write(rep *experiment.Report) error {
+	file, err := os.Create(o.file)
+	if err == nil {
+		err = errors.Join(report.Write(file, o.format, rep), file.Close())
+	}
+	return o.problem(err)
+}
+
+func (o reportFile) problem(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &plan.Problem{What: fmt.Sprintf("--report=%s: %v", o.format, err), Err: err}
 }

@@ -151,6 +151,9 @@ func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 	noisy := false
 	for _, o := range c.Outcomes {
 		switch {
+		case o.Verdict == stats.Fail && m.late(&o) > 0:
+			d.doubt(TooNoisy, "%s, and the check itself sent one in a hundred requests %s late or more, which falls on all of them: give its container more CPU, or a lower --rate",
+				missed(c, &o), m.late(&o).Round(time.Millisecond))
 		case o.Verdict == stats.Fail:
 			failures = append(failures, Reason{BudgetMissed, missed(c, &o)})
 		case o.Reason == stats.Noisy && !noisy:
@@ -163,6 +166,19 @@ func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 		}
 	}
 	return failures
+}
+
+// lateShare is how much of an absolute budget the probe's own lateness may take before a miss is not the variant's.
+const lateShare = 0.1
+
+// late is the lateness of the slowest hundredth of requests, where it may be why an absolute budget was missed. In differences from the
+// baseline, which was sent its requests as late, it cancels.
+func (m *Compared) late(o *stats.Outcome) time.Duration {
+	late := m.load.Lateness.Quantile(0.99)
+	if o.Budget.Scale != 0 || o.Budget.Metric == stats.Errors || late.Seconds() < lateShare*o.Limit {
+		return 0
+	}
+	return late
 }
 
 // missed says by how much a budget was: "p95 +82 ms [74, 91] under load, and p95<=baseline+10% is allowed".

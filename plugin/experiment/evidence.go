@@ -1,6 +1,7 @@
 package experiment
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -87,6 +88,18 @@ type ForkState struct {
 	Ready    bool
 	Waiting  string // for what, where it is not ready
 	Pods     []ForkPod
+}
+
+// identity tells a fork from what it was, or will be: "customer-a (UID), revision 2, of sha256:...". Pods that ran different images are
+// told by Judge.
+func (f *ForkState) identity() string {
+	s := fmt.Sprintf("%s (%s), revision %s", f.Name, f.UID, f.Revision)
+	if len(f.Pods) > 0 {
+		for _, i := range f.Pods[0].Images {
+			s += ", " + i.Container + " of " + none(i.Digest)
+		}
+	}
+	return s
 }
 
 // A ForkPod is a pod of a fork.

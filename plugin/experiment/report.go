@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type Report struct {
 	Checks     []CheckReport   `json:"checks"`         // of the suite, in its order
 	Variants   []VariantReport `json:"variants"`       // best first
 	Reproduce  []string        `json:"reproduce,omitempty"`
+	Trimmed    bool            `json:"trimmed,omitempty"` // details were left out, as the ConfigMap had no room for them
 }
 
 // What makes an experiment pass.
@@ -128,6 +130,7 @@ type Result struct {
 	Verdict
 	Sent     *route.Sent  `json:"sent,omitempty"`     // by the check's router
 	Requests route.Totals `json:"requests,omitempty"` // that came to the forks' workloads with the key
+	Tested   []string     `json:"tested,omitempty"`   // the forks, their revisions and the digests that ran: the same, or something else
 	Log      []string     `json:"log,omitempty"`      // the end of the test's, where it has not passed
 
 	Measured   *Measured       `json:"measured,omitempty"`
@@ -161,13 +164,14 @@ func (r *Result) Record(e *Evidence, v Verdict) {
 	r.Verdict, r.Sent, r.Requests = v, e.Sent, by
 }
 
-// Describe takes what a variant is from its sandbox.
-func (v *VariantReport) Describe(s *State) {
+// Describe takes what a variant is, and what a check of it has tested, from its sandbox.
+func (v *VariantReport) Describe(x *Result, s *State) {
 	if len(s.Forks) == 0 {
 		return
 	}
-	v.Workloads, v.Images = nil, nil
+	v.Workloads, v.Images, x.Tested = nil, nil, nil
 	for _, f := range s.Forks {
+		x.Tested = append(x.Tested, f.identity())
 		v.Workloads = append(v.Workloads, strings.Replace(f.Workload, ".", "/", 1))
 		if len(f.Pods) > 0 {
 			v.Images = append(v.Images, f.Pods[0].Images...)
@@ -285,6 +289,9 @@ func (v *VariantReport) conclude(checks []CheckReport) Verdict {
 			missing = append(missing, c.Name)
 		}
 	}
+	if other := v.testedOther(checks); other != "" {
+		doubts = append(doubts, Reason{ForkChanged, other})
+	}
 	if len(missing) > 0 {
 		doubts = append(doubts, Reason{ChecksMissing, "not run: " + some(missing)})
 	}
@@ -306,6 +313,30 @@ func (v *VariantReport) conclude(checks []CheckReport) Verdict {
 		return Verdict{Inconclusive, doubts}
 	}
 	return Verdict{Outcome: Passed}
+}
+
+// testedOther says which two checks were not of the same: between them the variant was updated, rebased or made anew, and no two of its
+// verdicts add up to one. Empty: all were.
+func (v *VariantReport) testedOther(checks []CheckReport) string {
+	var first *Result
+	for _, c := range checks {
+		x := v.Result(c.Name)
+		switch {
+		case !c.Required || len(x.Tested) == 0:
+		case first == nil:
+			first = x
+		case !slices.Equal(first.Tested, x.Tested):
+			return fmt.Sprintf("checks %s and %s tested different forks: %s, and %s", first.Check, x.Check, some(first.Tested), some(x.Tested))
+		}
+	}
+	return ""
+}
+
+// Found says whether any check has run to its end.
+func (r *Report) Found() bool {
+	return slices.ContainsFunc(r.Variants, func(v VariantReport) bool {
+		return slices.ContainsFunc(v.Results, func(x Result) bool { return x.Done() })
+	})
 }
 
 // NotForkedVerdict is the verdict on a variant that could not be forked.

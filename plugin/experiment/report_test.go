@@ -1,9 +1,12 @@
 package experiment
 
 import (
+	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
@@ -56,6 +59,79 @@ func TestConclude(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestConclude_NeedsChecksOfOneFork(t *testing.T) {
+	r := concluded(RequireAny, []Outcome{Passed, Passed, Passed}, []Outcome{Passed, Passed, Passed})
+	state := func(uid, revision, digest string) *State {
+		return &State{Forks: []ForkState{{
+			Name: "customer-a", Workload: customer, UID: uid, Revision: revision, Pods: []ForkPod{{Images: []Image{{"app", "api:a", digest}}}},
+		}}}
+	}
+	a := r.Variant("a")
+	a.Describe(a.Result("smoke"), state("u1", "1", "sha256:aa"))
+	for name, tt := range map[string]struct {
+		check string
+		then  *State
+		want  Outcome
+	}{
+		"the same":             {"load", state("u1", "1", "sha256:aa"), Passed},
+		"another revision":     {"load", state("u1", "2", "sha256:aa"), Inconclusive},
+		"another digest":       {"load", state("u1", "1", "sha256:bb"), Inconclusive},
+		"another fork":         {"load", state("u2", "1", "sha256:aa"), Inconclusive},
+		"one not required":     {"extra", state("u1", "2", "sha256:aa"), Passed},
+		"nothing known of one": {"load", &State{}, Passed},
+	} {
+		a.Result("load").Tested, a.Result("extra").Tested = nil, nil
+		a.Describe(a.Result(tt.check), tt.then)
+		r.Conclude()
+		a = r.Variant("a")
+		if a.Outcome != tt.want || tt.want == Inconclusive && a.Reasons[0].Code != ForkChanged {
+			t.Errorf("%s: %+v", name, a.Verdict)
+		}
+	}
+}
+
+func TestEncode_LeavesDetailsOutAndVerdictsNever(t *testing.T) {
+	r := concluded(RequireAny, []Outcome{Failed, Failed, Passed}, []Outcome{Passed, Passed, Passed})
+	x := r.Variant("a").Result("smoke")
+	for range 20 {
+		x.Log = append(x.Log, strings.Repeat("<", 160))
+		x.Bystanders = append(x.Bystanders, BystanderRow{Workload: "deployment/route"})
+	}
+	x.Contract = &ContractReport{Findings: make([]result.Finding, 20)}
+	x.Measured = &Measured{Shares: make([]float64, 48)}
+	x.Reasons[0].Message = strings.Repeat("y", 5000)
+	whole := must(t, r, 1<<20)
+	for _, most := range []int{len(whole) - 1, 12_000, 6_000, 2_500} {
+		data := must(t, r, most)
+		var short Report
+		if err := json.Unmarshal(data, &short); err != nil {
+			t.Fatal(err)
+		}
+		got := short.Variant("a").Result("smoke")
+		if len(data) > most || !short.Trimmed || got.Outcome != Failed || got.Reasons[0].Code != TestFailed || short.Best != "b" {
+			t.Errorf("%d of %d bytes: %+v", len(data), most, short)
+		}
+		if c := got.Contract; len(c.Findings)+c.More != 20 {
+			t.Errorf("%d findings, and %d more", len(c.Findings), c.More)
+		}
+	}
+	if len(x.Log) != 20 || r.Trimmed {
+		t.Error("the report itself was changed")
+	}
+	if _, err := r.Encode(100); err == nil {
+		t.Error("there is room for nothing, and no error")
+	}
+}
+
+func must(t *testing.T, r *Report, most int) []byte {
+	t.Helper()
+	data, err := r.Encode(most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func TestConclude_NeedsEveryForkToBeReached(t *testing.T) {

@@ -26,7 +26,11 @@ func (r *Report) Headline() string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))
 		}
 	}
-	s := "experiment " + r.ID + ": " + strings.Join(parts, ", ")
+	s := "experiment " + r.ID
+	if r.Window.Ended.IsZero() {
+		s += ", which has not ended yet"
+	}
+	s += ": " + strings.Join(parts, ", ")
 	if r.Best != "" && len(r.Variants) > 1 {
 		s += "; best: " + r.Best
 	}

@@ -35,7 +35,7 @@ func sample() *experiment.Report {
 		x.Sent, x.Requests = &route.Sent{Begun: 4, Answered: 4}, route.Totals{"deployment.api": {Fork: served}}
 	}
 	for _, v := range r.Variants {
-		r.Variant(v.Name).Describe(&experiment.State{Forks: []experiment.ForkState{{
+		r.Variant(v.Name).Describe(&experiment.Result{}, &experiment.State{Forks: []experiment.ForkState{{
 			Workload: "deployment.api", Pods: []experiment.ForkPod{{Images: []experiment.Image{{Container: "api", Image: "api:" + v.Name, Digest: "sha256:" + v.Name}}}},
 		}}})
 	}

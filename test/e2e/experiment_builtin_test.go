@@ -118,8 +118,10 @@ func TestAnExperimentNobodyWaitsFor(t *testing.T) {
 			return nil
 		})
 	}
-	// What is asked of the cluster once more is there already, and done.
-	s.sandbox(append([]string{"test", "--id=w1", "--service-account=pipeline"}, command...)...)
+	if r := s.trySandbox(append([]string{"test", "--id=w1", "--service-account=pipeline"}, command...)...); exitStatus(r.err) != 3 ||
+		!strings.Contains(r.stderr, `experiment "w1" has ended`) {
+		t.Errorf("once more: %v", r)
+	}
 	s.kubectl("delete", "configmap", sandbox.RunName("w1"))
 	eventually(t, time.Minute, "its Jobs go with it", func(context.Context) error {
 		if left := s.kubectl("get", "jobs,pods,configmaps", "-o", "name", "-l", sandbox.LabelRun+"=w1,"+sandbox.LabelSandbox+"!=w1-a"); left != "" {

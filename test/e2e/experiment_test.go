@@ -165,7 +165,7 @@ func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) 
 	t.Run("one whose client was killed goes on", func(t *testing.T) {
 		s := s.in(t)
 		ok := suiteJob("first", "", "check", "http", "$(SANDBOX_URL)/customer?customer=123")
-		hangs := strings.Replace(suiteJob("hangs", "X", "check", "http", "$(SANDBOX_URL)/nowhere", "--retry=1000"), "{X}", "{kubectl-sandbox.dev/timeout: 20s}", 1)
+		hangs := strings.Replace(suiteJob("hangs", "X", "check", "http", "$(SANDBOX_URL)/nowhere", "--retry=1000"), "{X}", "{kubectl-sandbox.dev/timeout: 30s}", 1)
 		args := []string{"deploy/customer", "--variant=a=" + apps.HotrodFast, "--id=x4", "--entry=svc/customer", "--delete=all", "--filename=" + s.suite(ok, hangs)}
 		cmd := s.command(t.Context(), "kubectl", append([]string{"sandbox", "-n", s.name, "test"}, args...)...)
 		if err := cmd.Start(); err != nil {
@@ -177,6 +177,9 @@ func TestAnExperiment_TellsGoodVariantsFromBadAndWhatItCannotTell(t *testing.T) 
 			}
 			return nil
 		})
+		if r := s.trySandbox(append([]string{"test"}, args...)...); exitStatus(r.err) != 3 || !strings.Contains(r.stderr, "is being run by another client") {
+			t.Errorf("two clients at once: %v", r)
+		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		job := sandbox.CheckName("first", "x4-a", "x4")

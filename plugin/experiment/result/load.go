@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"time"
 )
 
@@ -121,6 +122,17 @@ func (h Histogram) Len() int64 {
 		n += c.N
 	}
 	return n
+}
+
+// Quantile is the least duration that at least the share p of all do not exceed; 0 where there is none.
+func (h Histogram) Quantile(p float64) time.Duration {
+	need := int64(math.Ceil(p * float64(h.Len())))
+	for _, c := range h {
+		if need -= c.N; need <= 0 {
+			return time.Duration(c.Micros) * time.Microsecond
+		}
+	}
+	return 0
 }
 
 // All yields every duration, in ascending order.
