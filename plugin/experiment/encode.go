@@ -17,6 +17,7 @@ func (r *Report) Encode(most int) ([]byte, error) {
 		return nil, err
 	}
 	short.Trimmed = true
+	short.Summary = append(short.Summary, "There were more details than the cluster keeps of a report.")
 	for _, trim := range []func(*Result){
 		func(x *Result) { x.Log = x.Log[max(0, len(x.Log)-5):] },
 		func(x *Result) { x.Contract.keep(3) },

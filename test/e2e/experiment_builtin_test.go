@@ -88,6 +88,23 @@ func TestBuiltInChecksTellVariantsOfHotRODApart(t *testing.T) {
 	}
 }
 
+// podinfo's gRPC services are compared by the reflection that each of its pods serves.
+func TestABuiltInCheckComparesServicesOfGRPC(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.create(podinfo("api", 1), podinfoService("api"), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "suite"}})
+	s.available("api")
+	s.sandbox("route", "deploy/api")
+	s.sandbox("fork", "deploy/api", "--name=same", "--env=X=1")
+	check := strings.Replace(builtIn("calls", "", "contract, grpc"), "services: customer", "services: 'api:grpc'", 1)
+	r := s.tested(0, "same", "--id=g1", "--filename="+s.suite(check))
+	v := r.Variant("same")
+	s.judged("same", v.Verdict, experiment.Passed, "")
+	if c := v.Result("calls").Contract; c == nil || c.Protocol != "grpc" || c.Operations < 2 {
+		t.Errorf("compared %+v", c)
+	}
+}
+
 // An experiment is left to the cluster, and read when it is done.
 func TestAnExperimentNobodyWaitsFor(t *testing.T) {
 	t.Parallel()
