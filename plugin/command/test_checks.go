@@ -1,0 +1,299 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// roomInterval is how long a check waits, before it looks again for room in the namespace's quota: what takes it may not be the
+// experiment's.
+const roomInterval = 10 * time.Second
+
+// testAll runs the tests of all variants, so many variants at the same time as may be, and then the built-in checks, each of all
+// variants at once and while nothing else runs: what one measures is not to be what another one costs.
+func (r *testRun) testAll(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	slots := make(chan struct{}, r.parallel)
+	var all sync.WaitGroup
+	for i := range r.variants {
+		all.Go(func() {
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+			case <-ctx.Done():
+				return
+			}
+			if err := r.test(ctx, &r.variants[i]); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	all.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	for _, kind := range []experiment.Kind{experiment.Contract, experiment.Load} {
+		for i := range r.checks {
+			if c := &r.checks[i]; c.Probe != nil && c.Kind == kind {
+				if err := r.compare(ctx, c); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// test runs the checks of one variant, one after the other: what the routers count for its key is then of one check.
+func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
+	if r.done(v) {
+		return nil
+	}
+	if err := r.ready(ctx, v); err != nil {
+		var p *plan.Problem
+		if ctx.Err() != nil || !errors.As(err, &p) {
+			return err
+		}
+		return r.record(ctx, func(rep *experiment.Report) { rep.Variant(v.Name).Verdict = experiment.NotForkedVerdict(p) })
+	}
+	r.mu.Lock()
+	r.kept.Report.Variant(v.Name).Verdict = experiment.Verdict{} // it may not have been forked before
+	r.mu.Unlock()
+	for i := range r.checks {
+		if r.checks[i].Probe != nil {
+			continue
+		}
+		if err := r.check(ctx, v, &r.checks[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare runs a built-in check of all variants that are there.
+func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
+	var variants []experiment.Variant
+	var sandboxes []string
+	done := true
+	r.mu.Lock()
+	for _, v := range r.variants {
+		if vr := r.kept.Report.Variant(v.Name); !vr.Forked() {
+			continue
+		} else if !vr.Result(c.Name).Done() {
+			done = false
+		}
+		variants, sandboxes = append(variants, v), append(sandboxes, v.Sandbox)
+	}
+	r.mu.Unlock()
+	if done {
+		return nil // or there is none
+	}
+	var err error
+	if r.probes.Carriers, err = r.client.KeyCarriers(ctx, sandboxes[0]); err != nil {
+		return err
+	}
+	baseline := sandbox.NewKey()
+	job, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], variants, baseline)
+	if err != nil {
+		return err
+	}
+	r.say("%s of %d variants", c.Name, len(variants))
+	var window experiment.Window
+	var seen []*experiment.Evidence
+	var printed io.Reader
+	var log []string
+	full, err := r.whereRoom(ctx, job, func() (err error) {
+		window.Began = time.Now().UTC().Truncate(time.Millisecond)
+		seen, printed, log, err = r.client.Compare(ctx, r.kept, variants, baseline, job)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if full != nil {
+		return r.record(ctx, func(rep *experiment.Report) {
+			for _, v := range variants {
+				result := rep.Variant(v.Name).Result(c.Name)
+				result.Window, result.Verdict = window, experiment.NotRunVerdict(full)
+			}
+		})
+	}
+	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
+	found := experiment.ReadCompared(c, variants, printed)
+	return r.record(ctx, func(rep *experiment.Report) {
+		for i, v := range variants {
+			vr, e := rep.Variant(v.Name), seen[i]
+			result := vr.Result(c.Name)
+			result.Window, result.Job, result.Log = window, job.Name, log
+			e.Sent = found.Sent(v.Name)
+			if c.Kind == experiment.Load {
+				result.Bystanders = experiment.Bystanders(e, len(variants), experiment.BystanderMargin)
+			}
+			result.Record(e, found.Judge(v.Name, e, result.Bystanders))
+			vr.Describe(result, &e.After)
+		}
+		found.Fill(rep, c.Name, variants)
+	})
+}
+
+func (r *testRun) done(v *experiment.Variant) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !slices.ContainsFunc(r.kept.Report.Variant(v.Name).Results, func(x experiment.Result) bool { return !x.Done() })
+}
+
+func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experiment.Check) error {
+	r.mu.Lock()
+	done := r.kept.Report.Variant(v.Name).Result(c.Name).Done()
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	if c.Kind == experiment.Load {
+		r.alone.Lock()
+		defer r.alone.Unlock()
+	} else {
+		r.alone.RLock()
+		defer r.alone.RUnlock()
+	}
+	r.say("%s: %s", v.Name, c.Name)
+	job := experiment.Job(r.run, v, c, r.services[c.Name])
+	var window experiment.Window
+	var evidence *experiment.Evidence
+	var log []string
+	full, err := r.whereRoom(ctx, job, func() (err error) {
+		window.Began = time.Now().UTC().Truncate(time.Millisecond)
+		evidence, log, err = r.client.Check(ctx, r.kept, v, job)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if full != nil {
+		return r.record(ctx, func(rep *experiment.Report) {
+			result := rep.Variant(v.Name).Result(c.Name)
+			result.Window, result.Verdict = window, experiment.NotRunVerdict(full)
+		})
+	}
+	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
+	return r.record(ctx, func(rep *experiment.Report) {
+		vr := rep.Variant(v.Name)
+		result := vr.Result(c.Name)
+		result.Window, result.Job, result.Log = window, job.Name, log
+		result.Record(evidence, experiment.Judge(evidence))
+		vr.Describe(result, &evidence.After)
+	})
+}
+
+// record changes the report, and writes it down.
+func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r.kept.Report)
+	r.kept.Report.Conclude()
+	close(r.ended)
+	r.ended = make(chan struct{})
+	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
+}
+
+// whereRoom runs a check. While the namespace's quota has no room for it, it tries again whenever another one has ended, and now and
+// then; it gives up, as full says, when none has for as long as the check may take.
+func (r *testRun) whereRoom(ctx context.Context, job *batchv1.Job, check func() error) (full *cluster.NoRoom, err error) {
+	for since := time.Now(); ; {
+		r.mu.Lock()
+		ended := r.ended
+		r.mu.Unlock()
+		err := check()
+		if !errors.As(err, &full) {
+			return nil, err
+		}
+		if time.Since(since) > experiment.Deadline(job) {
+			return full, nil
+		}
+		r.say("%s waits for room in the namespace's quota", job.Name)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-ended:
+			since = time.Now()
+		case <-time.After(roomInterval):
+		}
+	}
+}
+
+// ready has the variant's forks there and routed.
+func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
+	if len(r.images) == 0 {
+		return nil // the evidence says whether it is
+	}
+	r.alone.RLock() // what starts costs what a check of load would measure
+	defer r.alone.RUnlock()
+	r.say("%s: forking", v.Name)
+	if r.route {
+		r.routing.Lock()
+		defer r.routing.Unlock()
+	}
+	f := r.forkOf(v)
+	for try := 1; ; try++ {
+		p, err := f.plan(ctx, r.client)
+		if err != nil {
+			return err
+		}
+		if p.ConfigMap.Labels == nil {
+			p.ConfigMap.Labels = map[string]string{}
+		}
+		p.ConfigMap.Labels[sandbox.LabelRun] = r.id
+		applied, err := r.client.ApplyFork(ctx, p, false)
+		if cluster.IsStale(err) && try < maxPlans {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		v.Key = p.Key
+		_, err = f.await(ctx, r.client, p, applied)
+		return err
+	}
+}
+
+// forkOf is the fork that makes a variant.
+func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
+	quiet := *r.tool // several at once would write over each other
+	quiet.ErrOut = io.Discard
+	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
+	return &forkFlags{
+		tool: &quiet, workloads: r.args, timeout: r.timeout, timeoutGiven: true, begun: time.Now(),
+		options: plan.ForkOptions{
+			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
+			NewKey: sandbox.NewKey(), Now: time.Now(),
+		},
+	}
+}
+
+func (r *testRun) say(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	done, all := 0, 0
+	for _, v := range r.kept.Report.Variants {
+		for _, x := range v.Results {
+			all++
+			if x.Done() {
+				done++
+			}
+		}
+	}
+	r.show.say(fmt.Sprintf("%d of %d done; ", done, all) + fmt.Sprintf(format, args...))
+}
