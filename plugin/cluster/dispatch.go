@@ -45,8 +45,8 @@ func (c *Client) Dispatch(ctx context.Context, suites *corev1.ConfigMap, job *ba
 	return Explain(err)
 }
 
-// AwaitExperiment reads an experiment again and again until it has ended. It fails where nobody runs it any more: the Job that was to has
-// ended, or, where there is none, nothing was heard of the client that did for some time.
+// AwaitExperiment reads an experiment again and again until it has ended. It fails where nobody runs it any more: nothing was heard for
+// some time of a client that does, and no Job is to.
 func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, error) {
 	heard, since := "", time.Now()
 	for {
@@ -64,16 +64,17 @@ func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, e
 		if err != nil || !e.Report.Window.Ended.IsZero() {
 			return e, err
 		}
-		if !alone && jobEnded(job) {
+		if now := e.ConfigMap.Data[dataHeard]; now != heard {
+			heard, since = now, time.Now()
+		}
+		silent := time.Since(since) > silentTime
+		switch {
+		case silent && !alone && jobEnded(job):
 			return nil, &plan.Problem{
 				What: fmt.Sprintf("experiment %s was not done: the Job that was to run it has ended", id),
 				Say:  "its log", Fix: plan.Kubectl("logs", "job/"+job.Name),
 			}
-		}
-		if now := e.ConfigMap.Data[dataHeard]; now != heard {
-			heard, since = now, time.Now()
-		}
-		if alone && time.Since(since) > silentTime {
+		case silent && alone:
 			return nil, &plan.Problem{
 				What: fmt.Sprintf("experiment %s has not ended, and nobody runs it; the command that began it goes on with it, with --id=%s", id, id),
 				Say:  "what it found so far", Fix: plan.Kubectl("sandbox", "report", id),
