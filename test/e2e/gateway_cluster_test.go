@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,10 +45,19 @@ func (s *space) gatewayWithin(more ...string) *gatewayWithin {
 		s.t.Fatal(err)
 	}
 	at := func(port string) string { return net.JoinHostPort(service.Spec.ClusterIP, port) }
-	return &gatewayWithin{
+	g := &gatewayWithin{
 		space: s, http: at("80"), h2c: at("81"), https: at("443"),
 		client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
+	// Helm waits for the pods. That the Service leads to them is known to the node some time after.
+	eventually(s.t, time.Minute, "the gateway's Service takes connections", func(ctx context.Context) error {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", at(strconv.Itoa(int(service.Spec.Ports[0].Port))))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	return g
 }
 
 // within returns the gateway for a part of the test that brought it up, in a namespace of the part's own.
