@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
@@ -95,5 +96,9 @@ func (s *stage) alarms(ctx context.Context, runs int) error {
 
 // forget deletes what the cluster keeps of an experiment: its report has been written.
 func (s *stage) forget(ctx context.Context, id string) error {
-	return s.client.CoreV1().ConfigMaps(s.namespace).Delete(ctx, sandbox.RunName(id), metav1.DeleteOptions{})
+	err := s.client.CoreV1().ConfigMaps(s.namespace).Delete(ctx, sandbox.RunName(id), metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
