@@ -97,7 +97,7 @@ func (c *Client) runJob(
 	}
 	look := func(exact bool, keep func(*experiment.Evidence, experiment.State)) error {
 		var states []experiment.State
-		err := persist(ctx, func() (err error) { states, err = c.observe(ctx, sandboxes, exact); return err })
+		err := Persist(ctx, func() (err error) { states, err = c.observe(ctx, sandboxes, exact); return err })
 		if err != nil {
 			return err
 		}
@@ -117,6 +117,8 @@ func (c *Client) runJob(
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
+		case IsTransient(err):
+			return nil, nil, err
 		case overQuota(err.Error()):
 			return nil, nil, &NoRoom{err.Error()}
 		}
@@ -127,19 +129,24 @@ func (c *Client) runJob(
 		return all, nil, nil
 	}
 	w := &jobWatch{client: c, job: made, pods: map[types.UID]corev1.Pod{}}
-	if err := w.run(ctx, func() error { return look(false, nil) }); err != nil {
-		return nil, nil, err
-	}
-	if err := w.lookForReports(ctx); err != nil {
-		return nil, nil, err
-	}
-	if overQuota(w.kept) {
-		return nil, nil, w.giveUp(ctx)
+	for !w.ended() && !w.late() {
+		if err := w.run(ctx, func() error { return look(false, nil) }); err != nil {
+			return nil, nil, err
+		}
+		if err := w.lookForReports(ctx); err != nil {
+			return nil, nil, err
+		}
+		if overQuota(w.kept) { // else there was room after all
+			return nil, nil, w.giveUp(ctx)
+		}
 	}
 	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
 		return nil, nil, err
 	}
 	after, missing, ok := c.Observed(ctx, x)
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err // what was not counted for it is no doubt
+	}
 	for i, v := range variants {
 		e := all[i]
 		e.Job = w.end()

@@ -57,11 +57,11 @@ func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case event := <-events:
-			if err := event(w); err != nil && !transient(err) { // else it is looked at all the same
+			if err := event(w); err != nil && !IsTransient(err) { // else it is looked at all the same
 				return err
 			}
 		case <-tick.C:
-			if err := persist(ctx, func() error { return w.look(ctx) }); err != nil {
+			if err := Persist(ctx, func() error { return w.look(ctx) }); err != nil {
 				return err
 			}
 			if err := beside(); err != nil {
@@ -142,7 +142,7 @@ func (w *jobWatch) late() bool {
 // neither will come any more.
 func (w *jobWatch) lookForReports(ctx context.Context) error {
 	for end := time.Now().Add(reportTimeout); ; {
-		if err := persist(ctx, func() error { return w.look(ctx) }); err != nil {
+		if err := Persist(ctx, func() error { return w.look(ctx) }); err != nil {
 			return err
 		}
 		// Events are told after what they are of.

@@ -21,9 +21,8 @@ func (c *Client) PluginImage(ctx context.Context) (string, error) {
 	return told[sandbox.AnnotationPluginImage], err
 }
 
-// Dispatch makes what runs an experiment in the cluster. What there is already of it runs it already; a Job that has ended, without the
-// experiment having done so, is made anew.
-func (c *Client) Dispatch(ctx context.Context, suites *corev1.ConfigMap, job *batchv1.Job) error {
+// Dispatch makes what runs an experiment in the cluster, where there is nothing that does so already: neither its Job nor a client.
+func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.ConfigMap, job *batchv1.Job) error {
 	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
 	if _, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, job.Spec.Template.Spec.ServiceAccountName, metav1.GetOptions{}); apierrors.IsNotFound(err) {
 		return &plan.Problem{
@@ -31,17 +30,33 @@ func (c *Client) Dispatch(ctx context.Context, suites *corev1.ConfigMap, job *ba
 			Say:  "those there are", Fix: plan.Kubectl("get", "serviceaccounts"),
 		}
 	} // whoever may not read them learns it from the Job
-	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, suites, options); err != nil && !apierrors.IsAlreadyExists(err) {
-		return Explain(err)
-	}
-	_, err := c.Kube.BatchV1().Jobs(c.Namespace).Create(ctx, job, options)
-	if !apierrors.IsAlreadyExists(err) {
-		return Explain(err)
-	}
 	there, err := c.Kube.BatchV1().Jobs(c.Namespace).Get(ctx, job.Name, metav1.GetOptions{})
-	if err == nil && jobEnded(there) {
-		_, err = c.makeJob(ctx, job)
+	switch {
+	case err != nil && !apierrors.IsNotFound(err):
+		return Explain(err)
+	case err == nil && !jobEnded(there) && ownedBy(there.OwnerReferences, e.ConfigMap.UID):
+		return nil
 	}
+	if !e.Began {
+		if err := c.unheld(ctx, e); err != nil {
+			return err
+		}
+	}
+	configMaps := c.Kube.CoreV1().ConfigMaps(c.Namespace)
+	_, err = configMaps.Create(ctx, suites, options)
+	if apierrors.IsAlreadyExists(err) {
+		var old *corev1.ConfigMap
+		if old, err = configMaps.Get(ctx, suites.Name, metav1.GetOptions{}); err == nil && old.Labels[sandbox.LabelRun] != suites.Labels[sandbox.LabelRun] {
+			return &plan.Problem{What: fmt.Sprintf("configmap/%s is there already, and not of experiment %s", suites.Name, e.Report.ID)}
+		}
+		if err == nil {
+			_, err = configMaps.Update(ctx, suites, metav1.UpdateOptions{FieldManager: sandbox.FieldManager})
+		}
+	}
+	if err != nil {
+		return Explain(err)
+	}
+	_, err = c.makeJob(ctx, job)
 	return Explain(err)
 }
 
@@ -50,8 +65,9 @@ func (c *Client) Dispatch(ctx context.Context, suites *corev1.ConfigMap, job *ba
 func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, error) {
 	heard, since := "", time.Now()
 	for {
+		began := time.Now()
 		var job *batchv1.Job
-		err := persist(ctx, func() (err error) {
+		err := Persist(ctx, func() (err error) {
 			job, err = c.Kube.BatchV1().Jobs(c.Namespace).Get(ctx, sandbox.RunJobName(id), metav1.GetOptions{})
 			return err
 		})
@@ -60,11 +76,11 @@ func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, e
 		}
 		alone := err != nil
 		var e *Experiment // read after the Job: what that wrote last is in it
-		err = persist(ctx, func() (err error) { e, err = c.Experiment(ctx, id); return err })
+		err = Persist(ctx, func() (err error) { e, err = c.Experiment(ctx, id); return err })
 		if err != nil || !e.Report.Window.Ended.IsZero() {
 			return e, err
 		}
-		if now := e.ConfigMap.Data[dataHeard]; now != heard {
+		if now := e.ConfigMap.Data[dataHeard]; now != heard || time.Since(began) > 2*persistBetween { // or nobody could write
 			heard, since = now, time.Now()
 		}
 		silent := time.Since(since) > silentTime

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -121,8 +122,8 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 	holder := ""
 	if hold {
 		holder = rand.Text()
-		cm.Data[dataHolder], cm.Data[dataHeard] = holder, rand.Text()
 	}
+	cm.Data[dataHolder], cm.Data[dataHeard] = holder, rand.Text()
 	if !expires.IsZero() {
 		cm.Data[sandbox.DataExpires] = expires.UTC().Format(time.RFC3339)
 	}
@@ -143,11 +144,8 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 			What: fmt.Sprintf("experiment %q is there already, of another suite or of other variants; choose another --id", r.ID),
 			Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
 		}
-	case !there.Report.Window.Ended.IsZero(): // what its images are by now it does not know
-		return nil, &plan.Problem{
-			What: fmt.Sprintf("experiment %q has ended, at %s; for another one, choose another --id", r.ID, there.Report.Window.Ended.Format(time.RFC3339)),
-			Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
-		}
+	case !there.Report.Window.Ended.IsZero():
+		return nil, hasEnded(there.Report)
 	}
 	if hold {
 		err = c.takeOver(ctx, there)
@@ -194,18 +192,23 @@ func (c *Client) SaveReport(ctx context.Context, e *Experiment) error {
 	if err != nil {
 		return err
 	}
-	return c.writeHeld(ctx, e, map[string]string{dataReport: string(data)})
+	return c.writeHeld(ctx, e, map[string]string{dataReport: string(data), dataHeard: rand.Text()})
 }
 
 // AbandonExperiment deletes an experiment, its Jobs with it, and the sandboxes named. It returns what is left, and is bounded in
-// time by itself: ctx may have ended.
-func (c *Client) AbandonExperiment(ctx context.Context, e *Experiment, sandboxes []string) (left []string) {
+// time by itself: ctx may have ended. Of an experiment that another client goes on with it deletes nothing: the error is ErrNotHolder.
+func (c *Client) AbandonExperiment(ctx context.Context, e *Experiment, sandboxes []string) (left []string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
+	if e.holder != "" {
+		if err := c.writeHeld(ctx, e, map[string]string{dataHeard: rand.Text()}); errors.Is(err, ErrNotHolder) {
+			return nil, err
+		}
+	}
 	if err := c.deleteSandbox(ctx, e.ConfigMap, false); err != nil {
 		left = append(left, "configmap/"+e.ConfigMap.Name)
 	}
-	return append(left, c.DeleteMade(ctx, e.Report.ID, sandboxes)...)
+	return append(left, c.DeleteMade(ctx, e.Report.ID, sandboxes)...), nil
 }
 
 // DeleteMade deletes those of the sandboxes that experiment id made, and returns which are left.
@@ -231,14 +234,15 @@ func (c *Client) makeJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, e
 	api := c.Kube.BatchV1().Jobs(c.Namespace)
 	for {
 		var made *batchv1.Job
-		err := persist(ctx, func() (err error) {
+		err := Persist(ctx, func() (err error) {
 			made, err = api.Create(ctx, job, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
 			return err
 		})
 		if !apierrors.IsAlreadyExists(err) {
 			return made, Explain(err)
 		}
-		old, err := api.Get(ctx, job.Name, metav1.GetOptions{})
+		var old *batchv1.Job
+		err = Persist(ctx, func() (err error) { old, err = api.Get(ctx, job.Name, metav1.GetOptions{}); return err })
 		if apierrors.IsNotFound(err) {
 			continue
 		}
@@ -248,7 +252,8 @@ func (c *Client) makeJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, e
 		if old.Labels[sandbox.LabelRun] != job.Labels[sandbox.LabelRun] {
 			return nil, &plan.Problem{What: fmt.Sprintf("job/%s is there already, and not of experiment %s", job.Name, job.Labels[sandbox.LabelRun])}
 		}
-		if err := api.Delete(ctx, old.Name, deleteOptions(old.UID, false)); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		err = Persist(ctx, func() error { return api.Delete(ctx, old.Name, deleteOptions(old.UID, false)) })
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return nil, Explain(err)
 		}
 		select {

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -58,41 +58,64 @@ func (c *Client) Release(ctx context.Context, e *Experiment) {
 
 // takeOver makes e this client's, when nothing was heard of its holder for some time.
 func (c *Client) takeOver(ctx context.Context, e *Experiment) error {
-	holder, heard := e.ConfigMap.Data[dataHolder], e.ConfigMap.Data[dataHeard]
-	if holder != "" {
-		alive, err := c.heardOf(ctx, e.ConfigMap)
-		if err != nil {
-			return err
+	if err := c.unheld(ctx, e); err != nil {
+		return err
+	}
+	is := map[string]string{dataHolder: e.ConfigMap.Data[dataHolder], dataHeard: e.ConfigMap.Data[dataHeard]}
+	e.holder = rand.Text()
+	err := c.writeIf(ctx, e, is, map[string]string{dataHolder: e.holder, dataHeard: rand.Text()})
+	if errors.Is(err, ErrNotHolder) { // where an answer was lost, it was this client that made the next try fail
+		if now, again := c.Experiment(ctx, e.Report.ID); again == nil && now.ConfigMap.UID == e.ConfigMap.UID && now.ConfigMap.Data[dataHolder] == e.holder {
+			return nil
 		}
-		if alive {
+	}
+	return err
+}
+
+// unheld waits until nothing was heard of an experiment's holder for long enough. Where something is, that is a *plan.Problem; so it is
+// where the experiment ends meanwhile.
+func (c *Client) unheld(ctx context.Context, e *Experiment) error {
+	if e.ConfigMap.Data[dataHolder] == "" {
+		return nil
+	}
+	// What can't be read may have been written, or kept from being: silence counts from when it can be again.
+	for end := time.Now().Add(silentTime); time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(persistBetween):
+		}
+		now, err := c.Experiment(ctx, e.Report.ID)
+		switch {
+		case IsTransient(err):
+			end = time.Now().Add(silentTime)
+			continue
+		case err != nil:
+			return err
+		case !now.Report.Window.Ended.IsZero():
+			return hasEnded(now.Report)
+		}
+		silent := now.ConfigMap.Data[dataHolder] == e.ConfigMap.Data[dataHolder] && now.ConfigMap.Data[dataHeard] == e.ConfigMap.Data[dataHeard]
+		e.ConfigMap, e.Report = now.ConfigMap, now.Report
+		switch {
+		case e.ConfigMap.Data[dataHolder] == "":
+			return nil // it was let go
+		case !silent:
 			return &plan.Problem{
 				What: fmt.Sprintf("experiment %q is being run by another client; choose another --id, or wait for that one", e.Report.ID),
 				Say:  "wait for it", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
 			}
 		}
 	}
-	e.holder = rand.Text()
-	return c.writeIf(ctx, e, map[string]string{dataHolder: holder, dataHeard: heard}, map[string]string{dataHolder: e.holder, dataHeard: rand.Text()})
+	return nil
 }
 
-// heardOf says whether the holder that cm names writes anything within the time that it has for that.
-func (c *Client) heardOf(ctx context.Context, cm *corev1.ConfigMap) (bool, error) {
-	for end := time.Now().Add(silentTime); time.Now().Before(end); {
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(persistBetween):
-		}
-		now, err := c.Kube.CoreV1().ConfigMaps(cm.Namespace).Get(ctx, cm.Name, metav1.GetOptions{})
-		switch {
-		case transient(err):
-		case err != nil:
-			return false, Explain(err)
-		case now.Data[dataHolder] != cm.Data[dataHolder] || now.Data[dataHeard] != cm.Data[dataHeard]:
-			return now.Data[dataHolder] != "", nil
-		}
+// hasEnded is the problem that an experiment can't be gone on with: what its images are by now it does not know.
+func hasEnded(r *experiment.Report) error {
+	return &plan.Problem{
+		What: fmt.Sprintf("experiment %q has ended, at %s; for another one, choose another --id", r.ID, r.Window.Ended.Format(time.RFC3339)),
+		Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
 	}
-	return false, nil
 }
 
 // writeHeld writes data of the experiment's ConfigMap, on condition that this client is the experiment's holder.
@@ -108,9 +131,7 @@ func (c *Client) writeIf(ctx context.Context, e *Experiment, is, data map[string
 	}
 	operations := []operation{{"test", "/metadata/uid", string(e.ConfigMap.UID)}}
 	for key, value := range is {
-		if _, ok := e.ConfigMap.Data[key]; ok || value != "" {
-			operations = append(operations, operation{"test", "/data/" + key, value})
-		}
+		operations = append(operations, operation{"test", "/data/" + key, value})
 	}
 	for key, value := range data {
 		operations = append(operations, operation{"add", "/data/" + key, value})
@@ -119,7 +140,7 @@ func (c *Client) writeIf(ctx context.Context, e *Experiment, is, data map[string
 	if err != nil {
 		return err
 	}
-	err = persist(ctx, func() error {
+	err = Persist(ctx, func() error {
 		_, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Patch(ctx, e.ConfigMap.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: sandbox.FieldManager})
 		return err
 	})

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"net"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,12 +15,12 @@ const (
 	persistBetween = time.Second
 )
 
-// persist does what may be done twice, again where an API server is away or too busy for a moment: an experiment of half an hour is
+// Persist does what may be done twice, again where an API server is away or too busy for a moment: an experiment of half an hour is
 // not to end with that.
-func persist(ctx context.Context, do func() error) error {
+func Persist(ctx context.Context, do func() error) error {
 	for end := time.Now().Add(persistence); ; {
 		err := do()
-		if !transient(err) || time.Now().After(end) {
+		if !IsTransient(err) || time.Now().After(end) {
 			return err
 		}
 		select {
@@ -29,9 +31,11 @@ func persist(ctx context.Context, do func() error) error {
 	}
 }
 
-// transient says whether an error is one of an API server that is away or too busy, and not an answer.
-func transient(err error) bool {
-	return err != nil && (apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
+// IsTransient says whether an error is one of an API server that is away or too busy, and not an answer.
+func IsTransient(err error) bool {
+	var dial *net.OpError
+	var name *net.DNSError
+	return err != nil && (errors.As(err, &dial) || errors.As(err, &name) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
 		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err) ||
 		utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err) || utilnet.IsProbableEOF(err) ||
 		utilnet.IsTimeout(err))

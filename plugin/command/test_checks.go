@@ -62,9 +62,9 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 	if r.done(v) {
 		return nil
 	}
-	if err := r.ready(ctx, v); err != nil {
+	if err := cluster.Persist(ctx, func() error { return r.ready(ctx, v) }); err != nil {
 		var p *plan.Problem
-		if ctx.Err() != nil || !errors.As(err, &p) {
+		if ctx.Err() != nil || cluster.IsTransient(err) || !errors.As(err, &p) {
 			return err
 		}
 		return r.record(ctx, func(rep *experiment.Report) { rep.Variant(v.Name).Verdict = experiment.NotForkedVerdict(p) })

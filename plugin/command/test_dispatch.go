@@ -15,7 +15,7 @@ func (r *testRun) dispatch(ctx context.Context) error {
 	if err == nil {
 		runner := experiment.Runner{Image: image, ServiceAccount: r.serviceAccount, Args: r.remainder(), Suites: r.suites}
 		suites, job := runner.Objects(r.run)
-		err = r.client.Dispatch(ctx, suites, job)
+		err = r.client.Dispatch(ctx, r.kept, suites, job)
 	}
 	if err != nil {
 		return r.abandon(ctx, err)

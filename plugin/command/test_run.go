@@ -226,7 +226,10 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 			made = append(made, v.Sandbox)
 		}
 	}
-	left := r.client.AbandonExperiment(ctx, r.kept, made)
+	left, err := r.client.AbandonExperiment(ctx, r.kept, made)
+	if err != nil {
+		return err
+	}
 	if len(left) == 0 {
 		return &plan.Problem{What: what + "; nothing of it is left", Err: cause}
 	}
@@ -242,8 +245,8 @@ func (r *testRun) finish(ctx context.Context) error {
 	rep.Window.Ended = time.Now().UTC().Truncate(time.Millisecond)
 	rep.Conclude()
 	kept, printed := r.client.SaveReport(ctx, r.kept), r.print(rep)
-	if err := errors.Join(printed, kept); err != nil {
-		return err // and nothing is deleted: it may be all that is left of what was found
+	if kept != nil { // the sandboxes may be all that is left of what was found
+		return errors.Join(printed, fmt.Errorf("experiment %s: its report could not be kept, and its sandboxes stay: %w", r.id, kept))
 	}
 	var doomed []string
 	switch r.delete {
@@ -258,6 +261,9 @@ func (r *testRun) finish(ctx context.Context) error {
 	}
 	if left := r.client.DeleteMade(ctx, r.id, doomed); len(left) > 0 {
 		r.warn("--delete=%s: still there: %s", r.delete, strings.Join(left, ", "))
+	}
+	if printed != nil {
+		return printed
 	}
 	return exitOf(rep.Outcome)
 }

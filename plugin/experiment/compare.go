@@ -328,7 +328,11 @@ func (m *Compared) measured(variant string, shares [][]float64) *Measured {
 	c := m.comparison(variant)
 	out := &Measured{Requests: c.Requests, Differences: differences(c.Differences)}
 	for _, o := range c.Outcomes {
-		out.Budgets = append(out.Budgets, BudgetReport{o.Budget.String(), string(o.Verdict), told(c, &o), string(o.Reason), o.Settle})
+		b := BudgetReport{o.Budget.String(), string(o.Verdict), told(c, &o), string(o.Reason), o.Settle}
+		if o.Verdict == stats.Fail && m.late(&o) > 0 {
+			b.Verdict, b.Reason = string(stats.Inconclusive), string(stats.Noisy)
+		}
+		out.Budgets = append(out.Budgets, b)
 	}
 	arm := m.arm(m.load.Arms, variant)
 	if len(shares) > arm {
