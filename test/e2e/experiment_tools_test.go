@@ -197,7 +197,7 @@ func TestChecksThatMisbehaveAreReportedAsWhatTheyAre(t *testing.T) {
 
 	hungry := shellJob("eats", "customer", once+"exec tail /dev/zero")
 	hungry.Spec.Template.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("24Mi")}
-	killer := shellJob("kills", "customer", `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in *sandbox-router*) `+
+	killer := shellJob("kills", "customer", `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in *sandbox-[r]outer*) `+
 		`echo '`+sent+`' >"$p/root/dev/termination-log"; kill -KILL "${p#/proc/}";; esac; done; exit 0`)
 	killer.Spec.Template.Spec.ShareProcessNamespace = new(true)
 	posing := shellJob("poses", "customer", "sleep 1")
