@@ -227,21 +227,18 @@ func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 	if m.contract.Dropped > 0 {
 		d.doubt(NotFinished, "%d findings more than the check has room for were left out: they may be of any variant", m.contract.Dropped)
 	}
-	var operations []string
 	by := map[string][]string{}
-	for _, f := range m.contract.Findings {
-		if f.Arm != variant || f.Baseline || f.Reason == result.ReasonNotServed { // the routers' counts tell of those
-			continue
-		}
-		if _, ok := by[f.Operation]; !ok {
-			operations = append(operations, f.Operation)
+	operations := operationsOf(m.contract.Findings, func(f result.Finding) bool {
+		if f.Arm != variant || f.Baseline || !breaks(f) {
+			return false
 		}
 		what := string(f.Reason)
 		if f.Path != "" {
 			what += " " + f.Path
 		}
 		by[f.Operation] = append(by[f.Operation], what)
-	}
+		return true
+	})
 	for i, o := range operations {
 		if i == maxFindings {
 			failures = append(failures, Reason{ContractBroken, fmt.Sprintf("breaks the contract of %d more operations", len(operations)-i)})
@@ -257,19 +254,29 @@ func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 }
 
 // silentBaseline returns the operations, or the document, that the baseline did not answer with.
-func (m *Compared) silentBaseline() (operations []string) {
-	for _, f := range m.contract.Findings {
-		of := slices.IndexFunc(m.contract.Arms, func(a result.Arm) bool { return a.Name == f.Arm })
-		if m.contract.Arms[of].Role == result.RoleVariant || f.Reason != result.ReasonNoAnswer && f.Reason != result.ReasonDocumentUnusable {
-			continue
+func (m *Compared) silentBaseline() []string {
+	return named(operationsOf(m.contract.Findings, func(f result.Finding) bool {
+		return m.contract.Arms[m.arm(m.contract.Arms, f.Arm)].Role != result.RoleVariant && (f.Reason == result.ReasonNoAnswer || f.Reason == result.ReasonDocumentUnusable)
+	}), "its own document")
+}
+
+// breaks says whether a finding of a variant's is one that its callers would have. Where no fork served it, the routers' counts tell.
+func breaks(f result.Finding) bool { return f.Reason != result.ReasonNotServed }
+
+// operationsOf returns the operations of the findings that are to be kept, each once; "" is the service or document as a whole.
+func operationsOf(findings []result.Finding, keep func(result.Finding) bool) (operations []string) {
+	for _, f := range findings {
+		if keep(f) && !slices.Contains(operations, f.Operation) {
+			operations = append(operations, f.Operation)
 		}
-		operation := f.Operation
-		if operation == "" {
-			operation = "its own document"
-		}
-		if !slices.Contains(operations, operation) {
-			operations = append(operations, operation)
-		}
+	}
+	return operations
+}
+
+// named puts whole in the place of the operation that is none.
+func named(operations []string, whole string) []string {
+	if i := slices.Index(operations, ""); i >= 0 {
+		operations[i] = whole
 	}
 	return operations
 }

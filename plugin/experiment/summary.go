@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
 )
 
@@ -120,20 +119,8 @@ func (m *Measured) missed(check string) (said []string) {
 }
 
 // operations returns those whose contract a variant breaks.
-func (c *ContractReport) operations() (names []string) {
-	for _, f := range c.Findings {
-		if f.Reason == result.ReasonNotServed {
-			continue
-		}
-		name := f.Operation
-		if name == "" {
-			name = "the service"
-		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names
+func (c *ContractReport) operations() []string {
+	return named(operationsOf(c.Findings, breaks), "the service")
 }
 
 // doubts say why there is no verdict on a variant.
