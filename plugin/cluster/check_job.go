@@ -41,8 +41,7 @@ func (e *NoRoom) Error() string {
 func overQuota(message string) bool { return strings.Contains(message, "exceeded quota:") }
 
 // run watches the Job and its pods until it has ended, or should have long ago, or a quota keeps it from having any, and calls beside
-// every now and then. What a watch that
-// was cut off did not see, it looks for then too.
+// every now and then. What a watch that was cut off did not see, it looks for then too.
 func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
@@ -120,18 +119,21 @@ func (w *jobWatch) giveUp(ctx context.Context) error {
 	return &NoRoom{w.kept}
 }
 
-func (w *jobWatch) condition(of batchv1.JobConditionType) *batchv1.JobCondition {
-	for i := range w.job.Status.Conditions {
-		if c := &w.job.Status.Conditions[i]; c.Type == of && c.Status == corev1.ConditionTrue {
+// jobCondition returns the condition of a Job that is of that type and true; nil: there is none.
+func jobCondition(job *batchv1.Job, of batchv1.JobConditionType) *batchv1.JobCondition {
+	for i := range job.Status.Conditions {
+		if c := &job.Status.Conditions[i]; c.Type == of && c.Status == corev1.ConditionTrue {
 			return c
 		}
 	}
 	return nil
 }
 
-func (w *jobWatch) ended() bool {
-	return w.gone || w.condition(batchv1.JobComplete) != nil || w.condition(batchv1.JobFailed) != nil
+func jobEnded(job *batchv1.Job) bool {
+	return jobCondition(job, batchv1.JobComplete) != nil || jobCondition(job, batchv1.JobFailed) != nil
 }
+
+func (w *jobWatch) ended() bool { return w.gone || jobEnded(w.job) }
 
 // late says that the Job should have ended long ago: nothing runs it.
 func (w *jobWatch) late() bool {
@@ -146,7 +148,7 @@ func (w *jobWatch) lookForReports(ctx context.Context) error {
 			return err
 		}
 		// Events are told after what they are of.
-		waiting := len(w.pods) == 0 && w.condition(batchv1.JobFailed) != nil && w.kept == ""
+		waiting := len(w.pods) == 0 && jobCondition(w.job, batchv1.JobFailed) != nil && w.kept == ""
 		for _, p := range w.pods {
 			waiting = waiting || hasRouter(&p) && routerEnd(&p) == nil && p.DeletionTimestamp == nil
 		}
@@ -183,12 +185,12 @@ func (w *jobWatch) sent() *route.Sent {
 
 // end says how the Job ended.
 func (w *jobWatch) end() experiment.JobEnd {
-	j := experiment.JobEnd{Complete: w.condition(batchv1.JobComplete) != nil, Pods: len(w.pods)}
+	j := experiment.JobEnd{Complete: jobCondition(w.job, batchv1.JobComplete) != nil, Pods: len(w.pods)}
 	if d := w.job.Spec.ActiveDeadlineSeconds; d != nil {
 		j.Deadline = time.Duration(*d) * time.Second
 		j.Starting = w.starting(j.Deadline)
 	}
-	if c := w.condition(batchv1.JobFailed); c != nil {
+	if c := jobCondition(w.job, batchv1.JobFailed); c != nil {
 		j.Failed, j.Reason, j.Message = true, c.Reason, c.Message
 	}
 	switch {
