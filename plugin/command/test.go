@@ -78,7 +78,7 @@ func newTest(t *tool) *cobra.Command {
 			nothing else. Where they did not, or can't tell, the verdict is "inconclusive", and says why.
 
 			It exits with 0 when a variant passed (with --require=all, when every one did), with 1 when none did, with 2 when
-			that can't be told, and with 3 when the experiment could not run.`),
+			that can't be told, and with 3 when the experiment could not run, or was broken off.`),
 		Example: templates.Examples(`
 			# Test two sandboxes there are
 			kubectl sandbox test pr-42 pr-43 -f suite.yaml
