@@ -69,7 +69,7 @@ const (
 	RoutingUnknown         Code = "RoutingUnknown"         // the control plane has not published what it knows
 	BaselineGone           Code = "BaselineGone"           // the baseline does not exist
 	BaselineNotRouted      Code = "BaselineNotRouted"      // the baseline's template has no marks of `route`
-	BaselineNotReady       Code = "BaselineNotReady"       // the baseline has no ready pod
+	NoBaselinePod          Code = "NoBaselinePod"          // the baseline has no ready pod
 	BaselineBehind         Code = "BaselineBehind"         // the baseline changed since the fork was made
 	ServiceBypassesRouters Code = "ServiceBypassesRouters" // a Service leads to the app's port and not to the router's
 	ServiceWithoutPods     Code = "ServiceWithoutPods"     // a Service of the baseline selects none of its pods

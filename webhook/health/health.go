@@ -59,6 +59,13 @@ type Cause struct {
 	ExitCode *int32
 	// Log is the log that tells more, if there is one.
 	Log *LogRef
+
+	// Path says that it is on the way to the fork, and not in its pods.
+	Path bool
+	// Partial says that some of the requests reach the fork all the same.
+	Partial bool
+
+	switched bool // of a Service that `route` switched
 }
 
 // OK says that there is nothing to report.

@@ -178,7 +178,9 @@ func condition(p *corev1.Pod, t corev1.PodConditionType) corev1.PodCondition {
 	return corev1.PodCondition{Status: corev1.ConditionUnknown}
 }
 
-func isTrue(p *corev1.Pod, t corev1.PodConditionType) bool { return condition(p, t).Status == corev1.ConditionTrue }
+func isTrue(p *corev1.Pod, t corev1.PodConditionType) bool {
+	return condition(p, t).Status == corev1.ConditionTrue
+}
 
 func orUnknown(s string) string {
 	if s == "" {

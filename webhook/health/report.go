@@ -2,7 +2,6 @@ package health
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -50,10 +49,14 @@ type Routing struct {
 	Routers map[string]RouterState `json:"routers,omitempty"`
 	Routes  int                    `json:"routes"` // routers that acknowledged the route
 	// Ports says, by the name of a fork's pod, what came of connecting to its ports: "" where a router connected, else the error. A pod
-	// that no router has tried yet is missing. nil: the routers do not report it.
+	// that no router has tried yet is missing.
 	Ports map[string]string `json:"ports,omitempty"`
-	// Ready says that the routers report Ports.
+	// Tries says that the routers report Ports.
 	Tries bool `json:"tries,omitempty"`
+	// Shared are the names of ready pods of other workloads behind the baseline's Services whose routers acknowledged the route.
+	Shared []string `json:"shared,omitempty"`
+
+	published bool // read from a ConfigMap: of a moment ago
 }
 
 // A Claim is why a fork's key is not routed to it.
@@ -68,10 +71,10 @@ type RouterState string
 // States of routers.
 const (
 	RouterAbsent       RouterState = "no router"
-	RouterUnconnected  RouterState = "not connected"   // since the control plane started: whether it has a table is not known
+	RouterUnconnected  RouterState = "not connected"    // since the control plane started: whether it has a table is not known
 	RouterUnacked      RouterState = "not acknowledged" // connected, and has not taken the table yet
-	RouterDisconnected RouterState = "disconnected"    // before it acknowledged
-	RouterTooOld       RouterState = "table too old"   // disconnected for so long that it answers keyed requests with 503
+	RouterDisconnected RouterState = "disconnected"     // before it acknowledged
+	RouterTooOld       RouterState = "table too old"    // disconnected for so long that it answers keyed requests with 503
 )
 
 // A State is a Report in one word.
@@ -118,7 +121,7 @@ func Revisions[T any](sets []T, read func(*T) (types.UID, map[string]string)) ma
 	revisions := make(map[types.UID]int64, len(sets))
 	for i := range sets {
 		uid, annotations := read(&sets[i])
-		if r, err := strconv.ParseInt(annotations[AnnotationRevision], 10, 64); err == nil {
+		if r, err := parseRevision(annotations[AnnotationRevision]); err == nil {
 			revisions[uid] = r
 		}
 	}

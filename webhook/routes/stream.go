@@ -256,6 +256,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 		r.stream.end()
 	}
 	r.stream, r.id, r.trusts = s, routerID(p.uid, hello.Start), hello.CA
+	r.dials, r.reached = hello.Dials, nil
 	r.acked = route.Version{}
 	if hello.Have.Term == h.term && hello.Have.Counter <= h.counter {
 		r.acked = hello.Have
