@@ -127,7 +127,7 @@ func (c container) running(since, now time.Time) Cause {
 	age, last := now.Sub(since), c.LastTerminationState.Terminated
 	probed := c.spec.ReadinessProbe != nil
 	switch started := c.Started != nil && *c.Started; {
-	case last != nil && age < restartHold && !c.Ready, last != nil && age < StartHold && !probed:
+	case last != nil && !c.Ready, last != nil && age < StartHold && !probed:
 		return c.crash(last, OutlookMayPass, true)
 	case !c.Ready && !started && c.spec.StartupProbe != nil:
 		return c.unready(ContainerNotStarted, "and its startup probe"+describeProbe(c.spec.StartupProbe)+" has not passed")

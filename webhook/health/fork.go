@@ -14,6 +14,11 @@ import (
 
 // Fork decides whether requests reach a fork.
 func Fork(f Facts) Report {
+	if d := f.Deployment; d != nil && f.Routing == nil && f.Published.Of == d.UID && f.Published.Code != "" {
+		routing := f.Published.Routing
+		routing.published = true
+		f.Routing = &routing
+	}
 	r := Report{Pods: f.newest()}
 	d := f.Deployment
 	switch {
@@ -34,12 +39,22 @@ func Fork(f Facts) Report {
 		if len(r.Causes) == 0 {
 			r.Causes = f.ofRollout()
 		}
+		if len(r.Causes) == 0 {
+			r.Causes = f.said()
+		}
 	}
 	f.fixes(r.Causes)
 	r.Causes = sorted(r.Causes)
 	r.Notes, r.Unknown = f.notes()
 	r.State = f.state(r.Causes)
 	return r
+}
+
+// Gate decides whether the readiness gate of one of a fork's pods, whose containers are ready, can turn True, and if not why. The zero
+// Cause: it can. Of the Deployment only the labels are needed.
+func Gate(f Facts, p *corev1.Pod) Cause {
+	all := f.ofRoute([]*corev1.Pod{p})
+	return worst(slices.DeleteFunc(all, func(c Cause) bool { return c.Partial }))
 }
 
 // grave says that the fork's own pods do not serve, for a reason that makes what leads to them of no interest.
@@ -166,6 +181,32 @@ func (f Facts) ofRollout() []Cause {
 		return []Cause{{Code: ForkNotObserved, Fault: FaultCluster, Message: "the Deployment controller has not counted the fork's pods as available yet"}}
 	}
 	return nil
+}
+
+// said is the cause that the control plane published, where nothing that is known here can tell whether it is so.
+func (f Facts) said() []Cause {
+	if f.Routing == nil || !f.Routing.published {
+		return nil
+	}
+	b := f.Baseline
+	if b == nil {
+		b = &Baseline{}
+	}
+	unknown := false
+	switch f.Published.Code {
+	case ServiceBypassesRouters, ServiceWithoutPods:
+		unknown = b.Services == nil
+	case ServiceShared:
+		unknown = b.Others == nil
+	case BaselineGone, BaselineNotRouted:
+		unknown = b.Gone == nil
+	case RouterMissing, RouterDeclined, NoBaselinePod:
+		unknown = f.Baseline == nil
+	}
+	if !unknown {
+		return nil
+	}
+	return []Cause{{Code: f.Published.Code, Message: f.Published.Message, Fault: FaultProduct, Path: true, Outlook: outlookOf(f.Published.Code)}}
 }
 
 // fixes adds, to final causes without a command of their own, what can always be done.

@@ -90,7 +90,7 @@ func worst(causes []Cause) Cause {
 }
 
 // maxNames bounds how many names a message lists.
-const maxNames = 3
+const maxNames = 5
 
 // names joins sorted names, and says how many more there are than a message lists.
 func names(all []string) string {

@@ -11,13 +11,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-const (
-	// StartHold is how long a container without readiness probe must run before it counts as started: kubelet reports it ready as
-	// soon as its process exists, and a program that crashes at start exists for a moment too.
-	StartHold = 3 * time.Second
-	// restartHold is how long a container that was restarted after a crash is still reported as crashed, unless it becomes ready.
-	restartHold = 30 * time.Second
-)
+// StartHold is how long a container without readiness probe must run before it counts as started: kubelet reports it ready as
+// soon as its process exists, and a program that crashes at start exists for a moment too.
+const StartHold = 3 * time.Second
 
 // Pod returns the Cause that tells most about why a pod does not serve or did not succeed; the zero Cause where it is ready,
 // has succeeded, or waits only for this product's own readiness gate. It knows every way a pod can end or hang.

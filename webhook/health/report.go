@@ -21,8 +21,10 @@ type Facts struct {
 	Pods []*corev1.Pod
 	// Baseline is the workload that was forked.
 	Baseline *Baseline
-	// Routing is what the control plane knows.
+	// Routing is what the control plane knows, to itself.
 	Routing *Routing
+	// Published is what the control plane wrote of the fork a moment ago, to everybody else. The zero Truth: nothing.
+	Published Truth
 }
 
 // A Baseline is what is known of the workload that was forked, and of what leads to its pods.

@@ -177,7 +177,7 @@ func routers(state RouterState, all []string) Cause {
 	c := Cause{Fault: FaultProduct, Pod: slices.Min(all)}
 	switch state {
 	case RouterUnconnected:
-		c.Code, c.Message = RouterNotConnected, who+" not connected to the control plane, so it is not known which routes they have"
+		c.Code, c.Message = RouterNotConnected, who+" not connected to the control plane, so it is not known which routes are in force there"
 	case RouterDisconnected:
 		c.Code, c.Message = RouterNotAcknowledged, who+" lost the control plane before acknowledging the route"
 	case RouterTooOld:

@@ -27,9 +27,9 @@ func (f Facts) services() []Cause {
 	if f.Baseline == nil || f.Baseline.Services == nil {
 		return nil
 	}
-	var routed []*corev1.Pod // those with a router: of the others withoutRouter tells
+	var routed []*corev1.Pod // those whose router captures ports: of those without router withoutRouter tells
 	for _, p := range f.Baseline.Pods {
-		if serving(p) && HasRouter(p) {
+		if serving(p) && HasRouter(p) && p.Annotations[sandbox.AnnotationPorts] != "" {
 			routed = append(routed, p)
 		}
 	}
@@ -39,6 +39,10 @@ func (f Facts) services() []Cause {
 	var causes, past []Cause
 	through, unknown := false, false
 	for _, s := range *f.Baseline.Services {
+		if len(s.Spec.Selector) == 0 {
+			unknown = unknown || s.Spec.Type != corev1.ServiceTypeExternalName // somebody writes its endpoints
+			continue
+		}
 		if !leads(s) {
 			continue
 		}
@@ -75,9 +79,9 @@ func (f Facts) services() []Cause {
 	return causes
 }
 
-// leads says whether a Service selects pods, so that it may lead to some.
+// leads says whether a Service with a selector leads to pods.
 func leads(s *corev1.Service) bool {
-	return len(s.Spec.Selector) > 0 && s.Spec.Type != corev1.ServiceTypeExternalName && s.DeletionTimestamp == nil
+	return s.Spec.Type != corev1.ServiceTypeExternalName && s.DeletionTimestamp == nil
 }
 
 func selects(s *corev1.Service, p *corev1.Pod) bool {
