@@ -66,9 +66,9 @@ func TestPages(t *testing.T) {
 			}
 			answer, body := r.get(host, "/", append(lines, "Accept: */*")...)
 			var said struct {
-				Status                                                    int
+				Status                                                          int
 				Error, Sandbox, Namespace, Service, Code, Reason, Next, Command string
-				Retry                                                     bool
+				Retry                                                           bool
 			}
 			if err := json.Unmarshal([]byte(body), &said); err != nil || answer.Header.Get("Content-Type") != "application/json" {
 				t.Fatalf("%v: %s", err, body)
