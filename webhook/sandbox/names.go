@@ -139,6 +139,9 @@ func InheritedAnnotation(field, key string) string {
 	return Prefix + hashed("inherited-"+field+"."+strings.ReplaceAll(key, "/", "."), maxAnnotationName, key)
 }
 
+// CutName returns the name of an object as a label of at most limit bytes: its end gives way to a hash of the whole where it is longer.
+func CutName(name string, limit int) string { return cut(strings.ReplaceAll(name, ".", "-"), limit, "") }
+
 func cut(s string, limit int, salt string) string {
 	if len(s) <= limit {
 		return s
