@@ -361,3 +361,25 @@ func TestForks_OfListsWithDuplicates(t *testing.T) {
 		t.Errorf("diff says %v, %v", diffs, err)
 	}
 }
+
+// A NetworkPolicy that names a port by the name that the fork's pods lack holds for the fork all the same.
+func TestForks_PoliciesOfAPortWithTwoNames(t *testing.T) {
+	in := (&workloadShape{spec: `containers: [{name: api, image: "api:1", ports: [{containerPort: 8080, name: http}, {containerPort: 8080, name: metrics}]}]`}).input(t)
+	var policy networkingv1.NetworkPolicy
+	b, _ := json.Marshal(parse(t, `metadata: {name: policy, namespace: shop}, spec: {podSelector: {matchLabels: {app: api}}, policyTypes: [Ingress], ingress: [{ports: [{port: metrics}, {port: http}, {port: 1}]}]}`))
+	if err := json.Unmarshal(b, &policy); err != nil {
+		t.Fatal(err)
+	}
+	in.state.Policies.Policies = []networkingv1.NetworkPolicy{policy}
+	f := forked(t, in, options("pr:1")).Forks[0]
+	if len(f.Policies) != 1 || len(f.Policies[0].Spec.Ingress) != 1 {
+		t.Fatalf("its policies are %+v", f.Policies)
+	}
+	var ports []string
+	for _, p := range f.Policies[0].Spec.Ingress[0].Ports {
+		ports = append(ports, p.Port.String())
+	}
+	if want := []string{"8080", "http", "1"}; !slices.Equal(ports, want) {
+		t.Errorf("it admits to %v, want %v", ports, want)
+	}
+}
