@@ -55,6 +55,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 		func() error { state.User = c.user(ctx); return nil },
 		func() error { return c.surroundings(ctx, &state.Around) },
 		func() error { return c.policies(ctx, &state.Policies) },
+		func() (err error) { state.Admission, err = c.admission(ctx); return err },
 	}
 	if o.Key != "" {
 		reads = append(reads, func() (err error) {
@@ -78,6 +79,10 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 		},
 		func() error { return c.furtherSurroundings(ctx, workloads, &state.Around) },
 		func() error { return c.furtherPolicies(ctx, state, o.Sandbox) },
+		func() (err error) {
+			state.EnvFrom, err = c.envSources(ctx, plan.EnvSourceRefs(o, workloads, state.Forks))
+			return err
+		},
 	)
 	return workloads, state, Explain(err)
 }

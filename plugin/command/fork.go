@@ -103,7 +103,7 @@ func newFork(t *tool) *cobra.Command {
 	flags.StringVar(&f.name, "name", "", "Name of the sandbox. One is generated if it is left out.")
 	f.change.addFlags(cmd)
 	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. Without it, it is at spec.template, or where the workload's annotation kubectl-sandbox.dev/template says.")
-	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Label of the workload's pods that the fork's keep, by name, or NAME- to keep it no longer. They keep none otherwise, so that nothing which selects the workload's pods selects the fork's. Repeat it for further ones.")
+	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Label of the workload's pods that the fork's keep, by name, or NAME- to drop it. Otherwise they keep only labels that admission webhooks read, so that nothing which selects the workload's pods selects the fork's. Repeat it for further ones.")
 	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
 	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. One is generated if it is left out.")
 	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)

@@ -34,11 +34,15 @@ func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
 	return nil
 }
 
-// inherits prints what new forks share with their baselines.
+// inherits prints what new forks share with their baselines, and what they lack.
 func (f *forkFlags) inherits(p *plan.ForkPlan) {
 	for i := range p.Forks {
-		if n := &p.Forks[i]; n.Inherits != "" && n.Replaces == 0 {
+		n := &p.Forks[i]
+		if n.Inherits != "" && n.Replaces == 0 {
 			fmt.Fprintf(f.Out, "deployment.apps/%s inherits: %s\n", n.Name(), n.Inherits)
+		}
+		if n.Lacks != "" && n.Replaces == 0 {
+			fmt.Fprintf(f.Out, "deployment.apps/%s lacks: %s\n", n.Name(), n.Lacks)
 		}
 	}
 }

@@ -126,10 +126,11 @@ func plain(err error) error {
 	return errors.New(s)
 }
 
-// FromCronJob makes a check of what a CronJob runs.
+// FromCronJob makes a check of what a CronJob runs. It has the CronJob's name, the end of which gives way to a hash where it is longer
+// than a check's.
 func FromCronJob(c *batchv1.CronJob) (Check, error) {
 	job := &batchv1.Job{ObjectMeta: *c.Spec.JobTemplate.ObjectMeta.DeepCopy(), Spec: *c.Spec.JobTemplate.Spec.DeepCopy()}
-	job.Name = c.Name
+	job.Name = sandbox.CutName(c.Name, maxCheckName)
 	for k, v := range c.Annotations { // those of its Jobs win
 		if _, ok := job.Annotations[k]; !ok && strings.HasPrefix(k, sandbox.Prefix) {
 			metav1.SetMetaDataAnnotation(&job.ObjectMeta, k, v)

@@ -196,6 +196,18 @@ func TestFromCronJob(t *testing.T) {
 	if err != nil || check.Name != "nightly" || check.Timeout != 5*time.Minute || check.Source != "cronjob/nightly" {
 		t.Errorf("got %+v (%v)", check, err)
 	}
+
+	// Names longer than a check's are cut, and stay apart.
+	long := "every-night-at-three.reconcile-the-orders-of-yesterday" // as long as a CronJob's can be, or longer
+	names := map[string]bool{}
+	for _, name := range []string{long, long + "-2", "nightly.too"} {
+		c.Name = name
+		check, err := FromCronJob(c)
+		if err != nil || len(check.Name) > maxCheckName || names[check.Name] || check.Source != "cronjob/"+name {
+			t.Errorf("%s becomes %q (%v)", name, check.Name, err)
+		}
+		names[check.Name] = true
+	}
 }
 
 func TestJob(t *testing.T) {

@@ -233,7 +233,7 @@ func (c *Change) none() bool { return len(c.words()) == 0 }
 
 // lay returns template, which is a copy of w's with the changes of earlier forks laid on, with the change and the images laid on
 // that. What it could not do, such as to remove what is not there, it warns of.
-func (p *ForkPlan) lay(o *ForkOptions, w *Workload, several bool, template map[string]any, images []ImageChange) (map[string]any, error) {
+func (p *ForkPlan) lay(o *ForkOptions, w *Workload, several bool, template map[string]any, images []ImageChange, known EnvSources) (map[string]any, error) {
 	changed := runtime.DeepCopyJSON(template)
 	if o.Patch != nil {
 		var err error
@@ -249,9 +249,7 @@ func (p *ForkPlan) lay(o *ForkOptions, w *Workload, several bool, template map[s
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range setEnv(envOf, o.Env) {
-		p.warn("%s: --env %s: no container sets it, so there is nothing to remove", w, e)
-	}
+	p.changeEnv(o, w, envOf, known)
 	for _, c := range main {
 		p.setWords(o, w, c)
 		for _, r := range setResources(c, o.Resources) {

@@ -141,17 +141,17 @@ func TestForks_Changes(t *testing.T) {
 	}{
 		{
 			name:   "env from a Secret, over a plain value, in all containers",
-			change: func(o *plan.ForkOptions) { o.Env = env("A@secret/db/pw") },
+			change: func(o *plan.ForkOptions) { o.Env = variables("A@secret/db/pw") },
 			want:   `remove /spec/containers/0/env/0/value; add /spec/containers/0/env/0/valueFrom {"secretKeyRef":{"key":"pw","name":"db"}}; add /spec/containers/1/env [{"name":"A","valueFrom":{"secretKeyRef":{"key":"pw","name":"db"}}}]`,
 		},
 		{
 			name:   "env from a ConfigMap, in one container",
-			change: func(o *plan.ForkOptions) { o.Env, o.Containers = env("C@cm/s/k"), []string{"api"} },
+			change: func(o *plan.ForkOptions) { o.Env, o.Containers = variables("C@cm/s/k"), []string{"api"} },
 			want:   `add /spec/containers/0/env/- {"name":"C","valueFrom":{"configMapKeyRef":{"key":"k","name":"s"}}}`,
 		},
 		{
 			name:   "env of a native sidecar",
-			change: func(o *plan.ForkOptions) { o.Env, o.Containers = env("C=1"), []string{"mesh"} },
+			change: func(o *plan.ForkOptions) { o.Env, o.Containers = variables("C=1"), []string{"mesh"} },
 			want:   `add /spec/initContainers/0/env [{"name":"C","value":"1"}]`,
 		},
 		{
@@ -225,7 +225,7 @@ func TestForks_Changes(t *testing.T) {
 		},
 
 		{name: "which container", change: func(o *plan.ForkOptions) { o.Args = []string{"x"} }, problem: `--args does not say which container: deployment.apps/api has api, log, mesh`},
-		{name: "no such container", change: func(o *plan.ForkOptions) { o.Env, o.Containers = env("A=1"), []string{"ap"} }, problem: `--container ap: no container is named "ap"; there is api, log, mesh`},
+		{name: "no such container", change: func(o *plan.ForkOptions) { o.Env, o.Containers = variables("A=1"), []string{"ap"} }, problem: `--container ap: no container is named "ap"; there is api, log, mesh`},
 		{name: "wrong type", change: patch("merge", `{spec: {containers: [{name: api, image: 5}]}}`), problem: `--patch does not fit the pod template of deployment.apps/api: `},
 		{name: "no container left", change: patch("merge", `{spec: {containers: []}}`), problem: `no container is left`},
 		{name: "no spec left", change: patch("json", `[{op: remove, path: /spec}]`), problem: `no container is left`},
@@ -271,7 +271,7 @@ func TestForks_Changes(t *testing.T) {
 			fork.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}})
 			state.Sandbox, state.Forks = cm, []unstructured.Unstructured{*fork}
 			again := options()
-			again.Env = env("ZZ=1")
+			again.Env = variables("ZZ=1")
 			p2, err := plan.Forks(&again, []*plan.Workload{w}, state)
 			if err != nil {
 				t.Fatal(err)

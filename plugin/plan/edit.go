@@ -148,40 +148,6 @@ func setImages(template map[string]any, images []ImageChange) (changed map[strin
 	return changed, same
 }
 
-// setEnv changes the environment of containers in place, as `kubectl set env` does, and returns the removals that found nothing to
-// remove. Of several changes of one variable the last counts.
-func setEnv(containers []map[string]any, changes []EnvChange) (missed []EnvChange) {
-	for i, change := range changes {
-		if slices.ContainsFunc(changes[i+1:], func(later EnvChange) bool { return later.Name == change.Name }) {
-			continue
-		}
-		found := false
-		for _, c := range containers {
-			env, _ := c["env"].([]any)
-			at := slices.IndexFunc(env, func(e any) bool {
-				m, ok := e.(map[string]any)
-				return ok && m["name"] == change.Name
-			})
-			found = found || at >= 0
-			switch {
-			case change.Remove && at >= 0:
-				env = slices.Delete(env, at, at+1)
-			case change.Remove:
-				continue
-			case at >= 0:
-				env[at] = change.variable()
-			default:
-				env = append(env, change.variable())
-			}
-			c["env"] = env // also when it is empty: the patch takes away that variable, not all there may be one day
-		}
-		if change.Remove && !found {
-			missed = append(missed, change)
-		}
-	}
-	return missed
-}
-
 // namedMaps returns the objects of the list at spec.FIELD, as they stand in the template: a change to one changes the template.
 func namedMaps(template map[string]any, field string) []map[string]any {
 	spec, _ := template["spec"].(map[string]any)

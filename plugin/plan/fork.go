@@ -33,8 +33,11 @@ type ForkState struct {
 	// Taken are the names, out of ForkNames, of Deployments that exist.
 	Taken    map[string]bool
 	Services []corev1.Service
-	Around   Surroundings
-	Policies PolicyView
+	// EnvFrom are the objects of EnvSourceRefs.
+	EnvFrom   EnvSources
+	Around    Surroundings
+	Admission Admission
+	Policies  PolicyView
 }
 
 // A ForkPlan is what `fork` writes, in this order: the ConfigMap, then the forks' policies, then the forks.
@@ -70,6 +73,11 @@ type Fork struct {
 	Reach []Endpoint
 	// Inherits lists what of the baseline's that other pods have no part in its pods share, such as Secrets; often empty.
 	Inherits string
+	// KeptForAdmission are the labels that its pods keep of the baseline's since admission goes by them.
+	KeptForAdmission []string
+	// Lacks is what the baseline's kind gives its pods and a Deployment does not, and the template does not rely on as far as it
+	// shows; often empty.
+	Lacks string
 	// Policies are its NetworkPolicies, and Obsolete those there are that it no longer needs.
 	Policies []ForkPolicy
 	Obsolete []*networkingv1.NetworkPolicy
@@ -130,7 +138,7 @@ func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 	}
 	var conflicts []*conflict
 	for _, w := range workloads {
-		f, err := p.planFork(o, w, len(workloads) > 1, images[w], state, taken)
+		f, err := p.planFork(o, w, workloads, images[w], state, taken)
 		var c *conflict
 		switch {
 		case errors.As(err, &c):
@@ -230,7 +238,7 @@ func expires(o *ForkOptions, old *corev1.ConfigMap, byDefault *time.Duration) ti
 	return renewed
 }
 
-func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, several bool, images []ImageChange, state *ForkState, taken map[string]bool) (*Fork, error) {
+func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, workloads []*Workload, images []ImageChange, state *ForkState, taken map[string]bool) (*Fork, error) {
 	old := existingFork(w, o.Sandbox, state.Forks)
 	f := &Fork{Workload: w, Reach: endpoints(w, state.Services)}
 	options := fork.Options{
@@ -255,7 +263,9 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, several bool, images []
 		was.Key, was.OwnerUID, was.TemplatePath = options.Key, options.OwnerUID, options.TemplatePath
 		options = was
 	}
-	options.KeepLabels = kept(options.KeepLabels, o.KeepLabels)
+	options.KeepLabels, options.DropLabels = kept(options.KeepLabels, o.KeepLabels), droppedLabels(options.DropLabels, o.KeepLabels)
+	f.KeptForAdmission = p.keepLabels(o, w, workloads, &options, state)
+	options.KeepLabels = slices.Sorted(slices.Values(slices.Concat(options.KeepLabels, f.KeptForAdmission)))
 	if o.Replicas != nil {
 		options.Replicas = *o.Replicas
 	}
@@ -275,19 +285,24 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, several bool, images []
 	if _, same := setImages(template, images); same && old != nil && !o.Restart && o.none() {
 		p.warn("%s runs image %s already, so it stays as it is; --restart rolls it", deployment(options.Name), joined(images))
 	}
-	changed, err := p.lay(o, w, several, template, images)
+	changed, err := p.lay(o, w, len(workloads) > 1, template, images, state.EnvFrom)
 	if err != nil {
 		return nil, err
 	}
-	if options.Patch, err = fork.Diff(w.Template(), changed); err != nil {
+	baseline, err := fork.PodTemplate(w.Object, options.TemplatePath)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", w, err)
 	}
+	if options.Patch, err = fork.Diff(baseline, changed); err != nil {
+		return nil, fmt.Errorf("%s: %w", w, err)
+	}
+	options.EnvFrom = p.envFrom(w, changed, options.EnvFrom, state.EnvFrom)
 	if f.Deployment, err = fork.Deployment(w.Object, options); err != nil {
 		return nil, fmt.Errorf("%s: %w", w, err)
 	}
 	f.Gated = gated(f.Deployment)
 	p.noteBehind(o, f, old)
-	p.notices(w, f, &state.Around)
+	p.notices(w, f, changed, &state.Around)
 	if err := p.planPolicies(f, &state.Policies); err != nil {
 		return nil, err
 	}

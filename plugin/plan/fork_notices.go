@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 )
 
 // A notice maker says of one fork what it has of its baseline's that two can't have, or should not share.
@@ -21,19 +23,24 @@ type noticeMaker struct {
 	workload *Workload
 	fork     *Fork
 	pod      *corev1.PodTemplateSpec // of the fork
+	baseline jsonObject              // the baseline's pod template with the fork's change
 	around   *Surroundings
 }
 
 // notices lists what a fork inherits, and warns of what makes it, or its baseline, behave otherwise than one would expect. Nothing
 // is said of what is as ever.
-func (p *ForkPlan) notices(w *Workload, f *Fork, around *Surroundings) {
+func (p *ForkPlan) notices(w *Workload, f *Fork, changed jsonObject, around *Surroundings) {
 	template, _, _ := unstructured.NestedMap(f.Deployment.Object, "spec", "template")
 	var pod corev1.PodTemplateSpec
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(template, &pod) != nil {
 		return // the API server will say why it is no pod template
 	}
-	m := &noticeMaker{p, w, f, &pod, around}
+	m := &noticeMaker{p, w, f, &pod, changed, around}
 	f.Inherits = m.inherited()
+	for _, what := range fork.Lost(w.Template()) {
+		m.warn("can't be kept in a fork: %s", what)
+	}
+	f.Lacks = m.kind()
 	m.claimTemplates()
 	m.aimed()
 	m.claims()
@@ -114,8 +121,11 @@ func (m *noticeMaker) inherited() string {
 			add("volume", v.Name) // of a driver that it is not for us to know
 		}
 	}
+	for _, name := range m.fork.KeptForAdmission {
+		add("label", name)
+	}
 	var parts []string
-	for _, kind := range []string{"service account", "secret", "configmap", "claim", "host path", "volume"} {
+	for _, kind := range []string{"label", "service account", "secret", "configmap", "claim", "host path", "volume"} {
 		names := of[kind]
 		slices.Sort(names)
 		switch {

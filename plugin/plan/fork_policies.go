@@ -100,6 +100,7 @@ type forkPolicies struct {
 	made           map[string]*networkingv1.NetworkPolicy // by selector
 	origins        map[*networkingv1.NetworkPolicy][]string
 	lax            []string // policies that admit the fork to what the baseline is not admitted to
+	unnamed        map[string]int32
 }
 
 // planPolicies plans the NetworkPolicies of a fork.
@@ -116,6 +117,7 @@ func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
 		}},
 		made: map[string]*networkingv1.NetworkPolicy{}, origins: map[*networkingv1.NetworkPolicy][]string{},
 	}
+	m.unnamed = unnamedPorts(f)
 	if f.Workload.Routed() {
 		m.hops = hops(f.Deployment, annotations[sandbox.AnnotationPorts])
 	}
@@ -222,6 +224,9 @@ func (m *forkPolicies) layAgain(p *networkingv1.NetworkPolicy, direction network
 		if !m.ours(p) && m.admitsOnlyBaseline(r.peers, m.view.NamespaceLabels) {
 			r.peers = append(slices.Clone(r.peers), networkingv1.NetworkPolicyPeer{PodSelector: m.forked})
 		}
+		if direction == networkingv1.PolicyTypeIngress {
+			r.ports = numbered(r.ports, m.unnamed)
+		}
 		addRule(own, direction, r)
 	}
 }
@@ -233,6 +238,9 @@ func (m *forkPolicies) admitBeside(p *networkingv1.NetworkPolicy, direction netw
 	}
 	for _, r := range rulesOf(p, direction) {
 		if m.admitsOnlyBaseline(r.peers, m.view.NamespaceLabels) {
+			if direction == networkingv1.PolicyTypeEgress {
+				r.ports = numbered(r.ports, m.unnamed)
+			}
 			addRule(m.policy(p.Spec.PodSelector, direction, p), direction, policyRule{
 				peers: []networkingv1.NetworkPolicyPeer{{PodSelector: m.forked}}, ports: r.ports,
 			})

@@ -51,7 +51,7 @@ func with(o plan.ForkOptions, change func(*plan.ForkOptions)) plan.ForkOptions {
 	return o
 }
 
-func env(changes ...string) (out []plan.EnvChange) {
+func variables(changes ...string) (out []plan.EnvChange) {
 	for _, s := range changes {
 		c, err := plan.ParseEnv(s)
 		if err != nil {
@@ -76,7 +76,7 @@ var forkCases = []forkCase{
 	{name: "image", files: []string{"deployment"}, options: options("api:pr-42")},
 	{name: "image-of-init-container", files: []string{"deployment"}, options: options("migrate=api:pr-42")},
 	{name: "env", files: []string{"deployment"}, options: with(options(), func(o *plan.ForkOptions) {
-		o.Env = env("LOG_LEVEL=debug", "PASSWORD-", "NEW=a=b", "ABSENT-")
+		o.Env = variables("LOG_LEVEL=debug", "PASSWORD-", "NEW=a=b", "ABSENT-")
 	})},
 	{name: "all-options", files: []string{"deployment"}, options: with(options("api=api:pr-42"), func(o *plan.ForkOptions) {
 		o.Replicas, o.Key, o.WhenUnready, o.TTL = ptr(int64(0)), "my-key", sandbox.WhenUnreadyBaseline, ptr(time.Duration(0))
@@ -87,7 +87,7 @@ var forkCases = []forkCase{
 	{name: "several", files: []string{"deployment", "worker", "rollout"}, options: options("api=api:2", "web=web:2")},
 	{name: "several-by-repository", files: []string{"worker", "statefulset"}, options: options("db:2")},
 	{name: "update-keeps-what-was-asked-before", files: []string{"deployment", "sandbox"}, options: with(options(), func(o *plan.ForkOptions) {
-		o.Env = env("LOG_LEVEL=debug")
+		o.Env = variables("LOG_LEVEL=debug")
 	})},
 	{name: "update-same-image", files: []string{"deployment", "sandbox"}, options: options("api:pr-42")},
 	{name: "update-restart", files: []string{"deployment", "sandbox"}, options: with(options("api:pr-42"), func(o *plan.ForkOptions) { o.Restart = true })},
@@ -104,7 +104,7 @@ var forkCases = []forkCase{
 	{name: "problem-unrouted", files: []string{"unrouted", "deployment"}, options: options("plain=plain:2")},
 	{name: "problem-no-webhook", files: []string{"deployment"}, options: options("api:2"), state: func(s *plan.ForkState) { s.NoWebhook = true }},
 	{name: "problem-wrong-container", files: []string{"deployment"}, options: with(options("ap=api:2"), func(o *plan.ForkOptions) {
-		o.Env, o.Key, o.TTL, o.Replicas = env("A=it's", "B-"), "k", ptr(time.Hour), ptr(int64(3))
+		o.Env, o.Key, o.TTL, o.Replicas = variables("A=it's", "B-"), "k", ptr(time.Hour), ptr(int64(3))
 	})},
 	{name: "problem-which-container", files: []string{"rollout", "deployment"}, options: options("other:2")},
 	{name: "problem-container-of-several", files: []string{"deployment", "unrouted"}, options: with(options("main=x:2"), func(o *plan.ForkOptions) { o.Route = true })},
@@ -168,7 +168,7 @@ func TestForks_AgainChangesNothing(t *testing.T) {
 		}
 		for range rapid.IntRange(0, 3).Draw(rt, "variables") {
 			name := rapid.SampledFrom([]string{"A", "LOG_LEVEL", "PASSWORD"}).Draw(rt, "variable")
-			o.Env = append(o.Env, rapid.SampledFrom(env(name+"=1", name+"=2", name+"-")).Draw(rt, "change"))
+			o.Env = append(o.Env, rapid.SampledFrom(variables(name+"=1", name+"=2", name+"-")).Draw(rt, "change"))
 		}
 		if rapid.Bool().Draw(rt, "replicas") {
 			o.Replicas = ptr(rapid.Int64Range(0, 5).Draw(rt, "count"))

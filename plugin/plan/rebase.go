@@ -101,7 +101,9 @@ func (p *ForkPlan) noteBehind(o *ForkOptions, f *Fork, old *unstructured.Unstruc
 		return
 	}
 	was := old.GetAnnotations()[sandbox.AnnotationBaseline]
-	behind := was != f.Deployment.GetAnnotations()[sandbox.AnnotationBaseline]
+	// Not by what is laid now: labels that are kept from now on make no baseline newer.
+	behind, err := fork.Behind(old, f.Workload.Object)
+	behind = behind || err != nil
 	f.Rebased = behind && o.Rebase
 	if behind && was != "" && !o.Rebase {
 		p.warn("%s was behind %s, and is laid on it as it is now", deployment(f.Name()), f.Workload)

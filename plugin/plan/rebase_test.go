@@ -223,7 +223,7 @@ func TestForks_DryRunIsWhatIsApplied(t *testing.T) {
 		in.workloads[0].Object = template(in.workloads[0].Object, []podChange{aChange(rt, container(in.workloads[0]), "baseline")})
 		o := options()
 		o.Follow = ptr(rapid.Bool().Draw(rt, "follow"))
-		o.Env = env("A=1")
+		o.Env = variables("A=1")
 		dry, err := plan.Forks(&o, in.workloads, in.state)
 		if err != nil {
 			rt.Fatal(err)

@@ -50,7 +50,8 @@ func FormatTemplatePath(fields []string) string {
 	return ""
 }
 
-// PodTemplate returns a copy of the pod template of baseline that stands at path, as ParseTemplatePath reads it.
+// PodTemplate returns a copy of the pod template of baseline that stands at path, as ParseTemplatePath reads it. Where its lists hold
+// a key twice, the copy has one element of the key and means the same.
 func PodTemplate(baseline *unstructured.Unstructured, path string) (map[string]any, error) {
 	fields, err := ParseTemplatePath(path)
 	if err != nil {
@@ -60,6 +61,7 @@ func PodTemplate(baseline *unstructured.Unstructured, path string) (map[string]a
 	if err != nil || !ok {
 		return nil, fmt.Errorf("%s %q has no pod template at %s", baseline.GetKind(), baseline.GetName(), strings.Join(fields, "."))
 	}
+	normalize(template)
 	return template, nil
 }
 

@@ -15,6 +15,7 @@ import (
 //   - Elements of a list of objects that a key tells apart (containers, their env) are found by their key, and one that was added at
 //     the end is added at the end. Where a path leads through such an element, a `test` of its key stands before: laid on a newer
 //     template, the patch fails rather than change another container than it was meant for.
+//   - A variable that moves is taken out, and put in before the one that it stands before then: its place says what can refer to it.
 //   - Any other list, such as a container's args, is replaced whole, as a strategic merge patch does: half of the one and half of the
 //     other would be nobody's.
 //
@@ -92,11 +93,32 @@ func (d *differ) list(path, field string, from, to []any) bool {
 		return false
 	}
 	old, wanted := byKey(from, key), byKey(to, key)
-	stays := slices.DeleteFunc(slices.Clone(from), func(e any) bool { return wanted[e.(map[string]any)[key]] == nil })
-	if !slices.EqualFunc(stays, slices.DeleteFunc(slices.Clone(to), func(e any) bool { return old[e.(map[string]any)[key]] == nil }), func(a, b any) bool {
-		return a.(map[string]any)[key] == b.(map[string]any)[key]
-	}) {
-		return false // their order changed
+	keysOf := func(list []any, in map[any]map[string]any) (keys []any) {
+		for _, e := range list {
+			if k := e.(map[string]any)[key]; in[k] != nil {
+				keys = append(keys, k)
+			}
+		}
+		return keys
+	}
+	stays, stay := keysOf(from, wanted), keysOf(to, old)
+	if !slices.Equal(stays, stay) {
+		if field != "env" {
+			return false // their order changed, which tells nothing where a key tells them apart
+		}
+		inOrder := common(stays, stay, func(k any) int {
+			if reflect.DeepEqual(old[k], wanted[k]) {
+				return len(stays) + 1 // what changes is what moves
+			}
+			return 1
+		})
+		for _, k := range stays {
+			if !slices.Contains(inOrder, k) { // is taken out, and put in where it belongs: variables refer to those before them
+				delete(old, k)
+				delete(wanted, k)
+			}
+		}
+		stays = inOrder
 	}
 	for i, e := range slices.Backward(from) {
 		if k := e.(map[string]any)[key]; wanted[k] == nil {
@@ -114,10 +136,38 @@ func (d *differ) list(path, field string, from, to []any) bool {
 		case len(stays) == 0:
 			d.op("add", path+"/-", element)
 		default: // before what stands there now
-			d.inside(at, key, stays[0].(map[string]any)[key], func() { d.op("add", at, element) })
+			d.inside(at, key, stays[0], func() { d.op("add", at, element) })
 		}
 	}
 	return true
+}
+
+// common returns the heaviest list that both a and b hold in that order, with what is between left out.
+func common(a, b []any, weight func(any) int) []any {
+	heaviest := make([][]int, len(a)+1) // of a[i:] and b[j:]
+	heaviest[len(a)] = make([]int, len(b)+1)
+	for i := len(a) - 1; i >= 0; i-- {
+		heaviest[i] = make([]int, len(b)+1)
+		for j := len(b) - 1; j >= 0; j-- {
+			heaviest[i][j] = max(heaviest[i+1][j], heaviest[i][j+1])
+			if a[i] == b[j] { // each is there once
+				heaviest[i][j] = max(heaviest[i][j], heaviest[i+1][j+1]+weight(a[i]))
+			}
+		}
+	}
+	var both []any
+	for i, j := 0, 0; i < len(a) && j < len(b); {
+		switch {
+		case heaviest[i][j] == heaviest[i+1][j]:
+			i++
+		case heaviest[i][j] == heaviest[i][j+1]:
+			j++
+		default:
+			both = append(both, a[i])
+			i, j = i+1, j+1
+		}
+	}
+	return both
 }
 
 // keyOf returns the field that tells the elements of the lists apart, empty where none does: in a field of a pod template, that by

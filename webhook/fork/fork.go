@@ -27,6 +27,10 @@ type Options struct {
 	TemplatePath string
 	// KeepLabels are the names of the template's labels that the fork's pods keep, those of them that it has.
 	KeepLabels []string
+	// DropLabels are the names of labels that were asked not to be kept, whatever reads them.
+	DropLabels []string
+	// EnvFrom is the value of sandbox.AnnotationEnvFrom: what is known of the variables that containers have by envFrom.
+	EnvFrom string
 	// RestartedAt is when the fork was last asked to roll without a change (RFC 3339); empty: never.
 	RestartedAt string
 	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an owner.
@@ -44,7 +48,8 @@ const (
 // Deployment returns the fork of baseline, any object with a pod template at o.TemplatePath. Of the template it keeps all that
 // it does not know; it replaces the labels, which would have selectors catch the fork, aims at the fork's own pods what the
 // template says of the baseline's (aim), and leaves out the annotations that tie an object to whatever manages the baseline. The
-// volumeClaimTemplates of a StatefulSet become ephemeral volumes. It fails when the patch does not fit.
+// volumeClaimTemplates of a StatefulSet become ephemeral volumes. What the template reads of its own labels and annotations keeps its
+// value where they are gone. It fails when the patch does not fit.
 func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	d, err := deployment(baseline, o)
 	if err != nil {
@@ -80,11 +85,19 @@ func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 		return nil, err
 	}
 	aim(spec, baseline.GetNamespace(), marks, labelsOf(was), labelsOf(template))
-	annotations := inherited(template)
+	annotations, podLabels := inherited(template), podLabels(template, marks, o.KeepLabels)
+	(&owner{
+		baseline: map[string]map[string]any{"labels": field(template, "labels"), "annotations": field(template, "annotations")},
+		fork:     map[string]map[string]any{"labels": podLabels, "annotations": annotations},
+	}).own(spec)
+	runOn(spec)
 	annotations[sandbox.AnnotationKey] = o.Key
 	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
 	if o.RestartedAt != "" {
 		annotations[sandbox.AnnotationRestartedAt] = o.RestartedAt
+	}
+	if o.EnvFrom != "" {
+		annotations[sandbox.AnnotationEnvFrom] = o.EnvFrom
 	}
 	patch := string(o.Patch)
 	if patch == "" {
@@ -97,6 +110,9 @@ func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	}
 	if o.TemplatePath != "" {
 		about[sandbox.AnnotationTemplate] = o.TemplatePath
+	}
+	if len(o.DropLabels) > 0 {
+		about[sandbox.AnnotationDropLabels] = strings.Join(o.DropLabels, ",")
 	}
 	if o.Follow {
 		about[sandbox.AnnotationFollow] = sandbox.FollowOn
@@ -131,7 +147,7 @@ func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 			},
 			"selector": map[string]any{"matchLabels": maps.Clone(marks)},
 			"template": map[string]any{
-				"metadata": map[string]any{"labels": podLabels(template, marks, o.KeepLabels), "annotations": annotations},
+				"metadata": map[string]any{"labels": podLabels, "annotations": annotations},
 				"spec":     spec,
 			},
 		},
@@ -145,7 +161,25 @@ func Template(baseline *unstructured.Unstructured, path string, patch []byte) (m
 	if err != nil || len(patch) == 0 {
 		return template, err
 	}
-	return Apply(template, patch)
+	if template, err = Apply(template, patch); err != nil {
+		return nil, err
+	}
+	normalize(template) // patches of earlier versions replace whole lists
+	return template, nil
+}
+
+// field returns the labels or annotations of a template.
+func field(template map[string]any, name string) map[string]any {
+	m, _, _ := unstructured.NestedMap(template, "metadata", name)
+	return m
+}
+
+// runOn takes out of a pod spec what a Deployment does not take: that its pods come to an end.
+func runOn(spec map[string]any) {
+	if _, ok := spec["restartPolicy"]; ok {
+		spec["restartPolicy"] = "Always"
+	}
+	delete(spec, "activeDeadlineSeconds")
 }
 
 func labelsOf(template map[string]any) labels.Set {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -17,7 +18,7 @@ const hashBytes = 8
 // Hash returns a short hash of what a fork with these options inherits of its baseline: of its pod template, whatever the patch
 // makes of that. Labels and annotations that forks do not inherit are not in it, nor is what is the sandbox's own.
 func Hash(baseline *unstructured.Unstructured, o Options) (string, error) {
-	o.Patch, o.RestartedAt, o.Sandbox, o.Key, o.WhenUnready = nil, "", "", "", ""
+	o.Patch, o.RestartedAt, o.Sandbox, o.Key, o.WhenUnready, o.EnvFrom = nil, "", "", "", "", ""
 	d, err := deployment(baseline, o)
 	if err != nil {
 		return "", err
@@ -51,7 +52,13 @@ func OptionsOf(d *unstructured.Unstructured) (Options, error) {
 	if n, ok, _ := unstructured.NestedInt64(d.Object, "spec", "replicas"); ok {
 		o.Replicas = n
 	}
-	o.RestartedAt, _, _ = unstructured.NestedString(d.Object, "spec", "template", "metadata", "annotations", sandbox.AnnotationRestartedAt)
+	if drop := a[sandbox.AnnotationDropLabels]; drop != "" {
+		o.DropLabels = strings.Split(drop, ",")
+	}
+	template, _, _ := unstructured.NestedMap(d.Object, "spec", "template")
+	pods := field(template, "annotations")
+	o.RestartedAt, _ = pods[sandbox.AnnotationRestartedAt].(string)
+	o.EnvFrom, _ = pods[sandbox.AnnotationEnvFrom].(string)
 	return o, nil
 }
 
@@ -72,11 +79,9 @@ func Lay(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstruct
 	if err != nil {
 		return nil, err
 	}
-	changed := template
-	if len(o.Patch) > 0 {
-		if changed, err = Apply(template, o.Patch); err != nil {
-			return nil, err
-		}
+	changed, err := Template(baseline, o.TemplatePath, o.Patch)
+	if err != nil {
+		return nil, err
 	}
 	if o.Patch, err = Diff(template, changed); err != nil {
 		return nil, err

@@ -37,15 +37,18 @@ func check(pod *corev1.Pod, c Config) *Reason {
 	for i, s := range services {
 		forwards[i] = sandbox.Forward{Service: s, Listen: take(sandbox.OutgoingPort)}
 	}
-	proxied := id.tell(pod, c, outgoing)
+	proxied, reason := id.tell(pod, c, outgoing)
+	if reason != nil {
+		return reason
+	}
 	for i := range pod.Spec.Containers {
-		app := &pod.Spec.Containers[i]
+		app := environment{Container: &pod.Spec.Containers[i]}
 		for j, f := range forwards {
 			url := "http://" + loopback(f.Listen)
 			if j == 0 {
-				setenv(app, sandbox.EnvURL, url)
+				app.set(sandbox.EnvURL, url)
 			}
-			setenv(app, sandbox.URLEnv(f.Host), url)
+			app.set(sandbox.URLEnv(f.Host), url)
 		}
 	}
 	if proxied || len(forwards) > 0 {

@@ -11,20 +11,17 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// envPodIP is declared before the proxy variables of an app container, whose value refers to it.
-const envPodIP = "SANDBOX_POD_IP"
-
 // direct is what an app in a fork reaches without the stamping proxy: itself, the API server, and the clouds' metadata
 // services, which refuse proxied requests. The kubelet expands $(NAME) from variables declared before and from those of
 // Services; the one of the API server is always there.
-const direct = "localhost,127.0.0.1,::1,$(" + envPodIP + "),$(KUBERNETES_SERVICE_HOST),169.254.169.254,fd00:ec2::254,metadata.google.internal"
+const direct = "localhost,127.0.0.1,::1,$(" + sandbox.EnvPodIP + "),$(KUBERNETES_SERVICE_HOST),169.254.169.254,fd00:ec2::254,metadata.google.internal"
 
 // stamp gives a fork's app containers the sandbox's key, in their environment and, by way of a router that they use as
 // proxy, on the HTTP requests they send; and the pod the gate that says requests reach it.
 //
 // Variables that a container sets itself are never touched. Those that come in by envFrom can't be seen here (that would
-// take an API call), and a variable set by name comes before them: a workload that gets its proxy or its propagators
-// in that way sets annotation sandbox.AnnotationOutgoing to off, or names them in env.
+// take an API call), and a variable set by name would come before them: whoever makes the pod's template names them in annotation
+// sandbox.AnnotationEnvFrom.
 func stamp(pod *corev1.Pod, c Config) *Reason {
 	id, reason := identify(pod)
 	if reason != nil {
@@ -40,7 +37,11 @@ func stamp(pod *corev1.Pod, c Config) *Reason {
 
 	taken := declared(pod)
 	outgoing := free(sandbox.OutgoingPort, taken)
-	if proxied := id.tell(pod, c, outgoing); proxied {
+	proxied, reason := id.tell(pod, c, outgoing)
+	if reason != nil {
+		return reason
+	}
+	if proxied {
 		admin := free(sandbox.AdminPort, append(taken, outgoing))
 		pod.Spec.InitContainers = append(pod.Spec.InitContainers, outbound(pod, c, id.key, loopback(outgoing), admin))
 		pod.Spec.Volumes = append(pod.Spec.Volumes, state())
@@ -69,48 +70,59 @@ func identify(pod *corev1.Pod) (identity, *Reason) {
 
 // tell puts the identity into the environment of the app's containers, and makes them use the proxy on the port outgoing, unless the
 // pod would not have it. It says whether any of them does.
-func (id identity) tell(pod *corev1.Pod, c Config, outgoing uint16) (proxied bool) {
+func (id identity) tell(pod *corev1.Pod, c Config, outgoing uint16) (proxied bool, reason *Reason) {
+	from, err := sandbox.ParseEnvFrom(pod.Annotations[sandbox.AnnotationEnvFrom])
+	if err != nil {
+		return false, &Reason{EnvFromMalformed, fmt.Sprintf("annotation %s %v", sandbox.AnnotationEnvFrom, err)}
+	}
 	for i := range pod.Spec.Containers {
-		app := &pod.Spec.Containers[i]
-		setenv(app, sandbox.EnvName, id.name)
-		setenv(app, sandbox.EnvKey, id.key)
-		setenv(app, sandbox.EnvBaggage, c.Member+"="+id.key)
-		setenv(app, "OTEL_PROPAGATORS", "tracecontext,baggage")
+		container := &pod.Spec.Containers[i]
+		app := environment{container, from[container.Name]}
+		app.set(sandbox.EnvName, id.name)
+		app.set(sandbox.EnvKey, id.key)
+		app.set(sandbox.EnvBaggage, c.Member+"="+id.key)
+		app.set(sandbox.EnvPropagators, "tracecontext,baggage")
 		if pod.Annotations[sandbox.AnnotationOutgoing] != sandbox.OutgoingOff {
-			proxied = proxy(app, "http://"+loopback(outgoing)) || proxied
+			proxied = app.proxy("http://"+loopback(outgoing)) || proxied
 		}
 	}
-	return proxied
+	return proxied, nil
 }
 
 func loopback(port uint16) string { return "127.0.0.1:" + strconv.Itoa(int(port)) }
 
+// An environment is that of an app container.
+type environment struct {
+	*corev1.Container
+	from []string // names of variables that it has by envFrom
+}
+
 // proxy makes a container send its plain HTTP by way of the proxy at url, unless it chose one of its own. Half of
 // the programs read the upper-case names, half the lower-case ones. TLS has no variable here: nothing can be stamped on it.
-func proxy(c *corev1.Container, url string) bool {
-	if slices.ContainsFunc([]string{"HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"}, func(name string) bool { return hasenv(c, name) }) {
+func (e environment) proxy(url string) bool {
+	if slices.ContainsFunc([]string{sandbox.EnvHTTPProxy, "http_proxy", "ALL_PROXY", "all_proxy"}, e.has) {
 		return false
 	}
-	if !hasenv(c, "NO_PROXY") && !hasenv(c, "no_proxy") {
-		if !hasenv(c, envPodIP) {
-			c.Env = append(c.Env, fromPod(envPodIP, "status.podIP"))
+	if !e.has(sandbox.EnvNoProxy) && !e.has("no_proxy") {
+		if !e.has(sandbox.EnvPodIP) {
+			e.Env = append(e.Env, fromPod(sandbox.EnvPodIP, "status.podIP"))
 		}
-		setenv(c, "NO_PROXY", direct)
-		setenv(c, "no_proxy", direct)
+		e.set(sandbox.EnvNoProxy, direct)
+		e.set("no_proxy", direct)
 	}
-	setenv(c, "HTTP_PROXY", url)
-	setenv(c, "http_proxy", url)
+	e.set(sandbox.EnvHTTPProxy, url)
+	e.set("http_proxy", url)
 	return true
 }
 
-func hasenv(c *corev1.Container, name string) bool {
-	return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == name })
+func (e environment) has(name string) bool {
+	return slices.Contains(e.from, name) || slices.ContainsFunc(e.Env, func(v corev1.EnvVar) bool { return v.Name == name })
 }
 
-// setenv sets a variable that the container does not have. A '$' in value is left for the kubelet to expand.
-func setenv(c *corev1.Container, name, value string) {
-	if !hasenv(c, name) {
-		c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: value})
+// set sets a variable that the container does not have. A '$' in value is left for the kubelet to expand.
+func (e environment) set(name, value string) {
+	if !e.has(name) {
+		e.Env = append(e.Env, corev1.EnvVar{Name: name, Value: value})
 	}
 }
 

@@ -28,5 +28,6 @@ const (
 	SandboxUnknown Code = "sandbox-unknown" // a fork or check without its sandbox's name
 	KeyMalformed   Code = "key-malformed"   // a fork or check without a valid routing key
 
+	EnvFromMalformed  Code = "env-from-malformed" // the annotation of variables by envFrom can't be read
 	ServicesMalformed Code = "services-malformed" // the services annotation of a check can't be read
 )

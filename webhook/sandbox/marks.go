@@ -67,6 +67,12 @@ const (
 	AnnotationAPIVersion = Prefix + "api-version"
 	// AnnotationWorkload is a fork's baseline as "KIND.NAME", where LabelWorkload is too short for it. On the fork's Deployment.
 	AnnotationWorkload = Prefix + "workload"
+	// AnnotationDropLabels names the labels that a fork was asked not to keep, whatever reads them: "NAME,...". On the fork's
+	// Deployment.
+	AnnotationDropLabels = Prefix + "drop-labels"
+	// AnnotationEnvFrom names the variables that the containers of a fork have by envFrom, out of those that admission sets, as
+	// FormatEnvFrom writes them: admission, which can't see them, leaves these alone. On the fork's pod template.
+	AnnotationEnvFrom = Prefix + "env-from"
 	// AnnotationBaseline is a short hash of what a fork inherits of its baseline's pod template: another one now means that the
 	// fork is behind. On the fork's Deployment.
 	AnnotationBaseline = Prefix + "baseline"

@@ -127,6 +127,21 @@ func ForkPolicyName(fork, selector string) string {
 	return hashed(s, maxObjectName, selector)
 }
 
+// maxAnnotationName is the longest name of an annotation after its prefix, in bytes.
+const maxAnnotationName = 63
+
+// InheritedAnnotation returns the name of the annotation of a fork's pods that holds the value of a label or annotation of its
+// baseline's which they lack: field is "labels" or "annotations", and an empty key stands for all of them.
+func InheritedAnnotation(field, key string) string {
+	if key == "" {
+		return Prefix + "inherited-" + field
+	}
+	return Prefix + hashed("inherited-"+field+"."+strings.ReplaceAll(key, "/", "."), maxAnnotationName, key)
+}
+
+// CutName returns the name of an object as a label of at most limit bytes: its end gives way to a hash of the whole where it is longer.
+func CutName(name string, limit int) string { return cut(strings.ReplaceAll(name, ".", "-"), limit, "") }
+
 func cut(s string, limit int, salt string) string {
 	if len(s) <= limit {
 		return s

@@ -1,0 +1,207 @@
+package plan
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Admission is what changes pods as they are made, and goes by their labels.
+type Admission struct {
+	Webhooks []admissionv1.MutatingWebhook // of all configurations but our own
+	// Unread says that the caller may not list them.
+	Unread bool
+}
+
+// knownToAdmission are labels by which well-known webhooks and node agents choose pods: Azure Workload Identity and its
+// predecessor, Istio, Kuma and Datadog. (Linkerd's, Vault's and others' are annotations, which forks keep anyway.)
+func knownToAdmission(name string) bool {
+	switch name {
+	case "azure.workload.identity/use", "aadpodidbinding",
+		"sidecar.istio.io/inject", "istio.io/rev", "istio.io/dataplane-mode",
+		"kuma.io/sidecar-injection", "kuma.io/mesh",
+		"admission.datadoghq.com/enabled":
+		return true
+	}
+	return false
+}
+
+// keepLabels returns the labels of the baseline's pods that the fork's keep since admission goes by them, beside those of options, and
+// warns of those that it would go by and that the fork can't have, since they have the namespace's selectors take its pods for
+// others.
+func (p *ForkPlan) keepLabels(o *ForkOptions, w *Workload, workloads []*Workload, options *fork.Options, state *ForkState) []string {
+	template := w.podLabels()
+	pods := labels.Set{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: w.Label(), "pod-template-hash": unknowable}
+	for _, name := range options.KeepLabels {
+		if value, ok := template[name]; ok {
+			pods[name] = value
+		}
+	}
+	selected := selectors(workloads, state)
+	var kept []string
+	for _, name := range slices.Sorted(maps.Keys(template)) {
+		_, has := pods[name]
+		if has || !fork.Keeps(name) || slices.Contains(options.DropLabels, name) {
+			continue
+		}
+		by := state.Admission.reads(name, template, pods, state)
+		if len(by) == 0 && !knownToAdmission(name) {
+			continue
+		}
+		with := maps.Clone(pods)
+		with[name] = template[name]
+		if at := slices.IndexFunc(selected, func(s selecting) bool { return s.pods(with) != s.pods(pods) }); at >= 0 {
+			reader := "admission"
+			if len(by) > 0 {
+				reader = strings.Join(by, ", ")
+			}
+			mend := "--keep-label=" + name + " keeps it all the same"
+			if selected[at].refuses {
+				mend = "so a fork can't have it"
+			}
+			p.warn("%s: the fork's pods lack the label %s, by which %s chooses the pods that it changes: %s selects by it as well; %s",
+				w, name, reader, selected[at].object, mend)
+			continue
+		}
+		pods, kept = with, append(kept, name)
+	}
+	p.unknownReaders(w, pods, options, state)
+	return kept
+}
+
+// unknownReaders says of which labels it is not known whether admission goes by them.
+func (p *ForkPlan) unknownReaders(w *Workload, pods labels.Set, options *fork.Options, state *ForkState) {
+	if !state.Admission.Unread {
+		return
+	}
+	own, _ := selectorAt(w.Object, "spec", "selector")
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(w.podLabels())) {
+		_, has := pods[name]
+		domain, _, qualified := strings.Cut(name, "/")
+		switch {
+		case has, !fork.Keeps(name), knownToAdmission(name), slices.Contains(options.DropLabels, name):
+		case !qualified, domain == "app.kubernetes.io", own != nil && mentions(own, name): // what tells workloads apart, by custom
+		default:
+			names = append(names, name)
+		}
+	}
+	if len(names) > 0 {
+		p.warn("%s: the fork's pods lack the labels %s; whether admission goes by them is not known, as you may not list mutatingwebhookconfigurations; --keep-label=%s keeps one",
+			w, strings.Join(names, ", "), names[0])
+	}
+}
+
+func mentions(s labels.Selector, name string) bool {
+	requirements, _ := s.Requirements()
+	return slices.ContainsFunc(requirements, func(r labels.Requirement) bool { return r.Key() == name })
+}
+
+// reads returns the webhooks that treat the fork's pods otherwise than the baseline's for want of a label.
+func (a *Admission) reads(name string, baseline, pods labels.Set, state *ForkState) (by []string) {
+	for i := range a.Webhooks {
+		w := &a.Webhooks[i]
+		if !changesPods(w) || !inNamespace(w, state) {
+			continue
+		}
+		quoted := func(c admissionv1.MatchCondition) bool {
+			return strings.Contains(c.Expression, `"`+name+`"`) || strings.Contains(c.Expression, `'`+name+`'`)
+		}
+		s, err := metav1.LabelSelectorAsSelector(w.ObjectSelector)
+		objects := w.ObjectSelector != nil && err == nil && mentions(s, name) && s.Matches(baseline) != s.Matches(pods)
+		if objects || slices.ContainsFunc(w.MatchConditions, quoted) {
+			by = appendNew(by, w.Name)
+		}
+	}
+	return by
+}
+
+// changesPods says whether a webhook is asked when a pod is made.
+func changesPods(w *admissionv1.MutatingWebhook) bool {
+	has := func(list []string, value string) bool {
+		return slices.Contains(list, value) || slices.Contains(list, "*")
+	}
+	return slices.ContainsFunc(w.Rules, func(r admissionv1.RuleWithOperations) bool {
+		return has(r.APIGroups, "") && (has(r.Resources, "pods") || slices.Contains(r.Resources, "*/*")) &&
+			(slices.Contains(r.Operations, admissionv1.Create) || slices.Contains(r.Operations, admissionv1.OperationAll))
+	})
+}
+
+// inNamespace says whether a webhook is asked in the namespace, as far as its labels are known.
+func inNamespace(w *admissionv1.MutatingWebhook, state *ForkState) bool {
+	s, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)
+	if w.NamespaceSelector == nil || err != nil {
+		return true
+	}
+	requirements, _ := s.Requirements()
+	ofName := !slices.ContainsFunc(requirements, func(r labels.Requirement) bool { return r.Key() != corev1.LabelMetadataName })
+	if state.Policies.NamespaceLabels == nil || state.Policies.NamespaceUnread && !ofName {
+		return true
+	}
+	return s.Matches(labels.Set(state.Policies.NamespaceLabels))
+}
+
+// A selecting object selects pods of the namespace by their labels.
+type selecting struct {
+	object  string
+	refuses bool // a fork whose pods it selects
+	pods    func(labels.Set) bool
+}
+
+// selectors returns all that is known to select pods of the namespace.
+func selectors(workloads []*Workload, state *ForkState) []selecting {
+	var all []selecting
+	for _, c := range catchers(workloads, state) {
+		all = append(all, selecting{c.object, true, func(pods labels.Set) bool { return c.selector.Matches(pods) }})
+	}
+	for i := range state.Around.Monitors {
+		m := &state.Around.Monitors[i]
+		if s, ok := monitored(m, state.Namespace); ok {
+			all = append(all, selecting{"podmonitor.monitoring.coreos.com/" + m.GetName(), false, func(pods labels.Set) bool { return s.Matches(pods) }})
+		}
+	}
+	for _, w := range distinct(slices.Concat(workloads, state.Around.Workloads)) {
+		all = append(all, selecting{w.String(), false, func(pods labels.Set) bool { return len(placedBy(w, state.Namespace, pods)) > 0 }})
+	}
+	for _, policies := range [][]networkingv1.NetworkPolicy{state.Policies.Policies, state.Policies.Elsewhere} {
+		for i := range policies {
+			n := &policies[i]
+			own := n.Namespace == state.Namespace || n.Namespace == ""
+			if own {
+				all = append(all, selecting{"networkpolicy/" + n.Name, false, func(pods labels.Set) bool { return matches(&n.Spec.PodSelector, pods) }})
+			}
+			for _, direction := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress} {
+				for _, r := range rulesOf(n, direction) {
+					for _, peer := range r.peers {
+						if peer.PodSelector != nil {
+							all = append(all, selecting{"networkpolicy/" + n.Name, false, func(pods labels.Set) bool { return matches(peer.PodSelector, pods) }})
+						}
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// droppedLabels applies --keep-label to the labels that were asked not to be kept so far.
+func droppedLabels(names []string, changes []LabelChange) []string {
+	names = slices.Clone(names)
+	for _, c := range changes {
+		names = slices.DeleteFunc(names, func(n string) bool { return n == c.Name })
+		if c.Remove {
+			names = append(names, c.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
