@@ -167,7 +167,7 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 	failed := sound()
 	failed.Job = JobEnd{Failed: true, Pods: 1, Container: "p", Exit: 1}
 	late := sound()
-	late.Job = JobEnd{Failed: true, Pods: 1, Reason: "DeadlineExceeded"}
+	late.Job = JobEnd{Failed: true, Pods: 1, TimedOut: "10m0s (--timeout)"}
 	for name, tt := range map[string]struct {
 		e    *Evidence
 		log  io.Reader
@@ -206,7 +206,7 @@ func TestCompared_JudgesContracts(t *testing.T) {
 		t.Errorf("what the baseline does as well: %+v", v)
 	}
 	v := m.Judge("broken", sound(), nil)
-	if want := "breaks the contract of GET /customer: FieldGone /name, TypeChanged /id"; v.Outcome != Failed || len(v.Reasons) != 1 || v.Reasons[0] != (Reason{ContractBroken, want}) {
+	if want := "breaks the contract of GET /customer: FieldGone /name, TypeChanged /id"; v.Outcome != Failed || len(v.Reasons) != 1 || v.Reasons[0] != because(ContractBroken, want) {
 		t.Errorf("got %+v", v)
 	}
 	if s := m.Sent("broken"); s == nil || *s != (route.Sent{Begun: 3, Answered: 3}) {
