@@ -314,7 +314,7 @@ func ended(before, after []string) (pods []string) {
 
 func (d *doubts) lost(pods []string) {
 	if len(pods) > 0 {
-		d.bar(RouterLost, "the routers of %s ended while the check ran, and with them what they had counted", some(pods))
+		d.bar(RouterLost, "the routers of %s ended while the check ran, and what they counted last may be lost", some(pods))
 	}
 }
 
