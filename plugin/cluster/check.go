@@ -81,6 +81,29 @@ func (c *Client) Compare(
 	return all, printed, log, nil
 }
 
+// A window is what is seen of variants from before a check's Job is made until after it has ended.
+type window struct {
+	client    *Client
+	sandboxes []string
+	all       []*experiment.Evidence // by variant
+}
+
+// look sees what there is of the variants; keep, if any, takes the state of each.
+func (w *window) look(ctx context.Context, exact bool, keep func(*experiment.Evidence, experiment.State)) error {
+	var states []experiment.State
+	err := Persist(ctx, func() (err error) { states, err = w.client.observe(ctx, w.sandboxes, exact); return err })
+	if err != nil {
+		return err
+	}
+	for i, state := range states {
+		w.all[i].Seen.See(&state)
+		if keep != nil {
+			keep(w.all[i], state)
+		}
+	}
+	return nil
+}
+
 // runJob runs a Job to its end, and returns what was seen of it and of each of the variants from before it was made until after it
 // ended; no jobWatch where it could not be made. baseline is the key of what it sends to the baseline; it may be empty.
 func (c *Client) runJob(
@@ -90,36 +113,16 @@ func (c *Client) runJob(
 	if baseline != "" {
 		keys = append(keys, baseline)
 	}
+	seen := &window{client: c}
 	for _, v := range variants {
-		keys = append(keys, v.Key)
+		keys, seen.sandboxes = append(keys, v.Key), append(seen.sandboxes, v.Sandbox)
+		seen.all = append(seen.all, &experiment.Evidence{})
 	}
 	if err := c.ObserveKeys(ctx, x, keys); err != nil {
 		return nil, nil, err
 	}
 	passed, _, known := c.Observed(ctx, x)
-	all := make([]*experiment.Evidence, len(variants))
-	for i := range all {
-		all[i] = &experiment.Evidence{}
-	}
-	sandboxes := make([]string, len(variants))
-	for i, v := range variants {
-		sandboxes[i] = v.Sandbox
-	}
-	look := func(exact bool, keep func(*experiment.Evidence, experiment.State)) error {
-		var states []experiment.State
-		err := Persist(ctx, func() (err error) { states, err = c.observe(ctx, sandboxes, exact); return err })
-		if err != nil {
-			return err
-		}
-		for i, state := range states {
-			all[i].Seen.See(&state)
-			if keep != nil {
-				keep(all[i], state)
-			}
-		}
-		return nil
-	}
-	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
+	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
 		return nil, nil, err
 	}
 	made, err := c.makeJob(ctx, job.Job)
@@ -132,30 +135,18 @@ func (c *Client) runJob(
 		case overQuota(err.Error()):
 			return nil, nil, &NoRoom{err.Error()}
 		}
-		for _, e := range all {
-			e.Job = experiment.NotMade(err.Error())
-			e.After = e.Before
+		for _, e := range seen.all {
+			e.Job, e.After = experiment.NotMade(err.Error()), e.Before
 		}
-		return all, nil, nil
+		return seen.all, nil, nil
 	}
 	w := &jobWatch{
 		client: c, job: made, pods: map[types.UID]corev1.Pod{}, watch: experiment.JobWatch{Limits: job.Limits}, waits: job.Waits,
 	}
-	for over := false; !over; {
-		if err := w.run(ctx, func() error { return look(false, nil) }); err != nil {
-			return nil, nil, err
-		}
-		if err := w.lookForReports(ctx); err != nil {
-			return nil, nil, err
-		}
-		if overQuota(w.refused) { // else there was room after all
-			return nil, nil, w.giveUp(ctx)
-		}
-		if over, err = w.step(ctx); err != nil {
-			return nil, nil, err
-		}
+	if err := w.toItsEnd(ctx, func() error { return seen.look(ctx, false, nil) }); err != nil {
+		return nil, nil, err
 	}
-	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
+	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
 		return nil, nil, err
 	}
 	after, missing, ok := c.Observed(ctx, x)
@@ -163,12 +154,12 @@ func (c *Client) runJob(
 		return nil, nil, err // what was not counted for it is no doubt
 	}
 	for i, v := range variants {
-		e := all[i]
+		e := seen.all[i]
 		e.Job = w.end()
 		if known && ok {
 			e.Passed, e.PassedMissing = experiment.PassedIn(passed, after, v.Key), missing
 			e.Baseline = experiment.PassedIn(passed, after, baseline)
 		}
 	}
-	return all, w, nil
+	return seen.all, w, nil
 }

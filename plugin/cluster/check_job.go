@@ -44,6 +44,27 @@ func (e *NoRoom) Error() string {
 // overQuota says whether a refusal is that of a quota that is used up, in the words of the API server's admission plugin ResourceQuota.
 func overQuota(message string) bool { return strings.Contains(message, "exceeded quota:") }
 
+// toItsEnd runs until the Job has ended and all of it is known that will be. It fails with a *NoRoom where a quota keeps the Job from
+// having a pod.
+func (w *jobWatch) toItsEnd(ctx context.Context, beside func() error) error {
+	for over := false; !over; {
+		err := w.run(ctx, beside)
+		if err == nil {
+			err = w.lookForReports(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		if overQuota(w.refused) { // else there was room after all
+			return w.giveUp(ctx)
+		}
+		if over, err = w.step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // run watches the Job and its pods until it has ended, or a quota keeps it from having any, and calls beside every now and then. What a
 // watch that was cut off did not see, it looks for then too. What can't come to an end that tells anything is ended.
 func (w *jobWatch) run(ctx context.Context, beside func() error) error {
