@@ -53,7 +53,7 @@ func newOpenAPI() *cobra.Command {
 			}
 			o.Client = request.NewClient(base, who.carriers, connections, http2)
 			if list != "" {
-				read, err := readList(list, request.Format(format))
+				read, err := readList(list, request.Format(format), base.Hostname())
 				if err != nil {
 					return fmt.Errorf("--requests: %w", err)
 				}

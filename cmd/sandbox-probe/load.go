@@ -53,11 +53,12 @@ func newLoad() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("--url: %w", err)
 			}
-			read, err := readList(list, request.Format(format))
+			read, err := readList(list, request.Format(format), base.Hostname())
 			if err != nil {
 				return fmt.Errorf("--requests: %w", err)
 			}
 			o.Requests = read.Requests
+			o.List = result.List{Requests: len(read.Requests), Host: read.Host, LeftOut: read.LeftOut}
 			if !cmd.Flags().Changed("seed") {
 				o.Seed = rand.Uint64() //nolint:gosec // an order, no secret
 			}
@@ -65,7 +66,7 @@ func newLoad() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			log.Info("load", "url", base.String(), "requests", len(read.Requests), "skipped", read.Skipped, "variants", len(variants),
+			log.Info("load", "url", base.String(), "requests", len(read.Requests), "host", read.Host, "leftOut", result.SayLeftOut("", read.LeftOut), "variants", len(variants),
 				"rate", o.Rate, "seed", o.Seed)
 			return load.Run(cmd.Context(), o, func(l result.Load) error { return result.Write(cmd.OutOrStdout(), l) })
 		},
@@ -91,7 +92,7 @@ func newLoad() *cobra.Command {
 }
 
 // readList reads a list of requests, and bodies from the list's own folder.
-func readList(path string, format request.Format) (list request.List, err error) {
+func readList(path string, format request.Format, prefer string) (list request.List, err error) {
 	if path == "" {
 		return request.List{Requests: []request.Request{{Method: "GET", Target: "/"}}}, nil
 	}
@@ -104,7 +105,7 @@ func readList(path string, format request.Format) (list request.List, err error)
 		return request.List{}, err
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
-	return request.Parse(data, format, func(name string) (io.ReadCloser, error) { return folder.Open(name) })
+	return request.Parse(data, format, prefer, func(name string) (io.ReadCloser, error) { return folder.Open(name) })
 }
 
 // readFile reads a file of at most limit bytes.

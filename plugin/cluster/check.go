@@ -20,12 +20,22 @@ const (
 	stateInterval = 3 * time.Second        // between two looks at the sandboxes that it tests
 	reportTimeout = 5 * time.Second        // for the kubelet to tell the end of a router after that of its Job
 
+	// stopTimeout bounds how long a Job that was ended from here is waited for: its pods have their grace period.
+	stopTimeout = time.Minute
+
 	maxPrinted = 64 << 20 // bytes of what a built-in check prints: kubelets keep less of a log unless told otherwise
 )
 
+// A CheckJob is a Job of a check that is to be run.
+type CheckJob struct {
+	Job    *batchv1.Job
+	Limits experiment.Limits
+	Waits  func(string) // is called again and again with what it waits for; empty: for its test
+}
+
 // Check runs the Job of a check of a variant to its end and returns what was seen of it, and the end of the failed test's log. The
 // error is one of the client or of the caller's rights, or ctx's: then the Job is left where it is; or a *NoRoom.
-func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant, job *batchv1.Job) (*experiment.Evidence, []string, error) {
+func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant, job CheckJob) (*experiment.Evidence, []string, error) {
 	all, w, err := c.runJob(ctx, x, []experiment.Variant{*v}, "", job)
 	if err != nil {
 		return nil, nil, err
@@ -43,7 +53,7 @@ func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant
 // Compare runs the Job of a built-in check of all the variants, and of the baseline by a key of its own, to its end and returns what was
 // seen of each, all that the probe printed, and, where it failed, the end of that for people. Its error is as Check's.
 func (c *Client) Compare(
-	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job *batchv1.Job,
+	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job CheckJob,
 ) (all []*experiment.Evidence, printed io.Reader, log []string, err error) {
 	all, w, err := c.runJob(ctx, x, variants, baseline, job)
 	if err != nil {
@@ -71,48 +81,51 @@ func (c *Client) Compare(
 	return all, printed, log, nil
 }
 
+// A window is what is seen of variants from before a check's Job is made until after it has ended.
+type window struct {
+	client    *Client
+	sandboxes []string
+	all       []*experiment.Evidence // by variant
+}
+
+// look sees what there is of the variants; keep, if any, takes the state of each.
+func (w *window) look(ctx context.Context, exact bool, keep func(*experiment.Evidence, experiment.State)) error {
+	var states []experiment.State
+	err := Persist(ctx, func() (err error) { states, err = w.client.observe(ctx, w.sandboxes, exact); return err })
+	if err != nil {
+		return err
+	}
+	for i, state := range states {
+		w.all[i].Seen.See(&state)
+		if keep != nil {
+			keep(w.all[i], state)
+		}
+	}
+	return nil
+}
+
 // runJob runs a Job to its end, and returns what was seen of it and of each of the variants from before it was made until after it
 // ended; no jobWatch where it could not be made. baseline is the key of what it sends to the baseline; it may be empty.
 func (c *Client) runJob(
-	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job *batchv1.Job,
+	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job CheckJob,
 ) ([]*experiment.Evidence, *jobWatch, error) {
 	var keys []string
 	if baseline != "" {
 		keys = append(keys, baseline)
 	}
+	seen := &window{client: c}
 	for _, v := range variants {
-		keys = append(keys, v.Key)
+		keys, seen.sandboxes = append(keys, v.Key), append(seen.sandboxes, v.Sandbox)
+		seen.all = append(seen.all, &experiment.Evidence{})
 	}
 	if err := c.ObserveKeys(ctx, x, keys); err != nil {
 		return nil, nil, err
 	}
 	passed, _, known := c.Observed(ctx, x)
-	all := make([]*experiment.Evidence, len(variants))
-	for i := range all {
-		all[i] = &experiment.Evidence{}
-	}
-	sandboxes := make([]string, len(variants))
-	for i, v := range variants {
-		sandboxes[i] = v.Sandbox
-	}
-	look := func(exact bool, keep func(*experiment.Evidence, experiment.State)) error {
-		var states []experiment.State
-		err := Persist(ctx, func() (err error) { states, err = c.observe(ctx, sandboxes, exact); return err })
-		if err != nil {
-			return err
-		}
-		for i, state := range states {
-			all[i].Seen.See(&state)
-			if keep != nil {
-				keep(all[i], state)
-			}
-		}
-		return nil
-	}
-	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
+	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
 		return nil, nil, err
 	}
-	made, err := c.makeJob(ctx, job)
+	made, err := c.makeJob(ctx, job.Job)
 	if err != nil {
 		switch {
 		case ctx.Err() != nil:
@@ -122,25 +135,18 @@ func (c *Client) runJob(
 		case overQuota(err.Error()):
 			return nil, nil, &NoRoom{err.Error()}
 		}
-		for _, e := range all {
-			e.Job.Broken = "the Job could not be made: " + err.Error()
-			e.After = e.Before
+		for _, e := range seen.all {
+			e.Job, e.After = experiment.NotMade(err.Error()), e.Before
 		}
-		return all, nil, nil
+		return seen.all, nil, nil
 	}
-	w := &jobWatch{client: c, job: made, pods: map[types.UID]corev1.Pod{}}
-	for !w.ended() && !w.late() {
-		if err := w.run(ctx, func() error { return look(false, nil) }); err != nil {
-			return nil, nil, err
-		}
-		if err := w.lookForReports(ctx); err != nil {
-			return nil, nil, err
-		}
-		if overQuota(w.kept) { // else there was room after all
-			return nil, nil, w.giveUp(ctx)
-		}
+	w := &jobWatch{
+		client: c, job: made, pods: map[types.UID]corev1.Pod{}, watch: experiment.JobWatch{Limits: job.Limits}, waits: job.Waits,
 	}
-	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
+	if err := w.toItsEnd(ctx, func() error { return seen.look(ctx, false, nil) }); err != nil {
+		return nil, nil, err
+	}
+	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
 		return nil, nil, err
 	}
 	after, missing, ok := c.Observed(ctx, x)
@@ -148,12 +154,12 @@ func (c *Client) runJob(
 		return nil, nil, err // what was not counted for it is no doubt
 	}
 	for i, v := range variants {
-		e := all[i]
+		e := seen.all[i]
 		e.Job = w.end()
 		if known && ok {
 			e.Passed, e.PassedMissing = experiment.PassedIn(passed, after, v.Key), missing
 			e.Baseline = experiment.PassedIn(passed, after, baseline)
 		}
 	}
-	return all, w, nil
+	return seen.all, w, nil
 }

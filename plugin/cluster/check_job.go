@@ -19,15 +19,19 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A jobWatch is a Job, with every pod of its that was ever seen, as it was seen last: the Job controller deletes those of a Job that took
+// A jobWatch is a Job, with every pod of it that was ever seen, as it was seen last: the Job controller deletes those of a Job that took
 // too long.
 type jobWatch struct {
-	client *Client
-	job    *batchv1.Job
-	gone   bool
-	pods   map[types.UID]corev1.Pod
-	begun  time.Time // when it was first seen not to be suspended
-	kept   string    // what keeps it from having any pod, as the API server says it
+	client  *Client
+	job     *batchv1.Job
+	gone    bool
+	pods    map[types.UID]corev1.Pod
+	refused string                           // what keeps it from having any pod, as the API server says it
+	news    map[types.UID]experiment.PodNews // of pods that do not start
+	watch   experiment.JobWatch
+	stopped *experiment.Stop // why it was ended from here
+	since   time.Time        // when it was
+	waits   func(string)     // is told what the Job waits for
 }
 
 // NoRoom is that a quota of the namespace keeps a check's Job from having its pod, or from being made: nothing of it is left.
@@ -40,8 +44,29 @@ func (e *NoRoom) Error() string {
 // overQuota says whether a refusal is that of a quota that is used up, in the words of the API server's admission plugin ResourceQuota.
 func overQuota(message string) bool { return strings.Contains(message, "exceeded quota:") }
 
-// run watches the Job and its pods until it has ended, or should have long ago, or a quota keeps it from having any, and calls beside
-// every now and then. What a watch that was cut off did not see, it looks for then too.
+// toItsEnd runs until the Job has ended and all of it is known that will be. It fails with a *NoRoom where a quota keeps the Job from
+// having a pod.
+func (w *jobWatch) toItsEnd(ctx context.Context, beside func() error) error {
+	for over := false; !over; {
+		err := w.run(ctx, beside)
+		if err == nil {
+			err = w.lookForReports(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		if overQuota(w.refused) { // else there was room after all
+			return w.giveUp(ctx)
+		}
+		if over, err = w.step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run watches the Job and its pods until it has ended, or a quota keeps it from having any, and calls beside every now and then. What a
+// watch that was cut off did not see, it looks for then too. What can't come to an end that tells anything is ended.
 func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
@@ -51,7 +76,10 @@ func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 	go follow(watching, w.selectPods(), w.client.Kube.CoreV1().Pods(ns).Watch, events, nothing, (*jobWatch).seePod)
 	tick := time.NewTicker(stateInterval)
 	defer tick.Stop()
-	for !w.ended() && !w.late() && !overQuota(w.kept) {
+	for {
+		if over, err := w.step(ctx); over || err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -68,7 +96,48 @@ func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 			}
 		}
 	}
-	return nil
+}
+
+// step ends the Job where it is to be ended, and says whether it is over.
+func (w *jobWatch) step(ctx context.Context) (over bool, err error) {
+	if overQuota(w.refused) {
+		return true, nil
+	}
+	s := w.watch.Look(w.view())
+	switch {
+	case s.Over, w.stopped != nil && time.Since(w.since) > stopTimeout:
+		return true, nil
+	case w.stopped != nil:
+		return false, nil
+	case s.Stop != nil:
+		w.stopped, w.since = s.Stop, time.Now()
+		return false, Persist(ctx, func() error { return w.stop(ctx) })
+	}
+	w.waits(s.Wait)
+	return false, nil
+}
+
+// stop has the Job end: by its deadline, so that it stays, and its pods end as those of any Job do. One that another controller may begin
+// later is deleted.
+func (w *jobWatch) stop(ctx context.Context) error {
+	jobs := w.client.Kube.BatchV1().Jobs(w.job.Namespace)
+	suspended := w.job.Spec.Suspend != nil && *w.job.Spec.Suspend
+	var err error
+	if suspended || w.job.Spec.ManagedBy != nil {
+		err = jobs.Delete(ctx, w.job.Name, deleteOptions(w.job.UID, false))
+	} else {
+		patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, w.job.UID)
+		_, err = jobs.Patch(ctx, w.job.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: sandbox.FieldManager})
+	}
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // it is gone
+	}
+	return Explain(err)
+}
+
+// view is what is seen of the Job.
+func (w *jobWatch) view() *experiment.JobView {
+	return &experiment.JobView{Job: w.job, Gone: w.gone, Pods: w.sorted(), Refused: w.refused, News: w.news, Now: time.Now()}
 }
 
 func (w *jobWatch) selectPods() metav1.ListOptions {
@@ -79,14 +148,11 @@ func (w *jobWatch) seeJob(job *batchv1.Job, gone bool) {
 	if job.UID == w.job.UID {
 		w.job, w.gone = job, gone
 	}
-	if w.begun.IsZero() && (w.job.Spec.Suspend == nil || !*w.job.Spec.Suspend) {
-		w.begun = time.Now()
-	}
 }
 
 func (w *jobWatch) seePod(p *corev1.Pod, _ bool) { w.pods[p.UID] = *p }
 
-// look reads the Job and its pods as they are.
+// look reads the Job and its pods as they are, and what Events say of those that do not come or do not start.
 func (w *jobWatch) look(ctx context.Context) error {
 	job, err := w.client.Kube.BatchV1().Jobs(w.job.Namespace).Get(ctx, w.job.Name, metav1.GetOptions{})
 	switch {
@@ -104,10 +170,36 @@ func (w *jobWatch) look(ctx context.Context) error {
 	for i := range pods.Items {
 		w.seePod(&pods.Items[i], false)
 	}
-	if w.kept = ""; len(w.pods) == 0 && !w.begun.IsZero() {
-		w.kept = w.client.lastWarning(ctx, w.job.Namespace, "reason=FailedCreate,involvedObject.uid="+string(w.job.UID))
+	w.refused = ""
+	if suspended := w.job.Spec.Suspend != nil && *w.job.Spec.Suspend; len(w.pods) == 0 && !suspended {
+		w.refused = w.client.lastWarning(ctx, w.job.Namespace, "reason=FailedCreate,involvedObject.uid="+string(w.job.UID))
+	}
+	w.news = map[types.UID]experiment.PodNews{}
+	for i := range pods.Items {
+		if p := &pods.Items[i]; p.Status.Phase == corev1.PodPending && p.DeletionTimestamp == nil {
+			w.news[p.UID] = w.client.podNews(ctx, p)
+		}
 	}
 	return nil
+}
+
+// podNews returns what Events say of a pod that does not start; nothing where the caller may not see them.
+func (c *Client) podNews(ctx context.Context, p *corev1.Pod) (n experiment.PodNews) {
+	list, err := c.Kube.CoreV1().Events(p.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
+	if err != nil {
+		return n
+	}
+	var last time.Time
+	for _, e := range list.Items {
+		// The cluster autoscaler and Karpenter say so.
+		n.NodeComes = n.NodeComes || e.Reason == "TriggeredScaleUp" || e.Reason == "Nominated"
+		if at := eventTime(e); e.Type == corev1.EventTypeWarning && !at.Before(last) {
+			if lines := printable(strings.NewReader(e.Message)); len(lines) > 0 {
+				n.Warning, last = lines[0], at
+			}
+		}
+	}
+	return n
 }
 
 // giveUp deletes the Job, so that it comes to no pod when nobody looks at it any more.
@@ -116,28 +208,7 @@ func (w *jobWatch) giveUp(ctx context.Context) error {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return Explain(err)
 	}
-	return &NoRoom{w.kept}
-}
-
-// jobCondition returns the condition of a Job that is of that type and true; nil: there is none.
-func jobCondition(job *batchv1.Job, of batchv1.JobConditionType) *batchv1.JobCondition {
-	for i := range job.Status.Conditions {
-		if c := &job.Status.Conditions[i]; c.Type == of && c.Status == corev1.ConditionTrue {
-			return c
-		}
-	}
-	return nil
-}
-
-func jobEnded(job *batchv1.Job) bool {
-	return jobCondition(job, batchv1.JobComplete) != nil || jobCondition(job, batchv1.JobFailed) != nil
-}
-
-func (w *jobWatch) ended() bool { return w.gone || jobEnded(w.job) }
-
-// late says that the Job should have ended long ago: nothing runs it.
-func (w *jobWatch) late() bool {
-	return !w.ended() && !w.begun.IsZero() && time.Since(w.begun) > experiment.Deadline(w.job)
+	return &NoRoom{w.refused}
 }
 
 // lookForReports looks until every router has said what it sent, and what kept the Job from having a pod is known, or for so long that
@@ -148,7 +219,7 @@ func (w *jobWatch) lookForReports(ctx context.Context) error {
 			return err
 		}
 		// Events are told after what they are of.
-		waiting := len(w.pods) == 0 && jobCondition(w.job, batchv1.JobFailed) != nil && w.kept == ""
+		waiting := len(w.pods) == 0 && experiment.Ended(w.job) && w.refused == "" && w.stopped == nil && w.wanted()
 		for _, p := range w.pods {
 			waiting = waiting || hasRouter(&p) && routerEnd(&p) == nil && p.DeletionTimestamp == nil
 		}
@@ -183,59 +254,14 @@ func (w *jobWatch) sent() *route.Sent {
 	return &all
 }
 
-// end says how the Job ended.
-func (w *jobWatch) end() experiment.JobEnd {
-	j := experiment.JobEnd{Complete: jobCondition(w.job, batchv1.JobComplete) != nil, Pods: len(w.pods)}
-	if d := w.job.Spec.ActiveDeadlineSeconds; d != nil {
-		j.Deadline = time.Duration(*d) * time.Second
-		j.Starting = w.starting(j.Deadline)
-	}
-	if c := jobCondition(w.job, batchv1.JobFailed); c != nil {
-		j.Failed, j.Reason, j.Message = true, c.Reason, c.Message
-	}
-	switch {
-	case w.gone:
-		j.Broken = "the Job was deleted before it ended"
-	case w.kept != "":
-		j.Broken = "the Job came to no pod: " + w.kept
-	}
-	for _, p := range w.sorted() {
-		if !hasRouter(&p) && p.Labels[sandbox.LabelRole] == sandbox.RoleCheck {
-			j.Uninjected = append(j.Uninjected, "pod/"+p.Name)
-		}
-		if why := broken(&p); why != "" && !j.Complete && j.Broken == "" {
-			j.Broken = "pod/" + p.Name + " " + why
-		}
-		for _, c := range p.Status.ContainerStatuses {
-			if t := c.State.Terminated; t != nil && t.ExitCode != 0 && j.Container == "" {
-				j.Container, j.Exit = c.Name, t.ExitCode
-			}
-		}
-	}
-	return j
+// wanted says whether the Job is to have any pod.
+func (w *jobWatch) wanted() bool {
+	n := w.job.Spec.Parallelism
+	return n == nil || *n > 0
 }
 
-// starting is how long it took until the first test began; most where none is known to have.
-func (w *jobWatch) starting(most time.Duration) time.Duration {
-	if w.job.Status.StartTime == nil {
-		return most
-	}
-	for _, p := range w.pods {
-		for _, c := range p.Status.ContainerStatuses {
-			var began metav1.Time
-			switch {
-			case c.State.Running != nil:
-				began = c.State.Running.StartedAt
-			case c.State.Terminated != nil:
-				began = c.State.Terminated.StartedAt
-			}
-			if !began.IsZero() {
-				most = min(most, max(0, began.Sub(w.job.Status.StartTime.Time)))
-			}
-		}
-	}
-	return most
-}
+// end says how the Job ended.
+func (w *jobWatch) end() experiment.JobEnd { return w.view().End(w.watch.Limits, w.stopped) }
 
 // sorted returns the pods, the oldest first.
 func (w *jobWatch) sorted() []corev1.Pod {
@@ -250,33 +276,6 @@ func (w *jobWatch) sorted() []corev1.Pod {
 		return strings.Compare(a.Name, b.Name)
 	})
 	return out
-}
-
-// broken says what kept a pod from running its test to an end of the test's own; empty: nothing did.
-func broken(p *corev1.Pod) string {
-	for _, c := range p.Status.Conditions {
-		switch {
-		case c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue:
-			return "was evicted: " + c.Message
-		case c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse:
-			return "found no node: " + c.Message
-		}
-	}
-	if p.Status.Reason == "Evicted" || p.Status.Reason == "NodeLost" || p.Status.Reason == "UnexpectedAdmissionError" {
-		return "was evicted: " + p.Status.Message
-	}
-	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		if s := c.State.Waiting; s != nil && s.Reason != "PodInitializing" && s.Reason != "ContainerCreating" && s.Reason != "" {
-			return fmt.Sprintf("could not start container %s: %s", c.Name, strings.TrimSpace(s.Reason+" "+s.Message))
-		}
-		if t := c.State.Terminated; t != nil && t.Reason == "OOMKilled" {
-			return fmt.Sprintf("ran out of memory in container %s", c.Name)
-		}
-		if t := c.State.Terminated; t != nil && (t.Reason == "StartError" || t.Reason == "ContainerCannotRun") {
-			return fmt.Sprintf("could not start container %s: %s", c.Name, t.Message)
-		}
-	}
-	return ""
 }
 
 // log returns the end of the log of the test that failed, or of the last that ran.

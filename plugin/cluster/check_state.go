@@ -54,7 +54,7 @@ func (c *Client) observe(ctx context.Context, names []string, exact bool) ([]exp
 				s.Forks = append(s.Forks, forkState(d, sets.Items, pods.Items))
 			}
 		}
-		s.Routers, s.Bare = baselines(s.Forks, pods.Items, services.Items)
+		s.Routers, s.Bare, s.Beside = baselines(s.Forks, pods.Items, services.Items)
 		s.Elsewhere = elsewhere(s.Forks, pods.Items)
 	}
 	return states, nil
@@ -97,9 +97,9 @@ func forkState(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod
 	return f
 }
 
-// baselines identifies the routers in front of the forks' baselines, and names the ready pods that requests could come to instead:
-// those that a Service of a baseline's selects and that have none, whatever workload they are of.
-func baselines(forks []experiment.ForkState, pods []corev1.Pod, services []corev1.Service) (routers, bare []string) {
+// baselines identifies the routers in front of the forks' baselines, and names what requests could come to instead: the ready pods
+// that a Service of a baseline's selects and that have no router, whatever workload they are of, and the workloads of those that have one.
+func baselines(forks []experiment.ForkState, pods []corev1.Pod, services []corev1.Service) (routers, bare, beside []string) {
 	var selectors []labels.Selector
 	for i := range pods {
 		p := &pods[i]
@@ -124,13 +124,20 @@ func baselines(forks []experiment.ForkState, pods []corev1.Pod, services []corev
 	for i := range pods {
 		p := &pods[i]
 		selected := slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(p.Labels)) })
-		if selected && !over(p) && ready(p) && !hasRouter(p) && !slices.Contains(bare, "pod/"+p.Name) {
+		if !selected || over(p) || !ready(p) {
+			continue
+		}
+		switch workload := p.Labels[sandbox.LabelWorkload]; {
+		case !hasRouter(p) && !slices.Contains(bare, "pod/"+p.Name):
 			bare = append(bare, "pod/"+p.Name)
+		case isBaseline(p) && !isForked(forks, p) && !slices.Contains(beside, workload):
+			beside = append(beside, workload)
 		}
 	}
 	slices.Sort(routers)
 	slices.Sort(bare)
-	return routers, bare
+	slices.Sort(beside)
+	return routers, bare, beside
 }
 
 // elsewhere identifies the routers in front of workloads that are not forked, by the workload's label.

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -33,7 +34,7 @@ func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.Con
 	switch {
 	case err != nil && !apierrors.IsNotFound(err):
 		return Explain(err)
-	case err == nil && !jobEnded(there) && ownedBy(there.OwnerReferences, e.ConfigMap.UID):
+	case err == nil && !experiment.Ended(there) && ownedBy(there.OwnerReferences, e.ConfigMap.UID):
 		return nil
 	}
 	if !e.Began {
@@ -84,7 +85,7 @@ func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, e
 		}
 		silent := time.Since(since) > silentTime
 		switch {
-		case silent && !alone && jobEnded(job):
+		case silent && !alone && experiment.Ended(job):
 			return nil, &plan.Problem{
 				What: fmt.Sprintf("experiment %s was not done: the Job that was to run it has ended", id),
 				Say:  "its log", Fix: plan.Kubectl("logs", "job/"+job.Name),

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
@@ -41,9 +42,8 @@ type testFlags struct {
 	route, wait, unattended           bool
 
 	args    []string
-	suites  []string       // texts of files
 	images  []variantImage // --variant; empty: args are sandboxes
-	checks  []experiment.Check
+	suite   experiment.Suite
 	outputs []reportFile
 	command []string // as it was typed
 	version string
@@ -68,7 +68,8 @@ func newTest(t *tool) *cobra.Command {
 			Run a suite of tests on several sandboxes at once, and print a verdict on each. With --variant, the sandboxes are
 			made for it, one of each image.
 
-			A suite is YAML: Jobs of batch/v1, one test each, of any image. A test finds what it is to test at the address in
+			A suite is YAML: Jobs or CronJobs of batch/v1, one test each, of any image, and the ConfigMaps, Secrets,
+			PersistentVolumeClaims and ServiceAccounts that these use, which the experiment creates and owns. A test finds what it is to test at the address in
 			its environment variable SANDBOX_URL, and at SANDBOX_URL_SERVICE where annotation kubectl-sandbox.dev/services names
 			further Services; what it sends there, or by HTTP_PROXY, carries the sandbox's key. Further annotations of the Job,
 			each beginning with kubectl-sandbox.dev/: kind (e2e, load, contract; tests of load run while no other does),
@@ -110,12 +111,12 @@ func newTest(t *tool) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.variantArgs, "variant", nil, "Variant to make, as NAME=[CONTAINER=]IMAGE. Repeat it for further ones.")
-	flags.StringArrayVarP(&f.files, "filename", "f", nil, "Suite: a file of Jobs, or - for standard input. Repeat it for further ones.")
+	flags.StringArrayVarP(&f.files, "filename", "f", nil, "Suite: a file of Jobs and what they use, or - for standard input. Repeat it for further ones.")
 	flags.StringArrayVar(&f.from, "from", nil, "CronJob to take a test from, as cronjob/NAME. Repeat it for further ones.")
 	flags.StringVar(&f.entry, "entry", "", "Service that SANDBOX_URL stands for where a test names none, as svc/SERVICE[.NAMESPACE][:PORT]. Without it, the one by which requests enter the namespace.")
 	flags.StringVar(&f.id, "id", "", "Name of the experiment. One is generated if it is left out. With that of an experiment that was broken off, what is left of it is done.")
 	flags.IntVar(&f.parallel, "parallel", 4, "Variants to test at the same time. The tests of one variant run one after the other.")
-	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take that does not say so itself, and a variant to get ready.")
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take that does not say so itself, from the start of its container, and a variant to get ready.")
 	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "How long the experiment, and the sandboxes that it makes, live from now on; 0 for ever.")
 	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that it made are deleted in the end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
 	flags.StringVar(&f.require, "require", experiment.RequireAny, `What has to pass: "any" variant or "all".`)
@@ -277,12 +278,13 @@ func (f *testFlags) readSuites(cmd *cobra.Command) error {
 		if err != nil {
 			return &plan.Problem{What: fmt.Sprintf("--filename: %v", err), Err: err}
 		}
-		f.suites = append(f.suites, string(data))
-		checks, err := experiment.ParseSuite(name, data)
+		suite, err := experiment.ParseSuite(name, data)
+		if err == nil {
+			err = f.suite.Join(suite)
+		}
 		if err != nil {
 			return &plan.Problem{What: err.Error(), Err: err}
 		}
-		f.checks = append(f.checks, checks...)
 	}
 	for _, s := range f.from {
 		kind, name, ok := strings.Cut(s, "/")
@@ -305,16 +307,27 @@ func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
 		if err != nil {
 			return &plan.Problem{What: err.Error(), Err: err}
 		}
-		f.checks = append(f.checks, check)
-	}
-	for i, c := range f.checks {
-		if j := slices.IndexFunc(f.checks, func(o experiment.Check) bool { return o.Name == c.Name }); j < i {
-			return &plan.Problem{What: fmt.Sprintf("there are two tests %q: in %s and in %s", c.Name, f.checks[j].Source, c.Source)}
-		}
-		if ns := c.Job.Namespace; ns != "" && ns != r.client.Namespace {
-			return &plan.Problem{What: fmt.Sprintf("%s: metadata.namespace: is %q, and the sandboxes are in %q", c.Source, ns, r.client.Namespace)}
+		if err := f.suite.Join(&experiment.Suite{Checks: []experiment.Check{check}}); err != nil {
+			return &plan.Problem{What: err.Error(), Err: err}
 		}
 	}
+	elsewhere := func(source, namespace string) error {
+		if namespace == "" || namespace == r.client.Namespace {
+			return nil
+		}
+		return &plan.Problem{What: fmt.Sprintf("%s: metadata.namespace: is %q, and the sandboxes are in %q", source, namespace, r.client.Namespace)}
+	}
+	for _, c := range f.suite.Checks {
+		if err := elsewhere(c.Source, c.Job.Namespace); err != nil {
+			return err
+		}
+	}
+	for _, o := range f.suite.Objects {
+		if err := elsewhere(o.Source, o.GetNamespace()); err != nil {
+			return err
+		}
+	}
+	r.run.Objects = f.suite.Objects
 	return nil
 }
 
@@ -323,8 +336,13 @@ func (f *testFlags) asked() string {
 	sum := sha256.New()
 	encoder := json.NewEncoder(sum)
 	_ = encoder.Encode([]any{f.args, f.variantArgs, f.require, f.entry}) // a hash takes all, and strings always encode
-	for _, c := range f.checks {
-		_ = encoder.Encode(c.Job)
+	for _, c := range f.suite.Checks {
+		job := *c.Job
+		job.TypeMeta = metav1.TypeMeta{} // a CronJob's has none
+		_ = encoder.Encode(&job)
+	}
+	for _, o := range f.suite.Objects {
+		_ = encoder.Encode(o.Public())
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,8 +47,8 @@ func (r *testRun) testAll(ctx context.Context) error {
 		return err
 	}
 	for _, kind := range []experiment.Kind{experiment.Contract, experiment.Load} {
-		for i := range r.checks {
-			if c := &r.checks[i]; c.Probe != nil && c.Kind == kind {
+		for i := range r.suite.Checks {
+			if c := &r.suite.Checks[i]; c.Probe != nil && c.Kind == kind {
 				if err := r.compare(ctx, c); err != nil {
 					return err
 				}
@@ -72,11 +73,11 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 	r.mu.Lock()
 	r.kept.Report.Variant(v.Name).Verdict = experiment.Verdict{} // it may not have been forked before
 	r.mu.Unlock()
-	for i := range r.checks {
-		if r.checks[i].Probe != nil {
+	for i := range r.suite.Checks {
+		if r.suite.Checks[i].Probe != nil {
 			continue
 		}
-		if err := r.check(ctx, v, &r.checks[i]); err != nil {
+		if err := r.check(ctx, v, &r.suite.Checks[i]); err != nil {
 			return err
 		}
 	}
@@ -115,7 +116,7 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	var seen []*experiment.Evidence
 	var printed io.Reader
 	var log []string
-	full, err := r.whereRoom(ctx, job, func() (err error) {
+	full, err := r.whereRoom(ctx, r.checkJob(c, job, c.Name), func(job cluster.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
 		seen, printed, log, err = r.client.Compare(ctx, r.kept, variants, baseline, job)
 		return err
@@ -127,7 +128,7 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 		return r.record(ctx, func(rep *experiment.Report) {
 			for _, v := range variants {
 				result := rep.Variant(v.Name).Result(c.Name)
-				result.Window, result.Verdict = window, experiment.NotRunVerdict(full)
+				result.Window, result.Verdict = window, experiment.NoRoomVerdict(full)
 			}
 		})
 	}
@@ -174,7 +175,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	var window experiment.Window
 	var evidence *experiment.Evidence
 	var log []string
-	full, err := r.whereRoom(ctx, job, func() (err error) {
+	full, err := r.whereRoom(ctx, r.checkJob(c, job, v.Name+": "+c.Name), func(job cluster.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
 		evidence, log, err = r.client.Check(ctx, r.kept, v, job)
 		return err
@@ -185,7 +186,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	if full != nil {
 		return r.record(ctx, func(rep *experiment.Report) {
 			result := rep.Variant(v.Name).Result(c.Name)
-			result.Window, result.Verdict = window, experiment.NotRunVerdict(full)
+			result.Window, result.Verdict = window, experiment.NoRoomVerdict(full)
 		})
 	}
 	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
@@ -209,21 +210,33 @@ func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) e
 	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
 }
 
+// checkJob is a Job of a check, which says what it waits for where that is not its test.
+func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) cluster.CheckJob {
+	said := ""
+	return cluster.CheckJob{Job: job, Limits: c.Limits(r.run), Waits: func(wait string) {
+		if wait == said {
+			return
+		}
+		said = wait
+		r.say("%s", strings.TrimSuffix(what+": "+wait, ": "))
+	}}
+}
+
 // whereRoom runs a check. While the namespace's quota has no room for it, it tries again whenever another one has ended, and now and
 // then; it gives up, as full says, when none has for as long as the check may take.
-func (r *testRun) whereRoom(ctx context.Context, job *batchv1.Job, check func() error) (full *cluster.NoRoom, err error) {
+func (r *testRun) whereRoom(ctx context.Context, job cluster.CheckJob, check func(cluster.CheckJob) error) (full *cluster.NoRoom, err error) {
 	for since := time.Now(); ; {
 		r.mu.Lock()
 		ended := r.ended
 		r.mu.Unlock()
-		err := check()
+		err := check(job)
 		if !errors.As(err, &full) {
 			return nil, err
 		}
-		if time.Since(since) > experiment.Deadline(job) {
+		if time.Since(since) > job.Limits.Patience() {
 			return full, nil
 		}
-		r.say("%s waits for room in the namespace's quota", job.Name)
+		r.say("%s waits for room in the namespace's quota", job.Job.Name)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()

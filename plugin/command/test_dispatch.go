@@ -12,8 +12,12 @@ import (
 // dispatch leaves an experiment that is written down to a Job in the cluster.
 func (r *testRun) dispatch(ctx context.Context) error {
 	image, err := r.client.PluginImage(ctx)
+	suite := ""
 	if err == nil {
-		runner := experiment.Runner{Image: image, ServiceAccount: r.serviceAccount, Args: r.remainder(), Suites: r.suites}
+		suite, err = r.suite.Text()
+	}
+	if err == nil {
+		runner := experiment.Runner{Image: image, ServiceAccount: r.serviceAccount, Args: r.remainder(), Suite: suite}
 		suites, job := runner.Objects(r.run)
 		err = r.client.Dispatch(ctx, r.kept, suites, job)
 	}
@@ -33,9 +37,6 @@ func (r *testRun) remainder() []string {
 	args := append([]string{"test"}, r.args...)
 	for _, v := range r.variantArgs {
 		args = append(args, "--variant="+v)
-	}
-	for _, v := range r.from {
-		args = append(args, "--from="+v)
 	}
 	if r.entry != "" {
 		args = append(args, "--entry="+r.entry)

@@ -55,6 +55,11 @@ func (f *testFlags) run(ctx context.Context) error {
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
+	if !r.unattended { // else whoever dispatched it has created them, by rights that the Job need not have
+		if err := r.client.MakeObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
+			return r.abandon(ctx, err)
+		}
+	}
 	if !r.wait {
 		return r.dispatch(ctx)
 	}
@@ -89,8 +94,8 @@ func (r *testRun) prepare(ctx context.Context) error {
 	if err := r.readCronJobs(ctx, r); err != nil {
 		return err
 	}
-	for i := range r.checks {
-		if err := r.findServices(ctx, &r.checks[i]); err != nil {
+	for i := range r.suite.Checks {
+		if err := r.findServices(ctx, &r.suite.Checks[i]); err != nil {
 			return err
 		}
 	}
@@ -123,15 +128,15 @@ func (r *testRun) prepare(ctx context.Context) error {
 
 // findProbes asks what the cluster has of built-in checks, and whether it lets them do what the suite asks for.
 func (r *testRun) findProbes(ctx context.Context) (err error) {
-	i := slices.IndexFunc(r.checks, func(c experiment.Check) bool { return c.Probe != nil })
+	i := slices.IndexFunc(r.suite.Checks, func(c experiment.Check) bool { return c.Probe != nil })
 	if i < 0 {
 		return nil
 	}
 	if r.probes, err = r.client.Probes(ctx); err != nil {
 		return err
 	}
-	for i := range r.checks {
-		if c := &r.checks[i]; c.Probe != nil {
+	for i := range r.suite.Checks {
+		if c := &r.suite.Checks[i]; c.Probe != nil {
 			if _, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], nil, ""); err != nil {
 				return &plan.Problem{What: err.Error(), Err: err}
 			}
@@ -181,7 +186,7 @@ func (r *testRun) findServices(ctx context.Context, c *experiment.Check) error {
 
 // begin writes the experiment down, or goes on with the one of its ID.
 func (r *testRun) begin(ctx context.Context) error {
-	fresh := experiment.NewReport(r.run, r.require, r.checks, r.variants, len(r.images) > 0)
+	fresh := experiment.NewReport(r.run, r.require, r.suite.Checks, r.variants, len(r.images) > 0)
 	fresh.Version, fresh.Reproduce = r.version, r.command
 	fresh.Window.Began = time.Now().UTC().Truncate(time.Millisecond)
 	var expires time.Time

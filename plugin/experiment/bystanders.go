@@ -104,7 +104,7 @@ func passedOf(o route.Observation) Passing {
 func BystanderReasons(rows []BystanderRow) (reasons []Reason) {
 	for _, b := range rows {
 		if b.Fails {
-			reasons = append(reasons, Reason{Bystander, b.String()})
+			reasons = append(reasons, because(Bystander, b.String()))
 		}
 	}
 	return reasons

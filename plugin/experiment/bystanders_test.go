@@ -34,7 +34,7 @@ func TestBystanders(t *testing.T) {
 			t.Errorf("got %s, want %s", row, want[i])
 		}
 	}
-	if r := BystanderReasons(rows); len(r) != 1 || r[0] != (Reason{Bystander, want[4]}) {
+	if r := BystanderReasons(rows); len(r) != 1 || r[0] != because(Bystander, want[4]) {
 		t.Errorf("got %v", r)
 	}
 	if rows := Bystanders(passing(nil, seen{}), 1, BystanderMargin); rows != nil {

@@ -1,9 +1,11 @@
 package experiment
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -102,11 +104,11 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 	var d doubts
 	d.job(&e.Job)
 	switch {
-	case e.Job.Failed && e.Job.Reason == deadlineExceeded:
-		d.bar(NotFinished, "the check did not end within its time: raise annotation timeout, or lower --duration")
-	case e.Job.Failed && e.Job.Broken == "":
+	case e.Job.Failed && e.Job.TimedOut != "":
+		d.bar(NotFinished, "the check did not end within %s: raise that, or lower --duration", e.Job.TimedOut)
+	case e.Job.Failed && e.Job.Broken == nil:
 		d.bar(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
-	case m.broken != "" && e.Job.Broken == "":
+	case m.broken != "" && e.Job.Broken == nil:
 		d.bar(NotRun, "the check told nothing: %s", m.broken)
 	}
 	d.sandbox(e)
@@ -147,6 +149,9 @@ func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 	if m.load.Incomplete != "" {
 		d.doubt(NotFinished, "the check was not done: %s", m.load.Incomplete)
 	}
+	if refused := m.refusals(); refused != "" {
+		d.bar(NothingCompared, "%s", refused)
+	}
 	c := m.comparison(variant)
 	noisy := false
 	for _, o := range c.Outcomes {
@@ -155,7 +160,7 @@ func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 			d.doubt(TooNoisy, "%s, and the check itself sent one in a hundred requests %s late or more, which falls on all of them: give its container more CPU, or a lower --rate",
 				missed(c, &o), m.late(&o).Round(time.Millisecond))
 		case o.Verdict == stats.Fail:
-			failures = append(failures, Reason{BudgetMissed, missed(c, &o)})
+			failures = append(failures, because(BudgetMissed, missed(c, &o)))
 		case o.Reason == stats.Noisy && !noisy:
 			noisy = true // which is the same of every budget
 			d.doubt(TooNoisy, "%s", m.noise())
@@ -166,6 +171,69 @@ func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 		}
 	}
 	return failures
+}
+
+// baselineStatuses counts the answers of the baseline's two arms.
+func (m *Compared) baselineStatuses() map[int]int {
+	all := map[int]int{}
+	for i, a := range m.load.Arms {
+		if a.Role != result.RoleVariant {
+			for status, n := range m.load.Totals[i].Statuses {
+				all[status] += n
+			}
+		}
+	}
+	return all
+}
+
+// refusals says that the baseline answered nothing but refusals and errors, so that nothing but these was measured; empty: it did not.
+func (m *Compared) refusals() string {
+	statuses := m.baselineStatuses()
+	for status := range statuses {
+		if status < 400 {
+			return ""
+		}
+	}
+	if len(statuses) == 0 {
+		return ""
+	}
+	s := "the baseline answered every request by a refusal or an error (" + SayStatuses(most(statuses)) + "), so the latencies are those of error pages"
+	if m.load.List.Host != "" {
+		s += "; the requests were recorded of " + m.load.List.Host + ": a recording may lack credentials (browsers leave them out), or be of other paths" +
+			result.SayLeftOut("; ", m.load.List.LeftOut)
+	}
+	return s
+}
+
+// maxStatuses bounds how many statuses a report lists of an arm.
+const maxStatuses = 12
+
+// most returns the statuses that were answered most often.
+func most(statuses map[int]int) map[int]int {
+	out := map[int]int{}
+	for _, s := range byCount(statuses) {
+		if len(out) < maxStatuses {
+			out[s] = statuses[s]
+		}
+	}
+	return out
+}
+
+func byCount(statuses map[int]int) []int {
+	return slices.SortedFunc(maps.Keys(statuses), func(a, b int) int { return cmp.Or(cmp.Compare(statuses[b], statuses[a]), cmp.Compare(a, b)) })
+}
+
+// SayStatuses says how often each status was answered, the most frequent first: "200 (1200 times), 404 (3 times)".
+func SayStatuses(statuses map[int]int) string {
+	var parts []string
+	for _, s := range byCount(statuses) {
+		times := "times"
+		if statuses[s] == 1 {
+			times = "time"
+		}
+		parts = append(parts, fmt.Sprintf("%d (%d %s)", s, statuses[s], times))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // lateShare is how much of an absolute budget the probe's own lateness may take before a miss is not the variant's.
@@ -241,14 +309,14 @@ func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 	})
 	for i, o := range operations {
 		if i == maxFindings {
-			failures = append(failures, Reason{ContractBroken, fmt.Sprintf("breaks the contract of %d more operations", len(operations)-i)})
+			failures = append(failures, because(ContractBroken, fmt.Sprintf("breaks the contract of %d more operations", len(operations)-i)))
 			break
 		}
 		of := "the contract"
 		if o != "" {
 			of += " of " + o
 		}
-		failures = append(failures, Reason{ContractBroken, fmt.Sprintf("breaks %s: %s", of, some(by[o]))})
+		failures = append(failures, because(ContractBroken, fmt.Sprintf("breaks %s: %s", of, some(by[o]))))
 	}
 	return failures
 }
@@ -316,6 +384,7 @@ func (m *Compared) loadReport() (*LoadReport, [][]float64) {
 	r := &LoadReport{
 		Rate: l.Rate, Seed: l.Seed, Rounds: len(l.Rounds), Planned: l.Planned, Settled: l.Settled,
 		Took: math.Round(l.Round * float64(len(l.Rounds))), Agree: m.judged.Gate.Agree, Control: differences(m.judged.Gate.Differences),
+		List: l.List, Statuses: most(m.baselineStatuses()),
 	}
 	run := judge.Run(*l)
 	for _, b := range run.A.Blocks {
@@ -342,6 +411,7 @@ func (m *Compared) measured(variant string, shares [][]float64) *Measured {
 		out.Budgets = append(out.Budgets, b)
 	}
 	arm := m.arm(m.load.Arms, variant)
+	out.Statuses = most(m.load.Totals[arm].Statuses)
 	if len(shares) > arm {
 		out.Shares = rounded(shares[arm])
 	}

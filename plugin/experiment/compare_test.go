@@ -167,7 +167,7 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 	failed := sound()
 	failed.Job = JobEnd{Failed: true, Pods: 1, Container: "p", Exit: 1}
 	late := sound()
-	late.Job = JobEnd{Failed: true, Pods: 1, Reason: "DeadlineExceeded"}
+	late.Job = JobEnd{Failed: true, Pods: 1, TimedOut: "10m0s (--timeout)"}
 	for name, tt := range map[string]struct {
 		e    *Evidence
 		log  io.Reader
@@ -182,6 +182,45 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 		if v := m.Judge("good", tt.e, nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), tt.want) {
 			t.Errorf("%s: %+v", name, v)
 		}
+	}
+}
+
+// A load of error pages is no comparison, whatever the budgets came to; with which statuses was answered is in the report.
+func TestCompared_PassesNothingWhereAllIsRefused(t *testing.T) {
+	of := func(baseline, control, variant map[int]int) func(*result.Load) {
+		return func(l *result.Load) {
+			l.Totals[0].Statuses, l.Totals[1].Statuses, l.Totals[2].Statuses = baseline, control, variant
+			l.List = result.List{Requests: 3, Host: "api.example.com", LeftOut: []result.LeftOut{{Requests: 2, Why: "to fonts.example.net"}}}
+		}
+	}
+	for _, tt := range []struct {
+		name     string
+		change   func(*result.Load)
+		compared bool
+		say      string
+	}{
+		{"unauthorized", of(map[int]int{401: 2400}, map[int]int{401: 2400}, map[int]int{401: 2400}), false, "401 (4800 times)"},
+		{"unauthorized and not found", of(map[int]int{401: 1, 404: 2399}, map[int]int{404: 2400}, map[int]int{404: 2400}), false, "404 (4799 times), 401 (1 time)"},
+		{"the baseline fails", of(map[int]int{500: 2400}, map[int]int{503: 2400}, map[int]int{200: 2400}), false, "500 (2400 times), 503 (2400 times)"},
+		{"the variant alone answers", of(map[int]int{404: 2400}, map[int]int{404: 2400}, map[int]int{200: 2400}), false, "left out: 2 to fonts.example.net"},
+		{"a part is refused", of(map[int]int{200: 1, 404: 2399}, map[int]int{404: 2400}, map[int]int{200: 1, 404: 2399}), true, ""},
+		{"redirects", of(map[int]int{302: 2400}, map[int]int{302: 2400}, map[int]int{302: 2400}), true, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(tt.change)))
+			v := m.Judge("good", observed(), nil)
+			if tt.compared && v.Outcome != Passed || !tt.compared && (v.Outcome != Inconclusive || !slices.Equal(codes(v), []Code{NothingCompared}) || !strings.Contains(v.Reasons[0].Message, tt.say)) {
+				t.Errorf("got %+v", v)
+			}
+			if v := m.Judge("slow", observed(), nil); !tt.compared && v.Outcome != Inconclusive {
+				t.Errorf("slow: got %+v", v)
+			}
+			r := NewReport(&Run{ID: "r1"}, RequireAny, []Check{*loadCheck(t, judge.DefaultBudgets)}, compared, false)
+			m.Fill(r, r.Checks[0].Name, compared)
+			if l := r.Checks[0].Load; l.List.Host != "api.example.com" || len(l.Statuses) == 0 || len(r.Variant("good").Results[0].Measured.Statuses) == 0 {
+				t.Errorf("the report says %+v", l)
+			}
+		})
 	}
 }
 
@@ -206,7 +245,7 @@ func TestCompared_JudgesContracts(t *testing.T) {
 		t.Errorf("what the baseline does as well: %+v", v)
 	}
 	v := m.Judge("broken", sound(), nil)
-	if want := "breaks the contract of GET /customer: FieldGone /name, TypeChanged /id"; v.Outcome != Failed || len(v.Reasons) != 1 || v.Reasons[0] != (Reason{ContractBroken, want}) {
+	if want := "breaks the contract of GET /customer: FieldGone /name, TypeChanged /id"; v.Outcome != Failed || len(v.Reasons) != 1 || v.Reasons[0] != because(ContractBroken, want) {
 		t.Errorf("got %+v", v)
 	}
 	if s := m.Sent("broken"); s == nil || *s != (route.Sent{Begun: 3, Answered: 3}) {

@@ -41,26 +41,6 @@ func PassedIn(before, after route.Observed, key string) map[string]route.Observa
 	return passed
 }
 
-// A JobEnd is how a Job ended.
-type JobEnd struct {
-	Complete bool   // all that it was to do was done: every test exited with 0
-	Failed   bool   // it ended otherwise; of neither, it has not ended
-	Reason   string // of the Job's condition, such as DeadlineExceeded
-	Message  string
-	// Pods is how many pods it had; Uninjected those among them that admission gave no router.
-	Pods       int
-	Uninjected []string
-	// Exit is the exit status of the first container that failed, and which; of none, Container is empty.
-	Container string
-	Exit      int32
-	// Starting is how long the first of its tests took to begin, of the Deadline that the Job has as a whole: images are pulled, and pods
-	// wait for room, within it. Where no test is known to have begun, it is all of that.
-	Starting, Deadline time.Duration
-	// Broken says what kept a pod from running its test to an end of its own: that its image can't be pulled, that its node went
-	// away. Empty: nothing did.
-	Broken string
-}
-
 // A State is a sandbox at one time.
 type State struct {
 	// Exists says that the sandbox is there, and not on its way out; UID identifies it.
@@ -77,6 +57,8 @@ type State struct {
 	Elsewhere map[string][]string
 	// Bare are the baselines' ready pods without a router, "POD of WORKLOAD".
 	Bare []string
+	// Beside are the labels of workloads that are not forked and whose pods stand behind Services of the forks' baselines.
+	Beside []string
 }
 
 // A ForkState is a fork at one time.
@@ -120,6 +102,7 @@ type Image struct {
 // Seen is what states between the two ends of a window add to them.
 type Seen struct {
 	Bare    []string // without a router at any time
+	Beside  []string // State.Beside at any time
 	Unready []string // "FORK: WAITING" at any time
 	Digests map[string][]string
 }
@@ -133,6 +116,9 @@ func (s *Seen) See(state *State) {
 	}
 	for _, b := range state.Bare {
 		add(&s.Bare, b)
+	}
+	for _, b := range state.Beside {
+		add(&s.Beside, b)
 	}
 	if s.Digests == nil {
 		s.Digests = map[string][]string{}

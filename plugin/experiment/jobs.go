@@ -18,6 +18,12 @@ type Run struct {
 	ID, Namespace string
 	UID           types.UID     // of its ConfigMap
 	Timeout       time.Duration // of a check that says none
+	Objects       []Object      // that the suite brings
+}
+
+// owner is what all objects of the experiment refer to.
+func (r *Run) owner() metav1.OwnerReference {
+	return metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: sandbox.RunName(r.ID), UID: r.UID}
 }
 
 // A Variant is a sandbox that is checked.
@@ -29,7 +35,7 @@ type Variant struct {
 
 // Job returns the Job that runs check c on variant v, whose requests go to services. It is the author's but for what the experiment
 // stands on: names and marks, no second try that would hide the first unless the author asks for it, an end, and its results
-// staying until they are read. What the author's Job says of suspension, of queues and of security stays as it is.
+// staying until they are read. What the author's Job says of suspension, of queues, of security and of its own deadline stays as it is.
 func Job(run *Run, v *Variant, c *Check, services []sandbox.Service) *batchv1.Job {
 	job := frame(run, c)
 	job.Name = sandbox.CheckName(c.Name, v.Sandbox, run.ID)
@@ -58,35 +64,56 @@ func frame(run *Run, c *Check) *batchv1.Job {
 		TypeMeta: metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: run.Namespace, Labels: clone(c.Job.Labels), Annotations: clone(c.Job.Annotations),
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: sandbox.RunName(run.ID), UID: run.UID}},
+			OwnerReferences: []metav1.OwnerReference{run.owner()},
 		},
 		Spec: *c.Job.Spec.DeepCopy(),
 	}
-	timeout := int64(math.Ceil(c.timeout(run).Seconds()))
-	if d := job.Spec.ActiveDeadlineSeconds; c.Timeout > 0 || d == nil || *d > timeout {
-		job.Spec.ActiveDeadlineSeconds = &timeout
+	if job.Spec.ActiveDeadlineSeconds == nil {
+		// For a client that does not live to end it. A living one does so sooner.
+		job.Spec.ActiveDeadlineSeconds = ptr.To(int64(math.Ceil((startTime + c.Limits(run).Test + overtime).Seconds())))
 	}
 	job.Spec.TTLSecondsAfterFinished = nil
+	// The kubelet restarts a container in the place of one whose log and state are still to be read: the Job's own retries do not.
 	job.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
+	placedNames(run).pod(&job.Spec.Template.Spec)
 	return job
 }
 
-// timeout is how long the check may take.
-func (c *Check) timeout(run *Run) time.Duration {
-	if c.Timeout > 0 {
-		return c.Timeout
-	}
-	return run.Timeout
+// startTime is how long the pods of a check may take to start: to be created, scheduled, given their volumes and images.
+const startTime = 5 * time.Minute
+
+// overtime is how long after its time a Job is waited for to have ended.
+const overtime = 30 * time.Second
+
+// Limits are how long a Job may take for what. Own is that it has a deadline of its own, which Kubernetes enforces.
+type Limits struct {
+	Test  time.Duration // from the start of the first test's container; 0: Own alone limits it
+	By    string        // where Test is from, for people
+	Own   time.Duration // the Job's own activeDeadlineSeconds, from the Job's start; 0: it has none
+	Start time.Duration // until the first test's container starts
+	Held  time.Duration // while another controller keeps the Job from beginning
+	// Longer is that Own is longer than the experiment's --timeout.
+	Longer bool
 }
 
-// Deadline is how long to wait for a Job: longer than it may run, since what can't be scheduled does not begin to.
-func Deadline(job *batchv1.Job) time.Duration {
-	const slack = 30 * time.Second
-	if job.Spec.ActiveDeadlineSeconds == nil {
-		return slack
+// Limits returns how long the Job of a check may take.
+func (c *Check) Limits(run *Run) Limits {
+	l := Limits{Start: startTime, Held: run.Timeout}
+	if d := c.Job.Spec.ActiveDeadlineSeconds; d != nil {
+		l.Own = time.Duration(*d) * time.Second
+		l.Longer = l.Own > run.Timeout
 	}
-	return time.Duration(*job.Spec.ActiveDeadlineSeconds)*time.Second + slack
+	switch {
+	case c.Timeout > 0:
+		l.Test, l.Held, l.By = c.Timeout, c.Timeout, "annotation "+sandbox.AnnotationTimeout
+	case l.Own == 0:
+		l.Test, l.By = run.Timeout, "--timeout"
+	}
+	return l
 }
+
+// Patience is how long a check waits for room in the namespace's quota.
+func (l Limits) Patience() time.Duration { return max(l.Test, l.Held) + overtime }
 
 func clone(m map[string]string) map[string]string {
 	out := make(map[string]string, len(m)+4)

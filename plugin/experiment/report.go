@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
@@ -59,6 +60,9 @@ type LoadReport struct {
 	Settled  bool    `json:"settled,omitempty"` // it ended early, as every verdict was clear
 	Took     float64 `json:"seconds"`           // without the warm-up
 	Requests int64   `json:"requests"`          // to each arm
+	// List is what was sent, and Statuses how often the baseline's two arms answered with which status.
+	List     result.List `json:"list"`
+	Statuses map[int]int `json:"statuses,omitempty"`
 	// Agree says that the baseline's two arms do, and Control by how much they differ.
 	Agree   bool         `json:"agree"`
 	Control []Difference `json:"control,omitempty"`
@@ -72,6 +76,7 @@ type LoadReport struct {
 // A Measured is what a built-in check of load measured of a variant.
 type Measured struct {
 	Requests    int64            `json:"requests"`
+	Statuses    map[int]int      `json:"statuses,omitempty"`    // as LoadReport.Statuses
 	Differences []Difference     `json:"differences,omitempty"` // from the baseline
 	Budgets     []BudgetReport   `json:"budgets,omitempty"`
 	Shares      []float64        `json:"shares,omitempty"`   // as LoadReport.Baseline
@@ -290,10 +295,10 @@ func (v *VariantReport) conclude(checks []CheckReport) Verdict {
 		}
 	}
 	if other := v.testedOther(checks); other != "" {
-		doubts = append(doubts, Reason{ForkChanged, other})
+		doubts = append(doubts, because(ForkChanged, other))
 	}
 	if len(missing) > 0 {
-		doubts = append(doubts, Reason{ChecksMissing, "not run: " + some(missing)})
+		doubts = append(doubts, because(ChecksMissing, "not run: "+some(missing)))
 	}
 	switch {
 	case len(failures) > 0:
@@ -303,12 +308,12 @@ func (v *VariantReport) conclude(checks []CheckReport) Verdict {
 	}
 	for _, w := range v.Workloads {
 		if !reached[w] {
-			doubts = append(doubts, Reason{ForkUntested, "no check that passed reached the fork of " + w})
+			doubts = append(doubts, because(ForkUntested, "no check that passed reached the fork of "+w))
 		}
 	}
 	if len(doubts) > 0 || v.passed() == 0 {
 		if len(doubts) == 0 {
-			doubts = []Reason{{ChecksMissing, "no check has passed"}}
+			doubts = []Reason{because(ChecksMissing, "no check has passed")}
 		}
 		return Verdict{Inconclusive, doubts}
 	}
@@ -341,12 +346,12 @@ func (r *Report) Found() bool {
 
 // NotForkedVerdict is the verdict on a variant that could not be forked.
 func NotForkedVerdict(err error) Verdict {
-	return Verdict{Inconclusive, []Reason{{NotForked, err.Error()}}}
+	return Verdict{Inconclusive, []Reason{because(NotForked, err.Error())}}
 }
 
-// NotRunVerdict is the verdict of a check that could not run.
-func NotRunVerdict(err error) Verdict {
-	return Verdict{Inconclusive, []Reason{{NotRun, err.Error()}}}
+// NoRoomVerdict is the verdict of a check for which a quota of the namespace had no room.
+func NoRoomVerdict(err error) Verdict {
+	return Verdict{Inconclusive, []Reason{*broken(FaultCluster, string(health.QuotaExceeded), err.Error())}}
 }
 
 // Losers returns the sandboxes, among those that the experiment made, whose variants did not come first; where none passed, those that

@@ -20,7 +20,7 @@ func concluded(require string, a, b []Outcome) *Report {
 		for j, o := range outcomes {
 			v.Results[j].Outcome, v.Results[j].Requests = o, route.Totals{customer: {Fork: 1}}
 			if o != Passed {
-				v.Results[j].Reasons = []Reason{{TestFailed, "it failed"}}
+				v.Results[j].Reasons = []Reason{because(TestFailed, "it failed")}
 			}
 		}
 	}

@@ -1,7 +1,7 @@
 package experiment
 
 import (
-	"fmt"
+	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,25 +19,21 @@ type Runner struct {
 	Image          string
 	ServiceAccount string   // whose rights it has
 	Args           []string // of `kubectl sandbox`, without the suites
-	Suites         []string // texts of suites
+	Suite          string   // as Suite.Text writes it
 }
 
-// Objects returns what runs the experiment: a Job of the plugin, and a ConfigMap of its suites, both the run's. It is tried again where
+// Objects returns what runs the experiment: a Job of the plugin, and a ConfigMap of its suite, both the run's. It is tried again where
 // its node goes away, and goes on from what was kept; whatever the verdict, it is not.
 func (r *Runner) Objects(run *Run) (*corev1.ConfigMap, *batchv1.Job) {
 	meta := func(name string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{
 			Name: name, Namespace: run.Namespace, Labels: map[string]string{sandbox.LabelRun: run.ID},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: sandbox.RunName(run.ID), UID: run.UID}},
+			OwnerReferences: []metav1.OwnerReference{run.owner()},
 		}
 	}
-	suites := &corev1.ConfigMap{ObjectMeta: meta(sandbox.RunSuitesName(run.ID)), Data: map[string]string{}}
-	args := r.Args
-	for i, text := range r.Suites {
-		name := fmt.Sprintf("%d.yaml", i+1)
-		suites.Data[name] = text
-		args = append(args, "--filename="+suitePath+"/"+name)
-	}
+	const name = "suite.yaml"
+	suites := &corev1.ConfigMap{ObjectMeta: meta(sandbox.RunSuitesName(run.ID)), Data: map[string]string{name: r.Suite}}
+	args := append(slices.Clone(r.Args), "--filename="+suitePath+"/"+name)
 	job := &batchv1.Job{ObjectMeta: meta(sandbox.RunJobName(run.ID))}
 	job.Spec = batchv1.JobSpec{
 		BackoffLimit: ptr.To[int32](3),

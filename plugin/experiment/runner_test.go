@@ -6,13 +6,13 @@ import (
 )
 
 func TestRunner(t *testing.T) {
-	r := Runner{Image: "reg/kubectl-sandbox:1", ServiceAccount: "ci", Args: []string{"test", "a", "--id=r1"}, Suites: []string{"one", "two"}}
+	r := Runner{Image: "reg/kubectl-sandbox:1", ServiceAccount: "ci", Args: []string{"test", "a", "--id=r1"}, Suite: "one"}
 	suites, job := r.Objects(&Run{ID: "r1", Namespace: "shop", UID: "u"})
 	pod := job.Spec.Template.Spec
-	if got := pod.Containers[0].Args; !slices.Equal(got, []string{"test", "a", "--id=r1", "--filename=/suite/1.yaml", "--filename=/suite/2.yaml"}) {
+	if got := pod.Containers[0].Args; !slices.Equal(got, []string{"test", "a", "--id=r1", "--filename=/suite/suite.yaml"}) {
 		t.Errorf("args %q", got)
 	}
-	if suites.Data["1.yaml"] != "one" || suites.Data["2.yaml"] != "two" || pod.Volumes[0].ConfigMap.Name != suites.Name {
+	if suites.Data["suite.yaml"] != "one" || pod.Volumes[0].ConfigMap.Name != suites.Name {
 		t.Errorf("suites %+v", suites)
 	}
 	if pod.ServiceAccountName != "ci" || !*pod.AutomountServiceAccountToken || !*pod.Containers[0].SecurityContext.RunAsNonRoot {

@@ -9,7 +9,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -53,10 +52,11 @@ spec:
 `
 
 func TestParseSuite(t *testing.T) {
-	checks, err := ParseSuite("suite.yaml", []byte(suite))
+	parsed, err := ParseSuite("suite.yaml", []byte(suite))
 	if err != nil {
 		t.Fatal(err)
 	}
+	checks := parsed.Checks
 	if len(checks) != 2 {
 		t.Fatalf("got %d checks", len(checks))
 	}
@@ -81,11 +81,15 @@ func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"nothing", "# only a comment\n", "s.yaml: holds no Job"},
 		{"no YAML", "a: [", "s.yaml, document 1: "},
-		{"another kind", "apiVersion: v1\nkind: Pod\n", `s.yaml, document 1: apiVersion, kind: a check is a Job of batch/v1, and this is "Pod" of "v1"`},
+		{"another kind", "apiVersion: v1\nkind: Pod\n", `s.yaml, document 1: apiVersion, kind: "Pod" of "v1" is neither a check, which is a Job or a CronJob of batch/v1, nor a ConfigMap`},
 		{"unknown field", job("", ", paralelism: 2"), `s.yaml, document 1: unknown field "spec.paralelism"`},
 		{"no name", strings.Replace(job("", ""), "name: smoke", "namespace: x", 1), "s.yaml, document 1: metadata.name: must be set"},
 		{"bad name", strings.Replace(job("", ""), "smoke", "Smoke_1", 1), `s.yaml, document 1: metadata.name: "Smoke_1" must consist of`},
-		{"long name", strings.Replace(job("", ""), "smoke", strings.Repeat("x", 41), 1), "must be at most 40 characters long, is 41"},
+		{"long name", strings.Replace(job("", ""), "smoke", strings.Repeat("x", 64), 1), "must be at most 63 characters long, is 64"},
+		{"a container like the router", strings.Replace(job("", ""), "name: t,", "name: sandbox-router,", 1), `spec.template.spec.containers[0].name: "sandbox-router" is the name of the router`},
+		{"an init container like the router", strings.Replace(job("", ""), "containers:", "initContainers: [{name: sandbox-router, image: i}], containers:", 1),
+			`spec.template.spec.initContainers[0].name: "sandbox-router" is the name of the router`},
+		{"a volume like the router's", strings.Replace(job("", ""), "containers:", "volumes: [{name: sandbox-router-state}], containers:", 1), `spec.template.spec.volumes[0].name: "sandbox-router-state"`},
 		{"no containers", strings.Replace(job("", ""), "{name: t, image: i}", "", 1), "spec.template.spec.containers: must not be empty"},
 		{"selector", job("", ", manualSelector: true"), "spec.selector: must be left out"},
 		{"our label", job(", labels: {kubectl-sandbox.dev/run: x}", ""), "label kubectl-sandbox.dev/run: is set by the experiment"},
@@ -136,10 +140,11 @@ func TestProbeJob(t *testing.T) {
 	service := sandbox.Service{Host: "api", Port: 8080}
 	made := func(in string) (Check, *batchv1.Job, error) {
 		t.Helper()
-		checks, err := ParseSuite("s.yaml", []byte(in))
+		parsed, err := ParseSuite("s.yaml", []byte(in))
 		if err != nil {
 			t.Fatal(err)
 		}
+		checks := parsed.Checks
 		j, err := ProbeJob(run, &checks[0], on, service, variants, "kbase")
 		return checks[0], j, err
 	}
@@ -173,12 +178,18 @@ func FuzzParseSuite(f *testing.F) {
 	f.Add(job("", ""))
 	run, v := &Run{ID: "r1", Namespace: "shop", Timeout: time.Minute}, &Variant{Name: "a", Sandbox: "r1-a", Key: "k"}
 	f.Fuzz(func(t *testing.T, in string) {
-		checks, err := ParseSuite("s", []byte(in))
+		parsed, err := ParseSuite("s", []byte(in))
 		if err != nil {
 			return
 		}
-		for i := range checks {
-			j := Job(run, v, &checks[i], nil)
+		run.Objects = parsed.Objects
+		if text, err := parsed.Text(); err != nil {
+			t.Errorf("%q: %v", in, err)
+		} else if again, err := ParseSuite("s", []byte(text)); err != nil || len(again.Checks) != len(parsed.Checks) || len(again.Objects) != len(parsed.Objects) {
+			t.Errorf("%q became %q: %v", in, text, err)
+		}
+		for i := range parsed.Checks {
+			j := Job(run, v, &parsed.Checks[i], nil)
 			if len(j.Name) > 63 || j.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyNever || j.Spec.ActiveDeadlineSeconds == nil {
 				t.Errorf("%q became %+v", in, j)
 			}
@@ -211,15 +222,17 @@ func TestFromCronJob(t *testing.T) {
 }
 
 func TestJob(t *testing.T) {
-	checks, err := ParseSuite("suite.yaml", []byte(suite))
+	parsed, err := ParseSuite("suite.yaml", []byte(suite))
 	if err != nil {
 		t.Fatal(err)
 	}
+	checks := parsed.Checks
 	run := &Run{ID: "r1", Namespace: "shop", UID: "uid", Timeout: 10 * time.Minute}
 	v := &Variant{Name: "a", Sandbox: "r1-a", Key: "k"}
 	smoke := Job(run, v, &checks[0], []sandbox.Service{{Host: "frontend", Port: 80}})
+	backstop := int64((startTime + 10*time.Minute + overtime).Seconds())
 	if smoke.Namespace != "shop" || smoke.Labels["kueue.x-k8s.io/queue-name"] != "tests" || !*smoke.Spec.Suspend ||
-		*smoke.Spec.BackoffLimit != 0 || *smoke.Spec.ActiveDeadlineSeconds != 600 || smoke.OwnerReferences[0].Name != "sandbox-run.r1" {
+		*smoke.Spec.BackoffLimit != 0 || *smoke.Spec.ActiveDeadlineSeconds != backstop || smoke.OwnerReferences[0].Name != "sandbox-run.r1" {
 		t.Errorf("got %+v", smoke)
 	}
 	for _, m := range []metav1.ObjectMeta{smoke.ObjectMeta, smoke.Spec.Template.ObjectMeta} {
@@ -231,7 +244,7 @@ func TestJob(t *testing.T) {
 		t.Errorf("annotations %v", a)
 	}
 	browse := Job(run, v, &checks[1], nil)
-	if *browse.Spec.BackoffLimit != 2 || *browse.Spec.ActiveDeadlineSeconds != 90 || browse.Spec.TTLSecondsAfterFinished != nil ||
+	if *browse.Spec.BackoffLimit != 2 || *browse.Spec.ActiveDeadlineSeconds != 3600 || browse.Spec.TTLSecondsAfterFinished != nil ||
 		browse.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyNever ||
 		*browse.Spec.Template.Spec.Containers[0].SecurityContext.RunAsUser != 12 {
 		t.Errorf("got %+v", browse.Spec)
@@ -239,8 +252,28 @@ func TestJob(t *testing.T) {
 	if checks[0].Job.Labels[sandbox.LabelRun] != "" || checks[1].Job.Spec.TTLSecondsAfterFinished == nil {
 		t.Error("the suite itself has changed")
 	}
-	checks[0].Job.Spec.ActiveDeadlineSeconds = ptr.To[int64](30)
-	if j := Job(run, v, &checks[0], nil); *j.Spec.ActiveDeadlineSeconds != 30 || Deadline(j) != time.Minute {
-		t.Errorf("the author's shorter deadline is not kept: %d", *j.Spec.ActiveDeadlineSeconds)
+	for _, tt := range []struct {
+		own  int64
+		said time.Duration
+		want Limits
+	}{
+		{0, 0, Limits{Test: 10 * time.Minute, By: "--timeout", Start: startTime, Held: 10 * time.Minute}},
+		{30, 0, Limits{Own: 30 * time.Second, Start: startTime, Held: 10 * time.Minute}},
+		{3600, 0, Limits{Own: time.Hour, Longer: true, Start: startTime, Held: 10 * time.Minute}},
+		{3600, 90 * time.Second, Limits{
+			Test: 90 * time.Second, By: "annotation kubectl-sandbox.dev/timeout", Own: time.Hour, Longer: true, Start: startTime, Held: 90 * time.Second,
+		}},
+	} {
+		c := checks[0]
+		c.Job, c.Timeout = c.Job.DeepCopy(), tt.said
+		if tt.own > 0 {
+			c.Job.Spec.ActiveDeadlineSeconds = &tt.own
+		}
+		if got := c.Limits(run); got != tt.want {
+			t.Errorf("own deadline %d, annotation %s: got %+v, want %+v", tt.own, tt.said, got, tt.want)
+		}
+		if j := Job(run, v, &c, nil); tt.own > 0 && *j.Spec.ActiveDeadlineSeconds != tt.own {
+			t.Errorf("the author's own deadline is not kept: %d", *j.Spec.ActiveDeadlineSeconds)
+		}
 	}
 }

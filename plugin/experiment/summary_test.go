@@ -32,15 +32,15 @@ func TestConclude_SaysItInSentences(t *testing.T) {
 		{Operation: "GET /customer", Reason: result.ReasonFieldGone, Path: "/name"}, {Operation: "GET /customer", Reason: result.ReasonFieldGone, Path: "/id"},
 		{Operation: "GET /other", Reason: result.ReasonNotServed},
 	}}
-	fails("slow", "load", Reason{BudgetMissed, "p95 +82 ms [74, 91] under load, and p95<=baseline+10% is allowed"}).Measured = late
-	fails("broken", "contract", Reason{ContractBroken, "breaks the contract of GET /customer: FieldGone /name"}).Contract = gone
-	fails("both", "contract", Reason{ContractBroken, "breaks the contract of GET /customer: FieldGone /name"}).Contract = gone
-	fails("both", "load", Reason{Bystander, "deployment/route fails 4.2 % of the variant's requests"})
-	fails("crashed", "smoke", Reason{TestFailed, "container test exited with status 1\n" + strings.Repeat("x", 1000)})
+	fails("slow", "load", because(BudgetMissed, "p95 +82 ms [74, 91] under load, and p95<=baseline+10% is allowed")).Measured = late
+	fails("broken", "contract", because(ContractBroken, "breaks the contract of GET /customer: FieldGone /name")).Contract = gone
+	fails("both", "contract", because(ContractBroken, "breaks the contract of GET /customer: FieldGone /name")).Contract = gone
+	fails("both", "load", because(Bystander, "deployment/route fails 4.2 % of the variant's requests"))
+	fails("crashed", "smoke", because(TestFailed, "container test exited with status 1\n"+strings.Repeat("x", 1000)))
 	for _, c := range checks {
-		r.Variant("lost").Result(c.Name).Verdict = Verdict{Inconclusive, []Reason{{NotReached, "the key was last seen at deployment/frontend"}}}
+		r.Variant("lost").Result(c.Name).Verdict = Verdict{Inconclusive, []Reason{because(NotReached, "the key was last seen at deployment/frontend")}}
 	}
-	r.Variant("away").Verdict = Verdict{Inconclusive, []Reason{{NotForked, "image api:d can't be pulled"}}}
+	r.Variant("away").Verdict = Verdict{Inconclusive, []Reason{because(NotForked, "image api:d can't be pulled")}}
 	r.Conclude()
 	want := []string{
 		"a and b passed all checks.",

@@ -6,9 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
-
-	batchv1 "k8s.io/api/batch/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
@@ -25,9 +22,6 @@ const (
 
 // A Code says why something has not passed. Codes are stable: scripts use them.
 type Code string
-
-// deadlineExceeded is the reason of the condition of a Job that took longer than it may.
-const deadlineExceeded = batchv1.JobReasonDeadlineExceeded
 
 // Codes of failures. They are the variant's, where requests of the check reached its fork and nothing else.
 const (
@@ -72,11 +66,28 @@ const (
 // A Reason is one thing that keeps a check or a variant from having passed.
 type Reason struct {
 	Code    Code   `json:"code"`
-	Message string `json:"message"` // one clause for people
+	Message string `json:"message"`         // one clause for people
+	Fault   Fault  `json:"fault,omitempty"` // whose it is, where that is known
+	Cause   string `json:"cause,omitempty"` // of a test that did not run: the code of its pod's state, as of a fork's
 }
 
-// String returns "CODE: MESSAGE".
-func (r Reason) String() string { return string(r.Code) + ": " + r.Message }
+// String returns "CODE: MESSAGE (fault: FAULT; cause: CAUSE)".
+func (r Reason) String() string { return string(r.Code) + ": " + r.Text() }
+
+// Text returns "MESSAGE (fault: FAULT; cause: CAUSE)".
+func (r Reason) Text() string {
+	var more []string
+	if r.Fault != "" {
+		more = append(more, "fault: "+string(r.Fault))
+	}
+	if r.Cause != "" {
+		more = append(more, "cause: "+r.Cause)
+	}
+	if len(more) == 0 {
+		return r.Message
+	}
+	return r.Message + " (" + strings.Join(more, "; ") + ")"
+}
 
 // A Verdict is the outcome of one check of one variant, and why. Every outcome but Passed has a reason.
 type Verdict struct {
@@ -100,7 +111,7 @@ func Judge(e *Evidence) Verdict {
 		return Verdict{Failed, append([]Reason{failure(&e.Job)}, doubts.other...)}
 	}
 	reasons := slices.Concat(doubts.barring, doubts.other)
-	if e.Job.Failed && e.Job.Broken == "" {
+	if e.Job.Failed && e.Job.Broken == nil {
 		reasons = append(reasons, failure(&e.Job))
 	}
 	if len(reasons) > 0 {
@@ -112,14 +123,14 @@ func Judge(e *Evidence) Verdict {
 // failure is why a Job that failed did.
 func failure(j *JobEnd) Reason {
 	switch {
-	case j.Reason == deadlineExceeded:
-		return Reason{TimedOut, "the test did not end within its time"}
+	case j.TimedOut != "":
+		return because(TimedOut, "the test did not end within "+j.TimedOut)
 	case j.Container != "":
-		return Reason{TestFailed, fmt.Sprintf("container %s exited with status %d", j.Container, j.Exit)}
+		return because(TestFailed, fmt.Sprintf("container %s exited with status %d", j.Container, j.Exit))
 	case j.Message != "":
-		return Reason{TestFailed, j.Message}
+		return because(TestFailed, j.Message)
 	}
-	return Reason{TestFailed, "the Job failed"}
+	return because(TestFailed, "the Job failed")
 }
 
 // doubts are what keeps a check from having passed. Those that bar say that it is not this variant, or not the variant alone, that
@@ -127,23 +138,21 @@ func failure(j *JobEnd) Reason {
 type doubts struct{ barring, other []Reason }
 
 func (d *doubts) bar(c Code, format string, args ...any) {
-	d.barring = append(d.barring, Reason{c, fmt.Sprintf(format, args...)})
+	d.barring = append(d.barring, because(c, fmt.Sprintf(format, args...)))
 }
 
 func (d *doubts) doubt(c Code, format string, args ...any) {
-	d.other = append(d.other, Reason{c, fmt.Sprintf(format, args...)})
+	d.other = append(d.other, because(c, fmt.Sprintf(format, args...)))
 }
 
 func (d *doubts) job(j *JobEnd) {
 	switch {
-	case j.Broken != "":
-		d.bar(NotRun, "%s", j.Broken)
+	case j.Broken != nil:
+		d.barring = append(d.barring, *j.Broken)
 	case !j.Complete && !j.Failed:
 		d.bar(NotFinished, "the Job has not ended")
 	case j.Pods == 0:
 		d.bar(NotRun, "the Job ended without a pod")
-	case j.Failed && j.Reason == deadlineExceeded && 2*j.Starting > j.Deadline:
-		d.bar(NotRun, "%s of the %s that the test may take went by before it began: raise its timeout", j.Starting.Round(time.Second), j.Deadline)
 	}
 	if len(j.Uninjected) > 0 {
 		d.bar(NotInjected, "admission gave no router to %s", some(j.Uninjected))
@@ -220,14 +229,13 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	if total.Refused > 0 {
 		d.doubt(Refused, "%s refused, as no pod of the fork was ready", were(total.Refused))
 	}
-	switch {
-	case !e.Before.Counted || !e.After.Counted:
-		d.doubt(NotCounted, "the webhook did not give the routers' counts: it did not answer, or you may not patch configmaps")
-	case e.After.Uncounted != "" || e.Before.Uncounted != "":
-		d.doubt(NotCounted, "the routers of %s did not give their counts", none(e.After.Uncounted+e.Before.Uncounted))
+	d.beside(e)
+	lost := ended(e.Before.Routers, e.After.Routers)
+	uncounted := e.uncounted()
+	if uncounted != "" {
+		d.doubt(NotCounted, "%s", uncounted)
 	}
-	d.lost(ended(e.Before.Routers, e.After.Routers))
-	reached := total.Fork + total.Unfinished + total.Refused + total.FellBack
+	d.lost(lost)
 	sent := e.Sent
 	switch {
 	case sent == nil: // for reported to tell
@@ -238,14 +246,52 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 		d.bar(OtherKey, "the test's requests carried another key than the sandbox's")
 		return
 	}
+	none := total.Fork+total.Unfinished == 0 && total.Refused == 0
 	switch {
-	case total.Fork+total.Unfinished == 0 && total.Refused == 0:
-		d.bar(NotReached, "%s", lostWhere(sent, reached, by, e.Passed))
+	case none && total.FellBack > 0: // which is told
+	case none && (uncounted != "" || len(lost) > 0):
+		d.bar(NotCounted, "whether any request came to the fork is not known")
+	case none:
+		d.bar(NotReached, "%s", lostWhere(e, by))
 	case total.Fork == 0 && total.Unfinished > 0:
 		d.doubt(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
 	case sent != nil && sent.Answered == 0 && total.Fork > 0:
 		d.doubt(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
 	}
+}
+
+// beside looks for answers by workloads that stand behind the same Services as the forks' baselines, and are not forked.
+func (d *doubts) beside(e *Evidence) {
+	var by, unknown []string
+	var n uint64
+	for _, w := range slices.Sorted(slices.Values(e.Seen.Beside)) {
+		switch o := e.Passed[w]; {
+		case e.Passed == nil:
+			unknown = append(unknown, workloadOf(w))
+		case o.Requests > 0:
+			by, n = append(by, workloadOf(w)), n+o.Requests
+		}
+	}
+	if n > 0 {
+		d.barring = append(d.barring, *blamed(FaultCluster, FellBack, fmt.Sprintf("%s answered by %s, which a Service of the fork's workload leads to as well: "+
+			"fork it too, or test by a Service that leads to the fork's workload alone", were(n), some(by))))
+	}
+	if len(unknown) > 0 {
+		d.doubt(NotCounted, "a Service of the fork's workload leads to %s as well, and whether that answered any request is not known", some(unknown))
+	}
+}
+
+// uncounted says why what the routers in front of the forks' workloads counted is not known, or not all of it; empty: it is.
+func (e *Evidence) uncounted() string {
+	switch {
+	case !e.Before.Counted || !e.After.Counted:
+		return "the webhook did not give the routers' counts: it did not answer, or you may not patch configmaps"
+	case e.After.Uncounted != "":
+		return "the routers of " + e.After.Uncounted + " did not give their counts"
+	case e.Before.Uncounted != "":
+		return "the routers of " + e.Before.Uncounted + " did not give their counts"
+	}
+	return ""
 }
 
 // reported looks at whether the router beside the test said what it sent.
@@ -268,12 +314,13 @@ func ended(before, after []string) (pods []string) {
 
 func (d *doubts) lost(pods []string) {
 	if len(pods) > 0 {
-		d.bar(RouterLost, "the routers of %s ended while the check ran, and with them what they had counted", some(pods))
+		d.bar(RouterLost, "the routers of %s ended while the check ran, and what they counted last may be lost", some(pods))
 	}
 }
 
-// lostWhere says which hop saw the key last.
-func lostWhere(sent *route.Sent, reached uint64, by route.Totals, passed map[string]route.Observation) string {
+// lostWhere says which hop saw the key last, as far as what is counted tells.
+func lostWhere(e *Evidence, by route.Totals) string {
+	sent := e.Sent
 	workloads := make([]string, 0, len(by))
 	for w := range by {
 		workloads = append(workloads, workloadOf(w))
@@ -283,15 +330,24 @@ func lostWhere(sent *route.Sent, reached uint64, by route.Totals, passed map[str
 	if len(workloads) > 0 {
 		where = strings.Join(workloads, " or ")
 	}
+	unknown := ""
 	switch {
-	case reached > 0:
-		return "no request was served by the fork"
-	case len(passed) > 0:
-		return lastSeen(passed) + " to " + where
+	case e.Passed == nil:
+		unknown = "the webhook did not tell what passed other workloads"
+	case e.PassedMissing != "":
+		unknown = "the routers of " + e.PassedMissing + " did not say what passed them"
+	}
+	switch {
+	case len(e.Passed) > 0 && unknown != "":
+		return lastSeen(e.Passed) + " to " + where + "; it may have come further, as " + unknown
+	case len(e.Passed) > 0:
+		return lastSeen(e.Passed) + " to " + where
 	case sent == nil:
 		return "no request with the key came to " + where
 	case sent.Answered+sent.Refused == 0:
 		return fmt.Sprintf("the test gave its %s up before they were answered; whether they came to %s is not known", requests(sent.Begun), where)
+	case unknown != "":
+		return fmt.Sprintf("of the test's %s, none with the key came to %s; where the key was lost is not known, as %s", requests(sent.Begun), where, unknown)
 	case sent.Answered == 0:
 		return fmt.Sprintf("the key was last seen at the test's own router: nobody took its %s", requests(sent.Refused))
 	}

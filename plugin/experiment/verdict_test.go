@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
@@ -96,7 +95,13 @@ func vacuous() map[string]struct {
 		"the test's router says nothing":              {func(e *Evidence) { e.Sent = nil }, NotReported},
 		"the Job has not ended":                       {func(e *Evidence) { e.Job.Complete = false }, NotFinished},
 		"the Job has no pods":                         {func(e *Evidence) { e.Job.Pods = 0 }, NotRun},
-		"the Job's pod was evicted":                   {func(e *Evidence) { e.Job.Broken = "pod smoke-1 was evicted" }, NotRun},
+		"another workload of the Service answers some": {func(e *Evidence) {
+			e.Seen.Beside, e.Passed = []string{"deployment.canary"}, map[string]route.Observation{"deployment.canary": {Requests: 12}}
+		}, FellBack},
+		"whether another workload of the Service answers is not known": {func(e *Evidence) { e.Seen.Beside, e.Passed = []string{"deployment.canary"}, nil }, NotCounted},
+		"nothing is counted, and the webhook does not answer":          {func(e *Evidence) { unreached(e); e.After.Counted = false }, NotCounted},
+		"nothing is counted, and a router ended":                       {func(e *Evidence) { unreached(e); e.After.Routers = e.After.Routers[:1] }, RouterLost},
+		"the Job's pod was evicted":                                    {func(e *Evidence) { e.Job.Broken = broken(FaultCluster, "PodEvicted", "pod smoke-1 was evicted") }, NotRun},
 	}
 }
 
@@ -160,9 +165,50 @@ func TestJudge_NamesTheWorkloadThatSawTheKeyLast(t *testing.T) {
 		e := sound()
 		e.After.Counts, e.Passed = e.Before.Counts, passed
 		v := Judge(e)
-		if v.Outcome != Inconclusive || len(v.Reasons) != 1 || v.Reasons[0] != (Reason{NotReached, want}) {
+		if v.Outcome != Inconclusive || len(v.Reasons) != 1 || v.Reasons[0] != because(NotReached, want) {
 			t.Errorf("got %+v, want %s", v, want)
 		}
+	}
+}
+
+// What is not known is not stated.
+func TestJudge_StatesNoHopWhereCountsAreMissing(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(*Evidence)
+		code  Code
+		want  string
+	}{
+		{"of the forks' routers", func(e *Evidence) {
+			e.After.Counted, e.Passed = false, map[string]route.Observation{"deployment.api": {Requests: 3}}
+		},
+			NotCounted, "whether any request came to the fork is not known"},
+		{"of one of them", func(e *Evidence) { e.After.Uncounted, e.Passed = "customer-1", map[string]route.Observation{} },
+			NotCounted, "whether any request came to the fork is not known"},
+		{"of one that ended", func(e *Evidence) { e.After.Routers, e.Passed = e.After.Routers[:1], map[string]route.Observation{} },
+			NotCounted, "whether any request came to the fork is not known"},
+		{"of all others", func(*Evidence) {}, NotReached,
+			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the webhook did not tell what passed other workloads"},
+		{"of one other", func(e *Evidence) { e.Passed, e.PassedMissing = map[string]route.Observation{}, "api-1" }, NotReached,
+			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the routers of api-1 did not say what passed them"},
+		{"of one other, and one told", func(e *Evidence) {
+			e.Passed, e.PassedMissing = map[string]route.Observation{"deployment.api": {Requests: 3}}, "api-1"
+		}, NotReached,
+			"the key was last seen at deployment/api, in 3 requests: it does not pass the key on, or makes no call, to deployment/customer; it may have come further, " +
+				"as the routers of api-1 did not say what passed them"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := sound()
+			e.After.Counts = e.Before.Counts
+			tt.spoil(e)
+			v := Judge(e)
+			if v.Outcome != Inconclusive || !slices.Contains(v.Reasons, because(tt.code, tt.want)) {
+				t.Errorf("got %+v, want %s: %s", v, tt.code, tt.want)
+			}
+			if tt.code != NotReached && slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Code == NotReached }) {
+				t.Errorf("states where the key was lost: %+v", v)
+			}
+		})
 	}
 }
 
@@ -185,7 +231,7 @@ func TestJudge_TellsAFailureFromATestThatNeverReachedTheVariant(t *testing.T) {
 		code  Code
 	}{
 		{"the test failed", func(*Evidence) {}, Failed, TestFailed},
-		{"the test hung", func(e *Evidence) { e.Job.Reason = "DeadlineExceeded" }, Failed, TimedOut},
+		{"the test hung", func(e *Evidence) { e.Job.Container, e.Job.TimedOut = "", "10m0s (--timeout)" }, Failed, TimedOut},
 		{"the fork broke off", func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, Unfinished: 3} }, Failed, TestFailed},
 		{"the fork crashed", func(e *Evidence) {
 			e.After.Counts[customer], e.After.Forks[0].Pods[0].Restarts = route.Count{Fork: 5, Refused: 3}, 1
@@ -193,12 +239,10 @@ func TestJudge_TellsAFailureFromATestThatNeverReachedTheVariant(t *testing.T) {
 		{"it never reached the fork", func(e *Evidence) { e.After.Counts = e.Before.Counts }, Inconclusive, NotReached},
 		{"it sent nothing", func(e *Evidence) { e.Sent = &route.Sent{} }, Inconclusive, NothingSent},
 		{"the baseline answered part of it", func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, FellBack: 1} }, Inconclusive, FellBack},
-		{"it began too late to end in time", func(e *Evidence) {
-			e.Job.Reason, e.Job.Starting, e.Job.Deadline = "DeadlineExceeded", 40*time.Second, time.Minute
-		}, Inconclusive, NotRun},
+		{"it began too late to end in time", func(e *Evidence) { e.Job.Broken = broken(FaultTest, "", "most of its own deadline went by") }, Inconclusive, NotRun},
 		{"the fork's pod was replaced", func(e *Evidence) { e.After.Forks[0].Pods[0].UID = "p2" }, Inconclusive, ForkRestarted},
 		{"a router ended", func(e *Evidence) { e.After.Routers = e.After.Routers[1:] }, Inconclusive, RouterLost},
-		{"its image can't be pulled", func(e *Evidence) { e.Job.Broken = "no image" }, Inconclusive, NotRun},
+		{"its image can't be pulled", func(e *Evidence) { e.Job.Broken = broken(FaultTest, "ImagePullFailed", "no image") }, Inconclusive, NotRun},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := sound()

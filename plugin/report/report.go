@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -86,9 +87,21 @@ func describe(l *experiment.LoadReport) string {
 		s += " (ended early, as more would change no verdict)"
 	}
 	if l.Agree {
-		return s + "; the baseline arms agree"
+		s += "; the baseline arms agree"
+	} else {
+		s += "; the baseline arms differ"
 	}
-	return s + "; the baseline arms differ"
+	if n := l.List.Requests; n > 0 {
+		s += fmt.Sprintf("; a list of %d", n)
+		if l.List.Host != "" {
+			s += ", recorded of " + l.List.Host
+		}
+		s += result.SayLeftOut(", ", l.List.LeftOut)
+	}
+	if len(l.Statuses) > 0 {
+		s += "; the baseline answered " + experiment.SayStatuses(l.Statuses)
+	}
+	return s
 }
 
 // quantity writes a metric: seconds, or a share of requests.
@@ -112,7 +125,19 @@ func measured(m *experiment.Measured) string {
 	for i, d := range m.Differences {
 		texts[i] = d.Text
 	}
+	if len(m.Statuses) > 0 {
+		texts = append(texts, "answered "+experiment.SayStatuses(m.Statuses))
+	}
 	return strings.Join(texts, ", ")
+}
+
+// measurements are how a load check measured, and what, in a line each; none: the check is of another kind.
+func measurements(r *experiment.Report, x *experiment.Result) []string {
+	l := loadOf(r, x.Check)
+	if l == nil || x.Measured == nil {
+		return nil
+	}
+	return []string{describe(l), measured(x.Measured)}
 }
 
 // writeLoads writes what load checks measured, a line for each variant.
@@ -228,12 +253,12 @@ func writeJUnit(w io.Writer, r *experiment.Report) error {
 		var took time.Duration
 		for j := range v.Results {
 			x := &v.Results[j]
-			c := junitCase{Name: x.Check, Class: v.Name, Time: seconds(x.Window.Took()), Out: strings.Join(x.Log, "\n")}
+			c := junitCase{Name: x.Check, Class: v.Name, Time: seconds(x.Window.Took()), Out: strings.Join(append(measurements(r, x), x.Log...), "\n")}
 			took += x.Window.Took()
 			why := &junitReason{}
 			for k, reason := range x.Reasons {
 				if k == 0 {
-					why.Type, why.Message = string(reason.Code), reason.Message
+					why.Type, why.Message = string(reason.Code), reason.Text()
 				}
 				why.Text += reason.String() + "\n"
 			}
@@ -312,7 +337,7 @@ func writeMarkdown(w io.Writer, r *experiment.Report) error {
 		if c.Load == nil {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s: %s\n\n| Variant | Difference from the baseline, 95 %% intervals |\n|---|---|\n", cell(c.Name), describe(c.Load))
+		fmt.Fprintf(w, "\n%s: %s\n\n| Variant | Difference from the baseline, 95 %% intervals |\n|---|---|\n", cell(c.Name), cell(describe(c.Load)))
 		for i := range r.Variants {
 			if x := r.Variants[i].Result(c.Name); x.Measured != nil {
 				fmt.Fprintf(w, "| **%s** | %s |\n", cell(r.Variants[i].Name), cell(measured(x.Measured)))
@@ -326,7 +351,7 @@ func writeMarkdown(w io.Writer, r *experiment.Report) error {
 		}
 		fmt.Fprintf(w, "\n**%s** %s:\n", cell(v.Name), v.Outcome)
 		for _, reason := range v.Reasons {
-			fmt.Fprintf(w, "- `%s` %s\n", reason.Code, cell(reason.Message))
+			fmt.Fprintf(w, "- `%s` %s\n", reason.Code, cell(reason.Text()))
 		}
 		for j := range v.Results {
 			if x := &v.Results[j]; len(x.Log) > 0 {

@@ -41,18 +41,22 @@ func sample() *experiment.Report {
 	}
 	passed := experiment.Verdict{Outcome: experiment.Passed}
 	judged("b", "smoke", passed, 4)
-	judged("b", "browse", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TimedOut, Message: "the test did not end within its time"}}}, 4)
-	judged("a", "smoke", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TestFailed, Message: "container test exited with status 1"}}}, 4,
+	judged("b", "browse", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TimedOut, Message: "the test did not end within 10m0s (--timeout)", Fault: experiment.FaultVariant}}}, 4)
+	judged("a", "smoke", experiment.Verdict{Outcome: experiment.Failed, Reasons: []experiment.Reason{{Code: experiment.TestFailed, Message: "container test exited with status 1", Fault: experiment.FaultVariant}}}, 4,
 		"GET /customer: 500 | <script>alert(1)</script>", "``` not the end ``` @team")
 	judged("a", "browse", passed, 4)
+	judged("c", "browse", experiment.Verdict{Outcome: experiment.Inconclusive, Reasons: []experiment.Reason{{
+		Code: experiment.NotRun, Message: "pod/browse-c: image \"k7\" of container test can't be pulled: not found", Fault: experiment.FaultTest, Cause: "ImagePullFailed",
+	}}}, 0)
 	judged("c", "smoke", experiment.Verdict{Outcome: experiment.Inconclusive, Reasons: []experiment.Reason{{Code: experiment.NotReached, Message: "the key was last seen at the test's own router"}}}, 0)
 	r.Variant("d").Verdict = experiment.Verdict{Outcome: experiment.Inconclusive, Reasons: []experiment.Reason{{Code: experiment.NotForked, Message: "image api:d can't be pulled"}}}
 	r.Checks[1].Load = &experiment.LoadReport{
 		Rate: 600, Seed: 7, Rounds: 25, Planned: 75, Settled: true, Took: 50, Requests: 5000, Agree: true,
+		List: result.List{Requests: 3, Host: "api.example.com", LeftOut: []result.LeftOut{{Requests: 2, Why: "to fonts.example.net"}}}, Statuses: map[int]int{200: 9990, 404: 10},
 		Edges: []float64{1, 10, 100, 1000}, Baseline: []float64{0.9, 0.1, 0}, Again: []float64{0.8, 0.2, 0},
 	}
 	r.Variant("b").Result("browse").Measured = &experiment.Measured{
-		Requests: 5000, Shares: []float64{0, 0.4, 0.6},
+		Requests: 5000, Statuses: map[int]int{200: 4999, 502: 1}, Shares: []float64{0, 0.4, 0.6},
 		Differences: []experiment.Difference{{Metric: "p95", Value: 0.132, Baseline: 0.05, Estimate: 0.082, Low: 0.074, High: 0.091, Text: "p95 +82 ms [74, 91]"}},
 		Budgets:     []experiment.BudgetReport{{Budget: "p95<=baseline+10%", Verdict: "fail", Found: "p95 +82 ms [74, 91]"}},
 		Examples:    []result.Failure{{Request: "GET /<b>", Class: result.ErrorServer, Message: "Bad Gateway"}},

@@ -46,12 +46,6 @@ func (s *space) vacuousWays(elsewhere, baseline string) []vacuousWay {
 	shell := shellJob
 	none := shell("no-pods", "customer", ask)
 	none.Spec.Completions, none.Spec.Parallelism = new(int32(0)), new(int32(0))
-	posing := shell("own-router", "customer", "curl -fsS -o /dev/null http://customer:8081/customer?customer=123")
-	c := posing.Spec.Template.Spec.Containers[0]
-	c.Name, c.Command = sandbox.RouterContainer, []string{"/usr/bin/sleep", "infinity"}
-	c.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
-	posing.Spec.Template.Spec.InitContainers = []corev1.Container{c}
-
 	customer := func(more ...string) []string {
 		return append([]string{"deploy/customer", "--image=" + apps.HotrodEven}, more...)
 	}
@@ -68,7 +62,6 @@ func (s *space) vacuousWays(elsewhere, baseline string) []vacuousWay {
 		{name: "the test brings another key", job: shell("other-key", "customer", `curl -fsS -H 'x-sandbox-key: nobodys' "$SANDBOX_URL/customer?customer=123"`), want: experiment.OtherKey},
 		{name: "the test goes to the baseline's pod", job: shell("pod-ip", "customer", "curl -fsS http://"+baseline+"/customer?customer=123"), want: experiment.NotReached},
 		{name: "the test goes to the Service past the router", job: shell("no-proxy", "customer", "curl -fsS --noproxy '*' http://customer:8081/customer?customer=123"), want: experiment.NothingSent},
-		{name: "a container poses as the test's router", job: posing, want: experiment.NotReached},
 		{
 			name: "the fork is not ready, and the test ignores the error", job: shell("unready", "customer", ask+"true"),
 			fork: customer("--replicas=0", "--wait=false"), want: experiment.Refused,

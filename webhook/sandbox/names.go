@@ -81,7 +81,7 @@ func RunJobName(id string) string { return "sandbox-run-" + id }
 // CheckName returns the name of the Job that runs a check of a sandbox in an experiment. It tells apart what joining the three by
 // dashes would not, and leaves room for what the Job controller appends to it for its pods: "-" and 5 random bytes.
 func CheckName(check, sandbox, run string) string {
-	return hashed(check+"-"+sandbox, 63-6, run+"\x00"+check)
+	return hashed(strings.ReplaceAll(check, ".", "-")+"-"+sandbox, 63-6, run+"\x00"+check)
 }
 
 // ShareName returns the name of the ConfigMap of a share; id tells several apart. No sandbox's own ConfigMap has a dot in its name.

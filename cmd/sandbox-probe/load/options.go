@@ -39,6 +39,7 @@ type Options struct {
 	Version  string
 	Client   *request.Client
 	Requests []request.Request
+	List     result.List // where Requests are from
 	Variants []Arm
 	// BaselineKey is a key that nobody has forked anything for, so that the baseline's requests cost routers what those of variants
 	// do, and can be told from everybody else's. Empty: they carry none.

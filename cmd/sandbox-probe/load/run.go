@@ -27,7 +27,7 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 	tally := newTally(s, o.Requests, o.Timeout)
 	l := result.Load{
 		Header: result.Header{APIVersion: result.APIVersion, Kind: result.KindLoad, Probe: o.Version, Start: time.Now().UTC(), Arms: arms},
-		Seed:   o.Seed, Rate: o.Rate, Turn: s.turn, Round: s.round().Seconds(), Timeout: o.Timeout.Seconds(), WarmUp: s.warmUp, Planned: s.measured,
+		Seed:   o.Seed, Rate: o.Rate, Turn: s.turn, Round: s.round().Seconds(), Timeout: o.Timeout.Seconds(), WarmUp: s.warmUp, Planned: s.measured, List: o.List,
 	}
 	say := func(incomplete string) error {
 		l.End, l.Incomplete = time.Now().UTC(), incomplete

@@ -141,10 +141,9 @@ func parseVegetaJSON(data []byte) (List, error) {
 // parseK6 reads the stream of `k6 run --out=json=FILE`: of its points, those of http_reqs, one for each request made, with its method
 // and URL (https://grafana.com/docs/k6/latest/results-output/real-time/json/). Bodies and headers are not in it, so that other
 // methods than GET and HEAD are left out.
-func parseK6(data []byte) (List, error) {
-	var list List
-	var from origin
-	return list, lines(data, func(line []byte) error {
+func parseK6(data []byte, prefer string) (List, error) {
+	var r recording
+	err := lines(data, func(line []byte) error {
 		var p struct {
 			Type   string `json:"type"`
 			Metric string `json:"metric"`
@@ -161,13 +160,24 @@ func parseK6(data []byte) (List, error) {
 		if p.Type != "Point" || p.Metric != "http_reqs" {
 			return nil
 		}
-		return list.record(&from, p.Data.Tags.Method, p.Data.Tags.URL, nil, nil,
-			p.Data.Tags.Method == http.MethodGet || p.Data.Tags.Method == http.MethodHead)
+		e := entry{method: p.Data.Tags.Method, target: p.Data.Tags.URL}
+		switch {
+		case strings.Contains(e.target, "${}"):
+			e.without = "whose URL is a template (k6's URL grouping)"
+		case e.method != http.MethodGet && e.method != http.MethodHead:
+			e.without = "whose body is not recorded"
+		}
+		r.add(e)
+		return nil
 	})
+	if err != nil {
+		return List{}, err
+	}
+	return r.list(prefer)
 }
 
 // parseHAR reads an HTTP Archive (http://www.softwareishard.com/blog/har-12-spec/).
-func parseHAR(data []byte) (List, error) {
+func parseHAR(data []byte, prefer string) (List, error) {
 	var har struct {
 		Log struct {
 			Entries []struct {
@@ -195,9 +205,8 @@ func parseHAR(data []byte) (List, error) {
 	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), &har); err != nil {
 		return List{}, err
 	}
-	var list List
-	var from origin
-	for i, e := range har.Log.Entries {
+	var all recording
+	for _, e := range har.Log.Entries {
 		header := http.Header{}
 		for _, h := range e.Request.Headers {
 			if sendable(h.Name) {
@@ -205,44 +214,32 @@ func parseHAR(data []byte) (List, error) {
 			}
 		}
 		var body []byte
-		again := e.Type != "websocket"
+		without := ""
+		if e.Type == "websocket" {
+			without = "that open WebSockets"
+		}
 		if post := e.Request.PostData; post != nil {
 			body = []byte(post.Text)
 			if post.Text == "" && len(post.Params) > 0 {
 				form := url.Values{}
 				for _, p := range post.Params {
-					again = again && p.File == ""
+					if p.File != "" {
+						without = "whose body is not recorded"
+					}
 					form.Add(p.Name, p.Value)
 				}
-				again = again && strings.HasPrefix(post.MIMEType, "application/x-www-form-urlencoded")
+				if !strings.HasPrefix(post.MIMEType, "application/x-www-form-urlencoded") {
+					without = "whose body is not recorded"
+				}
 				body = []byte(form.Encode())
 			}
 			if post.MIMEType != "" && header.Get("Content-Type") == "" {
 				header.Set("Content-Type", post.MIMEType)
 			}
 		}
-		if err := list.record(&from, e.Request.Method, e.Request.URL, header, body, again); err != nil {
-			return List{}, fmt.Errorf("entry %d: %w", i, err)
-		}
+		all.add(entry{e.Request.Method, e.Request.URL, header, body, without})
 	}
-	return list, nil
-}
-
-// record adds a request of a recording, or skips it: what it cannot send again, and what went to others than the first.
-func (l *List) record(from *origin, method, target string, header http.Header, body []byte, again bool) error {
-	u, err := url.Parse(target)
-	if err != nil {
-		u = &url.URL{}
-	}
-	if u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || !again || !from.same(u) {
-		l.Skipped++
-		return nil
-	}
-	r, err := newRequest(method, u, header, body)
-	if err != nil {
-		return err
-	}
-	return l.add(r)
+	return all.list(prefer)
 }
 
 func (l *List) add(r Request) error {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 )
 
 func files(name string) (io.ReadCloser, error) {
@@ -49,12 +51,16 @@ func TestParse_ReadsEachFormat(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, format := range []Format{tt.format, FormatAuto} {
-				got, err := Parse([]byte(tt.data), format, files)
+				got, err := Parse([]byte(tt.data), format, "", files)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if !slices.Equal(names(got), tt.want) || got.Skipped != tt.skipped {
-					t.Errorf("%s: got %q and %d skipped, want %q and %d", format, names(got), got.Skipped, tt.want, tt.skipped)
+				skipped := 0
+				for _, o := range got.LeftOut {
+					skipped += o.Requests
+				}
+				if !slices.Equal(names(got), tt.want) || skipped != tt.skipped {
+					t.Errorf("%s: got %q and left out %v, want %q and %d", format, names(got), got.LeftOut, tt.want, tt.skipped)
 				}
 				for _, r := range got.Requests {
 					if r.Header.Get("Host") != "" || r.Header[":authority"] != nil {
@@ -66,8 +72,48 @@ func TestParse_ReadsEachFormat(t *testing.T) {
 	}
 }
 
+// What a recording is of, and what is left of it, is said.
+func TestParse_TakesOneHostOfARecording(t *testing.T) {
+	har := func(urls ...string) string {
+		var entries []string
+		for _, u := range urls {
+			entries = append(entries, `{"request": {"method": "GET", "url": "`+u+`", "headers": []}}`)
+		}
+		return `{"log": {"entries": [` + strings.Join(entries, ",") + `]}}`
+	}
+	for _, tt := range []struct {
+		name, data, prefer string
+		want               []string
+		host               string
+		leftOut            string
+	}{
+		{"begun elsewhere", har("https://fonts.example/css", "https://api.example/items", "https://API.example:443/cart", "http://api.example/prices"), "shop",
+			[]string{"GET /items", "GET /cart", "GET /prices"}, "api.example", "left out: 1 to fonts.example"},
+		{"of the one that is tested", har("https://cdn.example/a", "https://cdn.example/b", "http://api/items"), "api",
+			[]string{"GET /items"}, "api", "left out: 2 to cdn.example"},
+		{"of the one that is tested, by its whole name", har("https://cdn.example/a", "https://cdn.example/b", "http://api.shop.svc.cluster.local:8080/items"), "api",
+			[]string{"GET /items"}, "api.shop.svc.cluster.local:8080", "left out: 2 to cdn.example"},
+		{"of as many each", har("http://a/1", "http://b/2"), "", []string{"GET /1"}, "a", "left out: 1 to b"},
+		{"of many", har("http://a/1", "http://a/2", "http://b/", "http://c/", "http://d/", "http://e/", "http://f/", "http://g/", "http://h/", "http://h/"), "",
+			[]string{"GET /1", "GET /2"}, "a", "left out: 2 to h, 1 to b, 1 to c, 1 to d, 1 to e, 2 to 2 more hosts"},
+		{"of one", har("http://a/1"), "b", []string{"GET /1"}, "a", ""},
+		{"malformed elsewhere", `{"log": {"entries": [{"request": {"method": "GET", "url": "http://b/", "headers": [{"name": "a b", "value": "c"}]}},` +
+			`{"request": {"method": "GET", "url": "http://a/1", "headers": []}}]}}`, "a", []string{"GET /1"}, "a", "left out: 1 to b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Parse([]byte(tt.data), FormatAuto, tt.prefer, files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if said := result.SayLeftOut("", got.LeftOut); !slices.Equal(names(got), tt.want) || got.Host != tt.host || said != tt.leftOut {
+				t.Errorf("got %q of %s, %s; want %q of %s, %s", names(got), got.Host, said, tt.want, tt.host, tt.leftOut)
+			}
+		})
+	}
+}
+
 func TestParse_ReadsHeadersAndBodies(t *testing.T) {
-	got, err := Parse([]byte("POST /b\nX-A: 1\nx-a: 2:3\n@body.json\n"), FormatVegeta, files)
+	got, err := Parse([]byte("POST /b\nX-A: 1\nx-a: 2:3\n@body.json\n"), FormatVegeta, "", files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +138,11 @@ func TestParse_SaysWhatIsWrong(t *testing.T) {
 		{FormatVegeta, "GET http://x/\nX-A: a\x01b\n", "header X-A"},
 		{FormatVegetaJSON, "{", "line 1"},
 		{FormatHAR, "[]", "har"},
+		{FormatK6, `{"metric":"http_reqs","type":"Point","data":{"tags":{"method":"GET","url":"http://x/${}"}}}`,
+			"it has no request that can be sent; left out: 1 whose URL is a template (k6's URL grouping)"},
 		{"csv", "a,b", "unknown format"},
 	} {
-		if _, err := Parse([]byte(tt.data), tt.format, files); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := Parse([]byte(tt.data), tt.format, "", files); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s %q: got %v, want %q", tt.format, tt.data, err, tt.want)
 		}
 	}
@@ -107,7 +155,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"metric":"http_reqs","type":"Point","data":{"tags":{"method":"GET","url":"http://x/a"}}}`), uint8(4))
 	f.Fuzz(func(t *testing.T, data []byte, which uint8) {
 		formats := Formats()
-		list, err := Parse(data, formats[int(which)%len(formats)], func(string) (io.ReadCloser, error) { return nil, errors.New("none") })
+		list, err := Parse(data, formats[int(which)%len(formats)], "x", func(string) (io.ReadCloser, error) { return nil, errors.New("none") })
 		if err != nil {
 			return
 		}

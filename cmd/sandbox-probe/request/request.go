@@ -12,8 +12,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
 // Bounds of a list.
@@ -56,14 +58,16 @@ func Formats() []Format {
 // A List is what was read.
 type List struct {
 	Requests []Request
-	// Skipped is the number of a recording's requests that are left out, since they went to another host than its first did, or are
-	// no requests that can be sent again.
-	Skipped int
+	// Host is the one, of those that a recording's requests went to, whose requests these are; empty: the list names none.
+	Host string
+	// LeftOut are those of a recording that are not among Requests.
+	LeftOut []result.LeftOut
 }
 
 // Parse reads a list. open gives a body that the list names by its file. All requests of a list must be to one host, but for
-// recordings, from which others are left out.
-func Parse(data []byte, format Format, open func(name string) (io.ReadCloser, error)) (List, error) {
+// recordings, of which those to one host are taken: to prefer, the host that the requests will go to, if there are such; else to that of
+// the most.
+func Parse(data []byte, format Format, prefer string, open func(name string) (io.ReadCloser, error)) (List, error) {
 	if len(data) > MaxList {
 		return List{}, fmt.Errorf("the list is %d bytes long, more than %d", len(data), MaxList)
 	}
@@ -78,9 +82,9 @@ func Parse(data []byte, format Format, open func(name string) (io.ReadCloser, er
 	case FormatVegetaJSON:
 		l, err = parseVegetaJSON(data)
 	case FormatHAR:
-		l, err = parseHAR(data)
+		l, err = parseHAR(data, prefer)
 	case FormatK6:
-		l, err = parseK6(data)
+		l, err = parseK6(data, prefer)
 	default:
 		return List{}, fmt.Errorf("unknown format %q: must be one of %v", format, Formats())
 	}
@@ -88,7 +92,7 @@ func Parse(data []byte, format Format, open func(name string) (io.ReadCloser, er
 		return List{}, fmt.Errorf("reading the list as %s: %w", format, err)
 	}
 	if len(l.Requests) == 0 {
-		return List{}, fmt.Errorf("reading the list as %s: it has no request", format)
+		return List{}, fmt.Errorf("reading the list as %s: it has no request%s", format, result.SayLeftOut(" that can be sent; ", l.LeftOut))
 	}
 	return l, nil
 }

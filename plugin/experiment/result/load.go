@@ -34,6 +34,8 @@ type Load struct {
 	Settled bool `json:"settled,omitempty"`
 	// Lateness is how late requests were sent, of all arms together: a probe that is short of CPU shows here.
 	Lateness Histogram `json:"lateness"`
+	// List is what was sent.
+	List List `json:"list"`
 	// Totals are by arm.
 	Totals []Total `json:"totals"`
 	Rounds []Round `json:"rounds"`
@@ -189,6 +191,9 @@ func (l Load) Validate() error {
 	}
 	if err := l.Lateness.validate(); err != nil {
 		return fmt.Errorf("lateness: %w", err)
+	}
+	if err := l.List.validate(); err != nil {
+		return err
 	}
 	if len(l.Totals) != len(l.Arms) {
 		return fmt.Errorf("it has totals of %d arms, and %d arms", len(l.Totals), len(l.Arms))

@@ -1,0 +1,84 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// MakeObjects creates what a suite holds beside Jobs, as experiment.Place returns it. What the experiment has created before stays. A
+// ServiceAccount that is there already is used as it is, and one of another experiment is kept for this one as well.
+func (c *Client) MakeObjects(ctx context.Context, objects []experiment.Object) error {
+	for _, o := range objects {
+		err := Persist(ctx, func() error { return c.createObject(ctx, o) })
+		if apierrors.IsAlreadyExists(err) {
+			err = c.useObject(ctx, o)
+		}
+		if err != nil {
+			return Explain(err)
+		}
+	}
+	return nil
+}
+
+func (c *Client) createObject(ctx context.Context, o experiment.Object) (err error) {
+	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
+	switch object := o.NamedObject.(type) {
+	case *corev1.ConfigMap:
+		_, err = c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, object, options)
+	case *corev1.Secret:
+		_, err = c.Kube.CoreV1().Secrets(c.Namespace).Create(ctx, object, options)
+	case *corev1.PersistentVolumeClaim:
+		_, err = c.Kube.CoreV1().PersistentVolumeClaims(c.Namespace).Create(ctx, object, options)
+	case *corev1.ServiceAccount:
+		_, err = c.Kube.CoreV1().ServiceAccounts(c.Namespace).Create(ctx, object, options)
+	default:
+		err = fmt.Errorf("%s: a suite's %T can't be created", o.Source, object)
+	}
+	return err
+}
+
+// useObject looks at what is there in the place of an object. It must be the experiment's own, or a ServiceAccount.
+func (c *Client) useObject(ctx context.Context, o experiment.Object) error {
+	there, err := c.readObject(ctx, o)
+	if err != nil {
+		return err
+	}
+	owner := o.GetOwnerReferences()[0]
+	switch owners := there.GetOwnerReferences(); {
+	case slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return r.UID == owner.UID }):
+		return nil
+	case o.Kind != experiment.KindServiceAccount:
+		return &plan.Problem{What: fmt.Sprintf("%s: %s/%s is there already, and not of this experiment; give it another name in the suite, or choose another --id",
+			o.Source, strings.ToLower(o.Kind), o.GetName())}
+	case there.GetLabels()[sandbox.LabelRun] == "":
+		return nil // somebody's own, who may have granted it rights
+	default:
+		account := there.(*corev1.ServiceAccount) //nolint:forcetypeassert // by its kind
+		account.OwnerReferences = append(account.OwnerReferences, owner)
+		_, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Update(ctx, account, metav1.UpdateOptions{FieldManager: sandbox.FieldManager})
+		return err
+	}
+}
+
+func (c *Client) readObject(ctx context.Context, o experiment.Object) (experiment.NamedObject, error) {
+	switch name := o.GetName(); o.Kind {
+	case experiment.KindConfigMap:
+		return c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+	case experiment.KindSecret:
+		return c.Kube.CoreV1().Secrets(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+	case experiment.KindClaim:
+		return c.Kube.CoreV1().PersistentVolumeClaims(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+	default:
+		return c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+	}
+}

@@ -1,0 +1,232 @@
+package experiment
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
+)
+
+const (
+	// patience is how long what may pass by itself is waited for: a registry that does not answer, a node that has no room.
+	patience = 30 * time.Second
+	// settleTime is how long after the containers of a test those beside it may take to end: they end with it, as a rule.
+	settleTime = 5 * time.Second
+)
+
+// A JobWatch decides, while a Job of a check runs, whether it is to be ended. It knows how long what was seen has lasted, by the clock
+// of whoever looks: clocks are not compared.
+type JobWatch struct {
+	Limits Limits
+
+	made, begun, started, done time.Time
+	seen                       map[string]time.Time // troubles, and since when
+}
+
+// A Step is what is to be done about a Job.
+type Step struct {
+	Over bool   // it has ended
+	Stop *Stop  // end it now
+	Wait string // what it waits for, where that is not the test
+}
+
+// A Stop is why a Job is ended before it does so by itself: one of the three.
+type Stop struct {
+	Reason Reason    // what keeps its test from an end of its own
+	Limit  string    // the time that is over
+	Done   *TestDone // the test has ended, and what is beside it has not
+}
+
+// TestDone is how a test ended: the container that failed, and its status; of none, Container is empty.
+type TestDone struct {
+	Container string
+	Exit      int32
+}
+
+// Look takes in what is seen of the Job.
+func (w *JobWatch) Look(v *JobView) Step {
+	if v.Gone || Ended(v.Job) {
+		return Step{Over: true}
+	}
+	if w.made.IsZero() {
+		w.made = v.Now
+	}
+	if held, fault := w.held(v); held != "" {
+		if v.Now.Sub(w.made) > w.Limits.Held {
+			return Step{Stop: &Stop{Reason: *broken(fault, "", fmt.Sprintf("%s within %s", held, w.Limits.Held))}}
+		}
+		return Step{Wait: held + " yet"}
+	}
+	if w.begun.IsZero() {
+		w.begun = v.Now
+	}
+	if started, _ := v.starting(); started && w.started.IsZero() {
+		w.started = v.Now
+	}
+	if w.started.IsZero() {
+		return w.starting(v)
+	}
+	return w.testing(v)
+}
+
+// held says who keeps the Job from beginning, and whose that is; empty: nobody does. A Job that is suspended again once its test runs is
+// in the hands of who does it: its time goes on.
+func (w *JobWatch) held(v *JobView) (string, Fault) {
+	spec := &v.Job.Spec
+	switch queue := v.Job.Labels["kueue.x-k8s.io/queue-name"]; {
+	case !w.started.IsZero():
+	case spec.Suspend != nil && *spec.Suspend && queue != "":
+		return fmt.Sprintf("the Job is suspended (spec.suspend: true), and queue %s did not resume it", queue), FaultCluster
+	case spec.Suspend != nil && *spec.Suspend:
+		return "the Job is suspended (spec.suspend: true), and nobody resumed it", FaultTest
+	case spec.ManagedBy != nil && *spec.ManagedBy != batchv1.JobControllerName && len(v.Pods) == 0:
+		return fmt.Sprintf("%s (spec.managedBy) did not run the Job", *spec.ManagedBy), FaultCluster
+	}
+	return "", ""
+}
+
+// starting looks at a Job none of whose tests has begun.
+func (w *JobWatch) starting(v *JobView) Step {
+	seen := map[string]time.Time{}
+	defer func() { w.seen = seen }()
+	if v.Refused != "" {
+		r := refusal(v.Refused)
+		if r.Cause == string(health.WebhookAway) && !w.lasts(seen, v.Now, r.Message, patience) {
+			return Step{Wait: r.Message}
+		}
+		return Step{Stop: &Stop{Reason: *r}}
+	}
+	wait := "the Job has no pod yet"
+	for i := range v.Pods {
+		p := &v.Pods[i]
+		if over(p) {
+			continue
+		}
+		c := w.news(v, p)
+		wait = "pod/" + p.Name + ": " + c.Message
+		hold := w.Limits.Start
+		switch {
+		case c.Outlook == health.OutlookFinal:
+			hold = 0
+		case c.Outlook == health.OutlookMayPass, c.Code == health.PodUnschedulable && !v.News[p.UID].NodeComes:
+			hold = patience
+		}
+		if hold < w.Limits.Start && w.lasts(seen, v.Now, string(p.UID)+string(c.Code), hold) {
+			return Step{Stop: &Stop{Reason: *brokenBy(p, c)}}
+		}
+	}
+	if v.Now.Sub(w.begun) > w.Limits.Start {
+		why := v.notStarted(fmt.Sprintf("no test began within %s", w.Limits.Start))
+		if len(v.Pods) == 0 {
+			why = broken(FaultCluster, "", fmt.Sprintf("the Job came to no pod within %s, and why is not known: its controller may be away", w.Limits.Start))
+		}
+		return Step{Stop: &Stop{Reason: *why}}
+	}
+	return Step{Wait: wait}
+}
+
+// lasts says whether the same has been seen for so long, and notes in seen that it is still.
+func (w *JobWatch) lasts(seen map[string]time.Time, now time.Time, what string, long time.Duration) bool {
+	since, ok := w.seen[what]
+	if !ok {
+		since = now
+	}
+	seen[what] = since
+	return now.Sub(since) >= long
+}
+
+// testing looks at a Job whose test runs.
+func (w *JobWatch) testing(v *JobView) Step {
+	tests := v.tests()
+	for i := range v.Pods {
+		p := &v.Pods[i]
+		if c := v.cause(p); !over(p) && c.Outlook == health.OutlookFinal && c.Code != health.ContainerCrashed && c.Code != health.ContainerExited {
+			return Step{Stop: &Stop{Reason: *brokenBy(p, c)}}
+		}
+	}
+	if done := v.testDone(tests); done != nil {
+		if w.done.IsZero() {
+			w.done = v.Now
+		}
+		if v.Now.Sub(w.done) >= settleTime {
+			return Step{Stop: &Stop{Done: done}}
+		}
+	}
+	since := v.Now.Sub(w.started)
+	switch l := w.Limits; {
+	case l.Test > 0 && since > l.Test:
+		if unclear := unclearOf(tests); unclear != "" {
+			return Step{Stop: &Stop{Reason: *blamed(FaultTest, NotFinished, fmt.Sprintf("%s; it was ended after %s (%s)", unclear, l.Test, l.By))}}
+		}
+		return Step{Stop: &Stop{Limit: fmt.Sprintf("%s (%s)", l.Test, l.By)}}
+	case l.Own > 0 && v.Now.Sub(w.begun) > l.Own+overtime:
+		return Step{Stop: &Stop{Reason: *blamed(FaultCluster, NotFinished,
+			fmt.Sprintf("the Job's own activeDeadlineSeconds (%s) are over, and it was not ended: its controller may be away", l.Own))}}
+	}
+	return Step{}
+}
+
+// testDone says how the test ended where all of its containers have, and only such as are none of the test's keep the Job from ending;
+// nil: that is not so. A test that may be tried again has not ended.
+func (v *JobView) testDone(tests []podTest) *TestDone {
+	spec := &v.Job.Spec
+	need := 1
+	for _, n := range []*int32{spec.Parallelism, spec.Completions} {
+		if n != nil {
+			need = int(*n)
+		}
+	}
+	again := spec.BackoffLimitPerIndex != nil || spec.BackoffLimit == nil || *spec.BackoffLimit > 0
+	succeeded, kept := 0, false
+	for i := range tests {
+		t := &tests[i]
+		if !t.done() || t.deleted {
+			continue
+		}
+		kept = kept || len(t.beside) > 0 && !over(&v.Pods[i])
+		switch {
+		case t.failed == nil:
+			succeeded++
+		case len(t.beside) > 0 && !again && len(t.ended) == 0:
+			return &TestDone{t.failed.name, t.failed.exit}
+		}
+	}
+	if kept && succeeded >= need {
+		return &TestDone{}
+	}
+	return nil
+}
+
+// notFound finds what a volume names that is not there, in the kubelet's or the scheduler's words.
+var notFound = regexp.MustCompile(`(?i)(secret|configmap|persistentvolumeclaim) "[^"]+" not found|references non-existent (secret|config) key`)
+
+// news is the cause why a pod does not start, by its status and by the Events of it.
+func (w *JobWatch) news(v *JobView, p *corev1.Pod) health.Cause {
+	c := v.cause(p)
+	warning := v.News[p.UID].Warning
+	said := c.Message
+	if c.Code == health.PodStarting && warning != "" {
+		c.Message, said = warning, warning
+	}
+	if m := notFound.FindStringSubmatch(said); m != nil && (c.Code == health.PodStarting || c.Code == health.PodUnschedulable) {
+		c.Fault, c.Outlook = health.FaultApp, health.OutlookMayPass // it may have been created a moment after the Job
+		switch kind := strings.ToLower(m[1] + m[2]); kind {
+		case "secret":
+			c.Code = health.SecretNotFound
+		case "configmap", "config":
+			c.Code = health.ConfigMapNotFound
+		}
+	}
+	return c
+}
+
+// over says that a pod has ended, or is about to.
+func over(p *corev1.Pod) bool {
+	return p.DeletionTimestamp != nil || slices.Contains([]corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed}, p.Status.Phase)
+}
