@@ -35,7 +35,7 @@ func layers() []layer {
 	over := func(more ...string) []string { return append(more, leaves...) }
 	return []layer{
 		{path: "cmd/kubectl-sandbox", imports: []string{"plugin/command"}},
-		{path: "cmd/sandbox-webhook", imports: []string{"webhook/server"}},
+		{path: "cmd/sandbox-webhook", imports: []string{"webhook/server", "webhook/selftest", "webhook/sandbox"}},
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats", "webhook/sandbox", "webhook/route"}, standalone: true},
 
@@ -52,6 +52,7 @@ func layers() []layer {
 		{path: "webhook/lifecycle", imports: over("webhook/routes", "webhook/telemetry")},
 		{path: "webhook/routes", imports: over("webhook/telemetry")},
 		{path: "webhook/telemetry"},
+		{path: "webhook/selftest", imports: over()},
 		{path: "webhook/gateway", imports: over("webhook/preview", "webhook/share", "webhook/router/engine")},
 		{path: "webhook/share", pure: true},
 		{path: "webhook/preview", imports: []string{"webhook/sandbox", "webhook/route", "webhook/router/engine"}, pure: true, standalone: true},

@@ -1,4 +1,4 @@
-module github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/programs/promtool
+module github.com/kubectl-sandbox/kubectl-sandbox/test/chart/promtool
 
 go 1.26.7
 
