@@ -149,7 +149,7 @@ func TestTheWebhookServesTheMetricsOfTheReadmeAndTheyTellTheTruth(t *testing.T) 
 	}
 
 	// A pod that came without a router is seen, and so is its end.
-	s.kubectl("run", "stray", "--image="+apps.Podinfo(0), "--labels=app=api")
+	s.kubectl("run", "stray", "--image="+apps.Podinfo(0), "--labels=app=stray")
 	s.kubectl("wait", "--for=condition=Ready", "pod/stray", "--timeout=60s")
 	s.kubectl("label", "pod/stray", sandbox.LabelRole+"="+sandbox.RoleBaseline, sandbox.LabelWorkload+"="+sandbox.WorkloadLabel("Deployment", "api"))
 	without := func(want float64) {
