@@ -122,16 +122,20 @@ bin/golangci-lint: test/tools/go.mod
 .PHONY: unit
 unit: debian ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
-	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/...
+	go -C test test -race ./architecture/... ./audit/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/...
 
 .PHONY: check-cluster
 check-cluster: $(cluster-up) ## Bring clusters up and down in namespaces of their own, over wrecks and beside another clone's
 	go -C test test -count=1 -tags=cluster -timeout=20m ./cluster
 
 .PHONY: check-chart
-check-chart: bin/helm ## Lint, render and judge the chart
+check-chart: bin/helm bin/promtool ## Lint, render and judge the chart, and test its alerts
 	bin/helm lint --strict charts/sandbox
 	go -C test test ./chart/...
+
+# Prometheus' own judge of rules: a module apart, since its dependencies are those of a whole server.
+bin/promtool: test/chart/promtool/go.mod
+	go -C test/chart/promtool build -trimpath -o $(CURDIR)/$@ github.com/prometheus/prometheus/cmd/promtool
 
 .PHONY: check-krew
 check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, and install one

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/selftest"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/server"
 )
 
@@ -104,23 +107,41 @@ func newGateway() *cobra.Command {
 }
 
 func newSelfTest() *cobra.Command {
-	var namespace string
+	var o selftest.Options
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "selftest",
-		Short: "Have the API server admit two pods, in a dry run, and look at what became of them",
+		Short: "Make a small baseline and a fork of it, send requests to both, and say what does not work",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Image == "" {
+				return errors.New("--image is required: the image of this program")
+			}
 			api, err := config.GetConfig()
 			if err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			return server.SelfTest(ctx, api, namespace, cmd.OutOrStdout())
+			return selftest.Run(ctx, api, o, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&namespace, "namespace", "default", "Namespace of the pods: one that admission does not exclude.")
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "How long to go on trying.")
+	f := cmd.Flags()
+	f.StringVar(&o.Namespace, "namespace", "default", "Namespace of what is made: one that admission does not exclude.")
+	f.StringVar(&o.Image, "image", "", "Image of this program, which is the application as well. Required.")
+	f.StringVar(&o.PullPolicy, "image-pull-policy", "IfNotPresent", "Pull policy of the image.")
+	f.StringArrayVar(&o.PullSecrets, "image-pull-secret", nil, "Name of a pull secret in the namespace. Repeat it for further ones.")
+	f.StringVar(&o.KeyHeader, "key-header", sandbox.DefaultHeader, "Request header that carries a routing key.")
+	f.StringVar(&o.KeyMember, "key-member", sandbox.DefaultMember, "Member of baggage that carries a routing key.")
+	f.DurationVar(&timeout, "timeout", 5*time.Minute, "How long the whole test may take.")
+	cmd.AddCommand(&cobra.Command{
+		Use:    "app",
+		Short:  "Serve as the test's application: answer with " + selftest.EnvAnswer,
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return selftest.Serve(cmd.Context(), ":8080", os.Getenv(selftest.EnvAnswer))
+		},
+	})
 	return cmd
 }

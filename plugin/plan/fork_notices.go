@@ -2,9 +2,7 @@ package plan
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -334,53 +332,4 @@ func (m *noticeMaker) addresses() {
 		m.warn("annotation %s asks for the address that the baseline's pods have: the fork's do not start, or take it from them; without it: %s",
 			strings.Join(names, ", "), patchFlag(jsonObject{"metadata": jsonObject{"annotations": without}}))
 	}
-}
-
-var electionWord = regexp.MustCompile(`(?i)leader[-_.]?elect`)
-
-// election warns where the fork would take part in the election of the baseline's leader: its arguments or variables speak of one,
-// or a Lease names a pod of the baseline's as its holder.
-func (m *noticeMaker) election() {
-	for _, c := range m.pod.Spec.Containers {
-		off := func(value string) bool {
-			return slices.Contains([]string{"false", "0", "no", "off"}, strings.ToLower(value))
-		}
-		for _, e := range c.Env {
-			if electionWord.MatchString(e.Name) && !off(e.Value) {
-				m.elects("env "+e.Name, "--env="+e.Name+"=...")
-				return
-			}
-		}
-		for _, a := range slices.Concat(c.Command, c.Args) {
-			flag, value, _ := strings.Cut(a, "=")
-			if strings.HasPrefix(flag, "-") && electionWord.MatchString(flag) && !off(value) {
-				m.elects(flag, "--args")
-				return
-			}
-		}
-	}
-	pods := m.podNames()
-	for _, l := range m.around.Leases {
-		if h := l.Spec.HolderIdentity; h != nil && pods.MatchString(*h) {
-			m.elects("lease/"+l.Name, "--env or --args")
-			return
-		}
-	}
-}
-
-func (m *noticeMaker) elects(by, how string) {
-	m.warn("the fork takes part in the baseline's leader election (%s): it leads in its place, or waits for it for ever; an election of its own by %s, or no pod by --replicas=0", by, how)
-}
-
-// podNames matches the names of the workload's pods at the beginning of a Lease's holder, which is a pod's name, often with a
-// random part appended.
-func (m *noticeMaker) podNames() *regexp.Regexp {
-	suffix := `-[a-z0-9]{1,10}-[a-z0-9]{5}` // through a ReplicaSet
-	switch m.workload.Kind() {
-	case "StatefulSet":
-		suffix = `-[0-9]+`
-	case "DaemonSet", "ReplicaSet", "ReplicationController":
-		suffix = `-[a-z0-9]{5}`
-	}
-	return regexp.MustCompile(fmt.Sprintf(`^%s%s($|[^a-z0-9.-])`, regexp.QuoteMeta(m.workload.Name()), suffix))
 }

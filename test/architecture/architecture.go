@@ -35,7 +35,7 @@ func layers() []layer {
 	over := func(more ...string) []string { return append(more, leaves...) }
 	return []layer{
 		{path: "cmd/kubectl-sandbox", imports: []string{"plugin/command"}},
-		{path: "cmd/sandbox-webhook", imports: []string{"webhook/server"}},
+		{path: "cmd/sandbox-webhook", imports: []string{"webhook/server", "webhook/selftest", "webhook/sandbox"}},
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats", "webhook/sandbox", "webhook/route"}, standalone: true},
 
@@ -47,10 +47,12 @@ func layers() []layer {
 		{path: "plugin/plan", imports: over("webhook/preview", "webhook/share"), pure: true},
 
 		{path: "webhook/server", imports: over("webhook/inject", "webhook/routes", "webhook/router", "webhook/gateway",
-			"webhook/lifecycle", "webhook/certs")},
+			"webhook/lifecycle", "webhook/certs", "webhook/telemetry")},
 		// The gate is a view of routes and acknowledgements, and both read pods through one set of indices.
-		{path: "webhook/lifecycle", imports: over("webhook/routes")},
-		{path: "webhook/routes", imports: over()},
+		{path: "webhook/lifecycle", imports: over("webhook/routes", "webhook/telemetry")},
+		{path: "webhook/routes", imports: over("webhook/telemetry")},
+		{path: "webhook/telemetry"},
+		{path: "webhook/selftest", imports: over()},
 		{path: "webhook/gateway", imports: over("webhook/preview", "webhook/share", "webhook/router/engine")},
 		{path: "webhook/share", pure: true},
 		{path: "webhook/preview", imports: []string{"webhook/sandbox", "webhook/route", "webhook/router/engine"}, pure: true, standalone: true},

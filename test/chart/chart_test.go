@@ -46,7 +46,7 @@ func TestChart_RendersForAnyNamespaceOnlyWhatTheAPIKnows(t *testing.T) {
 				t.Errorf("%s in %s: %v", name, namespace, err)
 			}
 			for _, o := range objects {
-				if u, ok := o.(*unstructured.Unstructured); ok && !slices.Contains([]string{"cert-manager.io/v1", "gateway.networking.k8s.io/v1"}, u.GetAPIVersion()) {
+				if u, ok := o.(*unstructured.Unstructured); ok && !slices.Contains([]string{"cert-manager.io/v1", "gateway.networking.k8s.io/v1", "monitoring.coreos.com/v1"}, u.GetAPIVersion()) {
 					t.Errorf("%s: %s %s is unknown", name, u.GetAPIVersion(), u.GetKind())
 				}
 			}
@@ -72,7 +72,8 @@ func TestValues_UnknownKeysAreRefused(t *testing.T) {
 	if err := yaml.Unmarshal(content, &defaults); err != nil {
 		t.Fatal(err)
 	}
-	free := []string{"serviceAccount.annotations", "nodeSelector", "podAnnotations", "podLabels"} // the user's own keys
+	free := []string{"serviceAccount.annotations", "nodeSelector", "podAnnotations", "podLabels",
+		"metrics.serviceMonitor.labels", "metrics.podMonitor.labels", "metrics.prometheusRule.labels"} // the user's own keys
 	paths := mapsOf("", defaults)
 	if len(paths) < 10 {
 		t.Fatalf("found only %v", paths)
@@ -117,6 +118,10 @@ func TestValues_WrongOnesAreRefused(t *testing.T) {
 		{"sandboxes.maxPerNamespace", -1, "maxPerNamespace"},
 		{"shutdownDelaySeconds", -1, "shutdownDelaySeconds"},
 		{"podDisruptionBudget.maxUnavailable", "half", "maxUnavailable"},
+		{"metrics.serviceMonitor.interval", "30", "interval"},
+		{"metrics.podMonitor.enabled", "yes", "enabled"},
+		{"metrics.prometheusRule.labels", map[string]any{"release": 1}, "labels"},
+		{"metrics.prometheusRule.certificateRemainingSeconds", 0, "certificateRemainingSeconds"},
 		{"test.namespace", "kube-system", "test.namespace"},
 		{"test.namespace", "kubectl-sandbox", "test.namespace"},
 	} {

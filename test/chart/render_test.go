@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +43,7 @@ func valueSets() map[string]map[string]any {
 			"gatewayAPI": map[string]any{"enabled": true, "gatewayClassName": "envoy"}}},
 		"gateway TLS": {"gateway": map[string]any{"enabled": true, "domain": "preview.example.com", "tls": map[string]any{"at": "gateway", "secretName": "wildcard"},
 			"service": map[string]any{"type": "LoadBalancer"}, "gatewayAPI": map[string]any{}, "ribbon": true}},
+		"monitoring": monitoring(),
 		"minimal": {"replicas": 1, "rbac": map[string]any{"userRoles": false, "discovery": false, "admissionPolicy": false},
 			"marks": map[string]any{"guard": false}},
 		"everything": {
@@ -69,6 +71,21 @@ func valueSets() map[string]map[string]any {
 			"podLabels":            map[string]any{"team": "platform"},
 			"test":                 map[string]any{"namespace": "apps"},
 		},
+	}
+}
+
+// monitoring are the values with all that the Prometheus Operator reads.
+func monitoring() map[string]any {
+	on := func(more map[string]any) map[string]any {
+		m := map[string]any{"enabled": true, "labels": map[string]any{"release": "prometheus"}}
+		maps.Copy(m, more)
+		return m
+	}
+	return map[string]any{
+		"metrics": map[string]any{"serviceMonitor": on(map[string]any{"interval": "15s"}), "podMonitor": on(map[string]any{"interval": "1m"}),
+			"prometheusRule": on(map[string]any{"certificateRemainingSeconds": 7200})},
+		"gateway": map[string]any{"enabled": true, "domain": "preview.example.com"},
+		"router":  map[string]any{"staleAfter": "20m"},
 	}
 }
 

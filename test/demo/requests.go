@@ -45,6 +45,7 @@ type reply struct {
 	took     time.Duration
 	servedBy string
 	hops     []hotrod.Hop
+	repeated int // how often it was sent before, and failed for HotROD's own reason: see errRedis
 }
 
 // requests sends the same request with each key and shows, and checks, which pod answered at each hop.
@@ -78,6 +79,13 @@ func (d *demo) requests(ctx context.Context) error {
 	if err := d.trace(ctx, replies...); err != nil {
 		return err
 	}
+	repeated := 0
+	for _, r := range replies {
+		repeated += r.repeated
+	}
+	if repeated > 0 {
+		d.say("%d requests were sent again, because HotROD's driver service fails some on purpose (%v)", repeated, errRedis)
+	}
 	d.say("%s", d.green(fmt.Sprintf("%d more, mixed and at once, over shared connections: each hop of all %d answered by the right pod", len(replies), len(replies)))+
 		d.dim(fmt.Sprintf(" (%s)", time.Since(start).Round(100*time.Millisecond))))
 	return nil
@@ -96,6 +104,9 @@ func (d *demo) show(r reply) {
 		served = ", " + sandbox.HeaderServedBy + ": " + r.servedBy
 	}
 	d.say("  driver %s in %s; took %s%s", r.Driver, r.ETA, d.bold(r.took.Round(time.Millisecond).String()), served)
+	if r.repeated > 0 {
+		d.say("    sent %d times, because HotROD's driver service fails some requests on purpose (%v)", r.repeated+1, errRedis)
+	}
 	for _, h := range r.hops {
 		line := fmt.Sprintf("    %-9s %s", h.Service, h.Pod)
 		if h.Sandbox != "" {
@@ -134,6 +145,7 @@ func send(ctx context.Context, client *http.Client, url string, c keyCase) (repl
 	for try := 1; ; try++ {
 		r, err := sendOnce(ctx, client, url, c)
 		if !errors.Is(err, errRedis) || try == tries {
+			r.repeated = try - 1
 			return r, err
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/audit"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -34,6 +35,7 @@ type world struct {
 	cluster    *cluster.Cluster
 	config     *rest.Config
 	client     kubernetes.Interface
+	ledger     audit.Ledger // of failures of the product's own
 }
 
 func newWorld(kubeconfig, programs, release string) (*world, error) {
@@ -97,6 +99,7 @@ func newSpace(t *testing.T, labels ...string) *space {
 		t.Fatal(err)
 	}
 	s := &space{world: shared, t: t, name: made.Name}
+	shared.ledger.Owns(t.Name(), s.name)
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.describe()

@@ -3,6 +3,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/audit/collect"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster/progress"
 )
@@ -27,7 +29,29 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	shared = w
-	m.Run()
+	os.Exit(audited(w, m.Run))
+}
+
+// audited runs the tests, and reads what the product's own programs wrote and counted meanwhile: a failure of theirs that no test
+// announced fails the suite.
+func audited(w *world, tests func() int) int {
+	ctx := context.Background()
+	fail := func(err error) int {
+		fmt.Fprintf(os.Stderr, "error: audit of the product's logs and metrics: %v\n", err)
+		return 1
+	}
+	collector, err := collect.Start(ctx, w.client, &w.ledger)
+	if err != nil {
+		return fail(err)
+	}
+	code := tests()
+	if err := collector.Finish(ctx); err != nil {
+		return fail(err)
+	}
+	if report := w.ledger.Report(w.ledger.Unannounced()); report != "" {
+		return fail(errors.New(report))
+	}
+	return code
 }
 
 // prepare returns the cluster of this clone, with the product and the programs on it. With KUBECONFIG set, as make does, the

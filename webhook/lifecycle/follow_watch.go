@@ -26,6 +26,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
 // BuiltInKinds are the kinds of baselines that are followed in every cluster.
@@ -43,7 +44,8 @@ func newFollower(o Options) (manager.Runnable, error) {
 		kinds: append(BuiltInKinds(), o.FollowKinds...), done: map[types.UID]string{},
 	}
 	c, err := controller.NewTypedUnmanaged("follow", controller.TypedOptions[followed]{
-		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 4, Reconciler: f,
+		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 4,
+		Reconciler: telemetry.Watch(o.Metrics, "follow", f),
 	})
 	if err != nil {
 		return nil, err

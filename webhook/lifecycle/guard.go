@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
 // A guard puts a Service's numeric targetPorts back as soon as a pod that it selects lacks the name that `route` put in their
@@ -44,6 +45,7 @@ type guard struct {
 	events   events.EventRecorder
 	clock    clock.PassiveClock
 	log      logr.Logger
+	metrics  *telemetry.Set
 	newCache func(namespace string) (cache.Cache, error)
 
 	controller controller.Controller
@@ -108,6 +110,7 @@ func (g *guard) Reconcile(ctx context.Context, req reconcile.Request) (reconcile
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("put targetPorts of Service %s back: %w", req, err)
 	}
+	g.metrics.PutBack()
 	g.log.Info("put numeric targetPorts back", "service", req.String(), "reason", reason)
 	g.events.Eventf(&service, nil, corev1.EventTypeWarning, "TargetPortPutBack", "PutBack",
 		"%s: targetPorts are numbers again, and requests pass the routers by", reason)

@@ -31,6 +31,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
 // Options are what the controllers stand on.
@@ -50,6 +51,7 @@ type Options struct {
 	StaleAfter time.Duration
 	// WarnBefore is how long before its expiry a sandbox gets an Event, of at most a quarter of its life.
 	WarnBefore time.Duration
+	Metrics    *telemetry.Set // nil: none
 }
 
 // CacheOptions says what the controllers read beside routes.CacheOptions.
@@ -104,10 +106,10 @@ func newGate(o Options) (manager.Runnable, error) {
 		Logger:                  o.Log,
 		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
 		MaxConcurrentReconciles: 8,
-		Reconciler: &gate{
+		Reconciler: telemetry.Watch(o.Metrics, "gate", &gate{
 			hub: o.Hub, cache: o.Cache, client: o.Client, clock: o.Clock, staleAfter: o.StaleAfter,
 			pods: map[routes.Baseline]map[types.UID]*gated{},
-		},
+		}),
 	})
 	if err != nil {
 		return nil, err
@@ -190,7 +192,7 @@ func later[T client.Object](of handler.TypedMapFunc[T, routes.Baseline]) handler
 
 func newGuard(o Options) (manager.Runnable, error) {
 	g := &guard{
-		services: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, log: o.Log.WithName("guard"),
+		services: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, log: o.Log.WithName("guard"), metrics: o.Metrics,
 		namespaces: map[string]*podCache{},
 		newCache: func(namespace string) (cache.Cache, error) {
 			return o.PodCache(cache.Options{
@@ -200,7 +202,8 @@ func newGuard(o Options) (manager.Runnable, error) {
 		},
 	}
 	c, err := controller.NewUnmanaged("guard", controller.Options{
-		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 8, Reconciler: g, NeedLeaderElection: ptr.To(false),
+		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 8, NeedLeaderElection: ptr.To(false),
+		Reconciler: telemetry.Watch(o.Metrics, "guard", g),
 	})
 	if err != nil {
 		return nil, err
@@ -220,9 +223,9 @@ func newExpiry(o Options) (manager.Runnable, error) {
 	c, err := controller.NewUnmanaged("expiry", controller.Options{
 		Logger:             o.Log,
 		SkipNameValidation: ptr.To(true),
-		Reconciler: &expiry{
+		Reconciler: telemetry.Watch(o.Metrics, "expiry", &expiry{
 			cache: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, warnBefore: o.WarnBefore, warned: map[types.NamespacedName]string{},
-		},
+		}),
 	})
 	if err != nil {
 		return nil, err
@@ -232,7 +235,8 @@ func newExpiry(o Options) (manager.Runnable, error) {
 
 func newAdopter(o Options) (manager.Runnable, error) {
 	c, err := controller.NewUnmanaged("adoption", controller.Options{
-		Logger: o.Log, SkipNameValidation: ptr.To(true), Reconciler: &adopter{cache: o.Cache, client: o.Client},
+		Logger: o.Log, SkipNameValidation: ptr.To(true),
+		Reconciler: telemetry.Watch(o.Metrics, "adoption", &adopter{cache: o.Cache, client: o.Client}),
 	})
 	if err != nil {
 		return nil, err

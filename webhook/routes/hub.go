@@ -46,6 +46,7 @@ type Hub struct {
 	trust     trust
 	asks      map[string]*collection // by nonce
 	nonce     uint64
+	lag       lag
 }
 
 // A baseline is what a Hub knows of one. All but build is guarded by Hub.mu.
@@ -260,12 +261,14 @@ func (h *Hub) update(b *baseline, sandboxName string, forks map[string]*Fork) {
 		}
 		d.Version, d.Observe = h.nextVersion(), h.observed[b.name.Namespace]
 		b.publish(empty, d)
+		h.lag.published(b)
 		b.current.previous, b.current.delta = nil, nil
 		return
 	}
 	if d := b.claims.delta(b.current.table, changed); d != nil {
 		d.Version = h.nextVersion()
 		b.publish(b.current.table, d)
+		h.lag.published(b)
 	}
 }
 
@@ -359,6 +362,7 @@ func (h *Hub) forget(name Baseline, uid types.UID) {
 	if s := b.routers[uid].stream; s != nil {
 		s.end()
 	}
+	h.lag.forgot(b.routers[uid])
 	delete(b.routers, uid)
 	h.sweep(b)
 	h.mu.Unlock()

@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
 // Options are what a Hub stands on.
@@ -38,17 +39,25 @@ type Options struct {
 	Identity string               // of this process: see Identity
 	Log      logr.Logger
 	Clock    clock.WithTicker
+	// StaleAfter is the age from which routers do not use their tables any more.
+	StaleAfter time.Duration
+	Metrics    *telemetry.Set // nil: none
 }
 
 // A Server is a Hub that stands for its lease: it serves streams in every replica, and tables in the one that holds the
 // lease. It is a manager.Runnable and a manager.LeaderElectionRunnable.
 type Server struct {
 	*Hub
-	opts Options
+	opts  Options
+	since time.Time // when it began to serve; set before Hub.serving is closed
 }
 
 // NewServer returns a Server; Start makes it the one that has the tables.
-func NewServer(o Options) *Server { return &Server{newHub(cacheState{o.Cache}, o.Clock), o} }
+func NewServer(o Options) *Server {
+	s := &Server{Hub: newHub(cacheState{o.Cache}, o.Clock), opts: o}
+	s.lag.metrics = o.Metrics
+	return s
+}
 
 // NeedLeaderElection says that Start may be called by the lease's holder only.
 func (*Server) NeedLeaderElection() bool { return true }
@@ -99,6 +108,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.since = s.opts.Clock.Now()
 	s.serve(term(&lease))
 	s.opts.Log.Info("serving routes", "term", term(&lease), "caughtUpIn", s.opts.Clock.Since(start).Round(time.Millisecond).String())
 	g, ctx := errgroup.WithContext(ctx)
@@ -120,9 +130,9 @@ func (s *Server) builds() (controller.TypedController[forkID], error) {
 		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
 		MaxConcurrentReconciles: 4,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[forkID](5*time.Millisecond, 5*time.Second),
-		Reconciler: reconcile.TypedFunc[forkID](func(ctx context.Context, f forkID) (reconcile.Result, error) {
+		Reconciler: telemetry.Watch(s.opts.Metrics, "routes", reconcile.TypedFunc[forkID](func(ctx context.Context, f forkID) (reconcile.Result, error) {
 			return reconcile.Result{}, s.rebuild(ctx, f.Baseline, f.Sandbox)
-		}),
+		})),
 	})
 	if err != nil {
 		return nil, err
@@ -174,7 +184,7 @@ func (s *Server) counts() (controller.Controller, error) {
 		SkipNameValidation:      ptr.To(true),
 		MaxConcurrentReconciles: 8,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, 30*time.Second),
-		Reconciler:              &counter{hub: s.Hub, cache: s.opts.Cache, client: s.opts.Client},
+		Reconciler:              telemetry.Watch(s.opts.Metrics, "counts", &counter{hub: s.Hub, cache: s.opts.Cache, client: s.opts.Client}),
 	})
 	if err != nil {
 		return nil, err

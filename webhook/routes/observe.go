@@ -156,6 +156,7 @@ func (h *Hub) observe(b *baseline) {
 	if len(d.Observe)+len(d.Unobserve) > 0 {
 		d.Version = h.nextVersion()
 		b.publish(t, d)
+		h.lag.published(b)
 	}
 }
 

@@ -262,6 +262,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 		r.acked = hello.Have
 	}
 	s.baseline, s.router = b, r
+	h.lag.opened(r, b.current)
 	h.mu.Unlock()
 	h.changed(p.Baseline)
 	return s
@@ -270,6 +271,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 func (h *Hub) closeStream(s *stream) {
 	h.mu.Lock()
 	if s.router.stream == s {
+		h.lag.closed(s.router)
 		s.router.stream, s.router.lost = nil, h.clock.Now()
 	}
 	h.mu.Unlock()
@@ -329,6 +331,7 @@ func (h *Hub) ack(s *stream, v route.Version) error {
 	rose := s.router.stream == s && v.Compare(s.router.acked) > 0
 	if rose {
 		s.router.acked = v
+		h.lag.acked(s.router, s.baseline.current)
 	}
 	h.mu.Unlock()
 	if rose {

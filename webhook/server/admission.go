@@ -92,7 +92,7 @@ func (a *admitter) failed(req admission.Request, role string, err error) admissi
 // count bounds the label's values: a role comes from whoever makes the pod.
 func (a *admitter) count(req admission.Request, role, outcome, reason string) {
 	switch role {
-	case sandbox.RoleBaseline, sandbox.RoleFork:
+	case sandbox.RoleBaseline, sandbox.RoleFork, sandbox.RoleCheck:
 	default:
 		role = "other"
 	}

@@ -170,6 +170,7 @@ func TestAdmission_AllowsWhatItDoesNotInject(t *testing.T) {
 		{name: "not a pod", request: func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = "ReplicaSet" }},
 		{name: "subresource", request: func(r *admissionv1.AdmissionRequest) { r.SubResource = "eviction" }},
 		{name: "dry run", request: func(r *admissionv1.AdmissionRequest) { r.DryRun = ptr.To(true) }, patched: true},
+		{name: "check", change: func(p *corev1.Pod) { p.Labels[sandbox.LabelRole] = sandbox.RoleCheck }, patched: true, counted: [3]string{"check", "injected", ""}},
 		{name: "role of its own making", change: func(p *corev1.Pod) { p.Labels[sandbox.LabelRole] = "made-up" }, patched: true,
 			warning: "kubectl-sandbox leaves this pod as it is: label kubectl-sandbox.dev/role=made-up is no role that admission knows",
 			counted: [3]string{"other", "declined", "role-unknown"}},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/lifecycle"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/routes"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
 // control runs what needs the lease, or caches of the whole cluster: route tables and controllers. It is apart from
@@ -31,6 +32,7 @@ type control struct {
 	config  *rest.Config
 	options Options
 	bundle  func() []byte
+	metrics *telemetry.Set
 	log     logr.Logger
 	current atomic.Pointer[term]
 }
@@ -50,6 +52,15 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	t.handler.ServeHTTP(w, r)
+}
+
+// state is what metrics tell of sandboxes and routers, while this replica holds the lease.
+func (c *control) state() (telemetry.State, bool) {
+	t := c.current.Load()
+	if t == nil {
+		return telemetry.State{}, false
+	}
+	return t.routes.State(context.Background()) // a read of caches
 }
 
 // trust passes on a new bundle.
@@ -108,12 +119,13 @@ func (c *control) term(ctx context.Context) error {
 	server := routes.NewServer(routes.Options{
 		Cache: mgr.GetCache(), API: mgr.GetAPIReader(), Client: mgr.GetClient(),
 		Lease: lease, Identity: identity, Log: c.log.WithName("routes"), Clock: clock.RealClock{},
+		StaleAfter: c.options.RouterStaleAfter, Metrics: c.metrics,
 	})
 	runnables, err := lifecycle.Runnables(lifecycle.Options{
 		Hub: server.Hub, Cache: mgr.GetCache(), Client: mgr.GetClient(), PodCache: c.podCache(mgr),
 		API: mgr.GetAPIReader(), FollowKinds: c.options.followKinds(),
 		Events: mgr.GetEventRecorder("kubectl-sandbox"), Clock: clock.RealClock{}, Log: c.log.WithName("lifecycle"),
-		WarnBefore: c.options.WarnBefore, StaleAfter: c.options.RouterStaleAfter,
+		WarnBefore: c.options.WarnBefore, StaleAfter: c.options.RouterStaleAfter, Metrics: c.metrics,
 	})
 	if err != nil {
 		return err

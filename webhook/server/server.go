@@ -32,6 +32,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/certs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/inject"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
 // Run serves until ctx ends and everything that came before that is answered, or until it can't serve any more.
@@ -136,7 +137,12 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if _, err := mgr.GetCache().GetInformer(ctx, &corev1.LimitRange{}); err != nil {
 		return nil, nil, fmt.Errorf("watch limitranges: %w", err)
 	}
-	control := &control{config: config, options: o, bundle: func() []byte { return keeper.Bundle() }, log: logger}
+	set, err := telemetry.New(metrics.Registry)
+	if err != nil {
+		return nil, nil, err
+	}
+	control := &control{config: config, options: o, bundle: func() []byte { return keeper.Bundle() }, metrics: set, log: logger}
+	set.Report(control.state)
 	keeper, err = certs.New(certs.Options{
 		Source: o.source(mgr.GetClient()), Client: mgr.GetClient(), Configuration: o.Configuration, Service: o.service(),
 		Trust: control.trust, Wake: wake, Clock: clock.RealClock{}, Log: logger.WithName("certs"), Metrics: metrics.Registry,

@@ -1,52 +1,35 @@
-package server
+package selftest
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// SelfTest has the API server admit a pod of a baseline and a pod of a fork into namespace, in a dry run, until each comes
-// back with what admission adds, and writes a line for each to report. It fails with what was wrong last when ctx ends
-// before that.
-func SelfTest(ctx context.Context, config *rest.Config, namespace string, report io.Writer) error {
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
+// admission has the API server admit a pod of a baseline and a pod of a fork, in a dry run, until each comes back with what the
+// webhook adds.
+func (t *test) admission(ctx context.Context) error {
 	for _, pod := range []*corev1.Pod{baselineProbe(), forkProbe()} {
 		role := pod.Labels[sandbox.LabelRole]
-		var last error
-		err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-			admitted, err := client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-			if err == nil {
-				err = admittedAs(role, admitted)
+		err := until(ctx, func(ctx context.Context) error {
+			admitted, err := t.client.CoreV1().Pods(t.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			if err != nil {
+				return err
 			}
-			if err != nil && ctx.Err() == nil {
-				last = err
-			}
-			return err == nil, nil
+			return admittedAs(role, admitted)
 		})
-		if last != nil && err != nil {
-			err = last
-		}
 		if err != nil {
-			return fmt.Errorf("pod of a %s in namespace %s: %w", role, namespace, err)
+			return fmt.Errorf("pod of a %s in namespace %s is not admitted with a router: %w", role, t.Namespace, err)
 		}
-		fmt.Fprintf(report, "pod of a %s in namespace %s: admitted with a router\n", role, namespace)
+		t.say("a pod of a %s is admitted with a router", role)
 	}
 	return nil
 }

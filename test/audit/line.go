@@ -1,0 +1,56 @@
+package audit
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"time"
+)
+
+var (
+	// textLevel is the level in a line of slog's text handler.
+	textLevel = regexp.MustCompile(`^time=\S+ level=([A-Z]+)`)
+	// klogLevel begins a line of klog's own format.
+	klogLevel = regexp.MustCompile(`^([EF])[0-9]{4} [0-9:.]+ +[0-9]+ `)
+	// programError is how a program of ours says that it ends with an error.
+	programError = regexp.MustCompile(`^(error|sandbox-router|sandbox-webhook): `)
+	// goPanic begins what the Go runtime and net/http write of a panic.
+	goPanic = regexp.MustCompile(`^(panic: |fatal error: |unexpected fault address |SIG[A-Z]+: )|http: panic serving|Observed a panic|panic in `)
+)
+
+// Line returns the finding that a line of a log is. It is no error whose level is below error, whatever it says.
+func Line(s Source, at time.Time, text string) (Finding, bool) {
+	f := Finding{Source: s, Time: at, Text: text}
+	if strings.HasPrefix(text, "{") {
+		var fields struct {
+			Level      string `json:"level"`
+			Msg        string `json:"msg"`
+			Controller string `json:"controller"`
+		}
+		if json.Unmarshal([]byte(text), &fields) == nil {
+			switch {
+			case goPanic.MatchString(fields.Msg):
+				f.Kind = Panic
+			case strings.HasPrefix(fields.Level, "ERROR"):
+				f.Kind = ErrorLine
+				if fields.Msg == "Reconciler error" {
+					f.Controller = fields.Controller
+				}
+			}
+			return f, f.Kind != ""
+		}
+	}
+	if level := textLevel.FindStringSubmatch(text); level != nil {
+		if level[1] == "ERROR" {
+			f.Kind = ErrorLine
+		}
+		return f, f.Kind != ""
+	}
+	switch {
+	case goPanic.MatchString(text):
+		f.Kind = Panic
+	case klogLevel.MatchString(text), programError.MatchString(text):
+		f.Kind = ErrorLine
+	}
+	return f, f.Kind != ""
+}
