@@ -44,19 +44,19 @@ type Client struct {
 func New(f cmdutil.Factory) (*Client, error) {
 	namespace, _, err := f.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
-		return nil, Explain(err)
+		return nil, noCluster(err)
 	}
 	config, err := f.ToRESTConfig()
 	if err != nil {
-		return nil, Explain(err)
+		return nil, noCluster(err)
 	}
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, err
+		return nil, noCluster(err)
 	}
 	dyn, err := dynamic.NewForConfig(config)
 	if err != nil {
-		return nil, err
+		return nil, noCluster(err)
 	}
 	mapper, err := f.ToRESTMapper()
 	if err != nil {

@@ -172,6 +172,12 @@ func typed(cm *corev1.ConfigMap) *corev1.ConfigMap {
 	return cm
 }
 
+func typedFork(d *appsv1.Deployment) *appsv1.Deployment {
+	d = d.DeepCopy()
+	d.TypeMeta = metav1.TypeMeta{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment"}
+	return d
+}
+
 func typedPolicy(p *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	p = p.DeepCopy()
 	p.TypeMeta = metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy"}

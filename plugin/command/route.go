@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 // routeTimeout is as long as a Deployment's rollout may stand still before its controller calls it failed, by default.
@@ -115,7 +116,7 @@ func (f *routeFlags) validate(cmd *cobra.Command) error {
 	if err := plan.CheckTemplatePath(f.templatePath); err != nil {
 		return usageError(cmd, err.Error())
 	}
-	return nil
+	return validOutput(cmd, f.print)
 }
 
 func (f *routeFlags) run(ctx context.Context) error {
@@ -142,7 +143,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 	} else if workloads, err = c.Workloads(ctx, f.workloads, f.templatePath); err != nil {
 		return err
 	}
-	run, err := f.plan(ctx, c, workloads)
+	run, err := f.plan(ctx, c, workloads, planRoute)
 	if err != nil {
 		return err
 	}
@@ -166,8 +167,15 @@ func (f *routeFlags) run(ctx context.Context) error {
 	return run.printDone("routed")
 }
 
+// A planner works out all steps from a view, and what it shows then.
+type planner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
+
+func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
+	return plan.PlanRoute(view, plan.Route)
+}
+
 // plan reads, plans and announces.
-func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
+func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload, steps planner) (*routeRun, error) {
 	r, err := c.Routing(ctx, workloads)
 	if err != nil {
 		return nil, err
@@ -182,32 +190,21 @@ func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*p
 		return nil, err
 	}
 	run := &routeRun{tool: f.tool, print: f.print, routing: r, strategy: f.dryRun, timeout: f.timeout, wait: f.wait, verb: "route"}
-	notices, err := run.plan(ctx, plan.Route)
+	view, err := run.plan(ctx, steps)
+	if err != nil {
+		return nil, err
+	}
+	notices, err := plan.RouteNotices(view)
 	if err != nil {
 		return nil, err
 	}
 	if len(run.steps) > 0 {
-		for _, n := range notices {
+		for _, n := range append(notices, plan.ProtocolNotices(view)...) {
 			f.warn("%s", n)
 		}
 	}
-	if f.dryRun == cmdutil.DryRunNone {
-		run.announce()
-	}
+	run.announce()
 	return run, nil
-}
-
-// routeBaselines puts routers in front of workloads, for `fork --route`: it announces the rollouts, and waits for them.
-func routeBaselines(ctx context.Context, t *tool, c *cluster.Client, workloads []*plan.Workload, timeout time.Duration) error {
-	f := &routeFlags{tool: t, timeout: timeout, wait: true}
-	run, err := f.plan(ctx, c, workloads)
-	if err != nil {
-		return err
-	}
-	if err := run.admission(ctx); err != nil {
-		return err
-	}
-	return run.do(ctx, plan.Route)
 }
 
 // list prints the routes there are.
@@ -258,23 +255,17 @@ type routeWritten struct {
 	object *unstructured.Unstructured
 }
 
-// plan works out all steps and returns what one should know before them.
-func (r *routeRun) plan(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error)) ([]string, error) {
+// plan works out all steps, and returns the view that they begin from.
+func (r *routeRun) plan(ctx context.Context, steps planner) (*plan.RouteView, error) {
 	view, err := r.routing.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := next(view); err != nil {
-		return nil, err
-	}
 	r.targets = view.Targets
-	if r.steps, r.final, err = plan.RouteSteps(view, next); err != nil {
+	if r.steps, r.final, err = steps(view); err != nil {
 		return nil, err
 	}
-	if r.verb != "route" {
-		return nil, nil
-	}
-	return plan.RouteNotices(view)
+	return view, nil
 }
 
 // rolls reports whether any workload rolls out.
@@ -299,15 +290,19 @@ func (r *routeRun) rollouts(w *plan.Workload) int {
 	return n
 }
 
-// announce says which workloads will roll out, before they do.
+// announce says which workloads roll out, before they do.
 func (r *routeRun) announce() {
+	will := "will"
+	if r.strategy != cmdutil.DryRunNone {
+		will = "would"
+	}
 	for _, t := range r.targets {
 		switch r.rollouts(t) {
 		case 0:
 		case 1:
-			fmt.Fprintf(r.ErrOut, "%s will roll out once\n", t)
+			fmt.Fprintf(r.ErrOut, "%s %s roll out once\n", t, will)
 		default:
-			fmt.Fprintf(r.ErrOut, "%s will roll out twice: for port names, and for routers\n", t)
+			fmt.Fprintf(r.ErrOut, "%s %s roll out twice: for port names, and for routers\n", t, will)
 		}
 	}
 }
@@ -346,7 +341,7 @@ func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 		running, cancel = context.WithTimeoutCause(ctx, r.timeout, errRouteTimeout)
 		defer cancel()
 	}
-	show := newProgress(r.ErrOut)
+	show := r.progress()
 	view, err := r.routing.Run(running, next, r.wait, cluster.RouteObserver{
 		Wrote: func(w *plan.RouteWrite, object *unstructured.Unstructured) {
 			r.wrote = append(r.wrote, routeWritten{*w, object})
@@ -379,9 +374,9 @@ func (r *routeRun) explain(ctx context.Context, err error) error {
 	var known *plan.Problem
 	switch {
 	case ctx.Err() != nil:
-		p.What = "interrupted"
+		p.What, p.Code = "interrupted", status.CodeInterrupted
 	case errors.Is(err, errRouteTimeout) || errors.Is(err, context.DeadlineExceeded):
-		p.What = fmt.Sprintf("timed out after %s (--timeout)", r.timeout)
+		p.What, p.Code = fmt.Sprintf("timed out after %s (--timeout)", r.timeout), status.CodeTimedOut
 		if len(r.waits) > 0 {
 			p.What += ", waiting for " + describeWait(r.waits[0])
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ import (
 // printPlanned prints the objects as a dry run on the client leaves them: without what only an API server writes, so that
 // they can be committed as they are.
 func (r *routeRun) printPlanned() error {
-	p := r.printer()
+	var done []doneObject
 	writes := plan.MergeSteps(r.steps)
 	for i := range writes {
 		w := &writes[i]
@@ -30,11 +31,9 @@ func (r *routeRun) printPlanned() error {
 		case w.Delete != "":
 			object = w.Before
 		}
-		if err := p.print(operation(w, r.verb+"d"), plan.Manifest(object)); err != nil {
-			return err
-		}
+		done = append(done, doneObject{operation(w, r.verb+"d"), plan.Manifest(object)})
 	}
-	if err := r.printUnchanged(p, writes); err != nil {
+	if err := r.printer().printDone(append(done, r.unchanged(writes)...)); err != nil {
 		return err
 	}
 	if switches(writes) && r.verb == "route" {
@@ -54,25 +53,18 @@ func switches(writes []plan.RouteWrite) bool {
 
 // dryRun prints the objects as the API server would have them.
 func (r *routeRun) dryRun(ctx context.Context) error {
-	p := r.printer()
-	var failed error
+	var done []doneObject
 	err := r.routing.DryRun(ctx, r.steps, func(w *plan.RouteWrite, object *unstructured.Unstructured) {
-		if failed == nil {
-			failed = p.print(operation(w, r.verb+"d"), object)
-		}
+		done = append(done, doneObject{operation(w, r.verb+"d"), object})
 	})
 	if err != nil {
 		return err
 	}
-	if failed != nil {
-		return failed
-	}
-	return r.printUnchanged(p, plan.MergeSteps(r.steps))
+	return r.printer().printDone(append(done, r.unchanged(plan.MergeSteps(r.steps))...))
 }
 
 // printDone prints each object that was changed, as it was last seen, and each workload for which nothing had to be.
 func (r *routeRun) printDone(verbed string) error {
-	p := r.printer()
 	var order []string
 	last := map[string]routeWritten{}
 	created := map[string]bool{}
@@ -83,6 +75,7 @@ func (r *routeRun) printDone(verbed string) error {
 		last[w.write.Object] = w
 		created[w.write.Object] = created[w.write.Object] || w.write.Create != nil
 	}
+	var done []doneObject
 	var writes []plan.RouteWrite
 	for _, name := range order {
 		w := last[name]
@@ -91,27 +84,20 @@ func (r *routeRun) printDone(verbed string) error {
 		if created[name] {
 			verb = "created"
 		}
-		if err := p.print(verb, w.object); err != nil {
-			return err
-		}
+		done = append(done, doneObject{verb, w.object})
 	}
-	return r.printUnchanged(p, writes)
+	return r.printer().printDone(append(done, r.unchanged(writes)...))
 }
 
-// printUnchanged prints the targets that no write is of.
-func (r *routeRun) printUnchanged(p *objectPrinter, writes []plan.RouteWrite) error {
+// unchanged returns the targets that no write is of.
+func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
+	var out []doneObject
 	for _, t := range r.targets {
-		changed := false
-		for _, w := range writes {
-			changed = changed || w.Object == t.String()
-		}
-		if !changed {
-			if err := p.print("unchanged", t.Object); err != nil {
-				return err
-			}
+		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == t.String() }) {
+			out = append(out, doneObject{"unchanged", t.Object})
 		}
 	}
-	return nil
+	return out
 }
 
 // operation is what is said of the object of a write.

@@ -80,7 +80,7 @@ func (f *unrouteFlags) validate(cmd *cobra.Command) error {
 	case f.timeout < 0:
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
-	return nil
+	return validOutput(cmd, f.print)
 }
 
 func (f *unrouteFlags) run(ctx context.Context) error {
@@ -101,7 +101,7 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 		next = plan.UnrouteForced
 	}
 	run := &routeRun{tool: f.tool, print: f.print, routing: routing, strategy: f.dryRun, timeout: f.timeout, wait: true, verb: "unroute"}
-	if _, err := run.plan(ctx, next); err != nil {
+	if _, err := run.plan(ctx, func(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) { return plan.PlanRoute(view, next) }); err != nil {
 		return err
 	}
 	switch f.dryRun {
