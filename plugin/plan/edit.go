@@ -89,6 +89,9 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 		}
 	}
 	p.Fix = again.command(workloads...)
+	if _, err := assignImages(&again, workloads); err != nil { // every other one has an image already, or several have the name
+		p.Say, p.Fix = "see how to name one", Kubectl("sandbox", "fork", "--help")
+	}
 	switch {
 	case change.Container != "" && len(fits) == 0:
 		p.What = fmt.Sprintf("--image %s: no container is named %q; there is %s", change, change.Container, strings.Join(have, ", "))

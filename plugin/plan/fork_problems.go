@@ -72,7 +72,7 @@ func forkable(o *ForkOptions, w *Workload) error {
 // ownSandbox says why the ConfigMap there is can't be the sandbox.
 func ownSandbox(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) error {
 	other := *o
-	other.Sandbox = o.Sandbox + "-2"
+	other.Sandbox = strings.TrimRight(o.Sandbox[:min(len(o.Sandbox), sandbox.MaxName-2)], "-") + "-2"
 	switch key := c.Data[sandbox.DataKey]; {
 	case c.Labels[sandbox.LabelRole] != sandbox.RoleSandbox || c.Labels[sandbox.LabelSandbox] != o.Sandbox:
 		return &Problem{

@@ -2,8 +2,12 @@ package plan
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -103,4 +107,26 @@ func (v *RouteView) templateFlag() []string {
 		}
 	}
 	return nil
+}
+
+// exposable says that `kubectl expose` can make a Service of the workload's selector: one of labels alone.
+func (t *routeTarget) exposable() bool {
+	matchLabels, _, _ := unstructured.NestedMap(t.Object.Object, "spec", "selector", "matchLabels")
+	expressions, _, _ := unstructured.NestedSlice(t.Object.Object, "spec", "selector", "matchExpressions")
+	return len(matchLabels) > 0 && len(expressions) == 0
+}
+
+// serviceName returns a name for a Service in front of a workload: the workload's, if a Service can have it and none has.
+func (v *RouteView) serviceName(workload string) string {
+	name := strings.ReplaceAll(workload, ".", "-")
+	if name[0] >= '0' && name[0] <= '9' {
+		name = "svc-" + name
+	}
+	const longest = 63 - len("-99")
+	name = strings.TrimRight(name[:min(len(name), longest)], "-")
+	free := name
+	for n := 2; slices.ContainsFunc(v.Services, func(s *corev1.Service) bool { return s.Name == free }); n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+	return free
 }

@@ -493,11 +493,14 @@ func (a *analysis) nothingToRoute(t *routeTarget) error {
 		Say:  "Services of this namespace, and what they select",
 		Fix:  Kubectl("get", "services", "-o", "wide"),
 	}
-	if t.Kind() == "Deployment" {
+	if t.Kind() == "Deployment" && t.exposable() {
 		for _, c := range servingContainers(t.pod) {
 			for _, port := range c.Ports {
 				if port.Protocol == corev1.ProtocolTCP {
 					p.Say, p.Fix = "put a Service in front of it", Kubectl("expose", t.Arg(), "--port", strconv.Itoa(int(port.ContainerPort)))
+					if name := a.view.serviceName(t.Name()); name != t.Name() {
+						p.Fix = append(p.Fix, "--name="+name)
+					}
 					return p
 				}
 			}
