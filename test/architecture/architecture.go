@@ -31,7 +31,7 @@ type layer struct {
 }
 
 func layers() []layer {
-	leaves := []string{"webhook/sandbox", "webhook/fork", "webhook/route"}
+	leaves := []string{"webhook/sandbox", "webhook/fork", "webhook/route", "webhook/health"}
 	over := func(more ...string) []string { return append(more, leaves...) }
 	return []layer{
 		{path: "cmd/kubectl-sandbox", imports: []string{"plugin/command"}},
@@ -59,6 +59,7 @@ func layers() []layer {
 		{path: "webhook/router", imports: []string{"webhook/sandbox", "webhook/route"}, standalone: true},
 
 		{path: "webhook/fork", imports: []string{"webhook/sandbox"}, pure: true},
+		{path: "webhook/health", imports: []string{"webhook/sandbox", "webhook/route"}, pure: true},
 		{path: "webhook/route", imports: []string{"webhook/sandbox"}, pure: true, standalone: true},
 		{path: "webhook/sandbox", pure: true, standalone: true},
 	}

@@ -140,14 +140,17 @@ func (f *follower) forget(uid types.UID) {
 }
 
 // kind returns the kind of a baseline, where it may be read.
-func (f *follower) kind(ref fork.Ref) (schema.GroupVersionKind, bool) {
-	i := slices.IndexFunc(f.kinds, func(k schema.GroupVersionKind) bool {
+func (f *follower) kind(ref fork.Ref) (schema.GroupVersionKind, bool) { return kindIn(f.kinds, ref) }
+
+// kindIn returns the kind of a baseline, where it is one of those that may be read.
+func kindIn(kinds []schema.GroupVersionKind, ref fork.Ref) (schema.GroupVersionKind, bool) {
+	i := slices.IndexFunc(kinds, func(k schema.GroupVersionKind) bool {
 		return strings.ToLower(k.Kind) == ref.Kind && k.GroupVersion().String() == ref.APIVersion
 	})
 	if i < 0 {
 		return schema.GroupVersionKind{}, false
 	}
-	return f.kinds[i], true
+	return kinds[i], true
 }
 
 // following returns the forks that follow a baseline, as the cache has them.

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,24 +19,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Reasons of the condition sandbox.ConditionRouted, beside those of a routes.Problem.
-const (
-	ReasonRouted        = "Routed"
-	ReasonWaiting       = "WaitingForRouters"
-	ReasonNoBaselinePod = "NoBaselinePod"
-	ReasonOlderRevision = "OlderRevision"
-)
+// ReasonRouted is the reason of the condition sandbox.ConditionRouted where it is True. Where it is False, the reason is the code of
+// a health.Cause.
+const ReasonRouted = string(health.Routed)
 
 // indexWaiting finds the pods of a baseline's forks whose gate has to turn yet: see waits.
 const indexWaiting = "sandbox-waiting"
 
 const (
-	// maxNamed bounds how many baseline pods a condition's message names.
-	maxNamed = 5
 	// tellAfter is how long a pod waits before its condition says for what, and how often that may change: on the way to True,
 	// which takes milliseconds, nothing else is written.
 	tellAfter = time.Second
@@ -51,6 +46,8 @@ type gate struct {
 	cache  client.Reader
 	client client.Client
 	clock  clock.PassiveClock
+	// staleAfter is how old a router's table may be.
+	staleAfter time.Duration
 
 	mu   sync.Mutex
 	pods map[routes.Baseline]map[types.UID]*gated // touched by the one Reconcile of that baseline
@@ -84,7 +81,7 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	if len(waiting) == 0 {
 		return reconcile.Result{}, nil
 	}
-	baseline, err := routes.Pods(ctx, g.cache, b, sandbox.RoleBaseline)
+	baseline, err := baselineFacts(ctx, g.cache, b)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -95,20 +92,27 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	var again time.Duration
 	patches, ctx := errgroup.WithContext(ctx)
 	patches.SetLimit(maxPatches)
+	soon := func(after time.Duration) {
+		if again == 0 || after < again {
+			again = after
+		}
+	}
 	for pod, state := range waiting {
-		want := Decide(pod, baseline, view)
+		now := g.clock.Now()
+		want, hold := Decide(pod, baseline, view, g.staleAfter, now)
+		if hold > 0 {
+			soon(hold)
+		}
 		have := routed(pod)
 		if have != nil && have.Reason == want.Reason && have.Message == want.Message {
 			continue
 		}
 		if want.Status != corev1.ConditionTrue {
-			if left := state.tell.Sub(g.clock.Now()); left > 0 {
-				if again == 0 || left < again {
-					again = left
-				}
+			if left := state.tell.Sub(now); left > 0 {
+				soon(left)
 				continue
 			}
-			state.tell = g.clock.Now().Add(tellAfter)
+			state.tell = now.Add(tellAfter)
 		}
 		patches.Go(func() error {
 			if err := g.patch(ctx, pod, have, want); err != nil {
@@ -159,55 +163,25 @@ func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*ga
 	return waiting
 }
 
-// Decide returns the condition of a fork's pod that has the gate and whose containers are ready, from the baseline's pods
-// and what is known of routes and routers.
-func Decide(pod *corev1.Pod, baseline []corev1.Pod, view routes.View) corev1.PodCondition {
-	no := func(reason, message string) corev1.PodCondition {
-		return corev1.PodCondition{Type: sandbox.ConditionRouted, Status: corev1.ConditionFalse, Reason: reason, Message: message}
-	}
-	if problem, ok := view.Problems[pod.Labels[sandbox.LabelSandbox]]; ok {
-		return no(problem.Reason, problem.Message)
-	}
-	since, ok := view.Serving[pod.UID]
-	if !ok {
-		return no(ReasonOlderRevision, "the key is routed to the pods of a newer revision")
-	}
-	var ahead []string
-	seen := false
-	for i := range baseline {
-		p := &baseline[i]
-		if p.DeletionTimestamp != nil || !ready(p, corev1.PodReady) {
-			continue
+// Decide returns the condition of a fork's pod that has the gate and whose containers are ready, from what is known of the baseline, of
+// routes and of routers; and after how long to ask again, where time alone may change it.
+func Decide(pod *corev1.Pod, baseline *health.Baseline, view routes.View, staleAfter time.Duration, now time.Time) (corev1.PodCondition, time.Duration) {
+	name := pod.Labels[sandbox.LabelSandbox]
+	c := health.Gate(health.Facts{
+		Now: now, Deployment: &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels}}, Pods: []*corev1.Pod{pod}, Baseline: baseline,
+		Routing: routing(view, name, []*corev1.Pod{pod}, baseline.Pods, staleAfter, now),
+	}, pod)
+	if !c.OK() {
+		var hold time.Duration
+		if c.Code == health.ContainerJustStarted {
+			_, hold = health.JustStarted(pod, now)
 		}
-		seen = true
-		router, connected := view.Routers[p.UID]
-		switch {
-		case !routes.HasRouter(p):
-			ahead = append(ahead, "pod "+p.Name+" has no router")
-		case !connected:
-			ahead = append(ahead, "router of pod "+p.Name+" has not connected")
-		case router.Acked.Compare(since) >= 0:
-		case !router.Connected:
-			ahead = append(ahead, "router of pod "+p.Name+" is disconnected and has not acknowledged")
-		default:
-			ahead = append(ahead, "router of pod "+p.Name+" has not acknowledged")
-		}
-	}
-	switch {
-	case !seen:
-		return no(ReasonNoBaselinePod, fmt.Sprintf("waiting for a ready pod of the baseline %s", pod.Labels[sandbox.LabelWorkload]))
-	case len(ahead) > 0:
-		slices.Sort(ahead)
-		message := "waiting: " + strings.Join(ahead[:min(len(ahead), maxNamed)], "; ")
-		if more := len(ahead) - maxNamed; more > 0 {
-			message += fmt.Sprintf("; and %d more", more)
-		}
-		return no(ReasonWaiting, message)
+		return corev1.PodCondition{Type: sandbox.ConditionRouted, Status: corev1.ConditionFalse, Reason: string(c.Code), Message: c.Message}, hold
 	}
 	return corev1.PodCondition{
 		Type: sandbox.ConditionRouted, Status: corev1.ConditionTrue, Reason: ReasonRouted,
 		Message: "the routers of all ready baseline pods route the key to this pod",
-	}
+	}, 0
 }
 
 // patch writes the one condition and leaves the kubelet's alone: a strategic merge patch merges conditions by their type.
@@ -241,9 +215,7 @@ func (g *gate) patch(ctx context.Context, pod *corev1.Pod, have *corev1.PodCondi
 }
 
 func isGated(pod *corev1.Pod) bool {
-	return pod.DeletionTimestamp == nil && pod.Labels[sandbox.LabelRole] == sandbox.RoleFork && slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool {
-		return g.ConditionType == sandbox.ConditionRouted
-	})
+	return pod.DeletionTimestamp == nil && pod.Labels[sandbox.LabelRole] == sandbox.RoleFork && hasGate(pod)
 }
 
 func routed(pod *corev1.Pod) *corev1.PodCondition {

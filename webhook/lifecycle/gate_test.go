@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -70,6 +71,7 @@ func TestDecide(t *testing.T) {
 		return routes.Router{Acked: version(counter), Connected: connected}
 	}
 	serving := map[types.UID]route.Version{"fork": version(5)}
+	now := time.Now()
 	for _, tt := range []struct {
 		name            string
 		baseline        []*corev1.Pod
@@ -92,41 +94,76 @@ func TestDecide(t *testing.T) {
 			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": router(5, true)}},
 			ReasonRouted, "the routers of all ready baseline pods route the key to this pod",
 		}, {
-			"frozen, disconnected, new, without",
-			[]*corev1.Pod{baselinePod("a"), baselinePod("b"), baselinePod("c"), with(baselinePod("d"), noRouter), baselinePod("e")},
-			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": router(4, true), "b": router(4, false), "e": router(5, true)}},
-			ReasonWaiting, "waiting: pod d has no router; router of pod a has not acknowledged; " +
-				"router of pod b is disconnected and has not acknowledged; router of pod c has not connected",
+			"without a router, which no acknowledgement helps",
+			[]*corev1.Pod{baselinePod("a"), with(baselinePod("d"), noRouter)},
+			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": router(4, true)}},
+			"RouterMissing", "baseline pod d has no router, and keeps all requests that reach it",
+		}, {
+			"declined",
+			[]*corev1.Pod{baselinePod("a"), with(baselinePod("d"), noRouter, func(p *corev1.Pod) {
+				p.Annotations = map[string]string{sandbox.AnnotationInjected: "declined: port-moved: port http of container api is 8081, but 8080 in annotation x"}
+			})},
+			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": router(5, true)}},
+			"RouterDeclined", "baseline pod d has no router, as admission declined (port-moved): port http of container api is 8081, but 8080 in annotation x",
+		}, {
+			"frozen",
+			[]*corev1.Pod{baselinePod("a"), baselinePod("b"), baselinePod("e")},
+			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": router(4, true), "b": router(4, true), "e": router(5, true)}},
+			"RouterNotAcknowledged", "the routers of pods a, b have not acknowledged the route yet",
+		}, {
+			"disconnected",
+			[]*corev1.Pod{baselinePod("a"), baselinePod("e")},
+			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": router(4, false), "e": router(5, true)}},
+			"RouterNotAcknowledged", "the router of pod a has lost the control plane before acknowledging the route",
+		}, {
+			"disconnected for too long",
+			[]*corev1.Pod{baselinePod("a"), baselinePod("e")},
+			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": {Acked: version(5), Lost: now.Add(-2 * time.Hour)}, "e": router(5, true)}},
+			"RouterStale", "the router of pod a has lost the control plane for so long that the table is not used any more",
+		}, {
+			"new",
+			[]*corev1.Pod{baselinePod("c"), baselinePod("e")},
+			routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"e": router(5, true)}},
+			"RouterNotConnected", "the router of pod c has not connected to the control plane, so it is not known which routes are in force there",
 		}, {
 			"many",
 			[]*corev1.Pod{baselinePod("a"), baselinePod("b"), baselinePod("c"), baselinePod("d"), baselinePod("e"), baselinePod("f"), baselinePod("g")},
 			routes.View{Serving: serving},
-			ReasonWaiting, "waiting: router of pod a has not connected; router of pod b has not connected; router of pod c has not connected; " +
-				"router of pod d has not connected; router of pod e has not connected; and 2 more",
+			"RouterNotConnected", "the routers of pods a, b, c, d, e and 2 more have not connected to the control plane, so it is not known which routes are in force there",
 		}, {
 			"no baseline pod",
 			nil, routes.View{Serving: serving},
-			ReasonNoBaselinePod, "waiting for a ready pod of the baseline deployment.api",
+			"NoBaselinePod", "the baseline deployment/api has no ready pod",
 		}, {
 			"none that is ready",
 			[]*corev1.Pod{with(baselinePod("a"), notReady)}, routes.View{Serving: serving, Routers: map[types.UID]routes.Router{"a": router(5, true)}},
-			ReasonNoBaselinePod, "waiting for a ready pod of the baseline deployment.api",
+			"NoBaselinePod", "the baseline deployment/api has no ready pod: pod/a: the pod is starting",
 		}, {
 			"not in the table",
 			[]*corev1.Pod{baselinePod("a")}, routes.View{Routers: map[types.UID]routes.Router{"a": router(5, true)}},
-			ReasonOlderRevision, "the key is routed to the pods of a newer revision",
+			"OlderRevision", "routers send the key's requests to pods of another revision of the fork",
 		}, {
 			"key taken",
-			[]*corev1.Pod{baselinePod("a")}, routes.View{Problems: map[string]routes.Problem{"pr-1": {Reason: routes.ReasonKeyTaken, Message: "taken"}}},
-			routes.ReasonKeyTaken, "taken",
+			[]*corev1.Pod{baselinePod("a")}, routes.View{Problems: map[string]health.Claim{"pr-1": {Code: health.KeyTaken, Message: "taken"}}},
+			"KeyTaken", "taken",
+		}, {
+			"no router has tried the port",
+			[]*corev1.Pod{baselinePod("a")}, routes.View{Serving: serving, Dials: true, Routers: map[types.UID]routes.Router{"a": router(5, true)}},
+			"PortNotTried", "no router has tried to connect to the fork's port yet",
+		}, {
+			"nothing listens",
+			[]*corev1.Pod{baselinePod("a")}, routes.View{Serving: serving, Dials: true, Dialed: map[types.UID]string{"fork": "port http (8080): connection refused"},
+				Routers: map[types.UID]routes.Router{"a": router(5, true)}},
+			"PortNotListening", "no router could connect to the fork: port http (8080): connection refused",
+		}, {
+			"a router connected",
+			[]*corev1.Pod{baselinePod("a")}, routes.View{Serving: serving, Dials: true, Dialed: map[types.UID]string{"fork": ""},
+				Routers: map[types.UID]routes.Router{"a": router(5, true)}},
+			ReasonRouted, "the routers of all ready baseline pods route the key to this pod",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var baseline []corev1.Pod
-			for _, p := range tt.baseline {
-				baseline = append(baseline, *p)
-			}
-			c := Decide(forkPod("fork"), baseline, tt.view)
+			c, _ := Decide(forkPod("fork"), &health.Baseline{Pods: tt.baseline}, tt.view, time.Hour, now)
 			if c.Reason != tt.reason || c.Message != tt.message || (c.Status == corev1.ConditionTrue) != (c.Reason == ReasonRouted) {
 				t.Errorf("%s %s %q\nwant %s %q", c.Status, c.Reason, c.Message, tt.reason, tt.message)
 			}
@@ -251,7 +288,7 @@ func TestGate_SaysWhatItWaitsForOnlyAfterAWhile(t *testing.T) {
 	clock.Step(tellAfter)
 	reconcileGate(t, g)
 	c := routed(get(t, g, "fork"))
-	if c == nil || c.Status != corev1.ConditionFalse || c.Message != "waiting: router of pod a has not acknowledged" {
+	if c == nil || c.Status != corev1.ConditionFalse || c.Message != "the router of pod a has not acknowledged the route yet" {
 		t.Fatalf("%+v", c)
 	}
 	since := c.LastTransitionTime
@@ -262,7 +299,7 @@ func TestGate_SaysWhatItWaitsForOnlyAfterAWhile(t *testing.T) {
 	}
 	clock.Step(tellAfter)
 	reconcileGate(t, g)
-	if c := routed(get(t, g, "fork")); c.Message != "waiting: router of pod a has not connected" || !c.LastTransitionTime.Equal(&since) {
+	if c := routed(get(t, g, "fork")); c.Reason != "RouterNotConnected" || !c.LastTransitionTime.Equal(&since) {
 		t.Errorf("%+v", c)
 	}
 	hub.view.Routers = map[types.UID]routes.Router{"a": {Acked: version(2)}}

@@ -69,10 +69,11 @@ func (*guard) NeedLeaderElection() bool { return false }
 // Reconcile looks at one Service.
 func (g *guard) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var service corev1.Service
-	if err := g.services.Get(ctx, req.NamespacedName, &service); err != nil {
-		if apierrors.IsNotFound(err) {
-			return reconcile.Result{}, g.release(ctx, req.Namespace)
-		}
+	err := g.services.Get(ctx, req.NamespacedName, &service)
+	switch {
+	case apierrors.IsNotFound(err) || err == nil && !isSwitched(&service):
+		return reconcile.Result{}, g.release(ctx, req.Namespace)
+	case err != nil:
 		return reconcile.Result{}, err
 	}
 	pods, err := g.pods(ctx, req.Namespace)
@@ -216,7 +217,8 @@ func (s podSource) MarshalText() ([]byte, error) {
 // release stops the watch of a namespace's pods once it has no switched Service any more.
 func (g *guard) release(ctx context.Context, namespace string) error {
 	var services corev1.ServiceList
-	if err := g.services.List(ctx, &services, client.InNamespace(namespace), client.Limit(1)); err != nil {
+	if err := g.services.List(ctx, &services, client.InNamespace(namespace), client.Limit(1),
+		client.MatchingLabels{sandbox.LabelRole: sandbox.RoleService}); err != nil {
 		return err
 	}
 	if len(services.Items) > 0 {

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -45,6 +46,8 @@ type Options struct {
 	Events   events.EventRecorder
 	Clock    clock.WithTicker
 	Log      logr.Logger
+	// StaleAfter is the age from which routers do not use their table any more.
+	StaleAfter time.Duration
 	// WarnBefore is how long before its expiry a sandbox gets an Event, of at most a quarter of its life.
 	WarnBefore time.Duration
 }
@@ -52,10 +55,8 @@ type Options struct {
 // CacheOptions says what the controllers read beside routes.CacheOptions.
 func CacheOptions() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
-		&corev1.Service{}: {
-			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleService}),
-			Transform: cache.TransformStripManagedFields(),
-		},
+		// Unlabelled ones as well: a Service that lost our label leads past the routers just the same.
+		&corev1.Service{}: {Transform: stripService},
 		&networkingv1.NetworkPolicy{}: {
 			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleFork}),
 			Transform: stripPolicy,
@@ -74,6 +75,10 @@ func Runnables(o Options) ([]manager.Runnable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gate: %w", err)
 	}
+	truth, err := newTruth(o)
+	if err != nil {
+		return nil, fmt.Errorf("truth: %w", err)
+	}
 	guard, err := newGuard(o)
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
@@ -91,7 +96,7 @@ func Runnables(o Options) ([]manager.Runnable, error) {
 		return nil, fmt.Errorf("follow: %w", err)
 	}
 	retrier := &retrier{cache: o.Cache, client: o.Client, clock: o.Clock, log: o.Log.WithName("retry")}
-	return []manager.Runnable{gate, guard, expiry, adopter, follower, retrier}, nil
+	return []manager.Runnable{gate, truth, guard, expiry, adopter, follower, retrier}, nil
 }
 
 func newGate(o Options) (manager.Runnable, error) {
@@ -100,7 +105,8 @@ func newGate(o Options) (manager.Runnable, error) {
 		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
 		MaxConcurrentReconciles: 8,
 		Reconciler: &gate{
-			hub: o.Hub, cache: o.Cache, client: o.Client, clock: o.Clock, pods: map[routes.Baseline]map[types.UID]*gated{},
+			hub: o.Hub, cache: o.Cache, client: o.Client, clock: o.Clock, staleAfter: o.StaleAfter,
+			pods: map[routes.Baseline]map[types.UID]*gated{},
 		},
 	})
 	if err != nil {
@@ -117,7 +123,69 @@ func newGate(o Options) (manager.Runnable, error) {
 		b, _ := routes.BaselineOf(pod)
 		return []routes.Baseline{b}
 	})
-	return c, c.Watch(source.TypedKind(o.Cache, &corev1.Pod{}, ofBaseline))
+	if err := c.Watch(source.TypedKind(o.Cache, &corev1.Pod{}, ofBaseline)); err != nil {
+		return nil, err
+	}
+	return c, c.Watch(source.TypedKind(o.Cache, &corev1.Service{}, handler.TypedEnqueueRequestsFromMapFunc(baselinesBehind(o.Cache))))
+}
+
+// baselinesBehind returns the baselines that a change of a Service may concern: those of its namespace that have forks.
+func baselinesBehind(c client.Reader) handler.TypedMapFunc[*corev1.Service, routes.Baseline] {
+	return func(ctx context.Context, s *corev1.Service) []routes.Baseline {
+		forks, err := routes.ForkedIn(ctx, c, s.Namespace)
+		if err != nil {
+			return nil // the cache is closed
+		}
+		return forks
+	}
+}
+
+// newTruth gathers what happens for a moment: acknowledgements come in bursts.
+func newTruth(o Options) (manager.Runnable, error) {
+	c, err := controller.NewTypedUnmanaged("truth", controller.TypedOptions[routes.Baseline]{
+		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 4,
+		Reconciler: &truth{
+			hub: o.Hub, cache: o.Cache, api: o.API, client: o.Client, events: o.Events, clock: o.Clock, log: o.Log.WithName("truth"),
+			kinds: append(BuiltInKinds(), o.FollowKinds...), staleAfter: o.StaleAfter, waits: map[routes.Baseline]map[types.UID]waitingSince{},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = c.Watch(source.TypedFunc[routes.Baseline](func(_ context.Context, q workqueue.TypedRateLimitingInterface[routes.Baseline]) error {
+		o.Hub.Watch(func(b routes.Baseline) { q.AddAfter(b, truthDelay) })
+		return nil
+	}))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Watch(source.TypedKind(o.Cache, &corev1.Pod{}, later[*corev1.Pod](ofObject[*corev1.Pod]))); err != nil {
+		return nil, err
+	}
+	if err := c.Watch(source.TypedKind(o.Cache, &appsv1.Deployment{}, later[*appsv1.Deployment](ofObject[*appsv1.Deployment]))); err != nil {
+		return nil, err
+	}
+	return c, c.Watch(source.TypedKind(o.Cache, &corev1.Service{}, later(baselinesBehind(o.Cache))))
+}
+
+func ofObject[T client.Object](_ context.Context, o T) []routes.Baseline {
+	b, _ := routes.BaselineOf(o)
+	return []routes.Baseline{b}
+}
+
+// later asks for what an event concerns truthDelay after it.
+func later[T client.Object](of handler.TypedMapFunc[T, routes.Baseline]) handler.TypedFuncs[T, routes.Baseline] {
+	type queue = workqueue.TypedRateLimitingInterface[routes.Baseline]
+	add := func(ctx context.Context, o T, q queue) {
+		for _, b := range of(ctx, o) {
+			q.AddAfter(b, truthDelay)
+		}
+	}
+	return handler.TypedFuncs[T, routes.Baseline]{
+		CreateFunc: func(ctx context.Context, e event.TypedCreateEvent[T], q queue) { add(ctx, e.Object, q) },
+		UpdateFunc: func(ctx context.Context, e event.TypedUpdateEvent[T], q queue) { add(ctx, e.ObjectNew, q) },
+		DeleteFunc: func(ctx context.Context, e event.TypedDeleteEvent[T], q queue) { add(ctx, e.Object, q) },
+	}
 }
 
 func newGuard(o Options) (manager.Runnable, error) {
@@ -138,7 +206,14 @@ func newGuard(o Options) (manager.Runnable, error) {
 		return nil, err
 	}
 	g.controller = c
-	return g, c.Watch(source.Kind(o.Cache, &corev1.Service{}, &handler.TypedEnqueueRequestForObject[*corev1.Service]{}))
+	switched := predicate.TypedFuncs[*corev1.Service]{
+		CreateFunc: func(e event.TypedCreateEvent[*corev1.Service]) bool { return isSwitched(e.Object) },
+		UpdateFunc: func(e event.TypedUpdateEvent[*corev1.Service]) bool {
+			return isSwitched(e.ObjectOld) || isSwitched(e.ObjectNew)
+		},
+		DeleteFunc: func(e event.TypedDeleteEvent[*corev1.Service]) bool { return isSwitched(e.Object) },
+	}
+	return g, c.Watch(source.Kind(o.Cache, &corev1.Service{}, &handler.TypedEnqueueRequestForObject[*corev1.Service]{}, switched))
 }
 
 func newExpiry(o Options) (manager.Runnable, error) {

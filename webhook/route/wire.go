@@ -51,18 +51,23 @@ type Trust struct {
 
 // Hello introduces a router.
 type Hello struct {
-	Build string  `json:"build"`         // the router's own version
-	Start string  `json:"start"`         // random, new whenever the router starts: counts count from there
-	Have  Version `json:"have,omitzero"` // the table it routes by now
-	CA    string  `json:"ca,omitempty"`  // SHA-256 of the PEM bundle it trusts, hexadecimal
+	Build string  `json:"build"`           // the router's own version
+	Start string  `json:"start"`           // random, new whenever the router starts: counts count from there
+	Have  Version `json:"have,omitzero"`   // the table it routes by now
+	CA    string  `json:"ca,omitempty"`    // SHA-256 of the PEM bundle it trusts, hexadecimal
+	Dials bool    `json:"dials,omitempty"` // it reports Counts.Dialed
 }
 
 // Counts are totals since the router started, for every fork of its table that it has seen, by the fork's key; and for every key of
 // Table.Observe that it has seen.
 type Counts struct {
 	Nonce    string                 `json:"nonce,omitempty"` // of the Report this answers
-	Keys     map[string]Count       `json:"keys"`
+	Keys     map[string]Count       `json:"keys,omitempty"`
 	Observed map[string]Observation `json:"observed,omitempty"`
+	// Dialed is what came of connecting to the ports of forks' pods, by the pod's UID: empty where the router connected, else why it
+	// could not. A frame holds those that changed since the stream's last; the first holds all. It is part of Counts because a control
+	// plane that does not know it yet ignores it there.
+	Dialed map[string]string `json:"dialed,omitempty"`
 }
 
 // A Count is what became of the requests of one key at one baseline.

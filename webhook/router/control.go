@@ -45,6 +45,7 @@ type control struct {
 	start   string // this start of the router
 	trust   []byte // PEM
 	retired func(gone map[string]struct{})
+	dials   *dials
 
 	connected atomic.Bool
 	first     chan struct{} // closed when the first table is in force
@@ -54,7 +55,9 @@ type control struct {
 func newControl(c *Config, r *routes, s *state, log *slog.Logger, retired func(map[string]struct{})) *control {
 	k := &control{
 		config: c, routes: r, state: s, log: log, start: rand.Text(), trust: c.CA, retired: retired, first: make(chan struct{}),
+		dials: newDials(c.Captures, c.PodIP),
 	}
+	r.doubt = k.dials.doubt
 	if pem := s.loadTrust(); x509.NewCertPool().AppendCertsFromPEM(pem) {
 		k.trust = pem
 	}
@@ -69,6 +72,7 @@ func (k *control) restore() {
 		k.log.Warn("the table kept before the restart is of no use", "error", err)
 	case t != nil:
 		k.routes.replace(t, fresh)
+		k.dials.follow(t)
 		k.once.Do(func() { close(k.first) })
 		k.log.Info("routing by the table kept before the restart", "version", t.Version, "age", time.Since(fresh).Round(time.Second))
 	}
@@ -76,6 +80,7 @@ func (k *control) restore() {
 
 // run keeps the stream open until ctx is done.
 func (k *control) run(ctx context.Context) {
+	defer k.dials.stop()
 	pause := backoffMin
 	for turn := 0; ctx.Err() == nil; turn++ {
 		addr := k.config.Control[turn%len(k.config.Control)]
@@ -195,7 +200,7 @@ func (k *control) open(ctx context.Context, addr, bearer string) (*http.Response
 func (k *control) hello() *route.Hello {
 	sum := sha256.Sum256(k.trust)
 	have, _ := k.routes.have()
-	return &route.Hello{Build: k.config.Version, Start: k.start, Have: have, CA: hex.EncodeToString(sum[:])}
+	return &route.Hello{Build: k.config.Version, Start: k.start, Have: have, CA: hex.EncodeToString(sum[:]), Dials: true}
 }
 
 // stream is one open route stream.
@@ -226,10 +231,15 @@ func (s *stream) follow(ctx context.Context) (stop func()) {
 		defer close(over)
 		tick := time.NewTicker(countsEvery)
 		defer tick.Stop()
+		said := map[string]string{}
 		for {
+			if news := s.dials.news(said); len(news) > 0 {
+				s.write(route.ToControl{Counts: &route.Counts{Dialed: news}})
+			}
 			select {
 			case <-ctx.Done():
 				return
+			case <-s.dials.changed:
 			case <-tick.C:
 				if s.routes.changed.Load() {
 					s.write(route.ToControl{Counts: s.routes.counts()})
@@ -283,6 +293,7 @@ func (s *stream) table(t *route.Table, now time.Time) error {
 	}
 	s.based = true
 	gone := s.routes.replace(t, now)
+	s.dials.follow(t)
 	s.write(route.ToControl{Ack: &t.Version})
 	s.once.Do(func() { close(s.first) })
 	s.retired(gone)

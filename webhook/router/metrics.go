@@ -170,6 +170,7 @@ func (s *seen) Observe(e engine.Event, b *engine.Backend) {
 		s.count(outcomeRefused)
 		if s.route != nil {
 			s.counter().refused.Add(1)
+			s.m.routes.doubt(s.route)
 		}
 	case s.route == nil && e == engine.Answered:
 		s.count(s.outcome)

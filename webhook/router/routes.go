@@ -22,6 +22,7 @@ const forkDialTimeout = 3 * time.Second
 type routes struct {
 	captures   []sandbox.Capture
 	staleAfter time.Duration
+	doubt      func(*forkRoute) // a request reached none of the fork's pods
 
 	force atomic.Pointer[inForce] // nil: there never was a table
 	fresh atomic.Pointer[time.Time]
@@ -66,7 +67,7 @@ type observation struct {
 }
 
 func newRoutes(captures []sandbox.Capture, staleAfter time.Duration) *routes {
-	return &routes{captures: captures, staleAfter: staleAfter, counters: make(map[counted]*counter)}
+	return &routes{captures: captures, staleAfter: staleAfter, counters: make(map[counted]*counter), doubt: func(*forkRoute) {}}
 }
 
 // replace puts t in force: every request whose head is read from now on is routed by it. It returns the table's backends

@@ -101,7 +101,7 @@ func workload(i int) string { return fmt.Sprintf("deployment.svc-%d", i) }
 func BenchmarkEvent(b *testing.B) {
 	for _, n := range []struct{ forks, baselines int }{{5000, 500}, {2000, 1}} {
 		b.Run(fmt.Sprintf("forks=%d/baselines=%d", n.forks, n.baselines), func(b *testing.B) {
-			hub := newHub(flapping{cacheState{bigCluster(b, n.forks, n.baselines)}, new(int)})
+			hub := newHub(flapping{cacheState{bigCluster(b, n.forks, n.baselines)}, new(int)}, clock.RealClock{})
 			hub.serve(1)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -30,21 +31,10 @@ type Fork struct {
 	Revisions  map[types.UID]int64 // of the Deployment's ReplicaSets, by UID
 }
 
-// A Problem says why a fork has no route of its own.
-type Problem struct {
-	Reason  string // CamelCase, as in a condition
-	Message string
-}
-
-// Reasons of a Problem.
-const (
-	ReasonKeyTaken   = "KeyTaken"
-	ReasonKeyInvalid = "KeyInvalid"
-)
-
 // claims are what the forks of one baseline claim: a route for each fork's key. Of two forks with the same key the older has
 // it. A change costs what the forks that claim the same keys cost, and not what all do.
 type claims struct {
+	now       func() time.Time
 	bySandbox map[string]*claim
 	byKey     map[string][]*claim // the oldest first
 }
@@ -59,7 +49,9 @@ type claim struct {
 	route   route.Fork
 }
 
-func newClaims() *claims { return &claims{map[string]*claim{}, map[string][]*claim{}} }
+func newClaims(now func() time.Time) *claims {
+	return &claims{now, map[string]*claim{}, map[string][]*claim{}}
+}
 
 // set makes f what the sandbox claims, nothing where f is nil, and returns the keys whose routes that may change. It keeps
 // nothing of f.
@@ -80,7 +72,7 @@ func (c *claims) set(sandboxName string, f *Fork) []string {
 	}
 	d := f.Deployment
 	n := &claim{
-		sandbox: sandboxName, name: d.Name, created: d.CreationTimestamp.Time, key: d.Annotations[sandbox.AnnotationKey], route: buildRoute(*f),
+		sandbox: sandboxName, name: d.Name, created: d.CreationTimestamp.Time, key: d.Annotations[sandbox.AnnotationKey], route: buildRoute(*f, c.now()),
 	}
 	c.bySandbox[sandboxName] = n
 	if err := sandbox.ValidateKey(n.key); err != nil {
@@ -105,19 +97,19 @@ func (c *claims) route(key string) (route.Fork, bool) {
 }
 
 // problem says why the sandbox's claim is not met.
-func (c *claims) problem(sandboxName string) (Problem, bool) {
+func (c *claims) problem(sandboxName string) (health.Claim, bool) {
 	n := c.bySandbox[sandboxName]
 	switch {
 	case n == nil:
-		return Problem{}, false
+		return health.Claim{}, false
 	case n.key == "":
-		return Problem{ReasonKeyInvalid, n.invalid}, true
+		return health.Claim{Code: health.KeyInvalid, Message: n.invalid}, true
 	}
 	if first := c.byKey[n.key][0]; first != n {
-		return Problem{ReasonKeyTaken, fmt.Sprintf("key %q is taken by the older fork %s of sandbox %s; delete one of the two",
+		return health.Claim{Code: health.KeyTaken, Message: fmt.Sprintf("key %q is taken by the older fork %s of sandbox %s",
 			n.key, first.name, first.sandbox)}, true
 	}
-	return Problem{}, false
+	return health.Claim{}, false
 }
 
 // delta returns what the claims make of a table's routes of the changed keys, without a version; nil where that is no
@@ -143,7 +135,7 @@ func (c *claims) delta(t *route.Table, changed []string) *route.Delta {
 	return d
 }
 
-func buildRoute(f Fork) route.Fork {
+func buildRoute(f Fork, now time.Time) route.Fork {
 	r := route.Fork{
 		Sandbox:  f.Deployment.Labels[sandbox.LabelSandbox],
 		Name:     f.Deployment.Name,
@@ -152,7 +144,7 @@ func buildRoute(f Fork) route.Fork {
 	}
 	serving := newest(f.Pods, f.Revisions, serves)
 	if len(serving) == 0 {
-		r.Reason = reason(f)
+		r.Reason = reason(f, now)
 		return r
 	}
 	r.Pods = make([]route.Pod, len(serving))

@@ -3,6 +3,7 @@ package routes
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -58,8 +60,8 @@ func notReady(p *corev1.Pod) { p.Status.Conditions = nil }
 func deleting(p *corev1.Pod) { p.DeletionTimestamp = ptr.To(metav1.Now()) }
 
 // build makes the routes of forks, one sandbox each.
-func build(forks ...Fork) (routes map[string]route.Fork, problems map[string]Problem) {
-	c, routes, problems := newClaims(), map[string]route.Fork{}, map[string]Problem{}
+func build(forks ...Fork) (routes map[string]route.Fork, problems map[string]health.Claim) {
+	c, routes, problems := newClaims(time.Now), map[string]route.Fork{}, map[string]health.Claim{}
 	var changed []string
 	for i := range forks {
 		changed = append(changed, c.set(forks[i].Deployment.Labels[sandbox.LabelSandbox], &forks[i])...)
@@ -135,11 +137,11 @@ func TestBuild_Problems(t *testing.T) {
 	if routes["same"].Sandbox != "old" || routes["free"].Sandbox != "heir" || len(routes) != 2 {
 		t.Errorf("routes %v", routes)
 	}
-	if len(problems) != 3 || problems["young"].Reason != ReasonKeyTaken || problems["younger"].Reason != ReasonKeyTaken ||
-		problems["bad"].Reason != ReasonKeyInvalid {
+	if len(problems) != 3 || problems["young"].Code != health.KeyTaken || problems["younger"].Code != health.KeyTaken ||
+		problems["bad"].Code != health.KeyInvalid {
 		t.Errorf("problems %v", problems)
 	}
-	if want := `key "same" is taken by the older fork api-old of sandbox old; delete one of the two`; problems["young"].Message != want {
+	if want := `key "same" is taken by the older fork api-old of sandbox old`; problems["young"].Message != want {
 		t.Errorf("message %q, want %q", problems["young"].Message, want)
 	}
 }
@@ -160,35 +162,35 @@ func TestReason(t *testing.T) {
 	}
 	exited := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 3}}
 	for want, f := range map[string]Fork{
-		"scaled to zero": {Deployment: with(deployment("pr", "k", 0), func(d *appsv1.Deployment) { d.Spec.Replicas = ptr.To[int32](0) })},
-		"no pods yet":    {},
-		`no pods: pods "api-1" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2`: {
+		"ScaledToZero: the fork is scaled to zero":                  {Deployment: with(deployment("pr", "k", 0), func(d *appsv1.Deployment) { d.Spec.Replicas = ptr.To[int32](0) })},
+		"PodsNotCreated: the fork's pods have not been created yet": {},
+		`QuotaExceeded: no pod can be created: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2`: {
 			Deployment: with(deployment("pr", "k", 0), func(d *appsv1.Deployment) {
 				d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue,
 					Message: `pods "api-1" is forbidden: exceeded quota: small, requested: pods=1, used: pods=2, limited: pods=2`}}
 			})},
-		"its pods are being deleted": {Pods: []*corev1.Pod{with(readyPod("a", "rs1"), deleting)}},
-		"pod not scheduled: 0/1 nodes are available: 1 Insufficient cpu.": {Pods: []*corev1.Pod{with(readyPod("a", "rs1"), func(p *corev1.Pod) {
+		"PodsNotCreated: the fork's pods are being deleted, and no new one has been created yet": {Pods: []*corev1.Pod{with(readyPod("a", "rs1"), deleting)}},
+		"PodUnschedulable: no node takes the pod: 0/1 nodes are available: 1 Insufficient cpu.": {Pods: []*corev1.Pod{with(readyPod("a", "rs1"), func(p *corev1.Pod) {
 			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/1 nodes are available: 1 Insufficient cpu."}}
 		})}},
-		"pod failed: Evicted: low on disk": {Pods: []*corev1.Pod{with(readyPod("a", "rs1"), func(p *corev1.Pod) {
+		"PodEvicted: the pod was evicted: low on disk": {Pods: []*corev1.Pod{with(readyPod("a", "rs1"), func(p *corev1.Pod) {
 			notReady(p)
 			p.Status.Phase, p.Status.Reason, p.Status.Message = corev1.PodFailed, "Evicted", "low on disk"
 		})}},
-		"container api: image api:pr can't be pulled (ImagePullBackOff)": {Pods: state(waiting("ImagePullBackOff", "Back-off pulling image"))},
-		"container api: CrashLoopBackOff: back-off 10s (exit code 3)": {
+		`ImagePullFailed: image "api:pr" of container api can't be pulled: ImagePullBackOff`: {Pods: state(waiting("ImagePullBackOff", "Back-off pulling image"))},
+		"ContainerCrashed: container api crashes: exit code 3": {
 			Pods: state(waiting("CrashLoopBackOff", "back-off 10s restarting failed container=api pod=api-6d8f_shop(3f)"), exited)},
-		`container api: CreateContainerConfigError: secret "db" not found`: {Pods: state(waiting("CreateContainerConfigError", `secret "db" not found`))},
-		"container api: exited with code 3":                                {Pods: state(exited)},
-		"container api: running, not ready yet":                            {Pods: state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})},
-		"container api: restarted, not ready yet (exit code 3)":            {Pods: state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, exited)},
-		"pods starting": {Pods: state(waiting("ContainerCreating", ""))},
+		`SecretNotFound: container api can't be started: secret "db" not found`: {Pods: state(waiting("CreateContainerConfigError", `secret "db" not found`))},
+		"ContainerCrashed: container api crashes: exit code 3 ":                 {Pods: state(exited)},
+		"ContainerNotReady: container api runs, and is not ready yet":           {Pods: state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})},
+		"ContainerCrashed: container api crashes: exit code 3  ":                {Pods: state(corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}, exited)},
+		"PodStarting: container api is being created":                           {Pods: state(waiting("ContainerCreating", ""))},
 	} {
 		if f.Deployment == nil {
 			f.Deployment = deployment("pr", "k", 0)
 		}
 		f.Revisions = revisions
-		if got := reason(f); got != want {
+		if got := reason(f, time.Now()); got != strings.TrimSpace(want) { // one text, in whatever state of the crash
 			t.Errorf("got  %q\nwant %q", got, want)
 		}
 	}
@@ -241,7 +243,7 @@ func TestDiff_ApplyMakesTheNewTable(t *testing.T) {
 // every key has one route: the oldest claim's.
 func TestClaims_DeltasMakeWhatAllClaimsMake(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c, now := newClaims(), map[string]*Fork{}
+		c, now := newClaims(time.Now), map[string]*Fork{}
 		table := &route.Table{}
 		t.Repeat(map[string]func(*rapid.T){
 			"set": func(t *rapid.T) {
@@ -262,7 +264,7 @@ func TestClaims_DeltasMakeWhatAllClaimsMake(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
-				fresh := newClaims()
+				fresh := newClaims(time.Now)
 				var keys []string
 				for name, f := range now {
 					keys = append(keys, fresh.set(name, f)...)

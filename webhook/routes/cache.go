@@ -15,12 +15,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// annotationRevision is where the Deployment controller numbers a Deployment's ReplicaSets (k8s.io/kubectl's
-// deploymentutil.RevisionAnnotation); a ReplicaSet that comes back by a rollback gets a new, higher number.
-const annotationRevision = "deployment.kubernetes.io/revision"
+// annotationRevision is where the Deployment controller numbers a Deployment's ReplicaSets; a ReplicaSet that comes back by a rollback
+// gets a new, higher number.
+const annotationRevision = health.AnnotationRevision
 
 // Field indices over the caches of CacheOptions. They are within a namespace.
 const (
@@ -155,6 +156,11 @@ func Pods(ctx context.Context, c client.Reader, b Baseline, role string) ([]core
 	return pods.Items, err
 }
 
+// ForksOf returns all that the cache holds of a baseline's forks, by sandbox. It is the cache's own: it must not be changed.
+func ForksOf(ctx context.Context, c client.Reader, b Baseline) (map[string]*Fork, error) {
+	return cacheState{c}.Forks(ctx, b, all)
+}
+
 // Deployments lists the forks of a sandbox from a cache with CacheOptions and Index. They are the cache's own: they must not
 // be changed.
 func Deployments(ctx context.Context, c client.Reader, namespace, sandboxName string) ([]appsv1.Deployment, error) {
@@ -168,6 +174,23 @@ func Forks(ctx context.Context, c client.Reader, b Baseline) ([]appsv1.Deploymen
 	var forks appsv1.DeploymentList
 	err := c.List(ctx, &forks, inBaseline(b, sandbox.RoleFork, all)...)
 	return forks.Items, err
+}
+
+// ForkedIn returns the baselines of a namespace that have forks, from a cache with CacheOptions and Index.
+func ForkedIn(ctx context.Context, c client.Reader, namespace string) ([]Baseline, error) {
+	var forks appsv1.DeploymentList
+	if err := c.List(ctx, &forks, client.InNamespace(namespace), client.MatchingLabels{sandbox.LabelRole: sandbox.RoleFork}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, err
+	}
+	seen := map[Baseline]bool{}
+	var all []Baseline
+	for i := range forks.Items {
+		if b, _ := BaselineOf(&forks.Items[i]); !seen[b] {
+			seen[b] = true
+			all = append(all, b)
+		}
+	}
+	return all, nil
 }
 
 func inBaseline(b Baseline, role, sandboxName string) []client.ListOption {
@@ -226,14 +249,11 @@ func stripDeployment(d *appsv1.Deployment) *appsv1.Deployment {
 	kept := &appsv1.Deployment{
 		ObjectMeta: stripMeta(&d.ObjectMeta, sandbox.AnnotationKey, sandbox.AnnotationWhenUnready, sandbox.AnnotationRetriedAt,
 			sandbox.AnnotationFollow, sandbox.AnnotationFollowed, sandbox.AnnotationBaseline, sandbox.AnnotationAPIVersion,
-			sandbox.AnnotationWorkload, sandbox.AnnotationTemplate),
-		Spec: appsv1.DeploymentSpec{Replicas: d.Spec.Replicas},
+			sandbox.AnnotationWorkload, sandbox.AnnotationTemplate, annotationRevision),
+		Spec:   appsv1.DeploymentSpec{Replicas: d.Spec.Replicas},
+		Status: d.Status,
 	}
-	for i := range d.Status.Conditions {
-		if d.Status.Conditions[i].Type == appsv1.DeploymentReplicaFailure {
-			kept.Status.Conditions = append(kept.Status.Conditions, d.Status.Conditions[i])
-		}
-	}
+	kept.Spec.Template.Annotations = subset(d.Spec.Template.Annotations, sandbox.AnnotationPorts, sandbox.AnnotationWhenUnready)
 	return kept
 }
 
@@ -244,48 +264,19 @@ func stripReplicaSet(r *metav1.PartialObjectMetadata) *metav1.PartialObjectMetad
 func stripConfigMap(c *corev1.ConfigMap) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: stripMeta(&c.ObjectMeta, sandbox.AnnotationFlush, sandbox.AnnotationFlushed, sandbox.AnnotationFlushMissing),
-		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataCounts, sandbox.DataCounted, sandbox.DataObserve, sandbox.DataObserved),
+		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataHealth, sandbox.DataCounts, sandbox.DataCounted, sandbox.DataObserve, sandbox.DataObserved),
 	}
 }
 
+// stripPod keeps of a pod what its health and its route are made of. Of a baseline's, its labels say which Services lead to it.
 func stripPod(p *corev1.Pod) *corev1.Pod {
 	kept := &corev1.Pod{
-		ObjectMeta: stripMeta(&p.ObjectMeta),
-		Status:     corev1.PodStatus{Phase: p.Status.Phase},
-	}
-	for i := range p.Spec.InitContainers {
-		if p.Spec.InitContainers[i].Name == sandbox.RouterContainer {
-			kept.Spec.InitContainers = []corev1.Container{{Name: sandbox.RouterContainer}}
-		}
+		ObjectMeta: stripMeta(&p.ObjectMeta, sandbox.AnnotationPorts, sandbox.AnnotationInjected),
+		Spec:       health.StripSpec(&p.Spec),
+		Status:     health.StripStatus(&p.Status),
 	}
 	if p.Labels[sandbox.LabelRole] == sandbox.RoleBaseline {
-		for i := range p.Status.Conditions {
-			if c := &p.Status.Conditions[i]; c.Type == corev1.PodReady {
-				kept.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
-			}
-		}
-		return kept
-	}
-	kept.Annotations = subset(p.Annotations, sandbox.AnnotationPorts)
-	kept.Spec.ReadinessGates = p.Spec.ReadinessGates
-	for i := range p.Spec.Containers {
-		c := &p.Spec.Containers[i]
-		kept.Spec.Containers = append(kept.Spec.Containers, corev1.Container{Name: c.Name, Ports: c.Ports})
-	}
-	kept.Status.PodIP, kept.Status.Reason, kept.Status.Message = p.Status.PodIP, p.Status.Reason, p.Status.Message
-	kept.Status.Conditions = p.Status.Conditions
-	kept.Status.ContainerStatuses = stripStatuses(p.Status.ContainerStatuses)
-	kept.Status.InitContainerStatuses = stripStatuses(p.Status.InitContainerStatuses)
-	return kept
-}
-
-func stripStatuses(statuses []corev1.ContainerStatus) []corev1.ContainerStatus {
-	kept := make([]corev1.ContainerStatus, len(statuses))
-	for i := range statuses {
-		s := &statuses[i]
-		kept[i] = corev1.ContainerStatus{
-			Name: s.Name, Ready: s.Ready, Started: s.Started, Image: s.Image, State: s.State, LastTerminationState: s.LastTerminationState,
-		}
+		kept.Labels = p.Labels
 	}
 	return kept
 }

@@ -170,6 +170,7 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 		}
 	}
 	changed = append(changed, h.countObserved(b, r, c.Observed)...)
+	dialed := b.takeDialed(r, c.Dialed)
 	if ask := h.asks[c.Nonce]; ask != nil && ask.waiting[r.uid] {
 		delete(ask.waiting, r.uid)
 		ask.answered[r.uid] = true
@@ -179,6 +180,9 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	}
 	counted := h.counted
 	h.mu.Unlock()
+	if dialed {
+		h.changed(b.name)
+	}
 	for _, name := range changed {
 		counted(types.NamespacedName{Namespace: b.name.Namespace, Name: name})
 	}

@@ -87,7 +87,7 @@ type replica struct {
 
 func newReplica(t testing.TB, s state, holder string, c clock.WithTicker) *replica {
 	t.Helper()
-	r := &replica{Hub: newHub(s), clock: c}
+	r := &replica{Hub: newHub(s, c), clock: c}
 	h := &streamHandler{hub: r.Hub, gate: door{}, clock: c, log: logr.Discard(), holder: func(context.Context) string { return holder }}
 	r.Server = httptest.NewUnstartedServer(h)
 	r.EnableHTTP2 = true

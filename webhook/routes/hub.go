@@ -12,10 +12,13 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -25,6 +28,7 @@ var errNotServing = errors.New("this replica does not hold the lease")
 // A Hub holds the tables of all baselines and the state of their routers.
 type Hub struct {
 	state state
+	clock clock.PassiveClock
 
 	// serving is closed once the tables may be read: the lease is held, and the caches are as new as it.
 	serving chan struct{}
@@ -56,6 +60,8 @@ type baseline struct {
 	// one that have it. A route's pods are all of one revision, so whoever routes by that version or a later one sends the
 	// key to this pod's revision and to no older one.
 	serving map[types.UID]route.Version
+	// dialed holds what came of connecting to the pods in the current table, by UID: see Hub.dialed.
+	dialed  map[types.UID]string
 	routers map[types.UID]*router
 	reports map[string]*report // by router and its start: see routerID
 }
@@ -75,11 +81,15 @@ type router struct {
 	acked  route.Version // it routes by this version or a later one, connected or not
 	stream *stream       // nil while it is not connected
 	trusts string        // SHA-256 of the bundle it said it trusts
+	lost   time.Time     // when its stream ended; zero while it is connected
+	dials  bool          // it reports what came of connecting to pods
+	// reached are the pods that it last could connect to, by UID.
+	reached map[types.UID]struct{}
 }
 
-func newHub(s state) *Hub {
+func newHub(s state, c clock.PassiveClock) *Hub {
 	return &Hub{
-		state: s, serving: make(chan struct{}), stopped: make(chan struct{}),
+		state: s, clock: c, serving: make(chan struct{}), stopped: make(chan struct{}),
 		baselines: map[Baseline]*baseline{}, asks: map[string]*collection{},
 		counted: func(types.NamespacedName) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
 	}
@@ -118,21 +128,26 @@ type View struct {
 	// Serving holds, for each pod that serves its key (by UID), the version a router must have acknowledged (or a later one) to
 	// send the key's requests to this pod's revision, and to no older one.
 	Serving map[types.UID]route.Version
-	// Problems holds why a fork has no route, by its sandbox.
-	Problems map[string]Problem
+	// Problems holds why a fork has no route of its own, by its sandbox.
+	Problems map[string]health.Claim
 	// Routers holds every router that was connected since this replica took the lease and whose pod lives, by the pod's UID.
 	Routers map[types.UID]Router
+	// Dials says that some connected router tries to connect to the forks' pods. Dialed holds what came of it for each given pod, "" where
+	// a router connected, else why none could; a pod that none has tried yet is missing.
+	Dials  bool
+	Dialed map[types.UID]string
 }
 
 // A Router is the state of the router of one baseline pod.
 type Router struct {
 	Acked     route.Version
 	Connected bool
+	Lost      time.Time // when its stream ended; zero while it is connected
 }
 
 // View returns the state of a baseline's routers and of the given pods of its forks.
 func (h *Hub) View(ctx context.Context, name Baseline, pods []*corev1.Pod) (View, error) {
-	v := View{Serving: map[types.UID]route.Version{}, Problems: map[string]Problem{}, Routers: map[types.UID]Router{}}
+	v := View{Serving: map[types.UID]route.Version{}, Problems: map[string]health.Claim{}, Routers: map[types.UID]Router{}, Dialed: map[types.UID]string{}}
 	if err := h.ensure(ctx, name); err != nil {
 		return v, err
 	}
@@ -146,13 +161,17 @@ func (h *Hub) View(ctx context.Context, name Baseline, pods []*corev1.Pod) (View
 		if since, ok := b.serving[pod.UID]; ok {
 			v.Serving[pod.UID] = since
 		}
+		if why, ok := b.dialed[pod.UID]; ok {
+			v.Dialed[pod.UID] = why
+		}
 		name := pod.Labels[sandbox.LabelSandbox]
 		if problem, ok := b.claims.problem(name); ok {
 			v.Problems[name] = problem
 		}
 	}
 	for uid, r := range b.routers {
-		v.Routers[uid] = Router{Acked: r.acked, Connected: r.stream != nil}
+		v.Routers[uid] = Router{Acked: r.acked, Connected: r.stream != nil, Lost: r.lost}
+		v.Dials = v.Dials || r.dials && r.stream != nil
 	}
 	return v, nil
 }
@@ -292,6 +311,10 @@ func (b *baseline) leave(key string, old, now route.Fork) {
 	for _, pod := range old.Pods {
 		if !slices.ContainsFunc(now.Pods, func(p route.Pod) bool { return p.UID == pod.UID }) {
 			delete(b.serving, types.UID(pod.UID))
+			delete(b.dialed, types.UID(pod.UID))
+			for _, r := range b.routers {
+				delete(r.reached, types.UID(pod.UID))
+			}
 		}
 	}
 	if old.UID != now.UID {
@@ -310,7 +333,7 @@ func (h *Hub) get(name Baseline) *baseline {
 	b := h.baselines[name]
 	if b == nil {
 		b = &baseline{
-			name: name, claims: newClaims(), serving: map[types.UID]route.Version{},
+			name: name, claims: newClaims(h.clock.Now), serving: map[types.UID]route.Version{}, dialed: map[types.UID]string{},
 			routers: map[types.UID]*router{}, reports: map[string]*report{},
 		}
 		h.baselines[name] = b

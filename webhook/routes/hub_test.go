@@ -34,7 +34,7 @@ func TestHub_StreamsSnapshotThenDeltas(t *testing.T) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.table.Routes["pr-1"].Reason != "no pods yet" {
+	if r.table.Routes["pr-1"].Reason != "PodsNotCreated: the fork's pods have not been created yet" {
 		t.Errorf("%+v", r.table)
 	}
 }

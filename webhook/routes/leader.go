@@ -48,7 +48,7 @@ type Server struct {
 }
 
 // NewServer returns a Server; Start makes it the one that has the tables.
-func NewServer(o Options) *Server { return &Server{newHub(cacheState{o.Cache}), o} }
+func NewServer(o Options) *Server { return &Server{newHub(cacheState{o.Cache}, o.Clock), o} }
 
 // NeedLeaderElection says that Start may be called by the lease's holder only.
 func (*Server) NeedLeaderElection() bool { return true }

@@ -256,6 +256,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 		r.stream.end()
 	}
 	r.stream, r.id, r.trusts = s, routerID(p.uid, hello.Start), hello.CA
+	r.dials, r.reached, r.lost = hello.Dials, nil, time.Time{}
 	r.acked = route.Version{}
 	if hello.Have.Term == h.term && hello.Have.Counter <= h.counter {
 		r.acked = hello.Have
@@ -269,7 +270,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 func (h *Hub) closeStream(s *stream) {
 	h.mu.Lock()
 	if s.router.stream == s {
-		s.router.stream = nil
+		s.router.stream, s.router.lost = nil, h.clock.Now()
 	}
 	h.mu.Unlock()
 	h.changed(s.baseline.name)

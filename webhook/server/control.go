@@ -113,7 +113,7 @@ func (c *control) term(ctx context.Context) error {
 		Hub: server.Hub, Cache: mgr.GetCache(), Client: mgr.GetClient(), PodCache: c.podCache(mgr),
 		API: mgr.GetAPIReader(), FollowKinds: c.options.followKinds(),
 		Events: mgr.GetEventRecorder("kubectl-sandbox"), Clock: clock.RealClock{}, Log: c.log.WithName("lifecycle"),
-		WarnBefore: c.options.WarnBefore,
+		WarnBefore: c.options.WarnBefore, StaleAfter: c.options.RouterStaleAfter,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,58 @@
+package health
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// A Block is a fork of a sandbox that no request reaches, and why: what enters the sandbox would get the fork's failure, or its
+// baseline, from somewhere deep in the chain.
+type Block struct {
+	Fork string // its Deployment
+	Cause
+}
+
+// Blocked returns the fork of a sandbox that blocks it most, and of several the first by name; nil where none does. Forks that fall
+// back to their baseline, and those without ports, block nothing.
+func Blocked(forks []Facts) *Block {
+	ordered := slices.SortedFunc(slices.Values(forks), func(a, b Facts) int { return strings.Compare(a.Deployment.Name, b.Deployment.Name) })
+	var found *Block
+	for _, f := range ordered {
+		template := f.Deployment.Spec.Template.Annotations
+		if f.Deployment.DeletionTimestamp != nil || template[sandbox.AnnotationPorts] == "" || template[sandbox.AnnotationWhenUnready] == sandbox.WhenUnreadyBaseline {
+			continue
+		}
+		c := Fork(f).Cause()
+		if c.Code == Routed || c.Partial || !c.Path && slices.ContainsFunc(f.Pods, served) {
+			continue
+		}
+		if found == nil || c.Outlook > found.Outlook {
+			found = &Block{f.Deployment.Name, c}
+		}
+	}
+	return found
+}
+
+// served says that requests go to a fork's pod.
+func served(p *corev1.Pod) bool {
+	return p.DeletionTimestamp == nil && isTrue(p, corev1.ContainersReady) && isTrue(p, sandbox.ConditionRouted)
+}
+
+// LogCommand is what reads the log that tells more; nil where there is none.
+func (b *Block) LogCommand(namespace string) []string {
+	if b.Log == nil {
+		return nil
+	}
+	command := kubectl("logs", "deploy/"+b.Fork, "--container="+b.Log.Container, "-n", namespace)
+	if b.Log.Previous {
+		command = append(command, "--previous")
+	}
+	return command
+}
+
+// Final says that waiting alone does not help.
+func (b *Block) Final() bool { return b.Outlook > OutlookWaits }

@@ -1,0 +1,265 @@
+package health
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// ofRoute are the causes on the way to a fork whose pods are well but for the readiness gate.
+func (f Facts) ofRoute(pods []*corev1.Pod) []Cause {
+	var causes []Cause
+	add := func(c Cause) {
+		if !c.OK() {
+			c.Path = true
+			causes = append(causes, c)
+		}
+	}
+	add(f.claim())
+	add(f.baselineMissing())
+	for _, c := range f.baselineRouters() {
+		add(c)
+	}
+	for _, c := range f.services() {
+		add(c)
+	}
+	if worst(causes).OK() {
+		add(f.revisionServed(pods))
+		add(f.ports(pods))
+		add(f.held(pods))
+	}
+	if worst(causes).OK() {
+		add(f.gate(pods))
+	}
+	return causes
+}
+
+// claim says why the key is not routed to the fork.
+func (f Facts) claim() Cause {
+	if f.Routing == nil || f.Routing.Claim.Code == "" {
+		return Cause{}
+	}
+	c := f.Routing.Claim
+	return Cause{Code: c.Code, Message: c.Message, Fault: FaultApp, Outlook: OutlookFinal,
+		Say: "delete one of the two sandboxes", Fix: kubectl("sandbox", "delete", f.sandbox())}
+}
+
+// baselineMissing says that the workload is gone, lost its marks, or has no ready pod.
+func (f Facts) baselineMissing() Cause {
+	b := f.Baseline
+	if b == nil {
+		return Cause{}
+	}
+	ready := slices.ContainsFunc(b.Pods, serving)
+	switch {
+	case b.Gone != nil && *b.Gone && !ready:
+		return Cause{Code: BaselineGone, Fault: FaultApp, Outlook: OutlookFinal, Message: "the baseline " + f.workload() + " does not exist any more",
+			Say: "remove the sandbox", Fix: kubectl("sandbox", "delete", f.sandbox())}
+	case b.Marked != nil && !*b.Marked:
+		return Cause{Code: BaselineNotRouted, Fault: FaultProduct, Outlook: OutlookMayPass,
+			Message: "the baseline " + f.workload() + " is not routed any more: its pod template lacks the marks of `route`",
+			Say:     "put routers in front of it again", Fix: f.routeAgain()}
+	case !ready:
+		return Cause{Code: NoBaselinePod, Fault: FaultApp, Message: "the baseline " + f.workload() + " has no ready pod" + f.baselineCause()}
+	}
+	return Cause{}
+}
+
+// baselineCause says why the baseline's pods are not ready, where one of them says so.
+func (f Facts) baselineCause() string {
+	for _, p := range f.Baseline.Pods {
+		if c := Pod(p, f.Now); !c.OK() && c.Code != PodTerminating {
+			return ": pod/" + p.Name + ": " + c.Message
+		}
+	}
+	return ""
+}
+
+func (f Facts) routeAgain() []string { return kubectl("sandbox", "route", f.workload()) }
+
+// serving says that requests may come to the pod.
+func serving(p *corev1.Pod) bool { return p.DeletionTimestamp == nil && isTrue(p, corev1.PodReady) }
+
+// HasRouter says whether admission put a router into the pod.
+func HasRouter(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
+}
+
+// Declined returns why admission put no router into a pod: a stable code and a clause; "" where it does not say.
+func Declined(p *corev1.Pod) (code, why string) {
+	rest, ok := strings.CutPrefix(p.Annotations[sandbox.AnnotationInjected], "declined: ")
+	if !ok {
+		return "", ""
+	}
+	code, why, _ = strings.Cut(rest, ": ")
+	return code, why
+}
+
+// baselineRouters are the causes of ready baseline pods that do not route the key.
+func (f Facts) baselineRouters() []Cause {
+	var causes []Cause
+	if f.Baseline != nil {
+		causes = f.withoutRouter()
+	}
+	if f.Routing == nil {
+		return causes
+	}
+	by := map[RouterState][]string{}
+	for name, state := range f.Routing.Routers {
+		if f.isReadyBaseline(name) {
+			by[state] = append(by[state], name)
+		}
+	}
+	for _, state := range []RouterState{RouterTooOld, RouterUnconnected, RouterDisconnected, RouterUnacked} {
+		if len(by[state]) > 0 {
+			causes = append(causes, routers(state, by[state]))
+		}
+	}
+	return causes
+}
+
+// isReadyBaseline says whether a pod of the name still counts: what the control plane published may be of a pod that is gone.
+func (f Facts) isReadyBaseline(name string) bool {
+	return f.Baseline == nil || slices.ContainsFunc(f.Baseline.Pods, func(p *corev1.Pod) bool { return p.Name == name && serving(p) })
+}
+
+func (f Facts) withoutRouter() []Cause {
+	var bare []string
+	declined := map[string][]string{} // by the reason
+	code := map[string]string{}
+	for _, p := range f.Baseline.Pods {
+		if !serving(p) || HasRouter(p) {
+			continue
+		}
+		c, why := Declined(p)
+		if c == "" {
+			bare = append(bare, p.Name)
+			continue
+		}
+		declined[why], code[why] = append(declined[why], p.Name), c
+	}
+	var causes []Cause
+	for _, why := range slices.Sorted(maps.Keys(declined)) {
+		c := Cause{Code: RouterDeclined, Fault: FaultApp, Outlook: OutlookMayPass, Pod: declined[why][0],
+			Message: fmt.Sprintf("%s no router, as admission declined (%s): %s", pods(declined[why], "has", "have"), code[why], why)}
+		switch code[why] {
+		case "port-moved", "port-unknown", "ports-missing", "ports-malformed", "port-shared":
+			c.Say, c.Fix = "route the workload as it is now", f.routeAgain()
+		}
+		causes = append(causes, c)
+	}
+	if len(bare) > 0 {
+		causes = append(causes, Cause{Code: RouterMissing, Fault: FaultProduct, Pod: bare[0],
+			Message: pods(bare, "has", "have") + " no router, and keeps all requests that reach it",
+			Say:     "with the webhook running, create them anew", Fix: kubectl("rollout", "restart", f.workload())})
+	}
+	return causes
+}
+
+// pods begins a sentence about pods.
+func pods(all []string, one, many string) string {
+	if len(all) == 1 {
+		return "baseline pod " + all[0] + " " + one
+	}
+	return "baseline pods " + names(all) + " " + many
+}
+
+func routers(state RouterState, all []string) Cause {
+	who := "the router of pod " + all[0] + " has"
+	if len(all) > 1 {
+		who = "the routers of pods " + names(all) + " have"
+	}
+	c := Cause{Fault: FaultProduct, Pod: slices.Min(all)}
+	switch state {
+	case RouterUnconnected:
+		c.Code, c.Message = RouterNotConnected, who+" not connected to the control plane, so it is not known which routes are in force there"
+	case RouterDisconnected:
+		c.Code, c.Message = RouterNotAcknowledged, who+" lost the control plane before acknowledging the route"
+	case RouterTooOld:
+		c.Code, c.Message = RouterStale, who+" lost the control plane for so long that the table is not used any more"
+	default:
+		c.Code, c.Message = RouterNotAcknowledged, who+" not acknowledged the route yet"
+	}
+	return c
+}
+
+// revisionServed says that the key's requests go to pods of another revision than the newest.
+func (f Facts) revisionServed(pods []*corev1.Pod) Cause {
+	if f.Routing == nil || f.Routing.published {
+		return Cause{} // published a moment ago: the gate of each pod says it without delay
+	}
+	for _, p := range pods {
+		if !slices.Contains(f.Routing.Serving, p.Name) {
+			return Cause{Code: OlderRevision, Fault: FaultProduct, Pod: p.Name, Message: "routers send the key's requests to pods of another revision of the fork"}
+		}
+	}
+	return Cause{}
+}
+
+// ports says that no router could connect to a pod's ports, or that none has tried yet.
+func (f Facts) ports(pods []*corev1.Pod) Cause {
+	if f.Routing == nil || !f.Routing.Tries {
+		return Cause{}
+	}
+	for _, p := range pods {
+		why, tried := f.Routing.Ports[p.Name]
+		switch {
+		case !tried && !f.Routing.published:
+			return Cause{Code: PortNotTried, Fault: FaultProduct, Pod: p.Name, Message: "no router has tried to connect to the fork's port yet"}
+		case why != "":
+			return Cause{Code: PortNotListening, Fault: FaultApp, Pod: p.Name, Message: "no router could connect to the fork: " + why, Log: appLog(p)}
+		}
+	}
+	return Cause{}
+}
+
+// appLog is the log of a pod's first container.
+func appLog(p *corev1.Pod) *LogRef {
+	if len(p.Spec.Containers) == 0 {
+		return nil
+	}
+	return &LogRef{p.Name, p.Spec.Containers[0].Name, false}
+}
+
+// held says that a start without readiness probe is too young to be believed.
+func (f Facts) held(pods []*corev1.Pod) Cause {
+	for _, p := range pods {
+		if ownGateWaits(p) {
+			if c, left := JustStarted(p, f.Now); left > 0 {
+				return c
+			}
+		}
+	}
+	return Cause{}
+}
+
+// gate says what a pod's own readiness gate waits for, in the words of the control plane that sets it.
+func (f Facts) gate(pods []*corev1.Pod) Cause {
+	for _, p := range pods {
+		if !ownGateWaits(p) || f.Routing != nil && !f.Routing.published {
+			continue
+		}
+		c := condition(p, sandbox.ConditionRouted)
+		if c.Reason == "" || c.Message == "" {
+			return Cause{Code: RouterNotAcknowledged, Fault: FaultProduct, Pod: p.Name, Message: "waits for the baseline's routers to take the route"}
+		}
+		return Cause{Code: Code(c.Reason), Fault: FaultProduct, Pod: p.Name, Message: c.Message, Outlook: outlookOf(Code(c.Reason))}
+	}
+	return Cause{}
+}
+
+// outlookOf is the outlook of a code that a readiness gate states.
+func outlookOf(c Code) Outlook {
+	switch c {
+	case KeyTaken, KeyInvalid, BaselineGone:
+		return OutlookFinal
+	case RouterDeclined, ServiceBypassesRouters, ServiceWithoutPods, BaselineNotRouted:
+		return OutlookMayPass
+	}
+	return OutlookWaits
+}

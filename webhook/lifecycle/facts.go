@@ -1,0 +1,117 @@
+package lifecycle
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/routes"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// baselineFacts reads what the cache holds of a baseline's pods and of the Services of its namespace.
+func baselineFacts(ctx context.Context, c client.Reader, b routes.Baseline) (*health.Baseline, error) {
+	pods, err := routes.Pods(ctx, c, b, sandbox.RoleBaseline)
+	if err != nil {
+		return nil, err
+	}
+	var services corev1.ServiceList
+	if err := c.List(ctx, &services, client.InNamespace(b.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, err
+	}
+	all := pointers(services.Items)
+	return &health.Baseline{Pods: pointers(pods), Services: &all}, nil
+}
+
+func pointers[T any](all []T) []*T {
+	out := make([]*T, len(all))
+	for i := range all {
+		out[i] = &all[i]
+	}
+	return out
+}
+
+// routing says what the control plane knows of a fork, of whose newest revision the pods are.
+func routing(view routes.View, sandboxName string, pods, baseline []*corev1.Pod, staleAfter time.Duration, now time.Time) *health.Routing {
+	r := &health.Routing{Claim: view.Problems[sandboxName], Tries: view.Dials, Routers: map[string]health.RouterState{}, Ports: map[string]string{}}
+	var since route.Version // a router that acknowledged this version routes to all of the pods
+	for _, p := range pods {
+		if v, ok := view.Serving[p.UID]; ok {
+			r.Serving = append(r.Serving, p.Name)
+			if v.Compare(since) > 0 {
+				since = v
+			}
+		}
+		if why, ok := view.Dialed[p.UID]; ok {
+			r.Ports[p.Name] = why
+		}
+	}
+	for _, p := range baseline {
+		if p.DeletionTimestamp != nil || !ready(p, corev1.PodReady) || !health.HasRouter(p) {
+			continue
+		}
+		if state := routerState(view.Routers, p.UID, since, staleAfter, now); state != "" {
+			r.Routers[p.Name] = state
+		} else {
+			r.Routes++
+		}
+	}
+	return r
+}
+
+// routerState is what keeps a pod's router from routing by a version; empty: nothing.
+func routerState(all map[types.UID]routes.Router, uid types.UID, since route.Version, staleAfter time.Duration, now time.Time) health.RouterState {
+	r, known := all[uid]
+	switch acked := r.Acked.Compare(since) >= 0; {
+	case !known:
+		return health.RouterUnconnected
+	case acked && !r.Connected && !r.Lost.IsZero() && now.Sub(r.Lost) > staleAfter:
+		return health.RouterTooOld
+	case acked:
+		return ""
+	case !r.Connected:
+		return health.RouterDisconnected
+	}
+	return health.RouterUnacked
+}
+
+// stripService keeps of a Service what the guard and the truth read.
+func stripService(o any) (any, error) {
+	s, ok := o.(*corev1.Service)
+	if !ok {
+		return o, nil
+	}
+	kept := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion, DeletionTimestamp: s.DeletionTimestamp,
+		},
+		Spec: corev1.ServiceSpec{Type: s.Spec.Type, ClusterIP: s.Spec.ClusterIP, Selector: s.Spec.Selector, Ports: s.Spec.Ports},
+	}
+	if role, ok := s.Labels[sandbox.LabelRole]; ok {
+		kept.Labels = map[string]string{sandbox.LabelRole: role}
+	}
+	for _, name := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack} {
+		if value, ok := s.Annotations[name]; ok {
+			if kept.Annotations == nil {
+				kept.Annotations = map[string]string{}
+			}
+			kept.Annotations[name] = value
+		}
+	}
+	return kept, nil
+}
+
+// isSwitched says that `route` switched a Service's targetPorts to names: the guard watches it.
+func isSwitched(o client.Object) bool { return o.GetLabels()[sandbox.LabelRole] == sandbox.RoleService }
+
+// hasGate says whether a pod is one of a fork with the readiness gate that this package sets.
+func hasGate(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == sandbox.ConditionRouted })
+}
