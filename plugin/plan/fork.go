@@ -98,8 +98,13 @@ func ForkNames(name string, workloads []*Workload, forks []unstructured.Unstruct
 	return names
 }
 
-// Forks plans the forks of workloads in one sandbox. Every error is a *Problem.
+// Forks plans the forks of workloads in one sandbox. Every error is a *Problem; the fork that it proposes instead is not refused.
 func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
+	p, err := forks(o, workloads, state)
+	return p, provenFork(err, state, maxHints)
+}
+
+func forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
 	if state.NoWebhook {
 		return nil, NoWebhook()
 	}

@@ -40,6 +40,40 @@ func proposing(o *ForkOptions, err error) error {
 	return &with
 }
 
+// A proposal is the fork that a refusal proposes instead.
+type proposal struct {
+	options   *ForkOptions
+	workloads []*Workload
+}
+
+// propose has the problem propose a fork, and returns it. Say is what it is.
+func (p *Problem) propose(say string, o *ForkOptions, workloads ...*Workload) *Problem {
+	p.Say, p.Fix, p.proposed = say, o.command(workloads...), &proposal{o, workloads}
+	return p
+}
+
+// provenFork returns a refusal with a fork that is not refused: where the one that it proposes is, for another flag that is wrong, it
+// goes on with that refusal.
+func provenFork(err error, state *ForkState, depth int) error {
+	var p, refused *Problem
+	if !errors.As(err, &p) || p.proposed == nil {
+		return err
+	}
+	_, next := forks(p.proposed.options, p.proposed.workloads, state)
+	switch {
+	case !errors.As(next, &refused), refused.Code == status.CodeNotRouted:
+		return err
+	case depth == 0 || refused.What == p.What:
+		return &Problem{What: p.What, Code: p.Code, Object: p.Object, Err: p.Err, Say: "see what can be given", Fix: Kubectl("sandbox", "fork", "--help")}
+	}
+	if !errors.As(provenFork(refused, state, depth-1), &refused) {
+		return err
+	}
+	joined := *refused
+	joined.What, joined.Code, joined.Object, joined.Err = p.What+"; and "+refused.What, p.Code, p.Object, p.Err
+	return &joined
+}
+
 // UnroutedOf returns the workloads that a refusal of Forks says have no routers.
 func UnroutedOf(err error) []*Workload {
 	var refused *unroutedError

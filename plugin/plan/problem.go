@@ -37,6 +37,9 @@ type Problem struct {
 	Code string
 	// Object is what the problem is about, as kubectl prints it; empty: About reads it from What, which begins with it.
 	Object string
+
+	// proposed is the fork that Fix asks for, where it does: Forks plans it before it proposes it.
+	proposed *proposal
 }
 
 // Reason returns the code of the problem: its own, or the reason of the API server's answer beneath it.
