@@ -129,9 +129,6 @@ func asJSON(ran *cobra.Command, args []string) bool {
 	return false
 }
 
-// annotationStreams marks commands that go on until they are stopped: what they have to say can't wait for their end.
-const annotationStreams = "streams"
-
 // notices holds back what a command writes to standard error while it runs with -o json: when it fails, all of standard error is one
 // object, which holds these lines.
 type notices struct {
@@ -180,9 +177,11 @@ func (n *notices) lines() []string {
 	return strings.Split(text, "\n")
 }
 
-// holdNotices begins to hold back where the command is asked for an object.
+// holdNotices begins to hold back where the command is asked for JSON, but for commands that go on until they are stopped: what they
+// have to say can't wait for their end.
 func (t *tool) holdNotices(cmd *cobra.Command) {
-	if !asJSON(cmd, nil) || cmd.Annotations[annotationStreams] != "" {
+	watch := cmd.Flags().Lookup("watch")
+	if !asJSON(cmd, nil) || cmd.Name() == "open" || watch != nil && watch.Changed {
 		return
 	}
 	n := &notices{screen: t.ErrOut}

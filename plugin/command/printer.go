@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -154,4 +155,17 @@ func (p *objectPrinter) printDone(all []doneObject) error {
 // severalDocuments says that what is printed may hold several objects one after the other.
 func (p *objectPrinter) severalDocuments() bool {
 	return !p.structured() || slices.Contains([]string{"name", "yaml", "kyaml"}, *p.flags.OutputFormat)
+}
+
+// printStatus prints an object of package status, by any format of -o. Go's types become maps first, as templates and JSONPath expect.
+func printStatus[T any](flags *genericclioptions.PrintFlags, out io.Writer, object T) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&object)
+	if err != nil {
+		return err
+	}
+	printer, err := flags.ToPrinter()
+	if err != nil {
+		return err
+	}
+	return printer.PrintObj(&unstructured.Unstructured{Object: content}, out)
 }

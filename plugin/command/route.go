@@ -47,7 +47,12 @@ func newRoute(t *tool) *cobra.Command {
 		Short:                 "Put routers in front of workloads, or list the routes there are",
 		Long: templates.LongDesc(`
 			Put a router in front of each pod of one or more workloads, so that they can be forked; without arguments,
-			list the routes that forks have made.
+			list the workloads that have routers, and the routes that forks have made. With -o yaml, json and the like, the
+			list is a RouteStatusList.
+
+			With --all, workloads are left out by name that are not healthy, since each step waits for all of them, and those
+			at whose ports no key can work: databases, and what is reached by TLS alone. A workload that is named is routed
+			all the same, with a warning.
 
 			Requests keep reaching the same pods at every step. Where a Service knows a port by number, the port gets a
 			name, which rolls the workload out, and the Service goes to the name. Then the pods are told to ask for
@@ -69,7 +74,7 @@ func newRoute(t *tool) *cobra.Command {
 			# Print the change, to make it in Git
 			kubectl sandbox route deploy/api --dry-run=client -o yaml
 
-			# List sandboxes, keys and how many requests went to each fork
+			# List routed workloads, their forks, and how many requests went to each
 			kubectl sandbox route`),
 		ValidArgsFunction: completion.SpecifiedResourceTypeAndNameCompletionFunc(t.factory, []string{"deployment", "statefulset", "daemonset"}),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -88,7 +93,7 @@ func newRoute(t *tool) *cobra.Command {
 	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Those before it are waited for in any case.")
 	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in all; 0 for as long as it takes.")
 	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. It is remembered.")
-	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routes of all namespaces.")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routed workloads of all namespaces.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
@@ -207,29 +212,36 @@ func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*p
 	return run, nil
 }
 
-// list prints the routes there are.
+// list prints the routed workloads, forked or not.
 func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 	namespace := c.Namespace
 	if f.allNamespaces {
 		namespace = ""
 	}
-	forks, sandboxes, err := c.Routes(ctx, namespace)
+	v, err := c.RouteInventory(ctx, namespace)
 	if err != nil {
 		return err
 	}
-	if f.print.OutputFlagSpecified() {
-		return f.printForks(forks)
-	}
-	rows := plan.RouteRows(forks, sandboxes)
-	if len(rows) == 0 {
-		if f.allNamespaces {
-			fmt.Fprintln(f.ErrOut, "No routes found.")
-		} else {
-			fmt.Fprintf(f.ErrOut, "No routes found in %s namespace.\n", c.Namespace)
+	list := v.DescribeRoutes(f.line)
+	switch {
+	case f.print.OutputFlagSpecified() && *f.print.OutputFormat != "name":
+		return printStatus(f.print, f.Out, list)
+	case f.print.OutputFlagSpecified():
+		p := &objectPrinter{flags: f.print, out: f.Out}
+		for _, w := range v.Routed {
+			if err := p.print("", w.Object); err != nil {
+				return err
+			}
 		}
 		return nil
+	case len(list.Items) == 0 && f.allNamespaces:
+		fmt.Fprintln(f.ErrOut, "No routed workloads found.")
+	case len(list.Items) == 0:
+		fmt.Fprintf(f.ErrOut, "No routed workloads found in %s namespace.\n", c.Namespace)
+	default:
+		return printRoutes(f.Out, tableFlags{print: f.print}, list, f.allNamespaces, v.Now)
 	}
-	return printRoutes(f.Out, tableFlags{print: f.print}, rows, f.allNamespaces, time.Now())
+	return nil
 }
 
 // A routeRun is one run of `route` or `unroute` over some workloads.

@@ -9,12 +9,13 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
 // printPlanned prints the objects as a dry run on the client leaves them: without what only an API server writes, so that
@@ -117,53 +118,53 @@ func (r *routeRun) printer() *objectPrinter {
 	return &objectPrinter{flags: r.print, dryRun: r.strategy, out: r.Out}
 }
 
-// printForks prints the Deployments that are the routes' ends, for other programs.
-func (f *routeFlags) printForks(forks []appsv1.Deployment) error {
-	printer, err := f.print.ToPrinter()
-	if err != nil {
-		return err
-	}
-	list := &appsv1.DeploymentList{ListMeta: metav1.ListMeta{}, Items: forks}
-	if *f.print.OutputFormat != "name" {
-		return printer.PrintObj(list, f.Out)
-	}
-	for i := range forks {
-		if err := printer.PrintObj(&forks[i], f.Out); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// printRoutes prints rows as kubectl prints tables.
-func printRoutes(out io.Writer, table tableFlags, rows []plan.RouteRow, namespaces bool, now time.Time) error {
+// printRoutes prints a row for each route, and one for each workload that has none.
+func printRoutes(out io.Writer, table tableFlags, list status.RouteStatusList, namespaces bool, now time.Time) error {
 	var columns []metav1.TableColumnDefinition
 	if namespaces {
 		columns = append(columns, column("Namespace", false))
 	}
-	for _, name := range []string{"Sandbox", "Key", "Workload", "Ready", "Requests", "Age"} {
+	for _, name := range []string{"Workload", "Routers", "State", "Sandbox", "Key", "Ready", "Requests", "Age"} {
 		columns = append(columns, column(name, false))
 	}
-	lines := make([]metav1.TableRow, len(rows))
-	for i, r := range rows {
-		cells := []any{r.Sandbox, r.Key, r.Workload, fmt.Sprintf("%d/%d", r.Ready, r.Replicas), requests(r), duration.HumanDuration(now.Sub(r.Created))}
-		if namespaces {
-			cells = append([]any{r.Namespace}, cells...)
+	var lines []metav1.TableRow
+	for _, w := range list.Items {
+		routes := w.Routes
+		if len(routes) == 0 {
+			routes = []status.Route{{}}
 		}
-		lines[i].Cells = cells
+		for _, r := range routes {
+			cells := []any{w.Workload, fmt.Sprintf("%d/%d", w.Routers, w.Pods), w.State, none(""), none(""), none(""), none(""), age(w.Metadata.CreationTimestamp, now)}
+			if r.Fork != "" {
+				if w.State == string(health.StateRouted) {
+					cells[2] = r.State
+				}
+				copy(cells[3:], []any{r.Sandbox, r.Key, fmt.Sprintf("%d/%d", r.ReadyReplicas, r.Replicas), requests(r.Requests), age(r.CreationTimestamp, now)})
+			}
+			if namespaces {
+				cells = append([]any{w.Metadata.Namespace}, cells...)
+			}
+			lines = append(lines, metav1.TableRow{Cells: cells})
+		}
 	}
 	return table.printTable(out, columns, lines)
 }
 
+func age(since *metav1.Time, now time.Time) string {
+	if since == nil {
+		return "<unknown>"
+	}
+	return duration.HumanDuration(now.Sub(since.Time))
+}
+
 // requests counts what came with the key, and says how much of it the fork did not answer.
-func requests(r plan.RouteRow) string {
-	c := r.Requests
-	s := strconv.FormatUint(c.Fork+c.FellBack+c.Refused, 10)
+func requests(c status.Requests) string {
+	s := strconv.FormatUint(c.Fork+c.Baseline+c.Refused, 10)
 	var but []string
 	for _, part := range []struct {
 		n    uint64
 		what string
-	}{{c.Refused, "refused"}, {c.FellBack, "to the baseline"}, {c.Unfinished, "broken off"}} {
+	}{{c.Refused, "refused"}, {c.Baseline, "to the baseline"}, {c.Unfinished, "broken off"}} {
 		if part.n > 0 {
 			but = append(but, strconv.FormatUint(part.n, 10)+" "+part.what)
 		}

@@ -34,7 +34,7 @@ func (v *Inventory) DescribeSandbox(s *Sandbox, command func([]string) string) s
 	out := status.SandboxStatus{
 		TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindSandbox},
 		Metadata: status.Metadata{Name: s.Name, Namespace: s.Namespace, CreationTimestamp: timeOf(metav1.NewTime(s.Created))},
-		Key:      s.Key, State: found.State, CreatedBy: s.CreatedBy, Expires: timeOf(metav1.NewTime(s.Expires)),
+		Key:      s.Key, State: found.Word(), CreatedBy: s.CreatedBy, Expires: timeOf(metav1.NewTime(s.Expires)),
 		Conditions: []status.Condition{condit(status.ConditionRouted, found, command)},
 		Forks:      []status.ForkStatus{},
 	}
@@ -57,7 +57,7 @@ func (v *Inventory) DescribeSandbox(s *Sandbox, command func([]string) string) s
 func (v *Inventory) describeFork(s *Sandbox, d *appsv1.Deployment, command func([]string) string) status.ForkStatus {
 	found := v.ForkState(d)
 	f := status.ForkStatus{
-		Name: d.Name, Workload: WorkloadOf(d), State: found.State, CreationTimestamp: timeOf(d.CreationTimestamp),
+		Name: d.Name, Workload: WorkloadOf(d), State: found.Word(), CreationTimestamp: timeOf(d.CreationTimestamp),
 		Replicas: ptr.Deref(d.Spec.Replicas, 1), ReadyReplicas: d.Status.ReadyReplicas,
 		Conditions: []status.Condition{condit(status.ConditionRouted, found, command), v.upToDate(d, command)},
 		URLs:       v.urls(d), Requests: v.requests(s.Counts[d.Labels[sandbox.LabelWorkload]]),
@@ -157,7 +157,7 @@ func (v *Inventory) describeRoute(w *Workload, command func([]string) string) st
 		TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindRoute},
 		Metadata: status.Metadata{Name: w.Name(), Namespace: w.Namespace(), CreationTimestamp: timeOf(w.Object.GetCreationTimestamp()),
 			UID: string(w.Object.GetUID()), Labels: w.Object.GetLabels()},
-		Workload: w.Arg(), State: found.State,
+		Workload: w.Arg(), State: found.Word(),
 		Conditions: []status.Condition{condit(status.ConditionRouted, found, command)},
 		Routes:     []status.Route{},
 	}
@@ -185,7 +185,7 @@ func (v *Inventory) describeRoute(w *Workload, command func([]string) string) st
 			d := &s.Forks[i]
 			if s.Namespace == w.Namespace() && d.Labels[sandbox.LabelWorkload] == w.Label() {
 				out.Routes = append(out.Routes, status.Route{
-					Sandbox: s.Name, Key: s.Key, Fork: d.Name, State: v.ForkState(d).State,
+					Sandbox: s.Name, Key: s.Key, Fork: d.Name, State: v.ForkState(d).Word(), CreationTimestamp: timeOf(d.CreationTimestamp),
 					Replicas: ptr.Deref(d.Spec.Replicas, 1), ReadyReplicas: d.Status.ReadyReplicas, Requests: v.requests(s.Counts[w.Label()]),
 				})
 			}

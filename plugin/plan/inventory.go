@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
@@ -35,6 +36,35 @@ type Inventory struct {
 
 // Sandboxes returns the sandboxes of the inventory, in order of namespace and name.
 func (v *Inventory) Sandboxes() []Sandbox { return Sandboxes(v.ConfigMaps, v.Forks) }
+
+// Only leaves out sandboxes whose ConfigMaps the selector does not select, and forks without a ConfigMap.
+func (v *Inventory) Only(selector labels.Selector) {
+	v.ConfigMaps = slices.DeleteFunc(v.ConfigMaps, func(c corev1.ConfigMap) bool { return !selector.Matches(labels.Set(c.Labels)) })
+	v.Forks = slices.DeleteFunc(v.Forks, func(d appsv1.Deployment) bool {
+		return !slices.ContainsFunc(v.ConfigMaps, func(c corev1.ConfigMap) bool {
+			return c.Namespace == d.Namespace && c.Name == sandbox.ConfigMapName(d.Labels[sandbox.LabelSandbox])
+		})
+	})
+}
+
+// Ready counts the forks of a sandbox that requests reach, and those that run and take none.
+func (v *Inventory) Ready(s *Sandbox) int {
+	n := 0
+	for i := range s.Forks {
+		if v.Report(&s.Forks[i]).OK() {
+			n++
+		}
+	}
+	return n
+}
+
+// Word is the state as a table shows it.
+func (f Finding) Word() string {
+	if f.Unknown {
+		return StateUnknown
+	}
+	return f.State
+}
 
 // Report says whether requests reach a fork, and if not why.
 func (v *Inventory) Report(d *appsv1.Deployment) health.Report { return health.Fork(v.facts(d)) }
@@ -100,6 +130,7 @@ const (
 	StateEmpty    = "Empty"    // nothing is forked
 	StateExpired  = "Expired"  // its time is over, and it is about to be deleted
 	StateDeleting = "Deleting" // it is being deleted
+	StateUnknown  = "Unknown"  // what would tell could not be read
 	StateRouting  = "Routing"  // `route` or `unroute` is under way, or was interrupted
 )
 

@@ -172,13 +172,14 @@ type RouteStatusList struct {
 
 // A Route sends requests that carry Key to a fork.
 type Route struct {
-	Sandbox       string   `json:"sandbox"`
-	Key           string   `json:"key"`
-	Fork          string   `json:"fork"` // the Deployment
-	State         string   `json:"state"`
-	Replicas      int32    `json:"replicas"`
-	ReadyReplicas int32    `json:"readyReplicas"`
-	Requests      Requests `json:"requests"`
+	Sandbox           string       `json:"sandbox"`
+	Key               string       `json:"key"`
+	Fork              string       `json:"fork"` // the Deployment
+	State             string       `json:"state"`
+	CreationTimestamp *metav1.Time `json:"creationTimestamp,omitempty"`
+	Replicas          int32        `json:"replicas"`
+	ReadyReplicas     int32        `json:"readyReplicas"`
+	Requests          Requests     `json:"requests"`
 }
 
 // An Error is what a command that fails prints on standard error with -o json.
