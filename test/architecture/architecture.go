@@ -46,8 +46,9 @@ func layers() []layer {
 		{path: "plugin/experiment", imports: over(), pure: true},
 		{path: "plugin/plan", imports: over("webhook/preview", "webhook/share"), pure: true},
 
-		{path: "webhook/server", imports: over("webhook/inject", "webhook/routes", "webhook/router", "webhook/gateway",
+		{path: "webhook/server", imports: over("webhook/inject", "webhook/admission", "webhook/routes", "webhook/router", "webhook/gateway",
 			"webhook/lifecycle", "webhook/certs")},
+		{path: "webhook/admission", imports: over("webhook/inject")},
 		// The gate is a view of routes and acknowledgements, and both read pods through one set of indices.
 		{path: "webhook/lifecycle", imports: over("webhook/routes")},
 		{path: "webhook/routes", imports: over()},
