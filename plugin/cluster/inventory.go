@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -118,6 +119,45 @@ func (c *Client) RouteInventory(ctx context.Context, namespace string) (*plan.In
 	return v, err
 }
 
+// A RoutedNamespace holds the routed workloads of a namespace.
+type RoutedNamespace struct {
+	Namespace string
+	Workloads []*plan.Workload
+}
+
+// RoutedByNamespace reads which workloads are routed, by namespace, with namespaces that have switched Services alone; of all namespaces
+// where namespace is empty.
+func (c *Client) RoutedByNamespace(ctx context.Context, namespace string) ([]RoutedNamespace, error) {
+	v, err := c.RouteInventory(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string][]*plan.Workload{}
+	for _, w := range v.Routed {
+		by[w.Namespace()] = append(by[w.Namespace()], w)
+	}
+	if v.Services != nil {
+		for i := range *v.Services {
+			s := &(*v.Services)[i]
+			if s.Labels[sandbox.LabelRole] == sandbox.RoleService || s.Annotations[sandbox.AnnotationTargetPorts] != "" {
+				by[s.Namespace] = append(by[s.Namespace], nil...)
+			}
+		}
+	}
+	var out []RoutedNamespace
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, RoutedNamespace{name, by[name]})
+	}
+	return out, nil
+}
+
+// In returns a client for another namespace of the cluster.
+func (c *Client) In(namespace string) *Client {
+	other := *c
+	other.Namespace = namespace
+	return &other
+}
+
 // everyWorkload reads the Deployments, StatefulSets and DaemonSets of a namespace.
 func (c *Client) everyWorkload(ctx context.Context, namespace string) ([]*plan.Workload, error) {
 	byKind := make([][]*plan.Workload, 3)
@@ -126,6 +166,9 @@ func (c *Client) everyWorkload(ctx context.Context, namespace string) ([]*plan.W
 		gvr := appsv1.SchemeGroupVersion.WithResource(resource)
 		calls = append(calls, func() error {
 			list, err := c.Dynamic.Resource(gvr).Namespace(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork})
+			if apierrors.IsForbidden(err) {
+				return nil // whoever may only fork need not see them; their pods tell of those that are routed
+			}
 			if err != nil {
 				return err
 			}

@@ -248,6 +248,12 @@ func typed(cm *corev1.ConfigMap) *corev1.ConfigMap {
 	return cm
 }
 
+func typedService(s *corev1.Service) *corev1.Service {
+	s = s.DeepCopy()
+	s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
+	return s
+}
+
 func typedFork(d *appsv1.Deployment) *appsv1.Deployment {
 	d = d.DeepCopy()
 	d.TypeMeta = metav1.TypeMeta{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment"}

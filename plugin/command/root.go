@@ -65,7 +65,9 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		Long: templates.LongDesc(`
 			Give a change its own sandbox in the cluster you already have: a fork of just the changed workload, next to
 			everything it talks to. Only requests that carry the sandbox's routing key reach the fork; all others stay on
-			the baseline.`),
+			the baseline.
+
+			"kubectl sandbox help exit-status" says what exit statuses mean.`),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -94,7 +96,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	groups.Add(cmd)
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
 	cmd.SetUsageFunc(fullName(cmd.UsageFunc()))
-	cmd.AddCommand(options.NewCmdOptions(streams.Out))
+	cmd.AddCommand(options.NewCmdOptions(streams.Out), newExitStatus())
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err.Error()) })
 
 	kubectl := &cobra.Command{Use: "kubectl", SilenceUsage: true, SilenceErrors: true}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
@@ -254,11 +255,14 @@ type routeRun struct {
 	wait     bool
 	verb     string // the command: "route" or "unroute"
 
-	targets []*plan.Workload
-	steps   []*plan.RouteStep // all that are to come, if all goes well
-	final   *plan.RouteView   // and how things are then
-	wrote   []routeWritten
-	waits   []plan.RouteWait // the last known
+	next func(*plan.RouteView) (*plan.RouteStep, error) // of unroute
+
+	services []*corev1.Service // that were named
+	targets  []*plan.Workload
+	steps    []*plan.RouteStep // all that are to come, if all goes well
+	final    *plan.RouteView   // and how things are then
+	wrote    []routeWritten
+	waits    []plan.RouteWait // the last known
 }
 
 // A routeWritten is an object as the API server had it after a write.
@@ -319,9 +323,15 @@ func (r *routeRun) announce() {
 	}
 }
 
+// canAsk says that there is a terminal to ask at.
+func (r *routeRun) canAsk() bool {
+	tty := term.TTY{In: r.In, Out: r.ErrOut}
+	return tty.IsTerminalIn() && tty.IsTerminalOut()
+}
+
 // confirm asks whether to go on, where there is a terminal to ask at.
 func (r *routeRun) confirm() error {
-	if tty := (term.TTY{In: r.In, Out: r.ErrOut}); !tty.IsTerminalIn() || !tty.IsTerminalOut() {
+	if !r.canAsk() {
 		return &plan.Problem{
 			What: "--all rolls out the workloads named above, and there is no terminal to ask at",
 			Say:  "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),

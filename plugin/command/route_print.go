@@ -21,6 +21,17 @@ import (
 // printPlanned prints the objects as a dry run on the client leaves them: without what only an API server writes, so that
 // they can be committed as they are.
 func (r *routeRun) printPlanned() error {
+	if err := r.printer().printDone(r.planned()); err != nil {
+		return err
+	}
+	if switches(plan.MergeSteps(r.steps)) {
+		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
+	}
+	return nil
+}
+
+// planned returns the objects as the steps leave them.
+func (r *routeRun) planned() []doneObject {
 	var done []doneObject
 	writes := plan.MergeSteps(r.steps)
 	for i := range writes {
@@ -34,13 +45,7 @@ func (r *routeRun) printPlanned() error {
 		}
 		done = append(done, doneObject{operation(w, r.verb+"d"), plan.Manifest(object)})
 	}
-	if err := r.printer().printDone(append(done, r.unchanged(writes)...)); err != nil {
-		return err
-	}
-	if switches(writes) && r.verb == "route" {
-		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
-	}
-	return nil
+	return append(done, r.unchanged(writes)...)
 }
 
 func switches(writes []plan.RouteWrite) bool {
@@ -54,18 +59,26 @@ func switches(writes []plan.RouteWrite) bool {
 
 // dryRun prints the objects as the API server would have them.
 func (r *routeRun) dryRun(ctx context.Context) error {
+	done, err := r.dryRunObjects(ctx)
+	if err != nil {
+		return err
+	}
+	return r.printer().printDone(done)
+}
+
+func (r *routeRun) dryRunObjects(ctx context.Context) ([]doneObject, error) {
 	var done []doneObject
 	err := r.routing.DryRun(ctx, r.steps, func(w *plan.RouteWrite, object *unstructured.Unstructured) {
 		done = append(done, doneObject{operation(w, r.verb+"d"), object})
 	})
-	if err != nil {
-		return err
-	}
-	return r.printer().printDone(append(done, r.unchanged(plan.MergeSteps(r.steps))...))
+	return append(done, r.unchanged(plan.MergeSteps(r.steps))...), err
 }
 
 // printDone prints each object that was changed, as it was last seen, and each workload for which nothing had to be.
-func (r *routeRun) printDone(verbed string) error {
+func (r *routeRun) printDone(verbed string) error { return r.printer().printDone(r.done(verbed)) }
+
+// done returns what printDone prints.
+func (r *routeRun) done(verbed string) []doneObject {
 	var order []string
 	last := map[string]routeWritten{}
 	created := map[string]bool{}
@@ -87,7 +100,7 @@ func (r *routeRun) printDone(verbed string) error {
 		}
 		done = append(done, doneObject{verb, w.object})
 	}
-	return r.printer().printDone(append(done, r.unchanged(writes)...))
+	return append(done, r.unchanged(writes)...)
 }
 
 // unchanged returns the targets that no write is of.
@@ -96,6 +109,11 @@ func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
 	for _, t := range r.targets {
 		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == t.String() }) {
 			out = append(out, doneObject{"unchanged", t.Object})
+		}
+	}
+	for _, s := range r.services {
+		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == "service/"+s.Name }) {
+			out = append(out, doneObject{"unchanged", typedService(s)})
 		}
 	}
 	return out

@@ -102,6 +102,7 @@ func (f *shareFlags) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	f.warnUnrouted(ctx, c, f.name)
 	if f.token {
 		fmt.Fprintln(f.Out, token)
 		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n", shared.URL, shared.Expires.Local().Format(time.RFC3339), shared.URL)

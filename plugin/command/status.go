@@ -278,3 +278,26 @@ func expiry(at, now time.Time) string {
 	}
 	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
 }
+
+// warnUnrouted warns where requests with a sandbox's key do not reach all its forks, with what fixes it. What can't be read is not
+// warned of: the command has another purpose.
+func (t *tool) warnUnrouted(ctx context.Context, c *cluster.Client, name string) {
+	v, err := c.Inventory(ctx, c.Namespace)
+	if err != nil {
+		return
+	}
+	for _, s := range v.Sandboxes() {
+		found := v.State(&s)
+		if s.Name != name || found.Unknown || found.Code == health.Routed || found.Code == health.Running {
+			continue
+		}
+		about := found.Message
+		if found.Fork != "" {
+			about = "deployment.apps/" + found.Fork + ": " + about
+		}
+		t.warn("sandbox %s is %s: %s", name, found.Word(), about)
+		if len(found.Fix) > 0 {
+			fmt.Fprintf(t.ErrOut, "hint: %s\n", t.line(found.Fix))
+		}
+	}
+}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"strings"
 
@@ -148,7 +149,39 @@ func (v *Inventory) DescribeRoutes(command func([]string) string) status.RouteSt
 	for _, w := range v.Routed {
 		list.Items = append(list.Items, v.describeRoute(w, command))
 	}
+	list.Items = append(list.Items, v.lostRoutes(command)...)
 	return list
+}
+
+// lostRoutes are the forks of workloads that are not routed, or gone.
+func (v *Inventory) lostRoutes(command func([]string) string) (lost []status.RouteStatus) {
+	for _, s := range v.Sandboxes() {
+		for i := range s.Forks {
+			d := &s.Forks[i]
+			if slices.ContainsFunc(v.Routed, func(w *Workload) bool {
+				return w.Namespace() == d.Namespace && w.Label() == d.Labels[sandbox.LabelWorkload]
+			}) ||
+				d.Spec.Template.Annotations[sandbox.AnnotationPorts] == "" {
+				continue
+			}
+			found := v.ForkState(d)
+			_, name, _ := strings.Cut(d.Labels[sandbox.LabelWorkload], ".")
+			lost = append(lost, status.RouteStatus{
+				TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindRoute},
+				Metadata: status.Metadata{Name: name, Namespace: d.Namespace}, Workload: WorkloadOf(d), State: string(health.StateNotRouted),
+				Conditions: []status.Condition{condit(status.ConditionRouted, found, command)}, Routes: []status.Route{v.describeEnd(&s, d)},
+			})
+		}
+	}
+	return lost
+}
+
+// describeEnd describes the fork that a route leads to.
+func (v *Inventory) describeEnd(s *Sandbox, d *appsv1.Deployment) status.Route {
+	return status.Route{
+		Sandbox: s.Name, Key: s.Key, Fork: d.Name, State: v.ForkState(d).Word(), CreationTimestamp: timeOf(d.CreationTimestamp),
+		Replicas: ptr.Deref(d.Spec.Replicas, 1), ReadyReplicas: d.Status.ReadyReplicas, Requests: v.requests(s.Counts[d.Labels[sandbox.LabelWorkload]]),
+	}
 }
 
 func (v *Inventory) describeRoute(w *Workload, command func([]string) string) status.RouteStatus {
@@ -184,10 +217,7 @@ func (v *Inventory) describeRoute(w *Workload, command func([]string) string) st
 		for i := range s.Forks {
 			d := &s.Forks[i]
 			if s.Namespace == w.Namespace() && d.Labels[sandbox.LabelWorkload] == w.Label() {
-				out.Routes = append(out.Routes, status.Route{
-					Sandbox: s.Name, Key: s.Key, Fork: d.Name, State: v.ForkState(d).Word(), CreationTimestamp: timeOf(d.CreationTimestamp),
-					Replicas: ptr.Deref(d.Spec.Replicas, 1), ReadyReplicas: d.Status.ReadyReplicas, Requests: v.requests(s.Counts[w.Label()]),
-				})
+				out.Routes = append(out.Routes, v.describeEnd(&s, d))
 			}
 		}
 	}

@@ -44,7 +44,7 @@ type ForkPlan struct {
 	// KeyNotAsked says that a new sandbox may get another key, should another sandbox take this one first.
 	KeyNotAsked bool
 	Expires     time.Time         // zero: never
-	ConfigMap               *corev1.ConfigMap // as it is to be
+	ConfigMap   *corev1.ConfigMap // as it is to be
 	// Exists is the ConfigMap's uid where there is one: only its expiry may change. Empty: it is created.
 	Exists   string
 	Forks    []Fork

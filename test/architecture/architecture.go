@@ -47,8 +47,9 @@ func layers() []layer {
 		{path: "plugin/plan", imports: over("plugin/status", "webhook/preview", "webhook/share"), pure: true},
 		{path: "plugin/status", pure: true},
 
-		{path: "webhook/server", imports: over("webhook/inject", "webhook/routes", "webhook/router", "webhook/gateway",
+		{path: "webhook/server", imports: over("webhook/inject", "webhook/admission", "webhook/routes", "webhook/router", "webhook/gateway",
 			"webhook/lifecycle", "webhook/certs")},
+		{path: "webhook/admission", imports: over("webhook/inject")},
 		// The gate is a view of routes and acknowledgements, and both read pods through one set of indices.
 		{path: "webhook/lifecycle", imports: over("webhook/routes")},
 		{path: "webhook/routes", imports: over()},
