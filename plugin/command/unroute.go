@@ -96,6 +96,9 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := routing.MayRoute(ctx); err != nil {
+		return err
+	}
 	next := plan.Unroute
 	if f.force {
 		next = plan.UnrouteForced
