@@ -161,6 +161,9 @@ func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*p
 	if err != nil {
 		return nil, err
 	}
+	if err := routing.MayRoute(ctx); err != nil {
+		return err
+	}
 	next := plan.Unroute
 	if f.force {
 		next = plan.UnrouteForced

@@ -39,7 +39,7 @@ func KeepService(before, after *unstructured.Unstructured, now string) (*unstruc
 	if s.had && !reflect.DeepEqual(was.Spec.Selector, is.Spec.Selector) {
 		s.reselect(now)
 	}
-	s.restore()
+	s.restore(now)
 	s.follow()
 	shared := s.writePorts(kept)
 	s.writeMarks(kept)
@@ -85,8 +85,10 @@ func (s *serviceKeeper) reselect(now string) {
 	}
 }
 
-// restore sets the targetPorts that the record knows.
-func (s *serviceKeeper) restore() {
+// restore sets the targetPorts that the record knows. A port whose number changed stays a number, until the controller finds a name that
+// leads there in all pods.
+func (s *serviceKeeper) restore(now string) {
+	putBack := s.note != ""
 	names := map[uint16]string{}
 	for _, target := range s.stated {
 		names[target.Number] = target.Name
@@ -111,11 +113,12 @@ func (s *serviceKeeper) restore() {
 			switch {
 			case known:
 				s.record[key] = sandbox.TargetPort{Number: n, Name: name}
-				if s.note == "" {
+				if !putBack {
 					p.TargetPort = intstr.FromString(name)
 				}
 			case listed:
 				s.record[key] = sandbox.TargetPort{Number: n, Name: target.Name}
+				s.note = sandbox.FormatPutBack(sandbox.PutBack{Time: now, Reason: fmt.Sprintf("the targetPort of port %d was changed to %d", p.Port, n)})
 			}
 		case listed && p.TargetPort.StrVal != target.Name:
 			delete(s.record, key)
