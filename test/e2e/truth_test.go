@@ -185,7 +185,9 @@ type passedBy struct {
 
 func passedBys() []passedBy {
 	selector := func(app string) func(*space) {
-		return func(s *space) { s.kubectl("patch", "service", "api", `--patch={"spec":{"selector":{"app":"`+app+`"}}}`) }
+		return func(s *space) {
+			s.kubectl("patch", "service", "api", `--patch={"spec":{"selector":{"app":"`+app+`"}}}`)
+		}
 	}
 	scale := func(n string) func(*space) {
 		return func(s *space) { s.kubectl("scale", "deploy/api", "--replicas="+n) }
