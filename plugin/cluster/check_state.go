@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -77,7 +78,7 @@ func (c *Client) count(ctx context.Context, name string, s *experiment.State) er
 }
 
 func forkState(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod) experiment.ForkState {
-	status := plan.Diagnose(d, sets, pods)
+	status := plan.Diagnose(plan.ForkFacts(d, sets, pods, time.Now()))
 	f := experiment.ForkState{
 		Name: d.Name, Workload: d.Labels[sandbox.LabelWorkload], UID: string(d.UID),
 		Revision: d.Annotations["deployment.kubernetes.io/revision"], Ready: status.Ready, Waiting: status.Waiting,

@@ -24,7 +24,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -212,11 +212,17 @@ func (p *Previews) watchForks(ctx context.Context, begin func(cache.SharedIndexI
 }
 
 // Waiting returns what keeps requests from a fork of a sandbox; nil: nothing that is known.
-func (p *Previews) Waiting(name string) *fork.Wait {
+func (p *Previews) Waiting(name string) *health.Block {
 	if p.forks == nil {
 		return nil
 	}
-	return fork.Waiting(indexed[appsv1.Deployment](p.forks, name), indexed[corev1.Pod](p.pods, name))
+	published := ""
+	if o, ok, _ := p.configMaps.GetByKey(p.client.Namespace + "/" + sandbox.ConfigMapName(name)); ok {
+		if cm, isOne := o.(*corev1.ConfigMap); isOne {
+			published = cm.Data[sandbox.DataHealth]
+		}
+	}
+	return health.Blocked(health.OfSandbox(indexed[appsv1.Deployment](p.forks, name), indexed[corev1.Pod](p.pods, name), published, time.Now()))
 }
 
 // indexed returns the objects of a sandbox.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -66,10 +68,8 @@ func (c *Client) forks(ctx context.Context, namespace, selector string) ([]appsv
 // A Status is a sandbox as `status` shows it.
 type Status struct {
 	plan.Sandbox
-	Forks     []plan.ForkStatus // in the order of Sandbox.Forks
-	Baselines []plan.BaselineStatus
-	PutBack   []plan.PutBack
-	Previews  []string // URLs at the gateway, if there is one
+	Forks    []plan.ForkStatus // in the order of Sandbox.Forks
+	Previews []string          // URLs at the gateway, if there is one
 	// Counted says that Sandbox.Counts are of now, but for those of the routers Uncounted names.
 	Counted   bool
 	Uncounted string
@@ -83,13 +83,11 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		forks    *appsv1.DeploymentList
 		sets     *appsv1.ReplicaSetList
 		pods     *corev1.PodList
-		baseline *corev1.PodList
 		services *corev1.ServiceList
 		domain   string
 		policies *networkingv1.NetworkPolicyList
 	)
 	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
-	baselines := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline}
 	ns := c.Namespace
 	counted := false
 	err := together(
@@ -103,9 +101,8 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
 		func() (err error) { policies, err = c.forkPolicies(ctx, anyOf([]string{name})); return err },
 		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
-		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, of); return err },
+		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{}); return err },
 		func() (err error) { domain, err = c.Gateway(ctx); return err },
-		func() (err error) { baseline, err = c.Kube.CoreV1().Pods(ns).List(ctx, baselines); return err },
 		func() (err error) {
 			services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{})
 			return err
@@ -126,23 +123,29 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	if counted {
 		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
 	}
-	for i := range s.Sandbox.Forks {
-		s.Forks = append(s.Forks, plan.Diagnose(&s.Sandbox.Forks[i], sets.Items, pods.Items))
-	}
 	standings, err := c.Standings(ctx, s.Sandbox.Forks)
 	if err != nil {
 		return nil, err
 	}
 	for i := range s.Sandbox.Forks {
-		s.Standings = append(s.Standings, standings[ns+"/"+s.Sandbox.Forks[i].Name])
+		d := &s.Sandbox.Forks[i]
+		standing, known := standings[ns+"/"+d.Name]
+		s.Standings = append(s.Standings, standing)
+		facts := plan.ForkFacts(d, sets.Items, pods.Items, time.Now())
+		facts.Baseline = plan.BaselineFacts(d, pods.Items, services.Items)
+		if known {
+			facts.Baseline.Gone, facts.Baseline.Marked, facts.Baseline.Behind = &standing.Gone, new(!standing.Unmarked), &standing.Behind
+		}
+		if cm != nil {
+			facts.Published = health.ParsePublished(cm.Data[sandbox.DataHealth])[d.Name]
+		}
+		s.Forks = append(s.Forks, plan.Diagnose(facts))
 	}
-	s.Baselines = s.Sandbox.Baselines(baseline.Items)
-	mine := slices.DeleteFunc(baseline.Items, func(p corev1.Pod) bool {
-		return !slices.ContainsFunc(s.Sandbox.Forks, func(d appsv1.Deployment) bool {
+	mine := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
+		return p.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || !slices.ContainsFunc(s.Sandbox.Forks, func(d appsv1.Deployment) bool {
 			return d.Labels[sandbox.LabelWorkload] == p.Labels[sandbox.LabelWorkload]
 		})
 	})
-	s.PutBack = plan.PutBacks(services.Items, mine)
 	s.Previews = plan.PreviewURLs(domain, &s.Sandbox, services.Items, mine)
 	return s, nil
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -31,15 +32,18 @@ type Forks struct {
 	gone        map[string]bool               // Deployments seen to be deleted
 	sets        map[string]appsv1.ReplicaSet
 	pods        map[string]corev1.Pod
+	published   health.Published // what the control plane says of them
 }
 
 // Status diagnoses the fork of that name.
 func (f *Forks) Status(name string) plan.ForkStatus {
 	d := f.Deployments[name]
 	if d == nil {
-		return plan.ForkStatus{Waiting: "the API server to show it"}
+		return plan.Diagnose(health.Facts{})
 	}
-	return plan.Diagnose(d, slices.Collect(maps.Values(f.sets)), slices.Collect(maps.Values(f.pods)))
+	facts := plan.ForkFacts(d, slices.Collect(maps.Values(f.sets)), slices.Collect(maps.Values(f.pods)), time.Now())
+	facts.Published = f.published[name]
+	return plan.Diagnose(facts)
 }
 
 // A Target is a fork to wait for.
@@ -60,6 +64,8 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 	go follow(ctx, selector, c.Kube.AppsV1().Deployments(ns).Watch, events, func(f *Forks) { f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{} }, (*Forks).seeDeployment)
 	go follow(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).seeSet)
 	go follow(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).seePod)
+	itself := metav1.ListOptions{FieldSelector: "metadata.name=" + sandbox.ConfigMapName(sandboxName)}
+	go follow(ctx, itself, c.Kube.CoreV1().ConfigMaps(ns).Watch, events, func(f *Forks) { f.published = nil }, (*Forks).seeSandbox)
 
 	known := &Forks{}
 	statuses := map[string]plan.ForkStatus{}
@@ -137,6 +143,10 @@ func (f *Forks) seePod(p *corev1.Pod, gone bool) {
 	if f.pods[p.Name] = *p; gone {
 		delete(f.pods, p.Name)
 	}
+}
+
+func (f *Forks) seeSandbox(cm *corev1.ConfigMap, _ bool) {
+	f.published = health.ParsePublished(cm.Data[sandbox.DataHealth])
 }
 
 // follow sends what one watch sees, as changes of what is known, until ctx ends. A watch without a resource version begins with all
@@ -249,11 +259,11 @@ func (c *Client) ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map
 		case s.Ready:
 			continue
 		case !ok:
-			s.Waiting = "the API server to show it"
+			s.Waiting = health.Fork(health.Facts{}).Cause().Message
 		case s.Problem != nil:
 			return s.Problem
 		}
-		reason := "deployment.apps/" + name + " waits for " + s.Waiting
+		reason := "deployment.apps/" + name + ": " + s.Waiting
 		for i := range s.Pods {
 			if warning := c.lastWarning(ctx, s.Pods[i].Namespace, "involvedObject.uid="+string(s.Pods[i].UID)); warning != "" {
 				reason += " (" + warning + ")"

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -272,6 +274,17 @@ func (f *forkFlags) warnings(p *plan.ForkPlan) {
 	}
 }
 
+// partial warns of forks that some of the requests with their key do not reach.
+func (f *forkFlags) partial(statuses map[string]plan.ForkStatus) {
+	for _, name := range slices.Sorted(maps.Keys(statuses)) {
+		for _, c := range statuses[name].Causes {
+			if c.Partial {
+				f.warn("deployment.apps/%s: %s", name, c.Message)
+			}
+		}
+	}
+}
+
 // await waits until the forks are routed.
 func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPlan, applied *cluster.Applied) (map[string]plan.ForkStatus, error) {
 	var targets []cluster.Target
@@ -287,12 +300,13 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 	show := f.progress()
 	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
 		if !s.Ready {
-			show.say("deployment.apps/" + name + " waits for " + s.Waiting)
+			show.say("deployment.apps/" + name + ": " + s.Waiting)
 		}
 	})
 	show.end()
 	switch {
 	case err == nil:
+		f.partial(statuses)
 		return statuses, nil
 	case ctx.Err() != nil:
 		return nil, p.Interrupted()

@@ -36,8 +36,8 @@ func newStatus(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Show what is ready in a sandbox, what is not, and why",
 		Long: templates.LongDesc(`
-			Show a sandbox: its forks and what each waits for, which pods of their baselines have no router, and Services
-			that go to ports by number again. With -o yaml, json and the like, a SandboxStatus is printed.
+			Show a sandbox: its forks, whether requests with its key reach each of them, and if not why, with the command
+			that fixes it. With -o yaml, json and the like, a SandboxStatus is printed.
 
 			With --exit-code it exits with 0 where requests with the key reach all forks, with 1 where they do not, and with 2
 			where that can't be told.`),
@@ -170,7 +170,7 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 		}
 		rows = append(rows, metav1.TableRow{Cells: []any{
 			d.Name, plan.WorkloadOf(d), fmt.Sprintf("%d/%d", d.Status.AvailableReplicas, want),
-			fmt.Sprint(count.Fork + count.FellBack + count.Refused), state(d.Spec.Template.Annotations, s.Forks[i]), duration.HumanDuration(now.Sub(d.CreationTimestamp.Time)),
+			fmt.Sprint(count.Fork + count.FellBack + count.Refused), string(s.Forks[i].State), duration.HumanDuration(now.Sub(d.CreationTimestamp.Time)),
 		}})
 	}
 	fmt.Fprintln(f.Out)
@@ -192,7 +192,6 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 	}
 	f.showForks(s)
 	f.showStandings(s)
-	f.showBaselines(s)
 	f.showPolicies(s)
 	return nil
 }
@@ -206,29 +205,25 @@ func (f *statusFlags) showPolicies(s *cluster.Status) {
 	}
 }
 
-// state is a fork's in one word.
-func state(template map[string]string, s plan.ForkStatus) string {
-	switch {
-	case s.Ready && template[sandbox.AnnotationPorts] == "":
-		return "Running" // nothing is routed to what has no ports
-	case s.Ready:
-		return "Routed"
-	case s.Problem != nil:
-		return "Failed"
-	}
-	return "Waiting"
-}
-
-// showForks says of each fork that is not ready why.
+// showForks says of each fork why requests do not reach it, or not all, and what else is to be known of it.
 func (f *statusFlags) showForks(s *cluster.Status) {
 	for i, fork := range s.Forks {
-		switch {
-		case fork.Ready:
-		case fork.Problem != nil:
+		d := &s.Sandbox.Forks[i]
+		for _, c := range fork.Causes {
 			fmt.Fprintln(f.Out)
-			printProblem(f.Out, "failed: ", fork.Problem, given(f.globals))
-		default:
-			fmt.Fprintf(f.Out, "\nwaiting: deployment.apps/%s waits for %s\n", s.Sandbox.Forks[i].Name, fork.Waiting)
+			word := "failed: "
+			switch {
+			case c.Outlook == health.OutlookWaits:
+				word = "waiting: "
+			case c.Partial:
+				word = "warning: "
+			case c.Path:
+				word = "not routed: "
+			}
+			printProblem(f.Out, word, plan.CauseProblem(d, c), given(f.globals))
+		}
+		for _, clause := range fork.Unknown {
+			fmt.Fprintf(f.Out, "\nnot known: deployment.apps/%s: %s\n", d.Name, clause)
 		}
 	}
 }
@@ -245,26 +240,6 @@ func (f *statusFlags) showStandings(s *cluster.Status) {
 		} else if standing.Follows {
 			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is laid on %s whenever that changes\n", d.Name, plan.WorkloadOf(d))
 		}
-	}
-}
-
-// maxNamed bounds how many pods of one baseline are named.
-const maxNamed = 5
-
-// showBaselines says what of the baselines lets requests pass by the forks.
-func (f *statusFlags) showBaselines(s *cluster.Status) {
-	for _, b := range s.Baselines {
-		if n := len(b.WithoutRouter); n > 0 {
-			names := strings.Join(b.WithoutRouter[:min(n, maxNamed)], ", ")
-			if n > maxNamed {
-				names += fmt.Sprintf(" and %d more", n-maxNamed)
-			}
-			fmt.Fprintf(f.Out, "\nbaseline: %d of %d pods of %s have no router, and keep all requests that reach them: %s\n", n, b.Pods, b.Workload, names)
-			fmt.Fprintf(f.Out, "hint: with the webhook running, make them anew: %s\n", f.line(plan.Kubectl("rollout", "restart", b.Workload)))
-		}
-	}
-	for _, p := range s.PutBack {
-		fmt.Fprintf(f.Out, "\nput back: service/%s goes to its ports by number again since %s: %s\n", p.Service, p.Time, p.Reason)
 	}
 }
 

@@ -162,7 +162,7 @@ func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*p
 		return nil, err
 	}
 	if err := routing.MayRoute(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	next := plan.Unroute
 	if f.force {

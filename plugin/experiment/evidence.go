@@ -86,7 +86,7 @@ type ForkState struct {
 	UID      string
 	Revision string // another one, another pod template
 	Ready    bool
-	Waiting  string // for what, where it is not ready
+	Waiting  string // why requests do not reach it, where they do not
 	Pods     []ForkPod
 }
 
@@ -139,7 +139,7 @@ func (s *Seen) See(state *State) {
 	}
 	for _, f := range state.Forks {
 		if !f.Ready {
-			add(&s.Unready, f.Name+" waited for "+f.Waiting)
+			add(&s.Unready, f.Name+": "+f.Waiting)
 		}
 		for _, p := range f.Pods {
 			for _, i := range p.Images {

@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
@@ -37,7 +37,7 @@ type View interface {
 	// Service returns a Service; false where there is none, or it is of a namespace that is not to be opened.
 	Service(namespace, name string) (*corev1.Service, bool)
 	// Waiting returns what keeps requests from a fork of a sandbox; nil: nothing that is known.
-	Waiting(sandbox string) *fork.Wait
+	Waiting(sandbox string) *health.Block
 	// Dial connects to a pod behind a Service's port, by the port's name.
 	Dial(ctx context.Context, namespace, service, port string) (net.Conn, error)
 }
@@ -119,7 +119,7 @@ func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 	}
 	if t.sandbox != "" {
 		if w := p.Waiting(t.sandbox); w != nil {
-			return refuse(preview.NotReady(t.about(p.Namespace), w.Fork, w.Reason, w.Crashed, w.LogCommand(p.Namespace)))
+			return refuse(preview.NotReached(t.about(p.Namespace), w.Fork, string(w.Code), w.Message, w.Final(), w.Path, w.LogCommand(p.Namespace)))
 		}
 	}
 	d := engine.Decision{

@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
@@ -30,7 +30,7 @@ import (
 // view is a cluster of two namespaces whose Services all lead to one server.
 type view struct {
 	server string
-	wait   atomic.Pointer[fork.Wait] // of sandbox pr-2
+	wait   atomic.Pointer[health.Block] // of sandbox pr-2
 	dials  atomic.Int32
 	down   bool
 }
@@ -70,7 +70,7 @@ func (v *view) Dial(ctx context.Context, namespace, service, _ string) (net.Conn
 	return conn, nil
 }
 
-func (v *view) Waiting(name string) *fork.Wait {
+func (v *view) Waiting(name string) *health.Block {
 	if name == "pr-2" {
 		return v.wait.Load()
 	}
@@ -354,7 +354,8 @@ func TestListen(t *testing.T) {
 // Its own answers are pages for people and JSON for programs, and reach no pod.
 func TestPages(t *testing.T) {
 	f := serve(t)
-	f.view.wait.Store(&fork.Wait{Fork: "api-pr-2", Reason: "container api ends again and again (exit code 3)", Crashed: true, Log: true, Earlier: true})
+	f.view.wait.Store(&health.Block{Fork: "api-pr-2", Cause: health.Cause{Code: health.ContainerCrashed, Outlook: health.OutlookFinal,
+		Message: "container api crashes: exit code 3", Log: &health.LogRef{Pod: "x", Container: "api", Previous: true}}})
 	local := fmt.Sprintf("localhost:%d", f.Port)
 	for name, test := range map[string]struct {
 		url     string
@@ -367,8 +368,8 @@ func TestPages(t *testing.T) {
 		"no such port":    {"http://many.pr-1." + local, 404, []string{"pr-1", "shop", "kubectl get service many -n shop"}, nil},
 		"another host":    {"http://shop.example", 421, []string{"shop.example", "kubectl sandbox list -n shop"}, nil},
 		"another site":    {"http://pr-1." + local, 403, []string{"https://attacker.example", "pr-1", "kubectl sandbox open pr-1 -n shop --allow-origin="}, []string{"Origin", "https://attacker.example"}},
-		"crashed": {"http://pr-2." + local, 503, []string{"pr-2", "api-pr-2", "ends again and again (exit code 3)",
-			"kubectl logs deploy/api-pr-2 --all-containers -n shop --previous"}, nil},
+		"crashed": {"http://pr-2." + local, 503, []string{"pr-2", "api-pr-2", "ContainerCrashed", "container api crashes: exit code 3",
+			"kubectl logs deploy/api-pr-2 --container=api -n shop --previous"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			page, html := f.get(t, test.url, append([]string{"Accept", "text/html,*/*;q=0.8"}, test.headers...)...)
@@ -378,7 +379,7 @@ func TestPages(t *testing.T) {
 				!strings.HasPrefix(page.Header.Get("Content-Type"), "text/html") || said.Header.Get("Content-Type") != "application/json" {
 				t.Errorf("%s %v, %s %v, %d dials", page.Status, page.Header, said.Status, said.Header, f.view.dials.Load())
 			}
-			var program struct{ Error, Sandbox, Namespace, Reason, Command string }
+			var program struct{ Error, Sandbox, Namespace, Code, Reason, Command string }
 			if err := json.Unmarshal([]byte(text), &program); err != nil {
 				t.Fatalf("%v: %s", err, text)
 			}

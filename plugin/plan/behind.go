@@ -16,6 +16,8 @@ import (
 type Standing struct {
 	// Gone says that there is no baseline any more.
 	Gone bool
+	// Unmarked says that the baseline's pod template lacks the marks of `route`.
+	Unmarked bool
 	// Behind says that the baseline has changed since the fork was laid on it, in what the fork inherits.
 	Behind bool
 	// Follows says that the controller lays the fork on its baseline whenever that changes.
@@ -29,7 +31,14 @@ type Standing struct {
 // those made by old versions, nothing is known, and it is not behind.
 func StandingOf(d *appsv1.Deployment, baseline *unstructured.Unstructured) (Standing, error) {
 	s := Standing{Gone: baseline == nil, Follows: d.Annotations[sandbox.AnnotationFollow] == sandbox.FollowOn}
-	if baseline == nil || d.Annotations[sandbox.AnnotationBaseline] == "" {
+	if baseline == nil {
+		return s, nil
+	}
+	if t, err := fork.PodTemplate(baseline, d.Annotations[sandbox.AnnotationTemplate]); err == nil {
+		role, _, _ := unstructured.NestedString(t, "metadata", "labels", sandbox.LabelRole)
+		s.Unmarked = role != sandbox.RoleBaseline
+	}
+	if d.Annotations[sandbox.AnnotationBaseline] == "" {
 		return s, nil
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)

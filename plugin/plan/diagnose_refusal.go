@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -28,15 +29,16 @@ func ExplainRefusal(s *metav1.Status, err error) *Problem {
 		if object, why, ok := strings.Cut(s.Message, " is forbidden: "); ok {
 			p.What = object + " can't be made: " + why
 		}
-		if fix := raiseQuota(firstLine(s.Message)); fix != nil {
+		if fix := health.RaiseQuota(firstLine(s.Message)); fix != nil {
 			p.Say, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the namespace's quota raised", fix, true
 		}
 		return p
 	case strings.Contains(s.Message, `failed calling webhook "sandbox.`+strings.TrimSuffix(sandbox.Prefix, "/")):
-		p := WebhookAway(firstLine(s.Message))
-		p.What = strings.Replace(p.What, "no pod of a fork can be made", "no sandbox can be made", 1)
-		p.Say, p.Err = "nothing was made; start it, and fork again", err
-		return p
+		c := health.Webhook(firstLine(s.Message))
+		return &Problem{
+			What: strings.Replace(c.Message, "no pod of a fork can be created", "no sandbox can be made", 1),
+			Say:  "nothing was made; start it, and fork again", Fix: c.Fix, Err: err,
+		}
 	}
 	return nil
 }

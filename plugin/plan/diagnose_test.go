@@ -3,6 +3,7 @@ package plan_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -93,61 +94,61 @@ func TestDiagnose(t *testing.T) {
 		{name: "scaled to zero", ready: true, change: func(f *aFork) {
 			f.deployment.Spec.Replicas, f.deployment.Status, f.pods = ptr(int32(0)), appsv1.DeploymentStatus{ObservedGeneration: 2}, nil
 		}},
-		{name: "not seen", change: func(f *aFork) { f.deployment.Generation = 3 }, waiting: "the Deployment controller to see it"},
-		{name: "deleted", change: func(f *aFork) { f.deployment.DeletionTimestamp = &metav1.Time{} }, waiting: "its deletion"},
+		{name: "not seen", change: func(f *aFork) { f.deployment.Generation = 3 }, waiting: "the Deployment controller has not seen its newest template yet"},
+		{name: "deleted", change: func(f *aFork) { f.deployment.DeletionTimestamp = &metav1.Time{} }, waiting: "is being deleted"},
 		{name: "no pod yet", change: func(f *aFork) {
 			f.deployment.Status, f.pods = appsv1.DeploymentStatus{ObservedGeneration: 2}, nil
-		}, waiting: "its pods to be created"},
-		{name: "older pods still there", change: func(f *aFork) { f.deployment.Status.Replicas = 2 }, waiting: "pods of its older template to end"},
+		}, waiting: "pods have not been created yet"},
+		{name: "older pods still there", change: func(f *aFork) { f.deployment.Status.Replicas = 2 }, waiting: "pods of the fork's older template have not ended yet"},
 		{name: "older pod fails", change: func(f *aFork) {
 			starting(waits("", ""))(f)
 			f.pods[0].Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{waits("ImagePullBackOff", "")}}
-		}, waiting: "container api of pod/p1 to start"},
+		}, waiting: "container api is being created"},
 		{name: "unschedulable", change: func(f *aFork) {
 			starting(waits("", ""))(f)
 			f.pods[1].Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/1 nodes are available"}}
-		}, waiting: "a node for pod/p1: 0/1 nodes are available"},
+		}, waiting: "no node takes the pod: 0/1 nodes are available"},
 		{name: "not ready", change: starting(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}),
-			waiting: "container api of pod/p1 to become ready"},
+			waiting: "container api is starting"},
 		{name: "gate", change: func(f *aFork) {
 			f.deployment.Status.AvailableReplicas = 0
 			f.pods[1].Status.Conditions[0].Status = corev1.ConditionFalse
 			f.pods[1].Status.Conditions = append(f.pods[1].Status.Conditions, corev1.PodCondition{
-				Type: sandbox.ConditionRouted, Status: corev1.ConditionFalse, Message: "waiting: router of pod api-1 has not acknowledged",
+				Type: sandbox.ConditionRouted, Status: corev1.ConditionFalse, Reason: "RouterNotAcknowledged", Message: "the router of pod api-1 has not acknowledged the route yet",
 			})
-		}, waiting: "the baseline's routers to take the route: router of pod api-1 has not acknowledged"},
-		{name: "not admitted", change: func(f *aFork) { f.pods[1].Spec.ReadinessGates = nil }, waiting: "the webhook",
-			problem: "pod/p1 of deployment.apps/api-pr-42 was made without the webhook's say", fix: "kubectl delete pod p1"},
+		}, waiting: "the router of pod api-1 has not acknowledged the route yet"},
+		{name: "not admitted", change: func(f *aFork) { f.pods[1].Spec.ReadinessGates = nil }, waiting: "created without the webhook",
+			problem: "deployment.apps/api-pr-42: pod/p1 was created without the webhook, so no request is routed to it", fix: "kubectl delete pod p1"},
 		{name: "no ports, no gate", ready: true, change: func(f *aFork) {
 			f.pods[1].Spec.ReadinessGates, f.deployment.Spec.Template.Annotations = nil, nil
 		}},
 
 		{name: "image not found", change: starting(waits("ErrImagePull", `rpc error: code = NotFound desc = failed to pull and unpack image "x": failed to resolve reference "x": x: not found`)),
-			waiting: "to start", problem: `image "api:2" of container api can't be pulled: failed to resolve reference "x": x: not found`, fix: "kubectl sandbox delete pr-42"},
-		{name: "registry away", change: starting(waits("ErrImagePull", "dial tcp: connection refused")), waiting: "to start", passing: true,
+			waiting: "can't be", problem: `image "api:2" of container api can't be pulled: failed to resolve reference "x": x: not found`, fix: "kubectl sandbox delete pr-42"},
+		{name: "registry away", change: starting(waits("ErrImagePull", "dial tcp: connection refused")), waiting: "can't be", passing: true,
 			problem: "can't be pulled: dial tcp: connection refused", fix: "kubectl sandbox delete pr-42"},
-		{name: "image back-off", change: starting(waits("ImagePullBackOff", `Back-off pulling image "x": ErrImagePull: no such host`)), waiting: "to start",
+		{name: "image back-off", change: starting(waits("ImagePullBackOff", `Back-off pulling image "x": ErrImagePull: no such host`)), waiting: "can't be",
 			problem: "can't be pulled: no such host", fix: "kubectl sandbox delete pr-42"},
-		{name: "invalid image", change: starting(waits("InvalidImageName", "")), waiting: "to start", problem: "can't be pulled: InvalidImageName", fix: "kubectl sandbox delete pr-42"},
-		{name: "crash loop", change: starting(crashed), waiting: "to start", problem: "container api crashes: exit code 137, out of memory (OOMKilled)", fix: "kubectl sandbox delete pr-42"},
-		{name: "config", change: starting(waits("CreateContainerConfigError", `secret "db" not found`)), waiting: "to start",
+		{name: "invalid image", change: starting(waits("InvalidImageName", "")), waiting: "no valid image name", problem: `image "api:2" of container api is no valid image name`, fix: "kubectl sandbox delete pr-42"},
+		{name: "crash loop", change: starting(crashed), waiting: "ran out of memory", problem: "container api ran out of memory (OOMKilled)", fix: "kubectl sandbox delete pr-42"},
+		{name: "config", change: starting(waits("CreateContainerConfigError", `secret "db" not found`)), waiting: "can't be",
 			problem: `container api can't be started: secret "db" not found`, fix: "kubectl sandbox delete pr-42"},
 		{name: "init container", change: func(f *aFork) {
 			starting(waits("PodInitializing", ""))(f)
 			f.pods[1].Status.InitContainerStatuses = []corev1.ContainerStatus{waits("RunContainerError", "exec: not found")}
-		}, waiting: "to start", problem: "can't be started: exec: not found", fix: "kubectl sandbox delete pr-42"},
-		{name: "quota", passing: true, waiting: "to be created",
+		}, waiting: "can't be", problem: "can't be started: exec: not found", fix: "kubectl sandbox delete pr-42"},
+		{name: "quota", passing: true, waiting: "created",
 			change:  notCreated(`pods "api-pr-42-x" is forbidden: exceeded quota: team, requested: limits.cpu=500m,pods=1, used: limits.cpu=3800m,pods=9, limited: limits.cpu=4,pods=20`),
-			problem: "no pod can be made: exceeded quota: team", fix: `kubectl patch resourcequota team --type=merge '--patch={"spec":{"hard":{"limits.cpu":"4300m","pods":"10"}}}'`},
-		{name: "pod security", passing: true, waiting: "to be created", change: notCreated(`pods "api-pr-42-x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true`),
-			problem: `no pod can be made: it violates PodSecurity "restricted:latest"`, fix: "kubectl sandbox delete pr-42"},
-		{name: "webhook away", passing: true, waiting: "to be created",
+			problem: "no pod can be created: exceeded quota: team", fix: `kubectl patch resourcequota team --type=merge '--patch={"spec":{"hard":{"limits.cpu":"4300m","pods":"10"}}}'`},
+		{name: "pod security", passing: true, waiting: "created", change: notCreated(`pods "api-pr-42-x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true`),
+			problem: `no pod can be created: it violates PodSecurity "restricted:latest"`, fix: "kubectl sandbox delete pr-42"},
+		{name: "webhook away", passing: true, waiting: "created",
 			change:  notCreated(`Internal error occurred: failed calling webhook "fork.kubectl-sandbox.dev": failed to call webhook: Post "https://sandbox-webhook.tools.svc:443/mutate-pods?timeout=5s": no endpoints available for service "sandbox-webhook"`),
-			problem: `webhook does not answer, so no pod of a fork can be made: no endpoints available for service "sandbox-webhook"`,
+			problem: `webhook does not answer, so no pod of a fork can be created: no endpoints available for service "sandbox-webhook"`,
 			fix:     "kubectl scale deployment/sandbox-webhook --namespace=tools --replicas=2"},
-		{name: "webhook of another", passing: true, waiting: "to be created", change: notCreated(`failed calling webhook "other.example.com": refused`),
-			problem: `no pod can be made: failed calling webhook "other.example.com"`, fix: "kubectl sandbox delete pr-42"},
-		{name: "no progress", waiting: "to become ready", change: func(f *aFork) {
+		{name: "webhook of another", passing: true, waiting: "created", change: notCreated(`failed calling webhook "other.example.com": refused`),
+			problem: `no pod can be created: failed calling webhook "other.example.com"`, fix: "kubectl sandbox delete pr-42"},
+		{name: "no progress", waiting: "made no progress", change: func(f *aFork) {
 			starting(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})(f)
 			f.deployment.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded"}}
 		}, problem: "made no progress", fix: "kubectl sandbox delete pr-42"},
@@ -155,7 +156,7 @@ func TestDiagnose(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := ready()
 			tt.change(&f)
-			s := plan.Diagnose(&f.deployment, f.sets, f.pods)
+			s := plan.Diagnose(plan.ForkFacts(&f.deployment, f.sets, f.pods, time.Now()))
 			if s.Ready != tt.ready || !strings.Contains(s.Waiting, tt.waiting) || (s.Waiting == "") != (tt.waiting == "") {
 				t.Errorf("ready %t, waiting %q; want %t, %q", s.Ready, s.Waiting, tt.ready, tt.waiting)
 			}

@@ -116,59 +116,6 @@ func complete(d *appsv1.Deployment) bool {
 	return st.ObservedGeneration >= d.Generation && st.UpdatedReplicas == want && st.Replicas == want && st.AvailableReplicas == want
 }
 
-// A BaselineStatus is what stands in front of a baseline's pods.
-type BaselineStatus struct {
-	Workload string // as one types it
-	// WithoutRouter are the names of its pods that no router stands in front of, in order.
-	WithoutRouter []string
-	Pods          int
-}
-
-// Baselines says of each of the sandbox's workloads which of its pods have no router. The pods are those that carry the labels
-// of a baseline.
-func (s *Sandbox) Baselines(pods []corev1.Pod) []BaselineStatus {
-	var out []BaselineStatus
-	for i := range s.Forks {
-		d := &s.Forks[i]
-		b := BaselineStatus{Workload: WorkloadOf(d)}
-		for j := range pods {
-			p := &pods[j]
-			if p.Labels[sandbox.LabelWorkload] != d.Labels[sandbox.LabelWorkload] || p.DeletionTimestamp != nil ||
-				p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-				continue
-			}
-			b.Pods++
-			if !hasRouter(p) {
-				b.WithoutRouter = append(b.WithoutRouter, p.Name)
-			}
-		}
-		slices.Sort(b.WithoutRouter)
-		out = append(out, b)
-	}
-	return out
-}
-
-// A PutBack is a Service that goes to ports by number again, because the guard had to keep its endpoints.
-type PutBack struct{ Service, Reason, Time string }
-
-// PutBacks returns the Services that select one of the pods and were put back.
-func PutBacks(services []corev1.Service, pods []corev1.Pod) []PutBack {
-	var out []PutBack
-	for i := range services {
-		s := &services[i]
-		value, ok := s.Annotations[sandbox.AnnotationPutBack]
-		if !ok || !slices.ContainsFunc(pods, func(p corev1.Pod) bool { return selects(s, p.Labels) }) {
-			continue
-		}
-		said, err := sandbox.ParsePutBack(value)
-		if err != nil {
-			said = sandbox.PutBack{Reason: value}
-		}
-		out = append(out, PutBack{s.Name, said.Reason, said.Time})
-	}
-	return out
-}
-
 func hasRouter(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
 }

@@ -48,47 +48,9 @@ func TestSandboxes(t *testing.T) {
 	}
 }
 
-func TestBaselines(t *testing.T) {
-	pod := func(name, workload string, router bool, change func(*corev1.Pod)) corev1.Pod {
-		p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{sandbox.LabelWorkload: workload, "app": workload}}}
-		if router {
-			p.Spec.InitContainers = []corev1.Container{{Name: sandbox.RouterContainer, Image: "registry:5000/sandbox-router:v1"}}
-		}
-		if change != nil {
-			change(&p)
-		}
-		return p
-	}
-	pods := []corev1.Pod{
-		pod("p3", "deployment.api", false, nil),
-		pod("p1", "deployment.api", true, nil),
-		pod("p2", "deployment.api", false, nil),
-		pod("ends", "deployment.api", false, func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }),
-		pod("failed", "deployment.api", false, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
-		pod("other", "deployment.other", false, nil),
-	}
-	s := plan.Sandbox{Forks: []appsv1.Deployment{{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{sandbox.LabelWorkload: "deployment.api"}}}}}
-	want := []plan.BaselineStatus{{Workload: "deployment/api", WithoutRouter: []string{"p2", "p3"}, Pods: 3}}
-	if got := s.Baselines(pods); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
+func TestRouterVersions(t *testing.T) {
+	pods := []corev1.Pod{{}, {Spec: corev1.PodSpec{InitContainers: []corev1.Container{{Name: sandbox.RouterContainer, Image: "registry:5000/sandbox-router:v1"}}}}}
 	if got, want := plan.RouterVersions(pods), []plan.RouterVersion{{Version: "v1", Pods: 1}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("versions %v, want %v", got, want)
-	}
-
-	service := func(name, app, said string) corev1.Service {
-		return corev1.Service{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{sandbox.AnnotationPutBack: said}},
-			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": app}},
-		}
-	}
-	services := []corev1.Service{
-		service("api", "deployment.api", sandbox.FormatPutBack(sandbox.PutBack{Time: "2026-03-01T10:00:00Z", Reason: "pod p2 lacks the name"})),
-		service("garbled", "deployment.api", "garbled"),
-		service("elsewhere", "nothing", "x"),
-	}
-	back := []plan.PutBack{{"api", "pod p2 lacks the name", "2026-03-01T10:00:00Z"}, {"garbled", "garbled", ""}}
-	if got := plan.PutBacks(services, pods); !reflect.DeepEqual(got, back) {
-		t.Errorf("put back %v, want %v", got, back)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
@@ -108,10 +108,10 @@ func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decisio
 		return none, c.failed(e, err)
 	}
 	if len(forks) == 0 {
-		return none, preview.NotReady(e.about(), "", "its first fork", false, nil)
+		return none, preview.NotForked(e.about())
 	}
-	if w := fork.Waiting(forks, pods); w != nil {
-		return none, preview.NotReady(e.about(), w.Fork, w.Reason, w.Crashed, w.LogCommand(e.Namespace))
+	if b := health.Blocked(health.OfSandbox(forks, pods, cm.Data[sandbox.DataHealth], c.now())); b != nil {
+		return none, preview.NotReached(e.about(), b.Fork, string(b.Code), b.Message, b.Final(), b.Path, b.LogCommand(e.Namespace))
 	}
 	return c.pass(h, host, e, cm, &brought, addr), nil
 }

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
@@ -80,12 +81,12 @@ func strip(o any) (any, error) {
 		delete(o.Data, sandbox.DataCounts)
 		delete(o.Data, sandbox.DataCounted)
 	case *appsv1.Deployment:
-		o.Annotations = nil
+		o.Annotations = nil // without the revision all pods are of one: what is asked here is whether any serves
 		template := o.Spec.Template.Annotations
 		o.Spec = appsv1.DeploymentSpec{Replicas: o.Spec.Replicas}
 		o.Spec.Template.Annotations = template
 	case *corev1.Pod:
-		o.Annotations, o.Spec = nil, corev1.PodSpec{}
+		o.Annotations, o.Spec, o.Status = nil, health.StripSpec(&o.Spec), health.StripStatus(&o.Status)
 	case *corev1.Service:
 		o.Annotations = nil
 	}

@@ -232,6 +232,7 @@ func aFork() *appsv1.Deployment {
 // aPod returns a pod of the fork that serves, unless it is changed.
 func aPod(of *appsv1.Deployment, name string, change ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: of.Namespace, Name: name, Labels: of.Labels}}
+	p.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: sandbox.ConditionRouted}}
 	p.Status.Conditions = []corev1.PodCondition{
 		{Type: corev1.ContainersReady, Status: corev1.ConditionTrue}, {Type: sandbox.ConditionRouted, Status: corev1.ConditionTrue}}
 	for _, c := range change {

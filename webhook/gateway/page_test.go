@@ -53,10 +53,10 @@ func TestPages(t *testing.T) {
 		"expired": {[]client.Object{expired}, 410, []string{"expired at 2026-01-02 03:04 UTC", "kubectl sandbox list -n shop"}, false},
 		"no forks yet": {[]client.Object{cm, let, aService(shop, "web")}, 503,
 			[]string{"waits for its first fork", "kubectl sandbox status pr-1 -n shop"}, true},
-		"starting": {[]client.Object{cm, let, aService(shop, "web"), fork, aPod(fork, "x", unready("WaitingForRouters", "waiting: router of pod api-7d has not acknowledged"))}, 503,
-			[]string{"api-pr-1", "router of pod api-7d has not acknowledged", "kubectl sandbox status pr-1 -n shop"}, true},
+		"starting": {[]client.Object{cm, let, aService(shop, "web"), fork, aPod(fork, "x", unready("RouterNotAcknowledged", "the router of pod api-7d has not acknowledged the route yet"))}, 503,
+			[]string{"api-pr-1", "RouterNotAcknowledged", "router of pod api-7d has not acknowledged", "kubectl sandbox status pr-1 -n shop"}, true},
 		"crashed": {[]client.Object{cm, let, aService(shop, "web"), fork, aPod(fork, "x", crashed)}, 503,
-			[]string{"does not run", "ends again and again (exit code 3)", "kubectl logs deploy/api-pr-1 --all-containers -n shop --previous"}, true},
+			[]string{"does not run", "ContainerCrashed", "container api crashes: exit code 3", "kubectl logs deploy/api-pr-1 --container=api -n shop --previous"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil, test.objects...)
@@ -66,9 +66,9 @@ func TestPages(t *testing.T) {
 			}
 			answer, body := r.get(host, "/", append(lines, "Accept: */*")...)
 			var said struct {
-				Status                                                    int
-				Error, Sandbox, Namespace, Service, Reason, Next, Command string
-				Retry                                                     bool
+				Status                                                          int
+				Error, Sandbox, Namespace, Service, Code, Reason, Next, Command string
+				Retry                                                           bool
 			}
 			if err := json.Unmarshal([]byte(body), &said); err != nil || answer.Header.Get("Content-Type") != "application/json" {
 				t.Fatalf("%v: %s", err, body)
@@ -82,7 +82,7 @@ func TestPages(t *testing.T) {
 				t.Errorf("got %s, %s", page.Status, page.Header.Get("Content-Type"))
 			}
 			for _, s := range test.says {
-				if !strings.Contains(said.Error+said.Reason+said.Next+said.Command+said.Sandbox+said.Namespace, s) || !strings.Contains(text, s) {
+				if !strings.Contains(said.Error+said.Code+said.Reason+said.Next+said.Command+said.Sandbox+said.Namespace, s) || !strings.Contains(text, s) {
 					t.Errorf("%q is not in %+v or\n%s", s, said, text)
 				}
 			}

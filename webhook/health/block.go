@@ -3,7 +3,9 @@ package health
 import (
 	"slices"
 	"strings"
+	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -27,7 +29,7 @@ func Blocked(forks []Facts) *Block {
 			continue
 		}
 		c := Fork(f).Cause()
-		if c.Code == Routed || c.Partial || !c.Path && slices.ContainsFunc(f.Pods, served) {
+		if c.Code == Routed || c.Partial || slices.ContainsFunc(f.Pods, served) && (!c.Path || c.Outlook == OutlookWaits) {
 			continue
 		}
 		if found == nil || c.Outlook > found.Outlook {
@@ -56,3 +58,19 @@ func (b *Block) LogCommand(namespace string) []string {
 
 // Final says that waiting alone does not help.
 func (b *Block) Final() bool { return b.Outlook > OutlookWaits }
+
+// OfSandbox are the facts of all forks of a sandbox, as far as its own objects tell. Published is what its ConfigMap holds.
+func OfSandbox(forks []appsv1.Deployment, pods []corev1.Pod, published string, now time.Time) []Facts {
+	said := ParsePublished(published)
+	all := make([]Facts, len(forks))
+	for i := range forks {
+		d := &forks[i]
+		all[i] = Facts{Now: now, Deployment: d, Published: said[d.Name]}
+		for j := range pods {
+			if pods[j].Labels[sandbox.LabelWorkload] == d.Labels[sandbox.LabelWorkload] {
+				all[i].Pods = append(all[i].Pods, &pods[j])
+			}
+		}
+	}
+	return all
+}

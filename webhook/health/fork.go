@@ -84,7 +84,7 @@ func (f Facts) newest() []*corev1.Pod {
 		return nil
 	}
 	best := int64(-1)
-	if r, err := parseRevision(f.Deployment.Annotations[AnnotationRevision]); err == nil {
+	if r, err := parseRevision(f.Deployment.Annotations[AnnotationRevision]); err == nil && len(f.Revisions) > 0 {
 		best = r
 	} else {
 		for _, p := range f.Pods {

@@ -147,7 +147,7 @@ func readiness(p *corev1.Pod) Cause {
 
 // ownGateWaits says that the pod has this product's readiness gate, and that it is not True.
 func ownGateWaits(p *corev1.Pod) bool {
-	return hasGate(p) && condition(p, sandbox.ConditionRouted).Status != corev1.ConditionTrue
+	return hasGate(p) && !isTrue(p, sandbox.ConditionRouted) && !isTrue(p, corev1.PodReady)
 }
 
 func hasGate(p *corev1.Pod) bool {

@@ -31,6 +31,7 @@ type Page struct {
 	Status int
 	Title  string
 	About
+	Code   string // stable, of a sandbox that requests do not reach
 	Reason string
 	// Next is what Command does, in a few words. Command is of names that Kubernetes lets be, and the like: a shell takes each for
 	// one word.
@@ -47,6 +48,7 @@ type said struct {
 	Sandbox   string `json:"sandbox,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Service   string `json:"service,omitempty"`
+	Code      string `json:"code,omitempty"`
 	Reason    string `json:"reason"`
 	Next      string `json:"next,omitempty"`
 	Command   string `json:"command,omitempty"`
@@ -124,7 +126,7 @@ func (p *Press) print(g *Page, html bool) ([]byte, string) {
 		encoder := json.NewEncoder(&body)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
-		err = encoder.Encode(said{Status: g.Status, Error: g.Title, Sandbox: g.Sandbox, Namespace: g.Namespace, Service: g.Service,
+		err = encoder.Encode(said{Status: g.Status, Error: g.Title, Sandbox: g.Sandbox, Namespace: g.Namespace, Service: g.Service, Code: g.Code,
 			Reason: g.Reason, Next: g.Next, Command: strings.Join(g.Command, " "), Retry: g.Retry})
 	}
 	if err != nil {
@@ -133,16 +135,22 @@ func (p *Press) print(g *Page, html bool) ([]byte, string) {
 	return body.Bytes(), kind
 }
 
-// NotReady returns the page of a sandbox that can't be shown yet, or, as its fork crashed, does not run. Fork is the Deployment that
-// is waited for, if one is; log is what reads its log, where there is one.
-func NotReady(a About, fork, reason string, crashed bool, log []string) *Page {
-	g := &Page{Status: 503, Title: "The sandbox is starting", About: a, Reason: "it waits for " + reason, Retry: true,
-		Next: "See for yourself:", Command: []string{"kubectl", "sandbox", "status", a.Sandbox, "-n", a.Namespace}}
+// NotForked returns the page of a sandbox that has no fork yet.
+func NotForked(a About) *Page {
+	return &Page{Status: 503, Title: "The sandbox is starting", About: a, Reason: "it waits for its first fork", Retry: true,
+		Next: "See for yourself:", Command: status(a)}
+}
+
+// NotReached returns the page of a sandbox one of whose forks no request reaches: code and reason say why. Final: waiting alone does not
+// help; runs: the fork itself is not to blame. The log is the command that reads what the fork said, where there is one.
+func NotReached(a About, fork, code, reason string, final, runs bool, log []string) *Page {
+	g := &Page{Status: 503, Title: "The sandbox is starting", About: a, Code: code, Reason: "fork " + fork + ": " + reason, Retry: true,
+		Next: "See for yourself:", Command: status(a)}
 	switch {
-	case crashed:
-		g.Title, g.Reason = "The fork does not run", "fork "+fork+": "+reason
-	case fork != "":
-		g.Reason = "fork " + fork + " waits for: " + reason
+	case final && runs:
+		g.Title = "Requests do not reach the fork"
+	case final:
+		g.Title = "The fork does not run"
 	}
 	if log != nil {
 		g.Next, g.Command = "Read its log:", log
@@ -150,12 +158,16 @@ func NotReady(a About, fork, reason string, crashed bool, log []string) *Page {
 	return g
 }
 
+func status(a About) []string {
+	return []string{"kubectl", "sandbox", "status", a.Sandbox, "-n", a.Namespace}
+}
+
 type fact struct{ Name, Value string }
 
 // facts are what is known of the preview.
-func (a About) facts() []fact {
+func (g *Page) facts() []fact {
 	var all []fact
-	for _, f := range []fact{{"Sandbox", a.Sandbox}, {"Namespace", a.Namespace}, {"Service", a.Service}} {
+	for _, f := range []fact{{"Sandbox", g.Sandbox}, {"Namespace", g.Namespace}, {"Service", g.Service}, {"Code", g.Code}} {
 		if f.Value != "" {
 			all = append(all, f)
 		}

@@ -1,0 +1,69 @@
+package plan
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+func condition(pod *corev1.Pod, t corev1.PodConditionType) corev1.ConditionStatus {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == t {
+			return c.Status
+		}
+	}
+	return corev1.ConditionUnknown
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	return s
+}
+
+// KeyHeader returns the name of the header that carries the key in this cluster, from the router of a fork's pod; the default
+// name where no pod has one.
+func KeyHeader(pods []corev1.Pod) string {
+	for i := range pods {
+		for _, c := range pods[i].Spec.InitContainers {
+			for _, e := range c.Env {
+				if c.Name == sandbox.RouterContainer && e.Name == sandbox.EnvRouterHeader && e.Value != "" {
+					return e.Value
+				}
+			}
+		}
+	}
+	return sandbox.DefaultHeader
+}
+
+// A RunningImage is what a container runs.
+type RunningImage struct{ Container, Image, Digest string }
+
+// RunningImages returns what the app containers of a pod run. Digest is empty where the runtime does not tell.
+func RunningImages(pod *corev1.Pod) []RunningImage {
+	var out []RunningImage
+	for _, c := range pod.Spec.Containers {
+		r := RunningImage{Container: c.Name, Image: c.Image}
+		for _, s := range pod.Status.ContainerStatuses {
+			if at := strings.LastIndex(s.ImageID, "sha256:"); s.Name == c.Name && at >= 0 {
+				r.Digest = s.ImageID[at:]
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// LastWords returns, of the end of a crashed app's log, the few lines that tell most: the last ones, but for the stack that
+// Go prints after a panic.
+func LastWords(log []string) []string {
+	const most = 5
+	for i, line := range log {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			log = log[:i+1]
+			break
+		}
+	}
+	return log[max(0, len(log)-most):]
+}
