@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,19 +47,19 @@ type Client struct {
 func New(f cmdutil.Factory) (*Client, error) {
 	namespace, _, err := f.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
-		return nil, Explain(err)
+		return nil, noCluster(err)
 	}
 	config, err := f.ToRESTConfig()
 	if err != nil {
-		return nil, Explain(err)
+		return nil, noCluster(err)
 	}
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, err
+		return nil, noCluster(err)
 	}
 	dyn, err := dynamic.NewForConfig(config)
 	if err != nil {
-		return nil, err
+		return nil, noCluster(err)
 	}
 	mapper, err := f.ToRESTMapper()
 	if err != nil {
@@ -125,7 +128,25 @@ func (c *Client) Apply(ctx context.Context, resource schema.GroupVersionResource
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}
 	}
-	return c.Dynamic.Resource(resource).Namespace(obj.GetNamespace()).Apply(ctx, obj.GetName(), obj, options)
+	objects := c.Dynamic.Resource(resource).Namespace(obj.GetNamespace())
+	applied, err := objects.Apply(ctx, obj.GetName(), obj, options)
+	if formersOwn(err) {
+		options.Force = true
+		return objects.Apply(ctx, obj.GetName(), obj, options)
+	}
+	return applied, err
+}
+
+// formersOwn reports whether all that an apply conflicts with is owned by an earlier version of this program.
+func formersOwn(err error) bool {
+	var status apierrors.APIStatus
+	if !apierrors.IsConflict(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	causes := status.Status().Details.Causes
+	return len(causes) > 0 && !slices.ContainsFunc(causes, func(c metav1.StatusCause) bool {
+		return c.Type != metav1.CauseTypeFieldManagerConflict || !strings.Contains(c.Message, strconv.Quote(sandbox.FormerFieldManager))
+	})
 }
 
 func asUnstructured(info *resource.Info) (*unstructured.Unstructured, error) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 // Explain turns an error of client-go's that whoever ran the command can mend into a *plan.Problem, and returns any other
@@ -37,6 +38,19 @@ func Explain(err error) error {
 	return explainStatus(err)
 }
 
+// noCluster is the Problem of a kubeconfig, or of flags, that choose no cluster.
+func noCluster(err error) error {
+	err = Explain(err)
+	var p *plan.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return &plan.Problem{
+		What: "no cluster can be chosen: " + strings.TrimPrefix(err.Error(), "error: "),
+		Say:  "contexts there are", Fix: plan.Kubectl("config", "get-contexts"), Err: err, Code: status.CodeNoCluster,
+	}
+}
+
 // clientcmd says in these ways, on its several paths, that the kubeconfig lacks a context, cluster or user.
 var (
 	noSuch   = regexp.MustCompile(`(context|cluster|auth info) "([^"]*)" does not exist`)
@@ -58,12 +72,12 @@ func explainConfig(err error) *plan.Problem {
 	case what != "":
 		return &plan.Problem{
 			What: fmt.Sprintf("%s %q is not in the kubeconfig (--%s, or the kubeconfig itself)", what, name, what),
-			Say:  "contexts there are", Fix: contexts, Err: err,
+			Say:  "contexts there are", Fix: contexts, Err: err, Code: status.CodeNoCluster,
 		}
 	case clientcmd.IsEmptyConfig(err):
 		return &plan.Problem{
 			What: "no cluster is configured (--kubeconfig, KUBECONFIG or ~/.kube/config)",
-			Say:  "contexts there are", Fix: contexts, Err: err,
+			Say:  "contexts there are", Fix: contexts, Err: err, Code: status.CodeNoCluster,
 		}
 	case errors.As(err, &dial):
 		host := dial.URL
@@ -72,7 +86,7 @@ func explainConfig(err error) *plan.Problem {
 		}
 		return &plan.Problem{
 			What: fmt.Sprintf("the API server at %s can't be reached: %s", host, innermost(dial.Err)),
-			Say:  "other contexts", Fix: contexts, Err: err,
+			Say:  "other contexts", Fix: contexts, Err: err, Code: status.CodeNoCluster,
 		}
 	}
 	return nil
@@ -81,16 +95,16 @@ func explainConfig(err error) *plan.Problem {
 var forbiddenUser = regexp.MustCompile(`User "([^"]+)"`)
 
 func explainStatus(err error) error {
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
+	var answer apierrors.APIStatus
+	if !errors.As(err, &answer) {
 		return err
 	}
-	s := status.Status()
+	s := answer.Status()
 	switch {
 	case apierrors.IsUnauthorized(err):
 		return &plan.Problem{
 			What: "the API server does not accept these credentials: " + s.Message,
-			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err,
+			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err, Code: status.CodeUnauthorized,
 		}
 	case apierrors.IsForbidden(err):
 		if p := plan.ExplainRefusal(&s, err); p != nil {

@@ -57,9 +57,9 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 		func() error { return c.policies(ctx, &state.Policies) },
 		func() (err error) { state.Admission, err = c.admission(ctx); return err },
 	}
-	if o.Key != "" {
+	if !o.Rebase {
 		reads = append(reads, func() (err error) {
-			state.Sandboxes, err = c.sandboxes(ctx, c.Namespace, sandbox.LabelKey+"="+o.Key)
+			state.Sandboxes, err = c.sandboxes(ctx, c.Namespace, sandbox.LabelKey+"="+o.OwnKey())
 			return err
 		})
 	}
@@ -208,7 +208,7 @@ func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool
 	}
 	if p.Exists == "" {
 		cm, err := api.Create(ctx, p.ConfigMap, metav1.CreateOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
-		if apierrors.IsAlreadyExists(err) {
+		if apierrors.IsAlreadyExists(err) || p.KeyNotAsked && plan.KeyInUse(err) {
 			return nil, errSandboxExists
 		}
 		return cm, err

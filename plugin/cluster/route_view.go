@@ -89,6 +89,15 @@ func (r *Routing) Routable() error {
 	return nil
 }
 
+// RouteView reads what routing workloads depends on.
+func (c *Client) RouteView(ctx context.Context, targets []*plan.Workload) (*plan.RouteView, error) {
+	r, err := c.Routing(ctx, targets)
+	if err != nil {
+		return nil, err
+	}
+	return r.View(ctx)
+}
+
 // ReadPolicies has the views show what `route` can only warn of: NetworkPolicies of other namespaces, as far as the caller may
 // read them, and kinds of policy that it can't read.
 func (r *Routing) ReadPolicies(ctx context.Context) error {
@@ -201,8 +210,8 @@ func (c *Client) Missing(ctx context.Context, needs []Right) []string {
 	return missing
 }
 
-// RoutableWorkloads reads every workload of the namespace that a Service has pods of, and says of the others that might be
-// meant why they are left out.
+// RoutableWorkloads reads every workload of the namespace that a Service has pods of and that can be routed, and says of the others
+// that might be meant why they are left out.
 func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []string, error) {
 	r, err := c.Routing(ctx, nil)
 	if err != nil {
@@ -222,10 +231,11 @@ func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []str
 		case err != nil:
 			return nil, nil, err
 		default:
-			workloads = append(workloads, more...)
+			workloads, view.Others = append(workloads, more...), append(view.Others, more...)
 		}
 	}
-	return workloads, left, nil
+	chosen, others := plan.ChooseRoutes(view, workloads)
+	return chosen, append(left, others...), nil
 }
 
 // Routes reads the forks of a namespace, or of all when it is empty, and the sandboxes they are in.

@@ -108,6 +108,15 @@ func (c *Client) Revoke(ctx context.Context, name, service string) (int, error) 
 	if err != nil {
 		return 0, Explain(err)
 	}
+	if len(list.Items) == 0 { // shares go with their sandbox
+		cm, err := c.sandboxConfigMap(ctx, name)
+		if err == nil && !isSandbox(cm, name) {
+			err = plan.NoSandbox(name, c.Namespace)
+		}
+		if err != nil {
+			return 0, Explain(err)
+		}
+	}
 	n := 0
 	for _, cm := range plan.SharesOf(list.Items, service) {
 		if err := api.Delete(ctx, cm.Name, deleteOptions(cm.UID, false)); err != nil && !apierrors.IsNotFound(err) {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -42,7 +43,8 @@ func newDelete(t *tool) *cobra.Command {
 			Delete sandboxes with all that is in them, and wait until it is gone. Requests that a fork is serving are
 			finished; those that come after go to the baseline.
 
-			A sandbox that does not exist is as good as deleted: it is told, and is no failure.`),
+			Of several names, those that exist are deleted; one that does not exist is an error, unless --ignore-not-found
+			is given.`),
 		Example: templates.Examples(`
 			# Delete a sandbox
 			kubectl sandbox delete pr-42
@@ -65,7 +67,7 @@ func newDelete(t *tool) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.addFlags(cmd, "Delete")
-	flags.BoolVar(&f.ignoreNotFound, "ignore-not-found", true, "Take a sandbox that does not exist for deleted.")
+	flags.BoolVar(&f.ignoreNotFound, "ignore-not-found", false, "Treat a sandbox that does not exist as deleted.")
 	flags.BoolVar(&f.wait, "wait", true, "Wait until all that was in the sandboxes is gone.")
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
 	cmdutil.AddDryRunFlag(cmd)
@@ -87,6 +89,9 @@ func (f *deleteFlags) validate(cmd *cobra.Command) error {
 	if f.timeout < 0 {
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
+	if err := validOutput(cmd, f.print); err != nil {
+		return err
+	}
 	return f.selection.validate(cmd)
 }
 
@@ -95,7 +100,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	doomed, err := f.find(ctx, c)
+	doomed, missing, err := f.find(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -124,35 +129,28 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	if len(names) < len(doomed) {
 		return &plan.Problem{
 			What: fmt.Sprintf("interrupted; %d of %d sandboxes are deleted", len(names), len(doomed)),
-			Say:  "those that are left", Fix: plan.Kubectl("sandbox", "list"),
+			Say:  "those that are left", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
 		}
+	}
+	if len(missing) > 0 && !f.ignoreNotFound {
+		return plan.NoSandbox(missing[0], c.Namespace, missing[1:]...)
 	}
 	return nil
 }
 
-// find returns the sandboxes that are asked for, and says which are not there.
-func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
-	if len(f.names) == 0 {
-		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)
-		if err == nil {
-			all, err = f.withPolicies(ctx, c, all)
-		}
-		if err == nil && len(all) == 0 {
-			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
-		}
-		return all, err
+// find returns the sandboxes that are asked for, and the names that none has.
+func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan.Sandbox, missing []string, err error) {
+	if len(f.names) > 0 {
+		return c.SandboxesNamed(ctx, f.names)
 	}
-	all, missing, err := c.SandboxesNamed(ctx, f.names)
-	if err != nil {
-		return nil, err
+	found, err = c.Sandboxes(ctx, c.Namespace, f.selector)
+	if err == nil {
+		found, err = f.withPolicies(ctx, c, found)
 	}
-	for _, name := range missing {
-		if !f.ignoreNotFound {
-			return nil, plan.NoSandbox(name, c.Namespace) // before anything is deleted
-		}
-		f.warn("there is no sandbox %q in namespace %q", name, c.Namespace)
+	if err == nil && len(found) == 0 {
+		fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
 	}
-	return all, nil
+	return found, nil, err
 }
 
 // withPolicies adds the policies of the sandboxes' forks. What has nothing but policies counts where no selector leaves it out.
@@ -178,47 +176,36 @@ func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []stri
 	case waiting.Err() == nil:
 		return err
 	}
-	what := fmt.Sprintf("deletion goes on after %s (--timeout)", f.timeout)
+	what, code := fmt.Sprintf("deletion goes on after %s (--timeout)", f.timeout), status.CodeTimedOut
 	if errors.Is(ctx.Err(), context.Canceled) {
-		what = "interrupted; deletion goes on"
+		what, code = "interrupted; deletion goes on", status.CodeInterrupted
 	}
 	if len(left) > 0 {
 		what += "; still there: " + strings.Join(left, ", ")
 	}
 	selector := sandbox.LabelSandbox + " in (" + strings.Join(names, ",") + ")"
-	return &plan.Problem{What: what, Say: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector)}
+	return &plan.Problem{
+		What: what, Say: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector), Code: code,
+	}
 }
 
 // printDeleted prints what went.
 func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
-	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	var objects []runtime.Object
 	for i := range gone {
 		s := &gone[i]
-		if p.structured() && *f.print.OutputFormat != "name" {
-			if err := printSandbox(p, s); err != nil {
-				return err
-			}
-			continue
-		}
 		for j := range s.Policies {
-			if err := p.print("deleted", typedPolicy(&s.Policies[j])); err != nil {
-				return err
-			}
+			objects = append(objects, typedPolicy(&s.Policies[j]))
 		}
 		for j := range s.Forks {
-			d := s.Forks[j].DeepCopy()
-			d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
-			if err := p.print("deleted", d); err != nil {
-				return err
-			}
+			objects = append(objects, typedFork(&s.Forks[j]))
 		}
 		if s.ConfigMap != nil {
-			if err := p.print("deleted", typed(s.ConfigMap)); err != nil {
-				return err
-			}
+			objects = append(objects, typed(s.ConfigMap))
 		}
 	}
-	return nil
+	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	return p.printAll("deleted", objects)
 }
 
 // completeSandboxes completes the names of sandboxes; at most so many, 0 for any number.

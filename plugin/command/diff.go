@@ -10,12 +10,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-)
-
-// Exit codes of `diff`, which are those of `kubectl diff` and of diff (POSIX).
-const (
-	exitDiffers = 1
-	exitFailed  = 2
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 // diffFlags are the flags of `diff`, and what Complete makes of them.
@@ -51,8 +46,8 @@ func newDiff(t *tool) *cobra.Command {
 				err = f.run(cmd.Context())
 			}
 			var code *exitError
-			if err != nil && !errors.As(err, &code) {
-				err = &exitError{exitFailed, err}
+			if err != nil && !errors.As(err, &code) && status.ExitOf(problemOf(err).Reason()) == status.ExitFailed {
+				err = &exitError{status.ExitUnknown, err} // as `kubectl diff` and diff (POSIX) have it, 1 is for differences
 			}
 			return err
 		},
@@ -69,8 +64,8 @@ func (f *diffFlags) complete(cmd *cobra.Command, args []string) error {
 	if f.output != "" && f.output != "json" {
 		return usageError(cmd, fmt.Sprintf("--output %q is not json", f.output))
 	}
-	f.name, f.workloads = args[0], args[1:]
-	return nil
+	f.name, f.workloads = sandboxArg(args[0]), args[1:]
+	return validName(cmd, f.name)
 }
 
 func (f *diffFlags) run(ctx context.Context) error {
@@ -105,19 +100,7 @@ func (f *diffFlags) run(ctx context.Context) error {
 		}
 	}
 	if differs {
-		return &exitError{code: exitDiffers}
+		return &exitError{code: status.ExitFailed}
 	}
 	return nil
 }
-
-// An exitError ends the program with another code than 1; without an error, silently.
-type exitError struct {
-	code int
-	err  error
-}
-
-// Error returns the error's text.
-func (e *exitError) Error() string { return fmt.Sprint(e.err) }
-
-// Unwrap returns the error.
-func (e *exitError) Unwrap() error { return e.err }

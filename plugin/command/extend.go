@@ -2,10 +2,13 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
@@ -81,6 +84,9 @@ func (f *extendFlags) validate(cmd *cobra.Command) error {
 	if f.ttl < 0 {
 		return usageError(cmd, fmt.Sprintf("--ttl %s is negative", f.ttl))
 	}
+	if err := validOutput(cmd, f.print); err != nil {
+		return err
+	}
 	return f.selection.validate(cmd)
 }
 
@@ -108,28 +114,51 @@ func (f *extendFlags) run(ctx context.Context) error {
 			return err // before anything is changed
 		}
 	}
-	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	var all extended
 	for i := range found {
 		e, err := extend(&found[i])
-		if err != nil {
-			return err
-		}
-		cm := e.Extended()
-		if f.dryRun != cmdutil.DryRunClient {
-			if e, cm, err = c.Extend(ctx, &found[i], f.dryRun == cmdutil.DryRunServer, extend); err != nil {
-				return err
+		cm := (*corev1.ConfigMap)(nil)
+		if err == nil {
+			cm = e.Extended()
+			if f.dryRun != cmdutil.DryRunClient {
+				e, cm, err = c.Extend(ctx, &found[i], f.dryRun == cmdutil.DryRunServer, extend)
 			}
 		}
+		if err != nil {
+			return errors.Join(f.printExtended(all, now), err) // what is done is printed
+		}
+		all = append(all, extension{e, cm})
+	}
+	return f.printExtended(all, now)
+}
+
+// extended are sandboxes that were extended, each with its ConfigMap as it is then.
+type extended []extension
+
+// An extension is one of them.
+type extension struct {
+	*plan.Extension
+	configMap *corev1.ConfigMap
+}
+
+func (f *extendFlags) printExtended(all extended, now time.Time) error {
+	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	if p.structured() {
+		objects := make([]runtime.Object, len(all))
+		for i, e := range all {
+			objects[i] = typed(e.configMap)
+		}
+		return p.printEach("extended", objects)
+	}
+	for _, e := range all {
 		verb := "extended"
 		if e.Unchanged {
 			verb = "unchanged"
 		}
-		if err := p.print(verb, typed(cm)); err != nil {
+		if err := p.print(verb, typed(e.configMap)); err != nil {
 			return err
 		}
-		if !p.structured() {
-			fmt.Fprintf(f.Out, "sandbox %s: %s\n", found[i].Name, expiry(e.Expires, now.Truncate(time.Second)))
-		}
+		fmt.Fprintf(f.Out, "sandbox %s: %s\n", e.Sandbox.Name, expiry(e.Expires, now.Truncate(time.Second)))
 	}
 	return nil
 }
@@ -145,7 +174,7 @@ func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandb
 	}
 	found, missing, err := c.SandboxesNamed(ctx, f.names)
 	if err == nil && len(missing) > 0 {
-		return nil, plan.NoSandbox(missing[0], c.Namespace)
+		return nil, plan.NoSandbox(missing[0], c.Namespace, missing[1:]...)
 	}
 	return found, err
 }

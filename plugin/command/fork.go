@@ -58,6 +58,11 @@ func newFork(t *tool) *cobra.Command {
 			for is laid over what was asked for before: the same workload forked again with --env keeps the image that
 			an earlier fork gave it.
 
+			The routing key of a sandbox is its name, unless another sandbox of the namespace has that as its key: then it is
+			random, and fork says so. --key sets it.
+
+			With --dry-run, --route plans the routing as well: what the command would refuse is refused.
+
 			Everything in a sandbox is deleted with it, at the latest when it expires (--ttl).`),
 		Example: templates.Examples(`
 			# Fork a Deployment with another image, under a generated name
@@ -105,7 +110,7 @@ func newFork(t *tool) *cobra.Command {
 	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. Without it, it is at spec.template, or where the workload's annotation kubectl-sandbox.dev/template says.")
 	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Label of the workload's pods that the fork's keep, by name, or NAME- to drop it. Otherwise they keep only labels that admission webhooks read, so that nothing which selects the workload's pods selects the fork's. Repeat it for further ones.")
 	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
-	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. One is generated if it is left out.")
+	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. If it is left out, the sandbox's name, or a random key where another sandbox has that.")
 	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)
 	flags.DurationVar(&f.ttl, "ttl", 0, "How long the sandbox lives from now on, such as 8h; 0 for ever. Without it, each fork makes it live for the cluster's default at least: 8h, or what the chart's sandboxes.defaultTTL says.")
 	flags.BoolVar(&f.route, "route", false, "Put routers in front of workloads that have none, which rolls them out.")
@@ -177,7 +182,7 @@ func (f *forkFlags) validate(cmd *cobra.Command) error {
 	if err := f.options.Validate(); err != nil {
 		return usageError(cmd, err.Error())
 	}
-	return nil
+	return validOutput(cmd, f.print)
 }
 
 // maxPlans bounds how often a plan is made anew because somebody else made the same sandbox in between.
@@ -218,28 +223,41 @@ func (f *forkFlags) run(ctx context.Context) error {
 	return f.printRouted(p, applied, statuses)
 }
 
-// plan reads and plans. With --route it then routes the workloads that need it, and plans anew: what can't be forked is not
-// routed either.
+// plan reads and plans. With --route it plans the routing of workloads that need it as well, and the forks on what that leaves; it takes
+// the steps unless this is a dry run, and then plans anew on what there is. What can't be forked is not routed either.
 func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
 	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
 	if err != nil {
 		return nil, err
 	}
 	p, err := plan.Forks(&f.options, workloads, state)
+	if unrouted := plan.UnroutedOf(err); len(unrouted) > 0 {
+		view, failed := c.RouteView(ctx, unrouted)
+		if failed != nil {
+			return nil, err // the caller may not read what routing depends on
+		}
+		return nil, plan.UnroutedProblem(err, view)
+	}
 	if err != nil || len(p.Unrouted) == 0 {
 		return p, err
-	}
-	if f.dryRun != cmdutil.DryRunNone {
-		for _, w := range p.Unrouted {
-			f.warn("%s would be routed first (--route): what that changes in the fork is not shown", w)
-		}
-		return p, nil
 	}
 	timeout := f.timeout
 	if !f.timeoutGiven {
 		timeout = routeTimeout
 	}
-	if err := routeBaselines(ctx, f.tool, c, p.Unrouted, timeout); err != nil {
+	r := &routeFlags{tool: f.tool, timeout: timeout, wait: true, dryRun: f.dryRun}
+	var planned *plan.ForkPlan
+	run, err := r.plan(ctx, c, p.Unrouted, func(view *plan.RouteView) (steps []*plan.RouteStep, final *plan.RouteView, err error) {
+		planned, steps, final, err = plan.ForksRouted(&f.options, workloads, state, view)
+		return steps, final, err
+	})
+	if err == nil {
+		err = run.admission(ctx)
+	}
+	if err != nil || f.dryRun != cmdutil.DryRunNone {
+		return planned, err
+	}
+	if err := run.do(ctx, plan.Route); err != nil {
 		return nil, err
 	}
 	if workloads, state, err = c.ReadFork(ctx, f.workloads, &f.options); err != nil {
@@ -279,7 +297,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 		waiting, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
-	show := newProgress(f.ErrOut)
+	show := f.progress()
 	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
 		if !s.Ready {
 			show.say("deployment.apps/" + name + ": " + s.Waiting)

@@ -2,7 +2,7 @@ package command
 
 import (
 	"fmt"
-	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -84,7 +84,7 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 			fmt.Fprintln(f.Out)
 		}
 	}
-	f.reach(p, plan.KeyHeader(pods))
+	f.reach(p, plan.KeyCarriers(pods).Member)
 	f.previews(p)
 	return nil
 }
@@ -107,26 +107,22 @@ func (f *forkFlags) describe(p *plan.ForkPlan, more string) {
 	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun.Truncate(time.Second)))
 }
 
-// reach prints the commands that send keyed requests: from inside the cluster, and from here.
-func (f *forkFlags) reach(p *plan.ForkPlan, header string) {
+// reach prints how to reach each of the forks: here, which needs no header, and from inside the cluster.
+func (f *forkFlags) reach(p *plan.ForkPlan, member string) {
+	var open, inside []string
 	for i := range p.Forks {
 		if len(p.Forks[i].Reach) == 0 {
 			continue
 		}
 		e := p.Forks[i].Reach[0]
-		port, local := strconv.Itoa(int(e.Port)), int(e.Port)
-		if local < 1024 {
-			local += 8000
-		}
-		at := strconv.Itoa(local)
-		host := e.Host()
-		if port != "80" {
-			host += ":" + port
-		}
-		fmt.Fprintf(f.Out, "reach it from inside the cluster:\n  %s\n", plan.Quote(e.Curl(header, p.Key, host)))
-		fmt.Fprintf(f.Out, "open it here:\n  %s\n  %s\n",
-			f.line(plan.Kubectl("port-forward", "service/"+e.Service, at+":"+port)), plan.Quote(e.Curl(header, p.Key, "localhost:"+at)))
+		open = append(open, f.line(plan.Kubectl("sandbox", "open", p.Sandbox, fmt.Sprintf("svc/%s:%d", e.Service, e.Port))))
+		inside = append(inside, plan.Quote(e.Curl(member, p.Key)))
 	}
+	if len(open) == 0 {
+		return
+	}
+	fmt.Fprintf(f.Out, "open it here:\n  %s\n", strings.Join(open, "\n  "))
+	fmt.Fprintf(f.Out, "reach it from inside the cluster:\n  %s\n", strings.Join(inside, "\n  "))
 }
 
 // line writes a command with the caller's own choice of cluster and namespace.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,15 +18,17 @@ import (
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // listFlags are the flags of `list`.
 type listFlags struct {
 	*tool
 	tableFlags
-	allNamespaces bool
-	selector      string
+	allNamespaces, watch bool
+	selector             string
 }
 
 func newList(t *tool) *cobra.Command {
@@ -38,16 +39,20 @@ func newList(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "List sandboxes",
 		Long: templates.LongDesc(`
-			List the sandboxes of a namespace. With -o yaml, json and the like, their ConfigMaps are printed.`),
+			List the sandboxes of a namespace. STATE is that of the worst fork; kubectl sandbox status says why. With -o yaml,
+			json and the like, a SandboxStatusList is printed.`),
 		Example: templates.Examples(`
 			# The sandboxes of this namespace
 			kubectl sandbox list
+
+			# The same, and each sandbox again when it changes
+			kubectl sandbox list -w
 
 			# Those of all namespaces, with who made them and what is forked in them
 			kubectl sandbox list -A -o wide
 
 			# The key of each
-			kubectl sandbox list -o jsonpath='{range .items[*]}{.data.key}{"\n"}{end}'`),
+			kubectl sandbox list -o jsonpath='{range .items[*]}{.metadata.name}: {.key}{"\n"}{end}'`),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.validate(cmd, args); err != nil {
@@ -59,6 +64,7 @@ func newList(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the sandboxes of all namespaces.")
 	flags.StringVarP(&f.selector, "selector", "l", "", "Label selector of the sandboxes' ConfigMaps, such as team=checkout.")
+	flags.BoolVarP(&f.watch, "watch", "w", false, "After listing, watch for changes: print each sandbox again that changes.")
 	f.addFlags(cmd)
 	return cmd
 }
@@ -70,7 +76,7 @@ func (f *listFlags) validate(cmd *cobra.Command, args []string) error {
 	if _, err := labels.Parse(f.selector); err != nil {
 		return usageError(cmd, fmt.Sprintf("--selector %q: %v", f.selector, err))
 	}
-	return nil
+	return f.tableFlags.validate(cmd)
 }
 
 func (f *listFlags) run(ctx context.Context) error {
@@ -82,41 +88,75 @@ func (f *listFlags) run(ctx context.Context) error {
 	if f.allNamespaces {
 		namespace = metav1.NamespaceAll
 	}
-	all, err := c.Sandboxes(ctx, namespace, f.selector)
+	var changes <-chan error
+	if f.watch {
+		changes = c.WatchInventory(ctx, namespace) // before the first listing: what changes after it is not missed
+	}
+	v, err := f.read(ctx, c, namespace)
 	if err != nil {
 		return err
 	}
+	if err := f.show(v, namespace); err != nil || !f.watch {
+		return err
+	}
+	w := &listWatch{listFlags: f, headers: f.table() && len(v.ConfigMaps)+len(v.Forks) > 0, seen: map[string]string{}}
+	w.news(v)
+	for err := range changes {
+		if err == nil {
+			v, err = f.read(ctx, c, namespace)
+		}
+		if ctx.Err() != nil {
+			return nil // that is how a watch ends
+		}
+		if err == nil {
+			err = w.print(v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads the sandboxes that the selector selects.
+func (f *listFlags) read(ctx context.Context, c *cluster.Client, namespace string) (*plan.Inventory, error) {
+	v, err := c.Inventory(ctx, namespace)
+	if err != nil || f.selector == "" {
+		return v, err
+	}
+	selector, err := labels.Parse(f.selector)
+	if err != nil {
+		return nil, err
+	}
+	v.Only(selector)
+	return v, nil
+}
+
+func (f *listFlags) show(v *plan.Inventory, namespace string) error {
+	all := v.Sandboxes()
 	if !f.table() {
-		return f.printConfigMaps(all)
+		return f.printObjects(v, all)
 	}
 	if len(all) == 0 {
-		if f.allNamespaces {
+		if namespace == metav1.NamespaceAll {
 			fmt.Fprintln(f.ErrOut, "No sandboxes found")
 		} else {
 			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", namespace)
 		}
 		return nil
 	}
-	var forks []appsv1.Deployment
-	for i := range all {
-		forks = append(forks, all[i].Forks...)
-	}
-	standings, err := c.Standings(ctx, forks)
-	if err != nil {
+	if err := f.printRows(f.tableFlags, v, all); err != nil {
 		return err
 	}
-	if err := f.printRows(all, standings, time.Now()); err != nil {
-		return err
-	}
-	if words := plan.RebaseCommand(all, standings); words != nil {
+	if words := plan.RebaseCommand(all, v.Standings); words != nil && !f.watch {
 		fmt.Fprintf(f.ErrOut, "hint: lay the changes on the baselines as they are now: %s\n", f.line(words))
 	}
 	return nil
 }
 
-func (f *listFlags) printRows(all []plan.Sandbox, standings map[string]plan.Standing, now time.Time) error {
+func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sandbox) error {
 	columns := []metav1.TableColumnDefinition{
-		column("Name", false), column("Key", false), column("Ready", false), column("Behind", false), column("Expires", false),
+		column("Name", false), column("Key", false), column("Ready", false), column("State", false), column("Behind", false), column("Expires", false),
 		column("Forks-of", true), column("Created-by", true), column("Age", false),
 	}
 	if f.allNamespaces {
@@ -127,42 +167,78 @@ func (f *listFlags) printRows(all []plan.Sandbox, standings map[string]plan.Stan
 		s := &all[i]
 		expires := "never"
 		if !s.Expires.IsZero() {
-			expires = duration.HumanDuration(s.Expires.Sub(now))
+			expires = duration.HumanDuration(s.Expires.Sub(v.Now))
 		}
 		cells := []any{
-			s.Name, s.Key, fmt.Sprintf("%d/%d", s.Ready(), len(s.Forks)), fmt.Sprint(s.Behind(standings)), expires,
-			none(strings.Join(s.Workloads(), ",")), none(s.CreatedBy), duration.HumanDuration(now.Sub(s.Created)),
+			s.Name, s.Key, fmt.Sprintf("%d/%d", v.Ready(s), len(s.Forks)), v.State(s).Word(), fmt.Sprint(s.Behind(v.Standings)), expires,
+			none(strings.Join(s.Workloads(), ",")), none(s.CreatedBy), duration.HumanDuration(v.Now.Sub(s.Created)),
 		}
 		if f.allNamespaces {
 			cells = append([]any{s.Namespace}, cells...)
 		}
 		rows = append(rows, metav1.TableRow{Cells: cells})
 	}
-	return f.printTable(f.Out, columns, rows)
+	return table.printTable(f.Out, columns, rows)
 }
 
-// printConfigMaps prints the sandboxes as other programs can read them.
-func (f *listFlags) printConfigMaps(all []plan.Sandbox) error {
-	var objects []runtime.Object
-	for i := range all {
-		if cm := all[i].ConfigMap; cm != nil {
-			objects = append(objects, typed(cm))
-		}
+// printObjects prints the sandboxes as other programs can read them; by name, their ConfigMaps.
+func (f *listFlags) printObjects(v *plan.Inventory, all []plan.Sandbox) error {
+	if *f.print.OutputFormat != "name" {
+		return printStatus(f.print, f.Out, v.DescribeSandboxes(f.line))
 	}
 	p := &objectPrinter{flags: f.print, out: f.Out}
-	if *f.print.OutputFormat == "name" {
-		for _, o := range objects {
-			if err := p.print("", o); err != nil {
+	for i := range all {
+		if cm := all[i].ConfigMap; cm != nil {
+			if err := p.print("", typed(cm)); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// A listWatch prints sandboxes that change.
+type listWatch struct {
+	*listFlags
+	headers bool              // they are printed
+	seen    map[string]string // what was last said of each sandbox, by namespace and name
+}
+
+// news returns the sandboxes that are other than they were.
+func (w *listWatch) news(v *plan.Inventory) (changed []plan.Sandbox) {
+	for _, s := range v.Sandboxes() {
+		id := s.Namespace + "/" + s.Name
+		found := v.State(&s)
+		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), s.Behind(v.Standings))
+		if w.seen[id] != now {
+			w.seen[id] = now
+			changed = append(changed, s)
+		}
+	}
+	return changed
+}
+
+func (w *listWatch) print(v *plan.Inventory) error {
+	changed := w.news(v)
+	if len(changed) == 0 {
 		return nil
 	}
-	list, err := asList(objects)
-	if err != nil {
-		return err
+	if w.table() {
+		table := w.tableFlags
+		table.noHeaders = table.noHeaders || w.headers
+		w.headers = true
+		return w.printRows(table, v, changed)
 	}
-	return p.print("", list)
+	for i := range changed {
+		if *w.listFlags.print.OutputFormat == "name" {
+			fmt.Fprintf(w.Out, "configmap/%s\n", sandbox.ConfigMapName(changed[i].Name))
+			continue
+		}
+		if err := printStatus(w.listFlags.print, w.Out, v.DescribeSandbox(&changed[i], w.line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // typed gives a ConfigMap that came from a typed client its kind back.
@@ -170,6 +246,18 @@ func typed(cm *corev1.ConfigMap) *corev1.ConfigMap {
 	cm = cm.DeepCopy()
 	cm.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
 	return cm
+}
+
+func typedService(s *corev1.Service) *corev1.Service {
+	s = s.DeepCopy()
+	s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
+	return s
+}
+
+func typedFork(d *appsv1.Deployment) *appsv1.Deployment {
+	d = d.DeepCopy()
+	d.TypeMeta = metav1.TypeMeta{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment"}
+	return d
 }
 
 func typedPolicy(p *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {

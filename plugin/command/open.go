@@ -150,6 +150,7 @@ func (f *openFlags) run(ctx context.Context) error {
 	if err := f.reach(ctx, p); err != nil {
 		return err
 	}
+	f.warnUnrouted(ctx, c, f.name)
 	listeners, err := f.listen(ctx, p)
 	if err != nil {
 		return err

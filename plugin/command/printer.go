@@ -1,11 +1,14 @@
 package command
 
 import (
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
@@ -23,6 +26,18 @@ type objectPrinter struct {
 // structured says that -o asks for objects, not for words.
 func (p *objectPrinter) structured() bool {
 	return p.flags.OutputFormat != nil && *p.flags.OutputFormat != ""
+}
+
+// validOutput says what is wrong with -o and what belongs to it, before anything is read or done.
+func validOutput(cmd *cobra.Command, flags *genericclioptions.PrintFlags) error {
+	_, err := flags.ToPrinter()
+	switch {
+	case genericclioptions.IsNoCompatiblePrinterError(err):
+		return usageError(cmd, fmt.Sprintf("--output %q is none of %s", *flags.OutputFormat, strings.Join(flags.AllowedFormats(), ", ")))
+	case err != nil:
+		return usageError(cmd, fmt.Sprintf("--output %q: %v", *flags.OutputFormat, err))
+	}
+	return nil
 }
 
 // print prints an object, or that VERB happened to it.
@@ -73,6 +88,14 @@ func column(name string, wide bool) metav1.TableColumnDefinition {
 	return c
 }
 
+// validate says what is wrong with -o.
+func (f *tableFlags) validate(cmd *cobra.Command) error {
+	if f.table() {
+		return nil
+	}
+	return validOutput(cmd, f.print)
+}
+
 // addFlags adds the flags, and "wide" to what -o says it takes.
 func (f *tableFlags) addFlags(cmd *cobra.Command) {
 	f.print.AddFlags(cmd)
@@ -83,8 +106,7 @@ func (f *tableFlags) addFlags(cmd *cobra.Command) {
 
 // printAll prints objects, one after the other where the format holds several, as YAML does, else as one list.
 func (p *objectPrinter) printAll(verb string, objects []runtime.Object) error {
-	switch *p.flags.OutputFormat {
-	case "", "name", "yaml", "kyaml":
+	if p.severalDocuments() {
 		for _, o := range objects {
 			if err := p.print(verb, o); err != nil {
 				return err
@@ -97,4 +119,53 @@ func (p *objectPrinter) printAll(verb string, objects []runtime.Object) error {
 		return err
 	}
 	return p.print(verb, list)
+}
+
+// printEach is printAll, but prints a single object by itself.
+func (p *objectPrinter) printEach(verb string, objects []runtime.Object) error {
+	if len(objects) == 1 {
+		return p.print(verb, objects[0])
+	}
+	return p.printAll(verb, objects)
+}
+
+// A doneObject is an object, and what happened to it.
+type doneObject struct {
+	verb   string
+	object runtime.Object
+}
+
+// printDone prints objects as printEach does, each with what happened to it where -o asks for no object.
+func (p *objectPrinter) printDone(all []doneObject) error {
+	if !p.severalDocuments() {
+		objects := make([]runtime.Object, len(all))
+		for i, o := range all {
+			objects[i] = o.object
+		}
+		return p.printEach("", objects)
+	}
+	for _, o := range all {
+		if err := p.print(o.verb, o.object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// severalDocuments says that what is printed may hold several objects one after the other.
+func (p *objectPrinter) severalDocuments() bool {
+	return !p.structured() || slices.Contains([]string{"name", "yaml", "kyaml"}, *p.flags.OutputFormat)
+}
+
+// printStatus prints an object of package status, by any format of -o. Go's types become maps first, as templates and JSONPath expect.
+func printStatus[T any](flags *genericclioptions.PrintFlags, out io.Writer, object T) error {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&object)
+	if err != nil {
+		return err
+	}
+	printer, err := flags.ToPrinter()
+	if err != nil {
+		return err
+	}
+	return printer.PrintObj(&unstructured.Unstructured{Object: content}, out)
 }

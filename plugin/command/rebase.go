@@ -80,6 +80,9 @@ func (f *rebaseFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	if f.timeout < 0 {
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
+	if err := validOutput(cmd, f.print); err != nil {
+		return err
+	}
 	f.options = plan.ForkOptions{Sandbox: sandboxArg(args[0]), Force: f.force, Now: f.begun}
 	f.workloads = args[1:]
 	return validName(cmd, f.options.Sandbox)

@@ -4,8 +4,6 @@ package command
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -26,6 +24,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 // A tool is what every verb works with.
@@ -47,11 +46,13 @@ func (t *tool) warn(format string, args ...any) {
 // New returns the command `kubectl sandbox`, as a child of a command `kubectl`, so that help and usage show what one types. Its
 // Version is the caller's to set. Execute it with Run. Every request to an API server passes through wrap, the outermost last.
 func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cobra.Command {
+	t := &tool{IOStreams: streams}
 	flags := genericclioptions.NewConfigFlags(true).
 		WithDiscoveryBurst(300).WithDiscoveryQPS(50).
 		WithWarningPrinter(streams).
 		WithWrapConfigFn(func(c *rest.Config) *rest.Config {
 			c.QPS = -1 // the API server's priority and fairness limits, as for kubectl's single commands
+			c.WarningHandler = t.warningHandler(c.WarningHandler)
 			c.Wrap(cluster.Patient)
 			for _, w := range wrap {
 				c.Wrap(w)
@@ -64,14 +65,17 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		Long: templates.LongDesc(`
 			Give a change its own sandbox in the cluster you already have: a fork of just the changed workload, next to
 			everything it talks to. Only requests that carry the sandbox's routing key reach the fork; all others stay on
-			the baseline.`),
+			the baseline.
+
+			"kubectl sandbox help exit-status" says what exit statuses mean.`),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Args:          unknownVerb,
 
 		SuggestionsMinimumDistance: 2,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			t.holdNotices(cmd)
 			if !klog.V(1).Enabled() {
 				klog.SetLogger(logr.Discard()) // client-go logs the errors that it returns as well
 			}
@@ -81,7 +85,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	logging := flag.NewFlagSet("", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v")) // as kubectl's: 6 and above show the API calls
-	t := &tool{IOStreams: streams, factory: cmdutil.NewFactory(flags), globals: cmd.PersistentFlags()}
+	t.factory, t.globals = cmdutil.NewFactory(flags), cmd.PersistentFlags()
 
 	groups := templates.CommandGroups{
 		{Message: "Sandbox Commands:", Commands: []*cobra.Command{newFork(t), newOpen(t), newList(t), newStatus(t), newRebase(t), newDiff(t), newExtend(t), newShare(t), newDelete(t)}},
@@ -92,7 +96,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	groups.Add(cmd)
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
 	cmd.SetUsageFunc(fullName(cmd.UsageFunc()))
-	cmd.AddCommand(options.NewCmdOptions(streams.Out))
+	cmd.AddCommand(options.NewCmdOptions(streams.Out), newExitStatus())
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err.Error()) })
 
 	kubectl := &cobra.Command{Use: "kubectl", SilenceUsage: true, SilenceErrors: true}
@@ -104,52 +108,6 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	return cmd
 }
 
-// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit code: 0, or 1 after an error, where a
-// command does not say otherwise.
-func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
-	root := cmd.Root()
-	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
-		root.SetArgs(append([]string{args[0], cmd.Name()}, args[1:]...)) // cobra answers these at the root only
-	} else {
-		root.SetArgs(append([]string{cmd.Name()}, args...))
-	}
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	code := 1
-	var exit *exitError
-	if errors.As(err, &exit) {
-		if code = exit.code; exit.err == nil {
-			return code
-		}
-		err = exit.err
-	}
-	var p *plan.Problem
-	var ended *commandEnded
-	if errors.As(err, &ended) {
-		return ended.code // it has said itself what is wrong
-	}
-	if ctx.Err() != nil && !errors.As(err, &p) {
-		err = errors.New("interrupted") // whatever the call that it broke off made of it
-	}
-	printError(root.ErrOrStderr(), err, given(cmd.PersistentFlags()))
-	return code
-}
-
-// printError prints what went wrong, and one hint where there is something to do about it.
-func printError(w io.Writer, err error, globals []string) {
-	if errors.Is(err, cmdutil.ErrExit) {
-		return // already printed
-	}
-	err = cluster.Explain(err)
-	var p *plan.Problem
-	if !errors.As(err, &p) {
-		p = &plan.Problem{What: strings.TrimPrefix(strings.TrimSpace(err.Error()), "error: ")}
-	}
-	printProblem(w, "error: ", p, globals)
-}
-
 // printProblem prints a Problem with what it is called, and its hint.
 func printProblem(w io.Writer, called string, p *plan.Problem, globals []string) {
 	fmt.Fprintf(w, "%s%s\n", called, p.What)
@@ -159,18 +117,23 @@ func printProblem(w io.Writer, called string, p *plan.Problem, globals []string)
 	if len(p.Fix) == 0 {
 		return
 	}
+	say := p.Say
+	if say != "" {
+		say += ": "
+	}
+	fmt.Fprintf(w, "hint: %s%s\n", say, commandOf(p, globals))
+}
+
+// commandOf returns the command of a Problem as one pastes it; empty where it has none.
+func commandOf(p *plan.Problem, globals []string) string {
 	fix := p.Fix
-	if fix[0] == "kubectl" {
+	if len(fix) > 0 && fix[0] == "kubectl" {
 		if p.Admin {
 			globals = slices.DeleteFunc(slices.Clone(globals), identifies)
 		}
 		fix = withGlobals(fix, globals)
 	}
-	say := p.Say
-	if say != "" {
-		say += ": "
-	}
-	fmt.Fprintf(w, "hint: %s%s\n", say, plan.Quote(fix))
+	return plan.Quote(fix)
 }
 
 // given returns, as arguments, the flags by which the caller chose cluster, user and namespace. A token or password is not
@@ -223,7 +186,7 @@ func withGlobals(words, globals []string) []string {
 
 // usageError is a *plan.Problem about how cmd was called.
 func usageError(cmd *cobra.Command, what string) error {
-	return &plan.Problem{What: what, Fix: append(strings.Fields(cmd.CommandPath()), "--help")}
+	return &plan.Problem{What: what, Fix: append(strings.Fields(cmd.CommandPath()), "--help"), Code: status.CodeUsage}
 }
 
 // fullName mends the one line of kubectl's usage template that names a command without its parent.

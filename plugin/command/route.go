@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 // routeTimeout is as long as a Deployment's rollout may stand still before its controller calls it failed, by default.
@@ -46,7 +48,12 @@ func newRoute(t *tool) *cobra.Command {
 		Short:                 "Put routers in front of workloads, or list the routes there are",
 		Long: templates.LongDesc(`
 			Put a router in front of each pod of one or more workloads, so that they can be forked; without arguments,
-			list the routes that forks have made.
+			list the workloads that have routers, and the routes that forks have made. With -o yaml, json and the like, the
+			list is a RouteStatusList.
+
+			With --all, workloads are left out by name that are not healthy, since each step waits for all of them, and those
+			at whose ports no key can work: databases, and what is reached by TLS alone. A workload that is named is routed
+			all the same, with a warning.
 
 			Requests keep reaching the same pods at every step. Where a Service knows a port by number, the port gets a
 			name, which rolls the workload out, and the Service goes to the name. Then the pods are told to ask for
@@ -68,7 +75,7 @@ func newRoute(t *tool) *cobra.Command {
 			# Print the change, to make it in Git
 			kubectl sandbox route deploy/api --dry-run=client -o yaml
 
-			# List sandboxes, keys and how many requests went to each fork
+			# List routed workloads, their forks, and how many requests went to each
 			kubectl sandbox route`),
 		ValidArgsFunction: completion.SpecifiedResourceTypeAndNameCompletionFunc(t.factory, []string{"deployment", "statefulset", "daemonset"}),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -87,7 +94,7 @@ func newRoute(t *tool) *cobra.Command {
 	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Those before it are waited for in any case.")
 	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in all; 0 for as long as it takes.")
 	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. It is remembered.")
-	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routes of all namespaces.")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routed workloads of all namespaces.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
@@ -115,7 +122,7 @@ func (f *routeFlags) validate(cmd *cobra.Command) error {
 	if err := plan.CheckTemplatePath(f.templatePath); err != nil {
 		return usageError(cmd, err.Error())
 	}
-	return nil
+	return validOutput(cmd, f.print)
 }
 
 func (f *routeFlags) run(ctx context.Context) error {
@@ -142,7 +149,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 	} else if workloads, err = c.Workloads(ctx, f.workloads, f.templatePath); err != nil {
 		return err
 	}
-	run, err := f.plan(ctx, c, workloads)
+	run, err := f.plan(ctx, c, workloads, planRoute)
 	if err != nil {
 		return err
 	}
@@ -166,8 +173,15 @@ func (f *routeFlags) run(ctx context.Context) error {
 	return run.printDone("routed")
 }
 
+// A planner works out all steps from a view, and what it shows then.
+type planner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
+
+func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
+	return plan.PlanRoute(view, plan.Route)
+}
+
 // plan reads, plans and announces.
-func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
+func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload, steps planner) (*routeRun, error) {
 	r, err := c.Routing(ctx, workloads)
 	if err != nil {
 		return nil, err
@@ -182,57 +196,53 @@ func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*p
 		return nil, err
 	}
 	run := &routeRun{tool: f.tool, print: f.print, routing: r, strategy: f.dryRun, timeout: f.timeout, wait: f.wait, verb: "route"}
-	notices, err := run.plan(ctx, plan.Route)
+	view, err := run.plan(ctx, steps)
+	if err != nil {
+		return nil, err
+	}
+	notices, err := plan.RouteNotices(view)
 	if err != nil {
 		return nil, err
 	}
 	if len(run.steps) > 0 {
-		for _, n := range notices {
+		for _, n := range append(notices, plan.ProtocolNotices(view)...) {
 			f.warn("%s", n)
 		}
 	}
-	if f.dryRun == cmdutil.DryRunNone {
-		run.announce()
-	}
+	run.announce()
 	return run, nil
 }
 
-// routeBaselines puts routers in front of workloads, for `fork --route`: it announces the rollouts, and waits for them.
-func routeBaselines(ctx context.Context, t *tool, c *cluster.Client, workloads []*plan.Workload, timeout time.Duration) error {
-	f := &routeFlags{tool: t, timeout: timeout, wait: true}
-	run, err := f.plan(ctx, c, workloads)
-	if err != nil {
-		return err
-	}
-	if err := run.admission(ctx); err != nil {
-		return err
-	}
-	return run.do(ctx, plan.Route)
-}
-
-// list prints the routes there are.
+// list prints the routed workloads, forked or not.
 func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 	namespace := c.Namespace
 	if f.allNamespaces {
 		namespace = ""
 	}
-	forks, sandboxes, err := c.Routes(ctx, namespace)
+	v, err := c.RouteInventory(ctx, namespace)
 	if err != nil {
 		return err
 	}
-	if f.print.OutputFlagSpecified() {
-		return f.printForks(forks)
-	}
-	rows := plan.RouteRows(forks, sandboxes)
-	if len(rows) == 0 {
-		if f.allNamespaces {
-			fmt.Fprintln(f.ErrOut, "No routes found.")
-		} else {
-			fmt.Fprintf(f.ErrOut, "No routes found in %s namespace.\n", c.Namespace)
+	list := v.DescribeRoutes(f.line)
+	switch {
+	case f.print.OutputFlagSpecified() && *f.print.OutputFormat != "name":
+		return printStatus(f.print, f.Out, list)
+	case f.print.OutputFlagSpecified():
+		p := &objectPrinter{flags: f.print, out: f.Out}
+		for _, w := range v.Routed {
+			if err := p.print("", w.Object); err != nil {
+				return err
+			}
 		}
 		return nil
+	case len(list.Items) == 0 && f.allNamespaces:
+		fmt.Fprintln(f.ErrOut, "No routed workloads found.")
+	case len(list.Items) == 0:
+		fmt.Fprintf(f.ErrOut, "No routed workloads found in %s namespace.\n", c.Namespace)
+	default:
+		return printRoutes(f.Out, tableFlags{print: f.print}, list, f.allNamespaces, v.Now)
 	}
-	return printRoutes(f.Out, tableFlags{print: f.print}, rows, f.allNamespaces, time.Now())
+	return nil
 }
 
 // A routeRun is one run of `route` or `unroute` over some workloads.
@@ -245,11 +255,14 @@ type routeRun struct {
 	wait     bool
 	verb     string // the command: "route" or "unroute"
 
-	targets []*plan.Workload
-	steps   []*plan.RouteStep // all that are to come, if all goes well
-	final   *plan.RouteView   // and how things are then
-	wrote   []routeWritten
-	waits   []plan.RouteWait // the last known
+	next func(*plan.RouteView) (*plan.RouteStep, error) // of unroute
+
+	services []*corev1.Service // that were named
+	targets  []*plan.Workload
+	steps    []*plan.RouteStep // all that are to come, if all goes well
+	final    *plan.RouteView   // and how things are then
+	wrote    []routeWritten
+	waits    []plan.RouteWait // the last known
 }
 
 // A routeWritten is an object as the API server had it after a write.
@@ -258,23 +271,17 @@ type routeWritten struct {
 	object *unstructured.Unstructured
 }
 
-// plan works out all steps and returns what one should know before them.
-func (r *routeRun) plan(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error)) ([]string, error) {
+// plan works out all steps, and returns the view that they begin from.
+func (r *routeRun) plan(ctx context.Context, steps planner) (*plan.RouteView, error) {
 	view, err := r.routing.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := next(view); err != nil {
-		return nil, err
-	}
 	r.targets = view.Targets
-	if r.steps, r.final, err = plan.RouteSteps(view, next); err != nil {
+	if r.steps, r.final, err = steps(view); err != nil {
 		return nil, err
 	}
-	if r.verb != "route" {
-		return nil, nil
-	}
-	return plan.RouteNotices(view)
+	return view, nil
 }
 
 // rolls reports whether any workload rolls out.
@@ -299,22 +306,32 @@ func (r *routeRun) rollouts(w *plan.Workload) int {
 	return n
 }
 
-// announce says which workloads will roll out, before they do.
+// announce says which workloads roll out, before they do.
 func (r *routeRun) announce() {
+	will := "will"
+	if r.strategy != cmdutil.DryRunNone {
+		will = "would"
+	}
 	for _, t := range r.targets {
 		switch r.rollouts(t) {
 		case 0:
 		case 1:
-			fmt.Fprintf(r.ErrOut, "%s will roll out once\n", t)
+			fmt.Fprintf(r.ErrOut, "%s %s roll out once\n", t, will)
 		default:
-			fmt.Fprintf(r.ErrOut, "%s will roll out twice: for port names, and for routers\n", t)
+			fmt.Fprintf(r.ErrOut, "%s %s roll out twice: for port names, and for routers\n", t, will)
 		}
 	}
 }
 
+// canAsk says that there is a terminal to ask at.
+func (r *routeRun) canAsk() bool {
+	tty := term.TTY{In: r.In, Out: r.ErrOut}
+	return tty.IsTerminalIn() && tty.IsTerminalOut()
+}
+
 // confirm asks whether to go on, where there is a terminal to ask at.
 func (r *routeRun) confirm() error {
-	if tty := (term.TTY{In: r.In, Out: r.ErrOut}); !tty.IsTerminalIn() || !tty.IsTerminalOut() {
+	if !r.canAsk() {
 		return &plan.Problem{
 			What: "--all rolls out the workloads named above, and there is no terminal to ask at",
 			Say:  "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),
@@ -346,7 +363,7 @@ func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 		running, cancel = context.WithTimeoutCause(ctx, r.timeout, errRouteTimeout)
 		defer cancel()
 	}
-	show := newProgress(r.ErrOut)
+	show := r.progress()
 	view, err := r.routing.Run(running, next, r.wait, cluster.RouteObserver{
 		Wrote: func(w *plan.RouteWrite, object *unstructured.Unstructured) {
 			r.wrote = append(r.wrote, routeWritten{*w, object})
@@ -379,9 +396,9 @@ func (r *routeRun) explain(ctx context.Context, err error) error {
 	var known *plan.Problem
 	switch {
 	case ctx.Err() != nil:
-		p.What = "interrupted"
+		p.What, p.Code = "interrupted", status.CodeInterrupted
 	case errors.Is(err, errRouteTimeout) || errors.Is(err, context.DeadlineExceeded):
-		p.What = fmt.Sprintf("timed out after %s (--timeout)", r.timeout)
+		p.What, p.Code = fmt.Sprintf("timed out after %s (--timeout)", r.timeout), status.CodeTimedOut
 		if len(r.waits) > 0 {
 			p.What += ", waiting for " + describeWait(r.waits[0])
 		}

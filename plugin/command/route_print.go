@@ -4,22 +4,35 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
 // printPlanned prints the objects as a dry run on the client leaves them: without what only an API server writes, so that
 // they can be committed as they are.
 func (r *routeRun) printPlanned() error {
-	p := r.printer()
+	if err := r.printer().printDone(r.planned()); err != nil {
+		return err
+	}
+	if switches(plan.MergeSteps(r.steps)) {
+		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
+	}
+	return nil
+}
+
+// planned returns the objects as the steps leave them.
+func (r *routeRun) planned() []doneObject {
+	var done []doneObject
 	writes := plan.MergeSteps(r.steps)
 	for i := range writes {
 		w := &writes[i]
@@ -30,17 +43,9 @@ func (r *routeRun) printPlanned() error {
 		case w.Delete != "":
 			object = w.Before
 		}
-		if err := p.print(operation(w, r.verb+"d"), plan.Manifest(object)); err != nil {
-			return err
-		}
+		done = append(done, doneObject{operation(w, r.verb+"d"), plan.Manifest(object)})
 	}
-	if err := r.printUnchanged(p, writes); err != nil {
-		return err
-	}
-	if switches(writes) && r.verb == "route" {
-		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
-	}
-	return nil
+	return append(done, r.unchanged(writes)...)
 }
 
 func switches(writes []plan.RouteWrite) bool {
@@ -54,25 +59,26 @@ func switches(writes []plan.RouteWrite) bool {
 
 // dryRun prints the objects as the API server would have them.
 func (r *routeRun) dryRun(ctx context.Context) error {
-	p := r.printer()
-	var failed error
-	err := r.routing.DryRun(ctx, r.steps, func(w *plan.RouteWrite, object *unstructured.Unstructured) {
-		if failed == nil {
-			failed = p.print(operation(w, r.verb+"d"), object)
-		}
-	})
+	done, err := r.dryRunObjects(ctx)
 	if err != nil {
 		return err
 	}
-	if failed != nil {
-		return failed
-	}
-	return r.printUnchanged(p, plan.MergeSteps(r.steps))
+	return r.printer().printDone(done)
+}
+
+func (r *routeRun) dryRunObjects(ctx context.Context) ([]doneObject, error) {
+	var done []doneObject
+	err := r.routing.DryRun(ctx, r.steps, func(w *plan.RouteWrite, object *unstructured.Unstructured) {
+		done = append(done, doneObject{operation(w, r.verb+"d"), object})
+	})
+	return append(done, r.unchanged(plan.MergeSteps(r.steps))...), err
 }
 
 // printDone prints each object that was changed, as it was last seen, and each workload for which nothing had to be.
-func (r *routeRun) printDone(verbed string) error {
-	p := r.printer()
+func (r *routeRun) printDone(verbed string) error { return r.printer().printDone(r.done(verbed)) }
+
+// done returns what printDone prints.
+func (r *routeRun) done(verbed string) []doneObject {
 	var order []string
 	last := map[string]routeWritten{}
 	created := map[string]bool{}
@@ -83,6 +89,7 @@ func (r *routeRun) printDone(verbed string) error {
 		last[w.write.Object] = w
 		created[w.write.Object] = created[w.write.Object] || w.write.Create != nil
 	}
+	var done []doneObject
 	var writes []plan.RouteWrite
 	for _, name := range order {
 		w := last[name]
@@ -91,27 +98,25 @@ func (r *routeRun) printDone(verbed string) error {
 		if created[name] {
 			verb = "created"
 		}
-		if err := p.print(verb, w.object); err != nil {
-			return err
-		}
+		done = append(done, doneObject{verb, w.object})
 	}
-	return r.printUnchanged(p, writes)
+	return append(done, r.unchanged(writes)...)
 }
 
-// printUnchanged prints the targets that no write is of.
-func (r *routeRun) printUnchanged(p *objectPrinter, writes []plan.RouteWrite) error {
+// unchanged returns the targets that no write is of.
+func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
+	var out []doneObject
 	for _, t := range r.targets {
-		changed := false
-		for _, w := range writes {
-			changed = changed || w.Object == t.String()
-		}
-		if !changed {
-			if err := p.print("unchanged", t.Object); err != nil {
-				return err
-			}
+		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == t.String() }) {
+			out = append(out, doneObject{"unchanged", t.Object})
 		}
 	}
-	return nil
+	for _, s := range r.services {
+		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == "service/"+s.Name }) {
+			out = append(out, doneObject{"unchanged", typedService(s)})
+		}
+	}
+	return out
 }
 
 // operation is what is said of the object of a write.
@@ -131,53 +136,53 @@ func (r *routeRun) printer() *objectPrinter {
 	return &objectPrinter{flags: r.print, dryRun: r.strategy, out: r.Out}
 }
 
-// printForks prints the Deployments that are the routes' ends, for other programs.
-func (f *routeFlags) printForks(forks []appsv1.Deployment) error {
-	printer, err := f.print.ToPrinter()
-	if err != nil {
-		return err
-	}
-	list := &appsv1.DeploymentList{ListMeta: metav1.ListMeta{}, Items: forks}
-	if *f.print.OutputFormat != "name" {
-		return printer.PrintObj(list, f.Out)
-	}
-	for i := range forks {
-		if err := printer.PrintObj(&forks[i], f.Out); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// printRoutes prints rows as kubectl prints tables.
-func printRoutes(out io.Writer, table tableFlags, rows []plan.RouteRow, namespaces bool, now time.Time) error {
+// printRoutes prints a row for each route, and one for each workload that has none.
+func printRoutes(out io.Writer, table tableFlags, list status.RouteStatusList, namespaces bool, now time.Time) error {
 	var columns []metav1.TableColumnDefinition
 	if namespaces {
 		columns = append(columns, column("Namespace", false))
 	}
-	for _, name := range []string{"Sandbox", "Key", "Workload", "Ready", "Requests", "Age"} {
+	for _, name := range []string{"Workload", "Routers", "State", "Sandbox", "Key", "Ready", "Requests", "Age"} {
 		columns = append(columns, column(name, false))
 	}
-	lines := make([]metav1.TableRow, len(rows))
-	for i, r := range rows {
-		cells := []any{r.Sandbox, r.Key, r.Workload, fmt.Sprintf("%d/%d", r.Ready, r.Replicas), requests(r), duration.HumanDuration(now.Sub(r.Created))}
-		if namespaces {
-			cells = append([]any{r.Namespace}, cells...)
+	var lines []metav1.TableRow
+	for _, w := range list.Items {
+		routes := w.Routes
+		if len(routes) == 0 {
+			routes = []status.Route{{}}
 		}
-		lines[i].Cells = cells
+		for _, r := range routes {
+			cells := []any{w.Workload, fmt.Sprintf("%d/%d", w.Routers, w.Pods), w.State, none(""), none(""), none(""), none(""), age(w.Metadata.CreationTimestamp, now)}
+			if r.Fork != "" {
+				if w.State == string(health.StateRouted) {
+					cells[2] = r.State
+				}
+				copy(cells[3:], []any{r.Sandbox, r.Key, fmt.Sprintf("%d/%d", r.ReadyReplicas, r.Replicas), requests(r.Requests), age(r.CreationTimestamp, now)})
+			}
+			if namespaces {
+				cells = append([]any{w.Metadata.Namespace}, cells...)
+			}
+			lines = append(lines, metav1.TableRow{Cells: cells})
+		}
 	}
 	return table.printTable(out, columns, lines)
 }
 
+func age(since *metav1.Time, now time.Time) string {
+	if since == nil {
+		return "<unknown>"
+	}
+	return duration.HumanDuration(now.Sub(since.Time))
+}
+
 // requests counts what came with the key, and says how much of it the fork did not answer.
-func requests(r plan.RouteRow) string {
-	c := r.Requests
-	s := strconv.FormatUint(c.Fork+c.FellBack+c.Refused, 10)
+func requests(c status.Requests) string {
+	s := strconv.FormatUint(c.Fork+c.Baseline+c.Refused, 10)
 	var but []string
 	for _, part := range []struct {
 		n    uint64
 		what string
-	}{{c.Refused, "refused"}, {c.FellBack, "to the baseline"}, {c.Unfinished, "broken off"}} {
+	}{{c.Refused, "refused"}, {c.Baseline, "to the baseline"}, {c.Unfinished, "broken off"}} {
 		if part.n > 0 {
 			but = append(but, strconv.FormatUint(part.n, 10)+" "+part.what)
 		}

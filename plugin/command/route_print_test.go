@@ -5,63 +5,50 @@ import (
 	"testing"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 func TestPrintRoutes(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	fork := func(name, workload string, ready int32) appsv1.Deployment {
-		return appsv1.Deployment{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: "shop", Name: workload + "-" + name, CreationTimestamp: metav1.NewTime(now.Add(-3 * time.Hour)),
-				Labels:      map[string]string{sandbox.LabelSandbox: name, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: "deployment." + workload},
-				Annotations: map[string]string{sandbox.AnnotationKey: "key-" + name},
-			},
-			Status: appsv1.DeploymentStatus{ReadyReplicas: ready},
-		}
+	made := metav1.NewTime(now.Add(-3 * time.Hour))
+	route := func(name, workload, state string, ready int32, requests status.Requests) status.Route {
+		return status.Route{Sandbox: name, Key: "key-" + name, Fork: workload + "-" + name, State: state, CreationTimestamp: &made, Replicas: 1, ReadyReplicas: ready, Requests: requests}
 	}
-	config := func(name, role, counts string) corev1.ConfigMap {
-		return corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: sandbox.ConfigMapName(name), Labels: map[string]string{sandbox.LabelRole: role}},
-			Data:       map[string]string{sandbox.DataCounts: counts},
-		}
-	}
-	rows := plan.RouteRows(
-		[]appsv1.Deployment{fork("pr-2", "api", 0), fork("pr-1", "web", 1), fork("pr-1", "api", 1), fork("theirs", "api", 1)},
-		[]corev1.ConfigMap{
-			config("pr-1", sandbox.RoleSandbox, `{"deployment.api":{"fork":7,"refused":2},"deployment.web":{"fork":3,"fellBack":1,"unfinished":1}}`),
-			config("pr-2", sandbox.RoleSandbox, "not written yet"),
-			config("theirs", "", `{"deployment.api":{"fork":9}}`), // not a sandbox's: its counts are not believed
-		})
+	list := status.RouteStatusList{Items: []status.RouteStatus{
+		{Metadata: status.Metadata{Name: "api", Namespace: "shop", CreationTimestamp: &made}, Workload: "deployment/api", State: "Routed", Pods: 2, Routers: 2, Routes: []status.Route{
+			route("pr-1", "api", "Routed", 1, status.Requests{Fork: 7, Refused: 2}), route("pr-2", "api", "Waiting", 0, status.Requests{}),
+		}},
+		{Metadata: status.Metadata{Name: "idle", Namespace: "shop", CreationTimestamp: &made}, Workload: "deployment/idle", State: "Routed", Pods: 1, Routers: 1},
+		{Metadata: status.Metadata{Name: "web", Namespace: "shop", CreationTimestamp: &made}, Workload: "deployment/web", State: "NotRouted", Pods: 2, Routers: 1, Routes: []status.Route{
+			route("pr-1", "web", "Routed", 1, status.Requests{Fork: 3, Baseline: 1, Unfinished: 1}),
+		}},
+	}}
 	for _, tt := range []struct {
 		name       string
 		namespaces bool
 		want       string
 	}{
 		{"of one namespace", false, `
-SANDBOX   KEY          WORKLOAD         READY   REQUESTS                          AGE
-pr-1      key-pr-1     deployment/api   1/1     9 (2 refused)                     3h
-pr-1      key-pr-1     deployment/web   1/1     4 (1 to the baseline, 1 broken off)   3h
-pr-2      key-pr-2     deployment/api   0/1     0                                 3h
-theirs    key-theirs   deployment/api   1/1     0                                 3h
+WORKLOAD ROUTERS STATE SANDBOX KEY READY REQUESTS AGE
+deployment/api 2/2 Routed pr-1 key-pr-1 1/1 9 (2 refused) 3h
+deployment/api 2/2 Waiting pr-2 key-pr-2 0/1 0 3h
+deployment/idle 1/1 Routed <none> <none> <none> <none> 3h
+deployment/web 1/2 NotRouted pr-1 key-pr-1 1/1 4 (1 to the baseline, 1 broken off) 3h
 `},
 		{"of all", true, `
-NAMESPACE SANDBOX   KEY          WORKLOAD         READY   REQUESTS AGE
-shop pr-1      key-pr-1     deployment/api   1/1     9 (2 refused) 3h
-shop pr-1      key-pr-1     deployment/web   1/1     4 (1 to the baseline, 1 broken off) 3h
-shop pr-2      key-pr-2     deployment/api   0/1     0 3h
-shop theirs    key-theirs   deployment/api   1/1     0 3h
+NAMESPACE WORKLOAD ROUTERS STATE SANDBOX KEY READY REQUESTS AGE
+shop deployment/api 2/2 Routed pr-1 key-pr-1 1/1 9 (2 refused) 3h
+shop deployment/api 2/2 Waiting pr-2 key-pr-2 0/1 0 3h
+shop deployment/idle 1/1 Routed <none> <none> <none> <none> 3h
+shop deployment/web 1/2 NotRouted pr-1 key-pr-1 1/1 4 (1 to the baseline, 1 broken off) 3h
 `},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out strings.Builder
-			if err := printRoutes(&out, tableFlags{print: genericclioptions.NewPrintFlags("")}, rows, tt.namespaces, now); err != nil {
+			if err := printRoutes(&out, tableFlags{print: genericclioptions.NewPrintFlags("")}, list, tt.namespaces, now); err != nil {
 				t.Fatal(err)
 			}
 			if got, want := squeeze(out.String()), squeeze(tt.want[1:]); got != want {

@@ -71,6 +71,11 @@ func (f *shareFlags) complete(cmd *cobra.Command, args []string) error {
 	case f.expires < time.Minute:
 		return usageError(cmd, fmt.Sprintf("--expires %s is less than a minute", f.expires))
 	}
+	if len(args) == 2 {
+		if _, err := plan.ParseShared(args[1], "default"); err != nil {
+			return usageError(cmd, err.Error())
+		}
+	}
 	f.name = sandboxArg(args[0])
 	return validName(cmd, f.name)
 }
@@ -82,7 +87,7 @@ func (f *shareFlags) run(ctx context.Context, args []string) error {
 	}
 	if len(args) == 2 {
 		if f.service, err = plan.ParseShared(args[1], c.Namespace); err != nil {
-			return &plan.Problem{What: err.Error(), Fix: plan.Kubectl("sandbox", "share", "--help")}
+			return err
 		}
 	}
 	if f.revoke {
@@ -97,6 +102,7 @@ func (f *shareFlags) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	f.warnUnrouted(ctx, c, f.name)
 	if f.token {
 		fmt.Fprintln(f.Out, token)
 		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n", shared.URL, shared.Expires.Local().Format(time.RFC3339), shared.URL)

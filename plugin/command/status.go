@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -23,8 +24,9 @@ import (
 // statusFlags are the flags of `status`.
 type statusFlags struct {
 	*tool
-	print *genericclioptions.PrintFlags
-	name  string
+	print    *genericclioptions.PrintFlags
+	name     string
+	exitCode bool
 }
 
 func newStatus(t *tool) *cobra.Command {
@@ -35,13 +37,22 @@ func newStatus(t *tool) *cobra.Command {
 		Short:                 "Show what is ready in a sandbox, what is not, and why",
 		Long: templates.LongDesc(`
 			Show a sandbox: its forks, whether requests with its key reach each of them, and if not why, with the command
-			that fixes it. With -o yaml, json and the like, its objects are printed.`),
+			that fixes it. With -o yaml, json and the like, a SandboxStatus is printed.
+
+			With --exit-code it exits with 0 where requests with the key reach all forks, with 1 where they do not, and with 2
+			where that can't be told.`),
 		Example: templates.Examples(`
 			# What is ready in a sandbox, and what is not
 			kubectl sandbox status pr-42
 
-			# Its objects
-			kubectl sandbox status pr-42 -o yaml`),
+			# The same for programs
+			kubectl sandbox status pr-42 -o yaml
+
+			# Why requests do not reach it, in one word
+			kubectl sandbox status pr-42 -o jsonpath='{.conditions[?(@.type=="Routed")].reason}'
+
+			# In a script
+			kubectl sandbox status pr-42 --exit-code >/dev/null || echo "not routed"`),
 		ValidArgsFunction: t.completeSandboxes(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.complete(cmd, args); err != nil {
@@ -50,6 +61,7 @@ func newStatus(t *tool) *cobra.Command {
 			return f.run(cmd.Context())
 		},
 	}
+	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "Exit with 1 where requests do not reach all forks, and with 2 where that can't be told.")
 	f.print.AddFlags(cmd)
 	return cmd
 }
@@ -57,6 +69,9 @@ func newStatus(t *tool) *cobra.Command {
 func (f *statusFlags) complete(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return usageError(cmd, "status takes the name of one sandbox")
+	}
+	if err := validOutput(cmd, f.print); err != nil {
+		return err
 	}
 	f.name = sandboxArg(args[0])
 	return validName(cmd, f.name)
@@ -67,14 +82,48 @@ func (f *statusFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.Status(ctx, f.name)
+	switch p := (&objectPrinter{flags: f.print, out: f.Out}); {
+	case p.structured() && *f.print.OutputFormat != "name":
+		v, err := c.SandboxInventory(ctx, f.name)
+		if err != nil {
+			return err
+		}
+		all := v.Sandboxes()
+		if err := printStatus(f.print, f.Out, v.DescribeSandbox(&all[0], f.line)); err != nil {
+			return err
+		}
+		return f.exit(v)
+	default:
+		s, err := c.Status(ctx, f.name)
+		if err != nil {
+			return err
+		}
+		if p.structured() {
+			err = printSandbox(p, &s.Sandbox)
+		} else {
+			err = f.show(s, time.Now())
+		}
+		if err != nil || !f.exitCode {
+			return err
+		}
+	}
+	v, err := c.SandboxInventory(ctx, f.name)
 	if err != nil {
 		return err
 	}
-	if p := (&objectPrinter{flags: f.print, out: f.Out}); p.structured() {
-		return printSandbox(p, &s.Sandbox)
+	return f.exit(v)
+}
+
+// exit makes an exit status of what was found, with --exit-code.
+func (f *statusFlags) exit(v *plan.Inventory) error {
+	all := v.Sandboxes()
+	switch found := v.State(&all[0]); {
+	case !f.exitCode, !found.Unknown && (found.Code == health.Routed || found.Code == health.Running):
+		return nil
+	case found.Unknown:
+		return &exitError{code: status.ExitUnknown}
 	}
-	return f.show(s, time.Now())
+	return &exitError{code: status.ExitFailed}
 }
 
 // printSandbox prints a sandbox's objects: each for itself where the format can hold several, else as a list.
@@ -203,4 +252,27 @@ func expiry(at, now time.Time) string {
 		return "expired " + duration.HumanDuration(now.Sub(at)) + " ago"
 	}
 	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
+}
+
+// warnUnrouted warns where requests with a sandbox's key do not reach all its forks, with what fixes it. What can't be read is not
+// warned of: the command has another purpose.
+func (t *tool) warnUnrouted(ctx context.Context, c *cluster.Client, name string) {
+	v, err := c.Inventory(ctx, c.Namespace)
+	if err != nil {
+		return
+	}
+	for _, s := range v.Sandboxes() {
+		found := v.State(&s)
+		if s.Name != name || found.Unknown || found.Code == health.Routed || found.Code == health.Running {
+			continue
+		}
+		about := found.Message
+		if found.Fork != "" {
+			about = "deployment.apps/" + found.Fork + ": " + about
+		}
+		t.warn("sandbox %s is %s: %s", name, found.Word(), about)
+		if len(found.Fix) > 0 {
+			fmt.Fprintf(t.ErrOut, "hint: %s\n", t.line(found.Fix))
+		}
+	}
 }

@@ -41,7 +41,7 @@ func (f *testFlags) run(ctx context.Context) error {
 		return err
 	}
 	r := &testRun{
-		testFlags: f, client: c, services: map[string][]sandbox.Service{}, show: newProgress(f.ErrOut),
+		testFlags: f, client: c, services: map[string][]sandbox.Service{}, show: f.progress(),
 		run: &experiment.Run{ID: f.id, Namespace: c.Namespace, Timeout: f.timeout}, ended: make(chan struct{}),
 	}
 	for _, o := range r.outputs {

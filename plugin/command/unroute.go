@@ -2,7 +2,10 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +15,7 @@ import (
 	"k8s.io/kubectl/pkg/util/completion"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -20,22 +24,24 @@ type unrouteFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
 
-	force   bool
-	timeout time.Duration
+	force, all, allNamespaces, yes bool
+	timeout                        time.Duration
 
-	workloads []string
-	dryRun    cmdutil.DryRunStrategy
+	workloads, services []string
+	dryRun              cmdutil.DryRunStrategy
 }
 
 func newUnroute(t *tool) *cobra.Command {
 	f := &unrouteFlags{tool: t, print: genericclioptions.NewPrintFlags("unrouted").WithTypeSetter(scheme.Scheme)}
 	cmd := &cobra.Command{
-		Use:                   "unroute TYPE/NAME...",
+		Use:                   "unroute TYPE/NAME... | svc/NAME... | --all",
 		DisableFlagsInUseLine: true,
 		Short:                 "Take the routers of workloads away",
 		Long: templates.LongDesc(`
 			Take the routers of one or more workloads away, and leave specs, labels and annotations as they were before
 			kubectl sandbox route: Services first, then the workloads, in one rollout.
+
+			A Service whose workload is gone goes back to its port numbers by svc/NAME, or with --all.
 
 			Also undoes a route that was interrupted. Interrupted itself, the same command goes on where it stopped.`),
 		Example: templates.Examples(`
@@ -43,8 +49,15 @@ func newUnroute(t *tool) *cobra.Command {
 			kubectl sandbox unroute deploy/api
 
 			# The same, although sandboxes still have forks of it
-			kubectl sandbox unroute deploy/api --force`),
-		ValidArgsFunction: completion.SpecifiedResourceTypeAndNameCompletionFunc(t.factory, []string{"deployment", "statefulset", "daemonset"}),
+			kubectl sandbox unroute deploy/api --force
+
+			# Give a Service its port numbers back whose workload is gone
+			kubectl sandbox unroute svc/api
+
+			# All of the namespace, or of all namespaces, as before helm uninstall
+			kubectl sandbox unroute --all
+			kubectl sandbox unroute --all -A`),
+		ValidArgsFunction: completion.SpecifiedResourceTypeAndNameCompletionFunc(t.factory, []string{"deployment", "statefulset", "daemonset", "service"}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.complete(cmd, args); err != nil {
 				return err
@@ -57,7 +70,10 @@ func newUnroute(t *tool) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&f.force, "force", false, "Take the routers away from forks that still need them.")
-	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in all; 0 for as long as it takes.")
+	flags.BoolVar(&f.all, "all", false, "Unroute all workloads of the namespace, and the Services that lead to none any more.")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "With --all, unroute the workloads and Services of all namespaces.")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, do not ask, where there is a terminal to ask at.")
+	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in each namespace; 0 for as long as it takes.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
@@ -66,7 +82,14 @@ func newUnroute(t *tool) *cobra.Command {
 
 // complete parses.
 func (f *unrouteFlags) complete(cmd *cobra.Command, args []string) (err error) {
-	f.workloads = args
+	for _, a := range args {
+		kind, name, ok := strings.Cut(a, "/")
+		if ok && slices.Contains([]string{"svc", "service", "services"}, strings.ToLower(kind)) {
+			f.services = append(f.services, name)
+		} else {
+			f.workloads = append(f.workloads, a)
+		}
+	}
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
 		return usageError(cmd, lower(err))
 	}
@@ -74,13 +97,19 @@ func (f *unrouteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 }
 
 func (f *unrouteFlags) validate(cmd *cobra.Command) error {
-	switch {
-	case len(f.workloads) == 0:
+	switch named := len(f.workloads)+len(f.services) > 0; {
+	case f.all && named:
+		return usageError(cmd, "--all goes without TYPE/NAME")
+	case f.allNamespaces && !f.all:
+		return usageError(cmd, "--all-namespaces goes with --all")
+	case !f.all && !named:
 		return usageError(cmd, "no workload is named: TYPE/NAME, such as deploy/api")
+	case slices.Contains(f.services, ""):
+		return usageError(cmd, "svc/ lacks the name of a Service")
 	case f.timeout < 0:
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
-	return nil
+	return validOutput(cmd, f.print)
 }
 
 func (f *unrouteFlags) run(ctx context.Context) error {
@@ -88,31 +117,104 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	workloads, err := c.Workloads(ctx, f.workloads, "")
+	if !f.all {
+		var workloads []*plan.Workload
+		if len(f.workloads) > 0 {
+			if workloads, err = c.Workloads(ctx, f.workloads, ""); err != nil {
+				return err
+			}
+		}
+		run, err := f.in(ctx, c, workloads)
+		if err != nil {
+			return err
+		}
+		return f.finish(ctx, []*routeRun{run})
+	}
+	namespace := c.Namespace
+	if f.allNamespaces {
+		namespace = ""
+	}
+	routed, err := c.RoutedByNamespace(ctx, namespace)
 	if err != nil {
 		return err
 	}
+	var runs []*routeRun
+	for _, r := range routed { // all are planned before anything is changed
+		run, err := f.in(ctx, c.In(r.Namespace), r.Workloads)
+		if err != nil {
+			return err
+		}
+		if len(run.steps) > 0 {
+			runs = append(runs, run)
+		}
+	}
+	if len(runs) == 0 {
+		fmt.Fprintln(f.ErrOut, "Nothing is routed.")
+		return nil
+	}
+	return f.finish(ctx, runs)
+}
+
+// in plans for workloads, and for the Services that are named or, with --all, those that were switched, of one namespace.
+func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
 	routing, err := c.Routing(ctx, workloads)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if err := routing.MayRoute(ctx); err != nil {
+		return nil, err
 	}
 	next := plan.Unroute
 	if f.force {
 		next = plan.UnrouteForced
 	}
 	run := &routeRun{tool: f.tool, print: f.print, routing: routing, strategy: f.dryRun, timeout: f.timeout, wait: true, verb: "unroute"}
-	if _, err := run.plan(ctx, next); err != nil {
-		return err
+	_, err = run.plan(ctx, func(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
+		services := f.services
+		if f.all {
+			services = view.Switched()
+		} else if run.services, err = view.NamedServices(services, c.Namespace, f.force); err != nil {
+			return nil, nil, err
+		}
+		run.next = plan.UnrouteAll(next, services)
+		return plan.PlanRoute(view, run.next)
+	})
+	return run, err
+}
+
+// finish takes the steps, one namespace after the other, or prints them in a dry run.
+func (f *unrouteFlags) finish(ctx context.Context, runs []*routeRun) error {
+	rolls := false
+	for _, run := range runs {
+		run.announce()
+		rolls = rolls || run.rolls()
 	}
-	switch f.dryRun {
+	if f.all && !f.yes && rolls && f.dryRun == cmdutil.DryRunNone && runs[0].canAsk() {
+		if err := runs[0].confirm(); err != nil {
+			return err
+		}
+	}
+	var done []doneObject
+	for _, run := range runs {
+		objects, err := run.undo(ctx)
+		done = append(done, objects...)
+		if err != nil {
+			return errors.Join(runs[0].printer().printDone(done), err)
+		}
+	}
+	return runs[0].printer().printDone(done)
+}
+
+// undo takes the steps of one namespace, and returns what was done; in a dry run, what would be.
+func (r *routeRun) undo(ctx context.Context) ([]doneObject, error) {
+	switch r.strategy {
 	case cmdutil.DryRunClient:
-		return run.printPlanned()
+		return r.planned(), nil
 	case cmdutil.DryRunServer:
-		return run.dryRun(ctx)
+		return r.dryRunObjects(ctx)
 	}
-	run.announce()
-	if err := run.do(ctx, next); err != nil {
-		return err
+	if err := r.do(ctx, r.next); err != nil {
+		return nil, err
 	}
-	return run.printDone("unrouted")
+	return r.done("unrouted"), nil
 }

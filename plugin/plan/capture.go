@@ -191,7 +191,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 	if blamed := blame(first.selector, pods); !first.selector.Matches(unkept(pods)) && len(blamed) > 0 {
 		problem.What = "--keep-label " + strings.Join(blamed, ", ") + ": with it, " + problem.What
 		again.KeepLabels = dropped(o.KeepLabels, blamed, f.Replaces != 0)
-		problem.Say, problem.Fix = "fork without it", again.command(workloads...)
+		problem.propose("fork without it", &again, workloads...)
 		return problem
 	}
 	if first.mend != nil {
@@ -203,7 +203,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 		with[name] = baseline[name]
 		if _, has := pods[name]; !has && fork.Keeps(name) && len(caught(with)) == 0 {
 			again.KeepLabels = append(slices.Clone(o.KeepLabels), LabelChange{Name: name})
-			problem.Say, problem.Fix = "with the label "+name+" kept, it does not", again.command(workloads...)
+			problem.propose("with the label "+name+" kept, it does not", &again, workloads...)
 			return problem
 		}
 	}

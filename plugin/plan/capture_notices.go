@@ -126,7 +126,7 @@ func (o *ForkOptions) keepable(workloads []*Workload) error {
 		if len(have) > 0 {
 			what += "; there is " + strings.Join(have, ", ")
 		}
-		return &Problem{What: what, Say: "fork without it", Fix: again.command(workloads...)}
+		return (&Problem{What: what}).propose("fork without it", &again, workloads...)
 	}
 	return nil
 }

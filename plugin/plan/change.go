@@ -303,15 +303,13 @@ func (o *ForkOptions) targets(w *Workload, several bool, template map[string]any
 	} else {
 		again.Containers = have[:min(1, len(have))]
 	}
-	problem := &Problem{
-		What: fmt.Sprintf("%s does not say which container: %s has %s", flag, w, strings.Join(have, ", ")),
-		Say:  "name the container", Fix: again.command(w),
-	}
+	problem := &Problem{What: fmt.Sprintf("%s does not say which container: %s has %s", flag, w, strings.Join(have, ", "))}
+	say := "name the container"
 	if several {
 		problem.What = flag + " does not say for which of the workloads' containers it is"
-		problem.Say = "fork them one after the other into the same sandbox"
+		say = "fork them one after the other into the same sandbox"
 	}
-	return nil, nil, problem
+	return nil, nil, problem.propose(say, &again, w)
 }
 
 // mainFlag returns a flag that is given and is for one container; empty when there is none.
@@ -347,10 +345,8 @@ func (o *ForkOptions) noContainer(workloads []*Workload, forks []Fork) error {
 		if again.Containers[i] = closest(name, all); again.Containers[i] == "" && len(have) > 0 {
 			again.Containers[i] = have[0]
 		}
-		return &Problem{
-			What: fmt.Sprintf("--container %s: no container is named %q; there is %s", name, name, strings.Join(have, ", ")),
-			Say:  "name one there is", Fix: again.command(workloads...),
-		}
+		p := &Problem{What: fmt.Sprintf("--container %s: no container is named %q; there is %s", name, name, strings.Join(have, ", "))}
+		return p.propose("name one there is", &again, workloads...)
 	}
 	return nil
 }

@@ -1,10 +1,13 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
@@ -59,6 +62,15 @@ func explainCause(s *metav1.Status, err error) *Problem {
 		}
 	}
 	return nil
+}
+
+// KeyInUse says that admission refused a sandbox because another one has its key.
+func KeyInUse(err error) bool {
+	var refused apierrors.APIStatus
+	if !errors.As(err, &refused) || refused.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(refused.Status().Details.Causes, func(c metav1.StatusCause) bool { return string(c.Type) == sandbox.CauseKeyInUse })
 }
 
 // markPolicies begins the names of the chart's policies of marks.

@@ -79,7 +79,7 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 			have = append(have, c.workload.Arg()+" "+c.name)
 		}
 	}
-	p := &Problem{Say: "name the container"}
+	p := &Problem{}
 	again := *o
 	again.Images = slices.Clone(o.Images)
 	if len(all) > 0 {
@@ -88,7 +88,10 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 			again.Images[i].Container = near
 		}
 	}
-	p.Fix = again.command(workloads...)
+	p.propose("name the container", &again, workloads...)
+	if _, err := assignImages(&again, workloads); err != nil { // every other one has an image already, or several have the name
+		p.Say, p.Fix, p.proposed = "see how to name one", Kubectl("sandbox", "fork", "--help"), nil
+	}
 	switch {
 	case change.Container != "" && len(fits) == 0:
 		p.What = fmt.Sprintf("--image %s: no container is named %q; there is %s", change, change.Container, strings.Join(have, ", "))
@@ -100,7 +103,7 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 		one := *o
 		one.Images = []ImageChange{change}
 		p.What = fmt.Sprintf("--image %s: %s each have a container %q", change, strings.Join(in, ", "), change.Container)
-		p.Say, p.Fix = "fork them one after the other into the same sandbox", one.command(fits[0].workload)
+		p.propose("fork them one after the other into the same sandbox", &one, fits[0].workload)
 	default:
 		p.What = fmt.Sprintf("--image %s does not say which container: there is %s", change, strings.Join(have, ", "))
 	}

@@ -20,13 +20,22 @@ type Endpoint struct {
 // Host returns the Service's name as the cluster's DNS knows it from any namespace.
 func (e Endpoint) Host() string { return e.Service + "." + e.Namespace }
 
-// Curl returns the command that sends a keyed request to host.
-func (e Endpoint) Curl(header, key, host string) []string {
+// Address returns where the endpoint is reached from any namespace: HOST[:PORT].
+func (e Endpoint) Address() string {
+	if e.Port == 80 {
+		return e.Host()
+	}
+	return fmt.Sprintf("%s:%d", e.Host(), e.Port)
+}
+
+// Curl returns the command that sends a request with the key there, as the member of W3C baggage: applications that pass baggage on,
+// as OpenTelemetry's SDKs do, pass the key on with it, and one request reaches all forks on its way.
+func (e Endpoint) Curl(member, key string) []string {
 	words := []string{"curl"}
 	if e.HTTP2 {
 		words = append(words, "--http2-prior-knowledge")
 	}
-	return append(words, "-H", header+": "+key, fmt.Sprintf("http://%s/", host))
+	return append(words, "-H", "baggage: "+member+"="+key, "http://"+e.Address()+"/")
 }
 
 // endpoints returns the TCP ports of the Services that select the workload's pods, in the order of the Services' names; those

@@ -27,7 +27,7 @@ type ForkState struct {
 	// DefaultTTL is how long a sandbox lives without --ttl in this cluster, 0 for ever; nil where it is not known.
 	DefaultTTL *time.Duration
 	Sandbox    *corev1.ConfigMap // sandbox.ConfigMapName of the sandbox, whatever it is; nil: there is none
-	// Sandboxes are those of the namespace with the key that --key gives; read only where it does.
+	// Sandboxes are those of the namespace with the key that a new sandbox would have: ForkOptions.OwnKey.
 	Sandboxes []corev1.ConfigMap
 	Forks     []unstructured.Unstructured // Deployments that carry the sandbox's labels
 	// Taken are the names, out of ForkNames, of Deployments that exist.
@@ -44,8 +44,10 @@ type ForkState struct {
 type ForkPlan struct {
 	Sandbox, Namespace, Key string
 	CreatedBy               string
-	Expires                 time.Time         // zero: never
-	ConfigMap               *corev1.ConfigMap // as it is to be
+	// KeyNotAsked says that a new sandbox may get another key, should another sandbox take this one first.
+	KeyNotAsked bool
+	Expires     time.Time         // zero: never
+	ConfigMap   *corev1.ConfigMap // as it is to be
 	// Exists is the ConfigMap's uid where there is one: only its expiry may change. Empty: it is created.
 	Exists   string
 	Forks    []Fork
@@ -104,8 +106,13 @@ func ForkNames(name string, workloads []*Workload, forks []unstructured.Unstruct
 	return names
 }
 
-// Forks plans the forks of workloads in one sandbox. Every error is a *Problem.
+// Forks plans the forks of workloads in one sandbox. Every error is a *Problem; the fork that it proposes instead is not refused.
 func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
+	p, err := forks(o, workloads, state)
+	return p, provenFork(err, state, maxHints)
+}
+
+func forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
 	if state.NoWebhook {
 		return nil, NoWebhook()
 	}
@@ -167,14 +174,9 @@ func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *ForkState) error {
 	old := state.Sandbox
 	if old == nil {
-		p.Key, p.CreatedBy = o.Key, state.User
-		if p.Key == "" {
-			p.Key = o.NewKey
-		}
-		for _, other := range state.Sandboxes {
-			if o.Key != "" && other.Data[sandbox.DataKey] == o.Key {
-				return keyInUse(o, workloads, &other)
-			}
+		p.CreatedBy = state.User
+		if err := p.chooseKey(o, workloads, state); err != nil {
+			return err
 		}
 	} else {
 		if err := ownSandbox(o, workloads, old); err != nil {
@@ -202,6 +204,30 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 		p.ConfigMap.Data[sandbox.DataExpires] = p.Expires.Format(time.RFC3339)
 	}
 	return nil
+}
+
+// chooseKey sets the key of a new sandbox: the one that is asked for, else the sandbox's name, else, where another sandbox has that, a
+// random one.
+func (p *ForkPlan) chooseKey(o *ForkOptions, workloads []*Workload, state *ForkState) error {
+	p.Key, p.KeyNotAsked = o.OwnKey(), o.Key == ""
+	i := slices.IndexFunc(state.Sandboxes, func(c corev1.ConfigMap) bool { return c.Data[sandbox.DataKey] == p.Key })
+	switch {
+	case i < 0:
+		return nil
+	case o.Key != "":
+		return keyInUse(o, workloads, &state.Sandboxes[i])
+	}
+	p.warn("key %s is in use by sandbox %q, so that sandbox %q gets a random one: %s", p.Key, state.Sandboxes[i].Labels[sandbox.LabelSandbox], o.Sandbox, o.NewKey)
+	p.Key = o.NewKey
+	return nil
+}
+
+// OwnKey returns the key that a new sandbox has unless another one has it: every name is a valid key.
+func (o *ForkOptions) OwnKey() string {
+	if o.Key != "" {
+		return o.Key
+	}
+	return o.Sandbox
 }
 
 // expires returns when the sandbox ends, in UTC and whole seconds; zero for never. Only --ttl makes a sandbox end earlier than it

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -23,6 +24,7 @@ func NoWebhook() *Problem {
 		Say:  "install it, in a clone of github.com/kubectl-sandbox/kubectl-sandbox",
 		Fix: []string{"helm", "upgrade", "--install", "sandbox", "charts/sandbox",
 			"--namespace=kubectl-sandbox", "--create-namespace", "--wait"},
+		Code: status.CodeNoWebhook,
 	}
 }
 
@@ -39,6 +41,7 @@ func unroutedProblem(unrouted []*Workload) *Problem {
 		What: strings.Join(names, ", ") + " " + have,
 		Say:  "put routers in front (one rollout of the baseline, or two; --route does it as part of fork)",
 		Fix:  append(Kubectl("sandbox", "route"), args...),
+		Code: status.CodeNotRouted, Err: &unroutedError{unrouted},
 	}
 }
 
@@ -69,7 +72,7 @@ func forkable(o *ForkOptions, w *Workload) error {
 // ownSandbox says why the ConfigMap there is can't be the sandbox.
 func ownSandbox(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) error {
 	other := *o
-	other.Sandbox = o.Sandbox + "-2"
+	other.Sandbox = strings.TrimRight(o.Sandbox[:min(len(o.Sandbox), sandbox.MaxName-2)], "-") + "-2"
 	switch key := c.Data[sandbox.DataKey]; {
 	case c.Labels[sandbox.LabelRole] != sandbox.RoleSandbox || c.Labels[sandbox.LabelSandbox] != o.Sandbox:
 		return &Problem{
@@ -218,7 +221,7 @@ func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
 func (p *ForkPlan) Interrupted() *Problem {
 	return &Problem{
 		What: fmt.Sprintf("interrupted; sandbox %q is there, and its forks may still become ready", p.Sandbox),
-		Say:  "remove it", Fix: Kubectl("sandbox", "delete", p.Sandbox),
+		Say:  "remove it", Fix: Kubectl("sandbox", "delete", p.Sandbox), Code: status.CodeInterrupted, Object: "sandbox/" + p.Sandbox,
 	}
 }
 
@@ -228,13 +231,18 @@ func (p *ForkPlan) TimedOut(after time.Duration, reasons []string) *Problem {
 		What: fmt.Sprintf("not routed after %s (--timeout): %s", after, strings.Join(reasons, "; ")),
 		Say:  "it stays, and may still become ready; look again, or remove it with `kubectl sandbox delete " + p.Sandbox + "`",
 		Fix:  Kubectl("sandbox", "status", p.Sandbox),
+		Code: status.CodeTimedOut, Object: "sandbox/" + p.Sandbox,
 	}
 }
 
-// NoSandbox is the Problem of a name that no sandbox of the namespace has.
-func NoSandbox(name, namespace string) *Problem {
+// NoSandbox is the Problem of a name that no sandbox of the namespace has; more are further such names.
+func NoSandbox(name, namespace string, more ...string) *Problem {
+	what := fmt.Sprintf("there is no sandbox %q in namespace %q", name, namespace)
+	for _, other := range more {
+		what += fmt.Sprintf(", nor %q", other)
+	}
 	return &Problem{
-		What: fmt.Sprintf("there is no sandbox %q in namespace %q", name, namespace),
-		Say:  "those there are", Fix: Kubectl("sandbox", "list"),
+		What: what, Say: "those there are", Fix: Kubectl("sandbox", "list"),
+		Code: string(metav1.StatusReasonNotFound), Object: "sandbox/" + name,
 	}
 }

@@ -2,7 +2,16 @@
 // warnings, or a Problem. It is pure: it neither reads nor writes a cluster, a clock or a file.
 package plan
 
-import "strings"
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
+)
 
 // A Problem is a failure that whoever ran the command can mend. It is printed as
 //
@@ -24,6 +33,47 @@ type Problem struct {
 	Admin bool
 	// Err is the error beneath, if any.
 	Err error
+	// Code is a stable reason for programs, one of package status; empty: Reason derives it from Err.
+	Code string
+	// Object is what the problem is about, as kubectl prints it; empty: About reads it from What, which begins with it.
+	Object string
+
+	// proposed is the fork that Fix asks for, where it does: Forks plans it before it proposes it.
+	proposed *proposal
+}
+
+// Reason returns the code of the problem: its own, or the reason of the API server's answer beneath it.
+func (p *Problem) Reason() string {
+	var beneath *Problem
+	switch {
+	case p.Code != "":
+		return p.Code
+	case errors.As(p.Err, &beneath):
+		return beneath.Reason()
+	case errors.Is(p.Err, context.Canceled):
+		return status.CodeInterrupted
+	case errors.Is(p.Err, context.DeadlineExceeded):
+		return status.CodeTimedOut
+	}
+	if reason := apierrors.ReasonForError(p.Err); reason != "" {
+		return string(reason)
+	}
+	return status.CodeRefused
+}
+
+// leadingObject is the object that a message begins with: TYPE/NAME, or a sandbox by its name in quotation marks.
+var leadingObject = regexp.MustCompile(`^([a-z][a-z0-9.]*/[a-zA-Z0-9.-]+)|^(sandbox) "([^"]+)"`)
+
+// About returns the object that the problem is about; empty where its message names none.
+func (p *Problem) About() string {
+	m := leadingObject.FindStringSubmatch(p.What)
+	switch {
+	case p.Object != "" || m == nil:
+		return p.Object
+	case m[2] != "":
+		return m[2] + "/" + m[3]
+	}
+	return strings.TrimRight(m[1], ".-")
 }
 
 // Error returns p.What.

@@ -8,22 +8,17 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// RouteNotices returns what whoever routes the targets should know beforehand: what routers will not see, and what may
-// undo the change.
+// RouteNotices returns what whoever routes the targets should know beforehand: what routers will not see, and what will show the change as
+// a difference.
 func RouteNotices(v *RouteView) ([]string, error) {
 	a, err := analyse(v)
 	if err != nil {
 		return nil, err
 	}
 	notices := a.notices
-	args := []string{}
-	for _, t := range a.targets {
-		args = append(args, t.Arg())
-	}
-	command := Quote(Kubectl(append(append([]string{"sandbox", "route"}, args...), "--dry-run=client", "-o", "yaml")...))
 	kept := func(object string, labels, annotations map[string]string) {
-		if who, does := keeper(labels, annotations); who != "" {
-			notices = append(notices, fmt.Sprintf("%s is kept by %s, which %s: make the change where it comes from; this prints it: %s", object, who, does, command))
+		if ofArgo(labels, annotations) {
+			notices = append(notices, object+" is kept by Argo CD, which reports what route adds as a difference unless the Application ignores it: see \"Deploys after route\" in the README")
 		}
 	}
 	for _, t := range a.targets {

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,9 +28,9 @@ type analysis struct {
 type routeTarget struct {
 	*Workload
 	*routeMember
-	record RouteRecord
-	add    []AddedName    // names that its ports still lack
-	ports  []sandbox.Port // what its routers capture, once the names are there
+	record sandbox.RouteRecord
+	add    []sandbox.AddedName // names that its ports still lack
+	ports  []sandbox.Port      // what its routers capture, once the names are there
 }
 
 // A routeMember is whatever has pods behind a Service: a workload's template, or a pod of no workload that was read.
@@ -57,52 +56,6 @@ type portSwitch struct {
 	index  int
 	number uint16
 	name   string
-}
-
-// RouteRecord is what sandbox.AnnotationRouted holds: what `route` added to a workload, for `unroute` to take away.
-type RouteRecord struct {
-	Names []AddedName `json:"names,omitempty"`
-	// Made lists, as JSON pointers, the maps that were not there and were made to hold a label or annotation.
-	Made []string `json:"made,omitempty"`
-	// Template says that sandbox.AnnotationTemplate was added.
-	Template bool `json:"template,omitempty"`
-}
-
-// An AddedName is a name given to a port of the pod template.
-type AddedName struct {
-	Container string `json:"container"`
-	Port      uint16 `json:"port"`
-	Name      string `json:"name"`
-	// Made says what had to be made for the name: MadeName, MadePort or MadePorts.
-	Made string `json:"made"`
-}
-
-// Values of AddedName.Made.
-const (
-	MadeName  = "name"  // the port was declared, without a name
-	MadePort  = "port"  // the port was not declared
-	MadePorts = "ports" // the container declared no ports
-)
-
-// ParseRouteRecord reads sandbox.AnnotationRouted; the empty string is an empty record.
-func ParseRouteRecord(s string) (RouteRecord, error) {
-	var r RouteRecord
-	if s == "" {
-		return r, nil
-	}
-	if err := json.Unmarshal([]byte(s), &r); err != nil {
-		return r, fmt.Errorf("annotation %s: %w", sandbox.AnnotationRouted, err)
-	}
-	return r, nil
-}
-
-// String writes the record as ParseRouteRecord reads it.
-func (r RouteRecord) String() string {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // strings and numbers always encode
-	}
-	return string(b)
 }
 
 func analyse(v *RouteView) (*analysis, error) {
@@ -162,7 +115,7 @@ func newTarget(w *Workload) (*routeTarget, error) {
 	if err != nil {
 		return nil, err
 	}
-	record, err := ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
+	record, err := sandbox.ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
 	if err != nil {
 		return nil, &Problem{What: w.String() + ": " + err.Error(), Say: "look at it", Fix: Kubectl("edit", w.Arg())}
 	}
@@ -412,20 +365,20 @@ func marksOf(s *corev1.Service) sandbox.TargetPorts {
 
 // addName has the target give number a name: where the port is declared, or else as a port of the first container.
 func (t *routeTarget) addName(number uint16, name string, notices *[]string) {
-	added := AddedName{Port: number, Name: name}
+	added := sandbox.AddedName{Port: number, Name: name}
 	for _, c := range servingContainers(t.pod) {
 		for i := range c.Ports {
 			if added.Container == "" && protocol(c.Ports[i].Protocol) == corev1.ProtocolTCP && c.Ports[i].ContainerPort == int32(number) && c.Ports[i].Name == "" {
-				added.Container, added.Made = c.Name, MadeName
+				added.Container, added.Made = c.Name, sandbox.MadeName
 				c.Ports[i].Name = name
 			}
 		}
 	}
 	if added.Container == "" {
 		c := &t.pod.Spec.Containers[0]
-		added.Container, added.Made = c.Name, MadePort
+		added.Container, added.Made = c.Name, sandbox.MadePort
 		if len(c.Ports) == 0 {
-			added.Made = MadePorts
+			added.Made = sandbox.MadePorts
 		}
 		c.Ports = append(c.Ports, corev1.ContainerPort{Name: name, ContainerPort: int32(number), Protocol: corev1.ProtocolTCP})
 		if len(t.pod.Spec.Containers) > 1 {
@@ -493,11 +446,14 @@ func (a *analysis) nothingToRoute(t *routeTarget) error {
 		Say:  "Services of this namespace, and what they select",
 		Fix:  Kubectl("get", "services", "-o", "wide"),
 	}
-	if t.Kind() == "Deployment" {
+	if t.Kind() == "Deployment" && t.exposable() {
 		for _, c := range servingContainers(t.pod) {
 			for _, port := range c.Ports {
 				if port.Protocol == corev1.ProtocolTCP {
 					p.Say, p.Fix = "put a Service in front of it", Kubectl("expose", t.Arg(), "--port", strconv.Itoa(int(port.ContainerPort)))
+					if name := a.view.serviceName(t.Name()); name != t.Name() {
+						p.Fix = append(p.Fix, "--name="+name)
+					}
 					return p
 				}
 			}

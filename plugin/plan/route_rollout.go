@@ -183,15 +183,7 @@ func gateRollout(w *Workload) *Problem {
 	return nil
 }
 
-// keeper names what keeps an object as it is in Git or a release, with the word for what it does; empty when nothing is known to.
-func keeper(labels, annotations map[string]string) (who, does string) {
-	switch {
-	case annotations["argocd.argoproj.io/tracking-id"] != "" || labels["argocd.argoproj.io/instance"] != "":
-		return "Argo CD", "puts back what it finds changed"
-	case labels["kustomize.toolkit.fluxcd.io/name"] != "" || labels["helm.toolkit.fluxcd.io/name"] != "":
-		return "Flux", "puts back what it finds changed"
-	case labels["app.kubernetes.io/managed-by"] == "Helm" && annotations["meta.helm.sh/release-name"] != "":
-		return "Helm", "puts some of it back at the next upgrade"
-	}
-	return "", ""
+// ofArgo reports whether Argo CD keeps an object as it is in Git.
+func ofArgo(labels, annotations map[string]string) bool {
+	return annotations["argocd.argoproj.io/tracking-id"] != "" || labels["argocd.argoproj.io/instance"] != ""
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -120,23 +121,21 @@ func (a *analysis) orphans() *Problem {
 func (a *analysis) writeRestores() ([]RouteWrite, error) {
 	var writes []RouteWrite
 	for _, svc := range a.view.Services {
-		text, marked := svc.Annotations[sandbox.AnnotationTargetPorts]
-		if !marked && svc.Labels[sandbox.LabelRole] != sandbox.RoleService {
+		if _, marked := svc.Annotations[sandbox.AnnotationTargetPorts]; !marked && svc.Labels[sandbox.LabelRole] != sandbox.RoleService {
 			continue
 		}
-		marks, err := sandbox.ParseTargetPorts(text)
+		s, err := markedService(svc)
 		if err != nil {
-			return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+			return nil, err
 		}
-		s := &routeService{Service: svc, marks: marks}
 		var losing *routeTarget
 		ours := false
 		for _, t := range a.targets {
-			if !selects(svc, t.labels) {
+			if !selects(svc, t.labels) && !slices.Contains(sandbox.ParseWorkloads(svc.Annotations[sandbox.AnnotationWorkloads]), sandbox.WorkloadName(t.Kind(), t.Name())) {
 				continue
 			}
 			ours = true
-			if slices.ContainsFunc(t.record.Names, func(n AddedName) bool { return s.uses(n.Name) }) {
+			if slices.ContainsFunc(t.record.Names, func(n sandbox.AddedName) bool { return s.uses(n.Name) }) {
 				losing = t
 			}
 		}
@@ -162,9 +161,50 @@ func (a *analysis) writeRestores() ([]RouteWrite, error) {
 				Say:  "take the routers away from all of them together",
 				Fix:  append(command, keepers...),
 			}
+		default:
+			if write, ok := s.writeLeave(a.targets); ok {
+				writes = append(writes, write)
+			}
 		}
 	}
 	return writes, nil
+}
+
+// markedService returns a Service with what its record says.
+func markedService(svc *corev1.Service) (*routeService, error) {
+	s := &routeService{Service: svc}
+	text, marked := svc.Annotations[sandbox.AnnotationTargetPorts]
+	if !marked {
+		return s, nil
+	}
+	marks, err := sandbox.ParseTargetPorts(text)
+	if err != nil {
+		return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+	}
+	s.marks = marks
+	return s, nil
+}
+
+// UnrouteServices returns a planner for RouteView.Services of these names alone, whatever became of the workloads behind them: each goes
+// back to its port numbers, then its marks go.
+func UnrouteServices(names ...string) func(*RouteView) (*RouteStep, error) {
+	return func(v *RouteView) (*RouteStep, error) {
+		step := &RouteStep{Title: "switching Services back to port numbers"}
+		for _, svc := range v.Services {
+			if !slices.Contains(names, svc.Name) {
+				continue
+			}
+			s, err := markedService(svc)
+			if err != nil {
+				return nil, err
+			}
+			if write, ok := s.writeRestore(); ok {
+				step.Writes = append(step.Writes, write)
+			}
+		}
+		step.Done = len(step.Writes) == 0
+		return step, nil
+	}
 }
 
 // uses reports whether some port of the Service goes to a name that `route` put there.

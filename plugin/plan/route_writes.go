@@ -53,7 +53,7 @@ func (t *routeTarget) writeNames() RouteWrite {
 		container := t.containerPath(p, added.Container)
 		ports := append(slices.Clone(container), "ports")
 		p.test(append(slices.Clone(container), "name")...)
-		if added.Made == MadeName {
+		if added.Made == sandbox.MadeName {
 			i := t.portIndex(p, container, added.Port, "")
 			p.test(append(slices.Clone(ports), strconv.Itoa(i), "containerPort")...)
 			p.put(added.Name, append(slices.Clone(ports), strconv.Itoa(i), "name")...)
@@ -63,28 +63,31 @@ func (t *routeTarget) writeNames() RouteWrite {
 		says = append(says, fmt.Sprintf("port %d of container %s gets the name %s", added.Port, added.Container, added.Name))
 	}
 	record := t.record
-	record.Names = append(t.presentNames(p), t.add...)
+	record.Names, record.Leaving = append(t.presentNames(p), t.add...), false
 	t.putRecord(p, record)
 	return t.write(p, list(says))
 }
 
 // putRecord writes down what was changed, and where the template is that was: `unroute` and `fork` need not be told again.
-func (t *routeTarget) putRecord(p *patcher, record RouteRecord) {
+func (t *routeTarget) putRecord(p *patcher, record sandbox.RouteRecord) {
 	if path := t.templatePath(); path != "" {
 		if _, ok := t.Object.GetAnnotations()[sandbox.AnnotationTemplate]; !ok {
 			record.Template = true
 		}
 		p.put(path, "metadata", "annotations", sandbox.AnnotationTemplate)
 	}
+	if record.String() != t.record.String() {
+		record.Since = t.Object.GetGeneration()
+	}
 	p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
 }
 
 // presentNames returns the recorded names that the template still has: a template that went back to an earlier one by
 // itself has lost them.
-func (t *routeTarget) presentNames(p *patcher) []AddedName {
-	var names []AddedName
+func (t *routeTarget) presentNames(p *patcher) []sandbox.AddedName {
+	var names []sandbox.AddedName
 	for _, n := range t.record.Names {
-		if slices.Contains(t.add, n) || slices.ContainsFunc(t.add, func(m AddedName) bool { return m.Name == n.Name }) {
+		if slices.Contains(t.add, n) || slices.ContainsFunc(t.add, func(m sandbox.AddedName) bool { return m.Name == n.Name }) {
 			continue
 		}
 		if container := t.containerPath(p, n.Container); container != nil && t.portIndex(p, container, n.Port, n.Name) >= 0 {
@@ -107,7 +110,7 @@ func (t *routeTarget) writeMarks() (RouteWrite, bool) {
 			record.Made = append(slices.Clone(record.Made), made)
 		}
 	}
-	record.Names = t.presentNames(p)
+	record.Names, record.Ports, record.Leaving = t.presentNames(p), sandbox.FormatPorts(t.ports), false
 	t.putRecord(p, record)
 	if !p.changed() {
 		return RouteWrite{}, false
@@ -130,8 +133,8 @@ func describePorts(ports []sandbox.Port) string {
 	return "ports " + list(words)
 }
 
-// writeUnmark takes out of the template all that writeNames and writeMarks put there; false when nothing is left of it. The
-// record stays until nothing else does.
+// writeUnmark takes out of the template all that writeNames and writeMarks put there, and has the record say so, since admission puts
+// back what the record keeps; false when nothing is left of it. The record stays until nothing else does.
 func (t *routeTarget) writeUnmark() (RouteWrite, bool) {
 	p := patch(t.Object)
 	labels, annotations := t.templateFields("metadata", "labels"), t.templateFields("metadata", "annotations")
@@ -146,13 +149,22 @@ func (t *routeTarget) writeUnmark() (RouteWrite, bool) {
 	for _, added := range slices.Backward(t.record.Names) {
 		t.dropName(p, added)
 	}
+	change := "its pods lose their routers, and its ports the names they were given"
+	if !p.changed() {
+		change = "nothing of it is kept any more"
+	}
+	if _, recorded := t.Object.GetAnnotations()[sandbox.AnnotationRouted]; recorded && !t.record.Leaving {
+		record := t.record
+		record.Leaving, record.Since = true, t.Object.GetGeneration()
+		p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
+	}
 	if !p.changed() {
 		return RouteWrite{}, false
 	}
-	return t.write(p, "its pods lose their routers, and its ports the names they were given"), true
+	return t.write(p, change), true
 }
 
-func (t *routeTarget) dropName(p *patcher, added AddedName) {
+func (t *routeTarget) dropName(p *patcher, added sandbox.AddedName) {
 	container := t.containerPath(p, added.Container)
 	if container == nil {
 		return
@@ -165,13 +177,13 @@ func (t *routeTarget) dropName(p *patcher, added AddedName) {
 	ports := append(slices.Clone(container), "ports")
 	port := append(slices.Clone(ports), strconv.Itoa(i))
 	entry, _ := p.get(port...)
-	if fields, _ := entry.(map[string]any); added.Made == MadeName || len(fields) > 3 {
+	if fields, _ := entry.(map[string]any); added.Made == sandbox.MadeName || len(fields) > 3 {
 		p.test(append(slices.Clone(port), "containerPort")...)
 		p.drop(append(slices.Clone(port), "name")...)
 		return // an entry with more to it than `route` made has become somebody else's
 	}
 	p.drop(port...)
-	if added.Made == MadePorts {
+	if added.Made == sandbox.MadePorts {
 		p.dropEmpty(ports...)
 	}
 }
@@ -246,6 +258,7 @@ func (s *routeService) writeSwitch() (RouteWrite, bool) {
 	}
 	p.put(sandbox.RoleService, "metadata", "labels", sandbox.LabelRole)
 	p.put(sandbox.FormatTargetPorts(marks), "metadata", "annotations", sandbox.AnnotationTargetPorts)
+	p.put(sandbox.FormatWorkloads(s.routed()), "metadata", "annotations", sandbox.AnnotationWorkloads)
 	p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
 	if len(says) == 0 {
 		says = append(says, "what was changed is recorded")
@@ -253,10 +266,33 @@ func (s *routeService) writeSwitch() (RouteWrite, bool) {
 	return serviceWrite(s.Service, p, list(says)), p.changed()
 }
 
-// writeRestore undoes writeSwitch; false when there is nothing to undo. A port that no longer has the name it was given is
+// routed returns the workloads that the Service is switched for: those that are routed now, and those it was switched for before.
+func (s *routeService) routed() []string {
+	names := sandbox.ParseWorkloads(s.Annotations[sandbox.AnnotationWorkloads])
+	for _, m := range s.members {
+		if m.workload != nil && (m.target != nil || m.workload.Routed()) {
+			names = append(names, sandbox.WorkloadName(m.workload.Kind(), m.workload.Name()))
+		}
+	}
+	return names
+}
+
+// writeRestore undoes what writeSwitch did to ports, and empties the record, so that admission and the guard keep nothing of it; then it
+// takes the marks off. It returns false when there is nothing to undo. A port that no longer has the name it was given is
 // left as it is.
 func (s *routeService) writeRestore() (RouteWrite, bool) {
 	p := patch(toUnstructured(s.Service, "Service"))
+	if len(s.marks) == 0 {
+		p.drop("metadata", "annotations", sandbox.AnnotationTargetPorts)
+		if s.Labels[sandbox.LabelRole] == sandbox.RoleService {
+			p.drop("metadata", "labels", sandbox.LabelRole)
+			p.dropEmpty("metadata", "labels")
+		}
+		p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
+		p.drop("metadata", "annotations", sandbox.AnnotationWorkloads)
+		p.dropEmpty("metadata", "annotations") // as the API server does
+		return serviceWrite(s.Service, p, "its marks are removed"), p.changed()
+	}
 	var says []string
 	for i := range s.Spec.Ports {
 		port := &s.Spec.Ports[i]
@@ -270,17 +306,25 @@ func (s *routeService) writeRestore() (RouteWrite, bool) {
 		p.put(int64(mark.Number), "spec", "ports", index, "targetPort")
 		says = append(says, fmt.Sprintf("port %d goes to the number %d again", port.Port, mark.Number))
 	}
-	p.drop("metadata", "annotations", sandbox.AnnotationTargetPorts)
-	p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
-	p.dropEmpty("metadata", "annotations") // as the API server does
-	if s.Labels[sandbox.LabelRole] == sandbox.RoleService {
-		p.drop("metadata", "labels", sandbox.LabelRole)
-		p.dropEmpty("metadata", "labels")
-	}
+	p.put(sandbox.FormatTargetPorts(sandbox.TargetPorts{}), "metadata", "annotations", sandbox.AnnotationTargetPorts)
 	if len(says) == 0 {
-		says = append(says, "its marks are removed")
+		says = append(says, "its ports are not kept any more")
 	}
-	return serviceWrite(s.Service, p, list(says)), p.changed()
+	return serviceWrite(s.Service, p, list(says)), true
+}
+
+// writeLeave takes workloads off the list of those that the Service is switched for; false when none of them is on it.
+func (s *routeService) writeLeave(targets []*routeTarget) (RouteWrite, bool) {
+	names := sandbox.ParseWorkloads(s.Annotations[sandbox.AnnotationWorkloads])
+	stay := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.ContainsFunc(targets, func(t *routeTarget) bool { return sandbox.WorkloadName(t.Kind(), t.Name()) == name })
+	})
+	if len(stay) == len(names) {
+		return RouteWrite{}, false
+	}
+	p := patch(toUnstructured(s.Service, "Service"))
+	p.put(sandbox.FormatWorkloads(stay), "metadata", "annotations", sandbox.AnnotationWorkloads)
+	return serviceWrite(s.Service, p, "it stays on names for "+list(stay)), true
 }
 
 func serviceWrite(s *corev1.Service, p *patcher, change string) RouteWrite {

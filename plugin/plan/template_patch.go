@@ -204,7 +204,7 @@ func patchProblem(o *ForkOptions, w *Workload, err error) error {
 		again := *o
 		patch := *o.Patch
 		patch.Type, again.Patch = PatchMerge, &patch
-		p.Say, p.Fix = "a JSON merge patch needs no schema (and replaces lists whole)", again.command(w)
+		p.propose("a JSON merge patch needs no schema (and replaces lists whole)", &again, w)
 	}
 	return p
 }

@@ -39,15 +39,17 @@ func layers() []layer {
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats", "webhook/sandbox", "webhook/route"}, standalone: true},
 
-		{path: "plugin/command", imports: over("plugin/plan", "plugin/cluster", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+		{path: "plugin/command", imports: over("plugin/plan", "plugin/status", "plugin/cluster", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
 		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/router/engine")},
-		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/experiment")},
+		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/status", "plugin/experiment")},
 		{path: "plugin/report", imports: over("plugin/plan", "plugin/experiment")},
 		{path: "plugin/experiment", imports: over(), pure: true},
-		{path: "plugin/plan", imports: over("webhook/preview", "webhook/share"), pure: true},
+		{path: "plugin/plan", imports: over("plugin/status", "webhook/preview", "webhook/share"), pure: true},
+		{path: "plugin/status", pure: true},
 
-		{path: "webhook/server", imports: over("webhook/inject", "webhook/routes", "webhook/router", "webhook/gateway",
+		{path: "webhook/server", imports: over("webhook/inject", "webhook/admission", "webhook/routes", "webhook/router", "webhook/gateway",
 			"webhook/lifecycle", "webhook/certs", "webhook/telemetry")},
+		{path: "webhook/admission", imports: over("webhook/inject")},
 		// The gate is a view of routes and acknowledgements, and both read pods through one set of indices.
 		{path: "webhook/lifecycle", imports: over("webhook/routes", "webhook/telemetry")},
 		{path: "webhook/routes", imports: over("webhook/telemetry")},

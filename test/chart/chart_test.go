@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -268,12 +269,12 @@ func TestWebhooks_AreOptInAndBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := only[*admissionv1.MutatingWebhookConfiguration](t, objects)
-		if c.Name != "kubectl-sandbox" || len(c.Webhooks) != 3 {
+		if c.Name != "kubectl-sandbox" || len(c.Webhooks) != 4 {
 			t.Fatalf("%s has %d webhooks", c.Name, len(c.Webhooks))
 		}
 		for _, w := range c.Webhooks {
 			role := strings.TrimSuffix(w.Name, ".kubectl-sandbox.dev")
-			want := map[string]admissionv1.FailurePolicyType{sandbox.RoleBaseline: admissionv1.Ignore, sandbox.RoleFork: admissionv1.Fail, sandbox.RoleSandbox: admissionv1.Fail}[role]
+			want := map[string]admissionv1.FailurePolicyType{sandbox.RoleBaseline: admissionv1.Ignore, sandbox.RoleFork: admissionv1.Fail, sandbox.RoleSandbox: admissionv1.Fail, updates: admissionv1.Ignore}[role]
 			if w.FailurePolicy == nil || *w.FailurePolicy != want || want == "" {
 				t.Errorf("%s: failurePolicy is %v, want %s", w.Name, w.FailurePolicy, want)
 			}
@@ -286,7 +287,33 @@ func TestWebhooks_AreOptInAndBounded(t *testing.T) {
 			if len(w.ClientConfig.CABundle) != 0 {
 				t.Errorf("%s: an upgrade would reset caBundle", w.Name)
 			}
+			if role == updates {
+				checkUpdates(t, w)
+				continue
+			}
 			checkSelectors(t, namespace, role, w)
+		}
+	}
+}
+
+// updates is the webhook for what is routed.
+const updates = "routed"
+
+// checkUpdates holds the webhook for updates to objects that carry a record of ours, and that no controller owns.
+func checkUpdates(t *testing.T, w admissionv1.MutatingWebhook) {
+	t.Helper()
+	if w.ObjectSelector != nil {
+		t.Errorf("%s: selects by labels, which a replace leaves out: %v", w.Name, w.ObjectSelector)
+	}
+	condition := w.MatchConditions[0].Expression
+	for _, part := range []string{"oldObject", strconv.Quote(sandbox.AnnotationRouted), strconv.Quote(sandbox.AnnotationTargetPorts), "ownerReferences"} {
+		if !strings.Contains(condition, part) {
+			t.Errorf("%s: its condition does not look at %s: %s", w.Name, part, condition)
+		}
+	}
+	for _, r := range w.Rules {
+		if !slices.Equal(r.Operations, []admissionv1.OperationType{admissionv1.Update}) {
+			t.Errorf("%s: operations %v", w.Name, r.Operations)
 		}
 	}
 }

@@ -80,8 +80,8 @@ func (s *space) badForks() {
 // badPages are the pages of badForks, at the addresses of the two sandboxes.
 func (s *space) badPages(name, crashed, slow string) []ownPage {
 	return []ownPage{
-		{name + "-crashed", crashed, 503, []string{"The fork does not run", "crashed", s.name, "exit code", "kubectl logs deploy/api-crashed --all-containers -n " + s.name}},
-		{name + "-starting", slow, 503, []string{"The sandbox is starting", "slow", s.name, "fork api-slow waits for: container app runs and is not ready yet", "kubectl logs deploy/api-slow"}},
+		{name + "-crashed", crashed, 503, []string{"The fork does not run", "crashed", s.name, "ContainerCrashed", "container app crashes: exit code", "kubectl logs deploy/api-crashed --container=app -n " + s.name}},
+		{name + "-starting", slow, 503, []string{"The sandbox is starting", "slow", s.name, "ContainerNotReady", "fork api-slow: container app runs, and its readiness probe", "kubectl logs deploy/api-slow"}},
 	}
 }
 

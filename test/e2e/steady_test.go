@@ -34,24 +34,6 @@ func TestUnderSteadyLoadRouteForkDeleteAndUnrouteFailNoRequestOfAnAppThatDrains(
 	rpc.unscathed(1000)
 }
 
-func TestUnderSteadyLoadUndoingTheRolloutThatRouteMadeFailsNoRequest(t *testing.T) {
-	s := newSpace(t)
-	s.create(podinfo("api", 2), podinfoService("api"))
-	s.available("api")
-	s.sandbox("route", "deploy/api")
-	s.available("api")
-	judge := says(baselineMessage, false)
-	web := startHTTP(t, "HTTP/1.1", s.address("api", "http"), "/api/info", 50, nil, judge)
-	rpc := startGRPC(t, "gRPC", s.address("api", "grpc"), 50, carrier{}, judge)
-	for range 2 { // the second takes back the rollout that named the port
-		s.kubectl("rollout", "undo", "deploy/api")
-		s.available("api")
-		time.Sleep(settle)
-	}
-	web.unscathed(500)
-	rpc.unscathed(500)
-}
-
 // An app that does not drain loses requests in any rollout. What the product does to it must cost no more than as many paired
 // plain rollouts: one for unroute, two for route, whose first names the port that this app's Service knows by number.
 func TestUnderSteadyLoadTheProductCostsAnAppThatDoesNotDrainNoMoreThanARestart(t *testing.T) {

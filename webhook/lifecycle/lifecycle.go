@@ -6,6 +6,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -42,7 +43,7 @@ type Options struct {
 	API    client.Reader // not cached
 	// FollowKinds are the kinds of baselines, beside BuiltInKinds, that forks may follow: Client and API know their resources.
 	FollowKinds []schema.GroupVersionKind
-	// PodCache makes a cache of the pods of one namespace for the guard, with PodCacheOptions.
+	// PodCache makes a cache of one namespace for the guard, with the options given.
 	PodCache func(cache.Options) (cache.Cache, error)
 	Events   events.EventRecorder
 	Clock    clock.WithTicker
@@ -192,12 +193,14 @@ func later[T client.Object](of handler.TypedMapFunc[T, routes.Baseline]) handler
 
 func newGuard(o Options) (manager.Runnable, error) {
 	g := &guard{
-		services: o.Cache, client: o.Client, events: o.Events, clock: o.Clock, log: o.Log.WithName("guard"), metrics: o.Metrics,
-		namespaces: map[string]*podCache{},
+		services: o.Cache, api: o.API, client: o.Client, events: o.Events, clock: o.Clock, log: o.Log.WithName("guard"), metrics: o.Metrics,
+		namespaces: map[string]*podCache{}, reported: map[types.NamespacedName]string{},
+		// A ReplicaSet of its own can't be routed, since it replaces no pods.
+		kinds: slices.DeleteFunc(append(BuiltInKinds(), o.FollowKinds...), func(k schema.GroupVersionKind) bool { return k.Kind == "ReplicaSet" }),
 		newCache: func(namespace string) (cache.Cache, error) {
 			return o.PodCache(cache.Options{
 				DefaultNamespaces: map[string]cache.Config{namespace: {}},
-				ByObject:          map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: stripGuarded}},
+				DefaultTransform:  stripGuarded,
 			})
 		},
 	}

@@ -1,22 +1,17 @@
 package lifecycle
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/tools/events"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
@@ -26,144 +21,6 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
-
-// switched makes a Service whose port 80 `route` switched from 8080 to the name http, and 53/UDP not.
-func switched() *corev1.Service {
-	return &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "shop", Name: "api", UID: "u1", Labels: map[string]string{sandbox.LabelRole: sandbox.RoleService},
-			Annotations: map[string]string{sandbox.AnnotationTargetPorts: sandbox.FormatTargetPorts(sandbox.TargetPorts{
-				"TCP-80": {Number: 8080, Name: "http"}, "TCP-81": {Number: 8081, Name: "admin"},
-			})},
-		},
-		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "api"}, Ports: []corev1.ServicePort{
-			{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP, TargetPort: intstr.FromString("dns")},
-			{Name: "web", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("http")},
-			{Name: "admin", Port: 81, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(8081)}, // back already
-		}},
-	}
-}
-
-func selected(name string, ports ...string) *corev1.Pod {
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{"app": "api"}},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
-	for _, port := range ports {
-		p.Spec.Containers[0].Ports = append(p.Spec.Containers[0].Ports, corev1.ContainerPort{Name: port, ContainerPort: 8080, Protocol: corev1.ProtocolTCP})
-	}
-	return p
-}
-
-func TestPutBack(t *testing.T) {
-	sidecar := func(policy corev1.ContainerRestartPolicy) func(*corev1.Pod) {
-		return func(p *corev1.Pod) {
-			p.Spec.InitContainers = []corev1.Container{{Name: sandbox.RouterContainer, RestartPolicy: &policy,
-				Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 15361, Protocol: corev1.ProtocolTCP}}}}
-		}
-	}
-	udp := func(p *corev1.Pod) { p.Spec.Containers[0].Ports[0].Protocol = corev1.ProtocolUDP }
-	const lacks = "pod b has no port named http"
-	for _, tt := range []struct {
-		name   string
-		pods   []*corev1.Pod
-		change func(*corev1.Service)
-		reason string // "": nothing to do
-	}{
-		{"no pods", nil, nil, ""},
-		{"all have the name", []*corev1.Pod{selected("a", "http"), selected("b", "other", "http")}, nil, ""},
-		{"the router has the name", []*corev1.Pod{with(selected("b"), sidecar(corev1.ContainerRestartPolicyAlways))}, nil, ""},
-		{"an init container that ends does not count", []*corev1.Pod{with(selected("b"), sidecar(corev1.ContainerRestartPolicyNever))}, nil, lacks},
-		{"one lacks it", []*corev1.Pod{selected("a", "http"), selected("b", "metrics")}, nil, lacks},
-		{"of another protocol", []*corev1.Pod{with(selected("b", "http"), udp)}, nil, lacks},
-		{"one that is being deleted", []*corev1.Pod{with(selected("b"), deleting)}, nil, ""},
-		{"one that has finished", []*corev1.Pod{with(selected("b"), succeeded)}, nil, ""},
-		{"a Service not switched", []*corev1.Pod{selected("b")}, func(s *corev1.Service) { s.Annotations = nil }, ""},
-		{"a Service whose targetPort is another's name now", []*corev1.Pod{selected("b")}, func(s *corev1.Service) { s.Spec.Ports[1].TargetPort = intstr.FromString("web") }, ""},
-		{"a Service without a selector", []*corev1.Pod{selected("b")}, func(s *corev1.Service) { s.Spec.Selector = nil }, ""},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			s := switched()
-			if tt.change != nil {
-				tt.change(s)
-			}
-			var pods []corev1.Pod
-			for _, p := range tt.pods {
-				stripped, err := stripGuarded(p)
-				if err != nil {
-					t.Fatal(err)
-				}
-				pods = append(pods, *stripped.(*corev1.Pod))
-			}
-			back, reason, err := PutBack(s, pods)
-			if err != nil || reason != tt.reason {
-				t.Errorf("%v %q, want %q", err, reason, tt.reason)
-			}
-			want := []int{1}
-			if tt.reason == "" {
-				want = nil
-			}
-			if got := slices.Sorted(maps.Keys(back)); !slices.Equal(got, want) {
-				t.Errorf("ports %v, want %v", got, want)
-			}
-		})
-	}
-	s := switched()
-	s.Annotations[sandbox.AnnotationTargetPorts] = "x"
-	if _, _, err := PutBack(s, []corev1.Pod{*selected("b")}); err == nil {
-		t.Error("no error for an annotation that can't be read")
-	}
-}
-
-func TestPutBackPatch(t *testing.T) {
-	made := switched()
-	back, reason, err := PutBack(made, []corev1.Pod{*selected("b")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := putBackPatch(made, back, sandbox.PutBack{Time: "2026-01-02T03:04:05Z", Reason: reason})
-	if err != nil {
-		t.Fatal(err)
-	}
-	patch, err := jsonpatch.DecodePatch(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	apply := func(s *corev1.Service) (*corev1.Service, error) {
-		b, err := json.Marshal(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b, err = patch.Apply(b); err != nil {
-			return nil, err
-		}
-		var got corev1.Service
-		return &got, json.Unmarshal(b, &got)
-	}
-	got, err := apply(made)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Spec.Ports[1].TargetPort != intstr.FromInt32(8080) || got.Spec.Ports[0] != made.Spec.Ports[0] || got.Spec.Ports[2] != made.Spec.Ports[2] {
-		t.Errorf("%+v", got.Spec.Ports)
-	}
-	note, err := sandbox.ParsePutBack(got.Annotations[sandbox.AnnotationPutBack])
-	if err != nil || note.Reason != "pod b has no port named http" || got.Annotations[sandbox.AnnotationTargetPorts] == "" {
-		t.Errorf("%v %+v", err, got.Annotations)
-	}
-	if back, _, _ := PutBack(got, []corev1.Pod{*selected("b")}); len(back) != 0 {
-		t.Error("what was put back is put back again")
-	}
-	for name, change := range map[string]func(*corev1.Service){
-		"another Service of that name": func(s *corev1.Service) { s.UID = "u2" },
-		"ports in another order":       func(s *corev1.Service) { s.Spec.Ports = append(s.Spec.Ports[1:], s.Spec.Ports[0]) },
-		"put back by somebody":         func(s *corev1.Service) { s.Spec.Ports[1].TargetPort = intstr.FromInt32(8080) },
-	} {
-		s := switched()
-		change(s)
-		if _, err := apply(s); err == nil {
-			t.Errorf("applies to %s", name)
-		}
-	}
-}
 
 func failing(message string) *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{UID: "d", Namespace: "shop", Name: "api-pr"}, Status: appsv1.DeploymentStatus{

@@ -5,8 +5,14 @@ package sandbox
 // Prefix begins every label, annotation and condition the product owns.
 const Prefix = "kubectl-sandbox.dev/"
 
-// FieldManager is the server-side apply manager of everything the plugin writes.
-const FieldManager = "kubectl-sandbox"
+// Field managers.
+const (
+	// FieldManager is the field manager of everything the plugin writes. It does not begin with "kubectl": Flux takes over what
+	// such managers own, and then removes it.
+	FieldManager = "sandbox"
+	// FormerFieldManager is what FieldManager was before: objects from that time still carry it.
+	FormerFieldManager = "kubectl-sandbox"
+)
 
 // Labels.
 const (
@@ -85,12 +91,15 @@ const (
 	AnnotationPorts = Prefix + "ports"
 	// AnnotationOutgoing, set to OutgoingOff on a pod template, keeps HTTP_PROXY out of a fork's or check's containers.
 	AnnotationOutgoing = Prefix + "outgoing"
-	// AnnotationRouted records, as JSON on a baseline workload's own metadata, what `route` changed, so that `unroute` can
-	// restore it exactly.
+	// AnnotationRouted is the intent that a workload be routed, and records what `route` changed, so that admission keeps it and
+	// `unroute` restores the rest exactly: see RouteRecord. On a baseline workload's own metadata.
 	AnnotationRouted = Prefix + "routed"
-	// AnnotationTargetPorts records, as JSON on a Service, the numeric targetPorts that `route` replaced by names: a map from
-	// port name to number, see FormatTargetPorts.
+	// AnnotationTargetPorts records, as JSON on a Service, the numeric targetPorts that `route` replaced by names: see
+	// FormatTargetPorts. Admission keeps the names of those it lists, whoever writes the Service. `{}` releases the Service.
 	AnnotationTargetPorts = Prefix + "target-ports"
+	// AnnotationWorkloads lists, on a Service with AnnotationTargetPorts, the routed workloads that it was switched for, as
+	// FormatWorkloads writes them. The controller releases the Service when none of them is left.
+	AnnotationWorkloads = Prefix + "workloads"
 	// AnnotationPutBack says, on a Service, that the guard put numeric targetPorts back, when, and why: see FormatPutBack.
 	AnnotationPutBack = Prefix + "put-back"
 	// AnnotationPolicies names, on a fork's NetworkPolicy, those of the user's on whose account it is there: "NAME,...".

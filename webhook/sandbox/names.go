@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -90,11 +91,24 @@ func ShareName(sandbox, id string) string { return ConfigMapName(sandbox) + ".sh
 // WorkloadLabel returns the value of LabelWorkload for a baseline: "KIND.NAME" with the kind in lower case, its end replaced
 // by a hash of the whole where that would be longer than a label value may be.
 func WorkloadLabel(kind, name string) string {
-	return cut(WorkloadName(kind, name), maxLabelValue, "")
+	return LabelOf(WorkloadName(kind, name))
 }
 
 // WorkloadName returns "KIND.NAME", the kind in lower case: what WorkloadLabel makes a label of.
 func WorkloadName(kind, name string) string { return strings.ToLower(kind) + "." + name }
+
+// FormatWorkloads writes the value of AnnotationWorkloads: names as WorkloadName returns them, in order.
+func FormatWorkloads(names []string) string {
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ",")
+}
+
+// ParseWorkloads reads the value of AnnotationWorkloads.
+func ParseWorkloads(s string) []string {
+	return slices.DeleteFunc(strings.Split(s, ","), func(name string) bool { return name == "" })
+}
+
+// LabelOf returns what WorkloadLabel returns for a name that WorkloadName returned.
+func LabelOf(name string) string { return cut(name, maxLabelValue, "") }
 
 // ForkName returns the name of the fork's Deployment: "BASELINE-SANDBOX", its end replaced by a hash of the whole when it
 // is too long for pods named after it. Two baselines may come to the same name ("a" in "b-c", "a-b" in "c"): the caller

@@ -23,21 +23,31 @@ import (
 // may follow are given.
 func (o *Options) resources(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	m := meta.NewDefaultRESTMapper(nil)
+	// A mapper made by discovery knows the list of each kind as well (client-go's restmapper), and caches of several namespaces
+	// ask for it.
+	add := func(kind schema.GroupVersionKind, plural string, scope meta.RESTScope) {
+		singular := kind.GroupVersion().WithResource(strings.ToLower(kind.Kind))
+		resource := kind.GroupVersion().WithResource(plural)
+		if plural == "" {
+			resource, singular = meta.UnsafeGuessKindToResource(kind)
+		}
+		m.AddSpecific(kind.GroupVersion().WithKind(kind.Kind+"List"), resource, singular, scope)
+		m.AddSpecific(kind, resource, singular, scope) // last: the resource's own kind
+	}
 	for _, kind := range []string{"ConfigMap", "LimitRange", "Pod", "Secret", "Service"} {
-		m.Add(corev1.SchemeGroupVersion.WithKind(kind), meta.RESTScopeNamespace)
+		add(corev1.SchemeGroupVersion.WithKind(kind), "", meta.RESTScopeNamespace)
 	}
 	for _, kind := range lifecycle.BuiltInKinds() {
-		m.Add(kind, meta.RESTScopeNamespace)
+		add(kind, "", meta.RESTScopeNamespace)
 	}
 	for _, kind := range o.followKinds() {
-		plural := kind.GroupVersion().WithResource(o.FollowKinds[kindArg(kind)])
-		m.AddSpecific(kind, plural, kind.GroupVersion().WithResource(strings.ToLower(kind.Kind)), meta.RESTScopeNamespace)
+		add(kind, o.FollowKinds[kindArg(kind)], meta.RESTScopeNamespace)
 	}
-	m.Add(corev1.SchemeGroupVersion.WithKind("Namespace"), meta.RESTScopeRoot)
-	m.Add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), meta.RESTScopeNamespace)
-	m.Add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), meta.RESTScopeNamespace)
-	m.Add(authenticationv1.SchemeGroupVersion.WithKind("TokenReview"), meta.RESTScopeRoot)
-	m.Add(admissionv1.SchemeGroupVersion.WithKind("MutatingWebhookConfiguration"), meta.RESTScopeRoot)
+	add(corev1.SchemeGroupVersion.WithKind("Namespace"), "", meta.RESTScopeRoot)
+	add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), "", meta.RESTScopeNamespace)
+	add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), "", meta.RESTScopeNamespace)
+	add(authenticationv1.SchemeGroupVersion.WithKind("TokenReview"), "", meta.RESTScopeRoot)
+	add(admissionv1.SchemeGroupVersion.WithKind("MutatingWebhookConfiguration"), "", meta.RESTScopeRoot)
 	return m, nil
 }
 

@@ -28,7 +28,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
+	ctrladmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/admission"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/certs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/inject"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -108,7 +110,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	}
 	watched := maps.Clone(byObject)
 	byObject[&corev1.ConfigMap{}] = cache.ByObject{
-		Label: labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleSandbox}), Transform: stripSandbox,
+		Label: labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleSandbox}), Transform: admission.StripSandbox,
 	}
 	// The certificates are asked for from the first handshake on, and the manager that they need wants the server first.
 	var keeper *certs.Manager
@@ -152,22 +154,12 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	}
 	injection := func(ctx context.Context, namespace string) inject.Config {
 		c := o.injection(keeper.Bundle())
-		c.Minimum, c.Maximum = bounds(ctx, mgr.GetCache(), namespace)
+		c.Minimum, c.Maximum = admission.Bounds(ctx, mgr.GetCache(), namespace)
 		return c
 	}
-	admitter, err := newAdmitter(o.Namespace, injection, metrics.Registry, logger.WithName("admission"))
-	if err != nil {
+	if err := handlers(ctx, mgr, o, injection, logger); err != nil {
 		return nil, nil, err
 	}
-	registrar := &registrar{
-		cache: mgr.GetCache(), api: mgr.GetAPIReader(), limit: o.MaxSandboxes, namespace: o.Namespace,
-		clock: clock.RealClock{}, log: logger.WithName("sandboxes"), admitted: map[types.NamespacedName]admitted{},
-	}
-	if err := registrar.follow(ctx, mgr.GetCache()); err != nil {
-		return nil, nil, err
-	}
-	mgr.GetWebhookServer().Register(admissionPath, oneRequestEach(&webhook.Admission{Handler: admitter}))
-	mgr.GetWebhookServer().Register(sandboxesPath, oneRequestEach(&webhook.Admission{Handler: registrar}))
 	drained := func(*http.Request) error {
 		if draining.Load() {
 			return errors.New("stopping")
@@ -178,6 +170,28 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	return mgr, control, errors.Join(mgr.Add(keeper), mgr.Add(stream), mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("stopping", drained), mgr.AddReadyzCheck("certificates", keeper.Ready),
 		mgr.AddReadyzCheck("listening", mgr.GetWebhookServer().StartedChecker()))
+}
+
+// handlers has the webhook's server answer admission reviews.
+func handlers(ctx context.Context, mgr manager.Manager, o Options, injection func(context.Context, string) inject.Config, log logr.Logger) error {
+	pods, err := admission.NewPods(o.Namespace, injection, metrics.Registry, log.WithName("admission"))
+	if err != nil {
+		return err
+	}
+	updates, err := admission.NewUpdates(o.Namespace, clock.RealClock{}, metrics.Registry, log.WithName("updates"))
+	if err != nil {
+		return err
+	}
+	sandboxes := admission.NewSandboxes(o.Namespace, mgr.GetCache(), mgr.GetAPIReader(), o.MaxSandboxes, clock.RealClock{}, log.WithName("sandboxes"))
+	if err := sandboxes.Follow(ctx, mgr.GetCache()); err != nil {
+		return err
+	}
+	for path, handler := range map[string]ctrladmission.Handler{
+		admission.PodsPath: pods, admission.UpdatesPath: updates, admission.SandboxesPath: sandboxes,
+	} {
+		mgr.GetWebhookServer().Register(path, oneRequestEach(&webhook.Admission{Handler: handler}))
+	}
+	return nil
 }
 
 // oneRequestEach closes a connection after its answer. The API server speaks HTTP/1.1 to webhooks (k8s.io/apiserver

@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"context"
@@ -7,9 +7,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// bounds returns what the LimitRanges of a namespace want of each container. They are read from a cache: a review makes no API
+// Bounds returns what the LimitRanges of a namespace want of each container. They are read from a cache: a review makes no API
 // call. Without them (the cache is not filled yet) a router asks for what it always does.
-func bounds(ctx context.Context, cache client.Reader, namespace string) (minimum, maximum corev1.ResourceList) {
+func Bounds(ctx context.Context, cache client.Reader, namespace string) (minimum, maximum corev1.ResourceList) {
 	var ranges corev1.LimitRangeList
 	if cache.List(ctx, &ranges, client.InNamespace(namespace)) != nil {
 		return nil, nil

@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"testing"
@@ -26,11 +26,11 @@ func TestBounds_AreTheNarrowestOfTheNamespace(t *testing.T) {
 		limits("team", "c", corev1.LimitTypePod, "500m", "600m"),
 		limits("other", "d", corev1.LimitTypeContainer, "900m", "900m"),
 	).Build()
-	least, most := bounds(t.Context(), c, "team")
+	least, most := Bounds(t.Context(), c, "team")
 	if least.Cpu().String() != "50m" || most.Cpu().String() != "1" {
 		t.Errorf("got %s and %s, want 50m and 1", least.Cpu(), most.Cpu())
 	}
-	if least, most = bounds(t.Context(), c, "none"); len(least) != 0 || len(most) != 0 {
+	if least, most = Bounds(t.Context(), c, "none"); len(least) != 0 || len(most) != 0 {
 		t.Errorf("got %v and %v of a namespace without", least, most)
 	}
 }

@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ type reviewer struct {
 func newReviewer(t *testing.T, config func(context.Context, string) inject.Config) *reviewer {
 	t.Helper()
 	r := &reviewer{T: t, metrics: prometheus.NewRegistry()}
-	a, err := newAdmitter("own", config, r.metrics, testr.New(t))
+	a, err := NewPods("own", config, r.metrics, testr.New(t))
 	if err != nil {
 		t.Fatal(err)
 	}

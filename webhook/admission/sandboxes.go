@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"context"
@@ -25,22 +25,22 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// sandboxesPath is where the MutatingWebhookConfiguration sends sandboxes' ConfigMaps and forks' Deployments.
-const sandboxesPath = "/admit-sandboxes"
+// SandboxesPath is where the MutatingWebhookConfiguration sends sandboxes' ConfigMaps and forks' Deployments.
+const SandboxesPath = "/admit-sandboxes"
 
 // admittedFor bounds how long a sandbox that was admitted, and that no watch has told of yet, counts as one: the API server may
 // have refused it for another reason after that.
 const admittedFor = 5 * time.Second
 
-// A registrar admits sandboxes and forks to a namespace, whoever makes them, by whatever program: no two sandboxes of one key, and
+// Sandboxes admits sandboxes and forks to a namespace, whoever makes them, by whatever program: no two sandboxes of one key, and
 // no more than there may be. It writes down who makes a sandbox.
 //
 // It decides by a cache, to which it adds what it admitted itself and has not seen there yet. So within one replica it is exact;
 // of two that are asked at the same moment, neither knows of the other's until a watch tells it, some milliseconds later. Two
 // sandboxes may then come to one key: routes go to the older fork, and the younger's problem says so. What it is about to
 // refuse it looks up, so that it never refuses for the sake of what has just been deleted.
-type registrar struct {
-	cache     client.Reader // sandboxes alone, as stripSandbox leaves them
+type Sandboxes struct {
+	cache     client.Reader // sandboxes alone, as StripSandbox leaves them
 	api       client.Reader
 	limit     int    // the most sandboxes of a namespace; 0: any number
 	namespace string // its own
@@ -57,8 +57,14 @@ type admitted struct {
 	until         time.Time
 }
 
+// NewSandboxes returns the handler of sandboxes for a webhook that runs in namespace. cache holds what StripSandbox leaves of sandboxes;
+// limit is the most sandboxes of a namespace, 0 for any number.
+func NewSandboxes(namespace string, cache, api client.Reader, limit int, clock clock.PassiveClock, log logr.Logger) *Sandboxes {
+	return &Sandboxes{cache: cache, api: api, limit: limit, namespace: namespace, clock: clock, log: log, admitted: map[types.NamespacedName]admitted{}}
+}
+
 // Handle implements admission.Handler.
-func (r *registrar) Handle(ctx context.Context, req admission.Request) (response admission.Response) {
+func (r *Sandboxes) Handle(ctx context.Context, req admission.Request) (response admission.Response) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.log.Error(fmt.Errorf("%v", p), "panic in admission", "stack", string(debug.Stack()))
@@ -91,7 +97,7 @@ func (r *registrar) Handle(ctx context.Context, req admission.Request) (response
 }
 
 // sandbox admits a ConfigMap.
-func (r *registrar) sandbox(ctx context.Context, req admission.Request, cm *corev1.ConfigMap) admission.Response {
+func (r *Sandboxes) sandbox(ctx context.Context, req admission.Request, cm *corev1.ConfigMap) admission.Response {
 	name, key := cm.Labels[sandbox.LabelSandbox], cm.Data[sandbox.DataKey]
 	if err := sandbox.ValidateName(name); err != nil {
 		return refused(sandbox.CauseMalformed, "label %s %q %v", sandbox.LabelSandbox, name, err)
@@ -132,7 +138,7 @@ func (r *registrar) sandbox(ctx context.Context, req admission.Request, cm *core
 }
 
 // fork admits a Deployment: it is its key that routes are made of.
-func (r *registrar) fork(ctx context.Context, req admission.Request, d *metav1.PartialObjectMetadata) admission.Response {
+func (r *Sandboxes) fork(ctx context.Context, req admission.Request, d *metav1.PartialObjectMetadata) admission.Response {
 	name, key := d.Labels[sandbox.LabelSandbox], d.Annotations[sandbox.AnnotationKey]
 	if err := sandbox.ValidateName(name); err != nil {
 		return refused(sandbox.CauseMalformed, "label %s %q %v", sandbox.LabelSandbox, name, err)
@@ -153,7 +159,7 @@ func (r *registrar) fork(ctx context.Context, req admission.Request, d *metav1.P
 }
 
 // others returns the sandboxes of a namespace but for the one named. The caller holds r.mu.
-func (r *registrar) others(ctx context.Context, namespace, name string) ([]admitted, error) {
+func (r *Sandboxes) others(ctx context.Context, namespace, name string) ([]admitted, error) {
 	var list corev1.ConfigMapList
 	if err := r.cache.List(ctx, &list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("sandboxes of namespace %s are not known yet: %w", namespace, err)
@@ -180,7 +186,7 @@ func (r *registrar) others(ctx context.Context, namespace, name string) ([]admit
 }
 
 // holder returns which of the sandboxes has the key. One that the cache has and the API server has not is none.
-func (r *registrar) holder(ctx context.Context, namespace, key string, of []admitted) (admitted, bool) {
+func (r *Sandboxes) holder(ctx context.Context, namespace, key string, of []admitted) (admitted, bool) {
 	for _, a := range of {
 		if a.key != key {
 			continue
@@ -197,7 +203,7 @@ func (r *registrar) holder(ctx context.Context, namespace, key string, of []admi
 }
 
 // count asks the API server how many sandboxes a namespace has but for the one named, and adds those that are on their way there.
-func (r *registrar) count(ctx context.Context, namespace, name string) (int, error) {
+func (r *Sandboxes) count(ctx context.Context, namespace, name string) (int, error) {
 	var list metav1.PartialObjectMetadataList
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
 	err := r.api.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{sandbox.LabelRole: sandbox.RoleSandbox})
@@ -218,7 +224,7 @@ func (r *registrar) count(ctx context.Context, namespace, name string) (int, err
 }
 
 // seen forgets a sandbox that the cache tells of from now on.
-func (r *registrar) seen(o any) {
+func (r *Sandboxes) seen(o any) {
 	cm, ok := o.(*corev1.ConfigMap)
 	if !ok {
 		return
@@ -228,8 +234,8 @@ func (r *registrar) seen(o any) {
 	delete(r.admitted, client.ObjectKeyFromObject(cm))
 }
 
-// follow has the registrar told of what its cache learns.
-func (r *registrar) follow(ctx context.Context, c cache.Cache) error {
+// Follow has the registrar told of what its cache learns.
+func (r *Sandboxes) Follow(ctx context.Context, c cache.Cache) error {
 	informer, err := c.GetInformer(ctx, &corev1.ConfigMap{})
 	if err != nil {
 		return fmt.Errorf("watch sandboxes: %w", err)
@@ -238,8 +244,8 @@ func (r *registrar) follow(ctx context.Context, c cache.Cache) error {
 	return err
 }
 
-// stripSandbox keeps of a sandbox's ConfigMap what the registrar decides by.
-func stripSandbox(o any) (any, error) {
+// StripSandbox keeps of a sandbox's ConfigMap what the registrar decides by.
+func StripSandbox(o any) (any, error) {
 	cm, ok := o.(*corev1.ConfigMap)
 	if !ok {
 		return o, nil

@@ -1,4 +1,6 @@
-package server
+// Package admission decides on what the API server asks about: pods (routers), sandboxes (keys), and updates of what is routed, whose marks
+// it keeps. Each handler decodes, decides by a pure function, and answers with a patch.
+package admission
 
 import (
 	"context"
@@ -18,28 +20,29 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// admissionPath is where the MutatingWebhookConfiguration sends pods.
-const admissionPath = "/mutate-pods"
+// PodsPath is where the MutatingWebhookConfiguration sends pods.
+const PodsPath = "/mutate-pods"
 
-// admitter answers admission reviews. It calls no API, and has no effect but its answer.
-type admitter struct {
+// Pods answers admission reviews of pods. It calls no API, and has no effect but its answer.
+type Pods struct {
 	config    func(ctx context.Context, namespace string) inject.Config
 	namespace string // its own
 	log       logr.Logger
 	pods      *prometheus.CounterVec
 }
 
-func newAdmitter(namespace string, config func(context.Context, string) inject.Config, metrics prometheus.Registerer, log logr.Logger) (*admitter, error) {
+// NewPods returns the handler of pods for a webhook that runs in namespace; config returns how pods of a namespace get routers.
+func NewPods(namespace string, config func(context.Context, string) inject.Config, metrics prometheus.Registerer, log logr.Logger) (*Pods, error) {
 	pods := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_webhook_pods_total",
 		Help: "Pods reviewed, dry runs left out, by role, outcome (injected, unchanged, declined, failed) and, where declined, reason.",
 	}, []string{"role", "outcome", "reason"})
-	return &admitter{config, namespace, log, pods}, metrics.Register(pods)
+	return &Pods{config, namespace, log, pods}, metrics.Register(pods)
 }
 
 // Handle implements admission.Handler. A pod that gets no router where it should is admitted with a warning. Only a fork that
 // could not be looked at is refused: without its key it would pass for something else, and its creator tries again.
-func (a *admitter) Handle(ctx context.Context, req admission.Request) (response admission.Response) {
+func (a *Pods) Handle(ctx context.Context, req admission.Request) (response admission.Response) {
 	role := ""
 	defer func() {
 		if p := recover(); p != nil {
@@ -81,7 +84,7 @@ func (a *admitter) Handle(ctx context.Context, req admission.Request) (response 
 	return response
 }
 
-func (a *admitter) failed(req admission.Request, role string, err error) admission.Response {
+func (a *Pods) failed(req admission.Request, role string, err error) admission.Response {
 	a.count(req, role, "failed", "")
 	if role == sandbox.RoleFork {
 		return admission.Errored(http.StatusInternalServerError, err)
@@ -90,7 +93,7 @@ func (a *admitter) failed(req admission.Request, role string, err error) admissi
 }
 
 // count bounds the label's values: a role comes from whoever makes the pod.
-func (a *admitter) count(req admission.Request, role, outcome, reason string) {
+func (a *Pods) count(req admission.Request, role, outcome, reason string) {
 	switch role {
 	case sandbox.RoleBaseline, sandbox.RoleFork, sandbox.RoleCheck:
 	default:

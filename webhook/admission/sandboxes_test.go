@@ -1,4 +1,4 @@
-package server
+package admission
 
 import (
 	"context"
@@ -47,10 +47,10 @@ func forkOf(name, key string) *appsv1.Deployment {
 }
 
 // newRegistrar has a cache that knows what the API server does, until the two are set apart.
-func newRegistrar(t *testing.T, limit int, there ...client.Object) *registrar {
+func newRegistrar(t *testing.T, limit int, there ...client.Object) *Sandboxes {
 	t.Helper()
 	c := fake.NewClientBuilder().WithObjects(there...).Build()
-	return &registrar{
+	return &Sandboxes{
 		cache: c, api: c, limit: limit, namespace: "own", clock: clocktesting.NewFakeClock(time.Unix(0, 0)), log: testr.New(t),
 		admitted: map[types.NamespacedName]admitted{},
 	}

@@ -1,0 +1,249 @@
+package cluster
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Inventory reads the sandboxes of a namespace, of all where it is empty, and what tells how their forks are.
+func (c *Client) Inventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
+	return c.inventory(ctx, namespace, "")
+}
+
+// SandboxInventory reads one sandbox of the client's namespace, with its requests as of now. One that does not exist is a *plan.Problem.
+func (c *Client) SandboxInventory(ctx context.Context, name string) (*plan.Inventory, error) {
+	cm, err := c.sandboxConfigMap(ctx, name)
+	if err != nil {
+		return nil, Explain(err)
+	}
+	counted := false
+	if isSandbox(cm, name) && cm.DeletionTimestamp == nil {
+		cm, counted = c.counted(ctx, cm)
+	}
+	v, err := c.inventory(ctx, c.Namespace, sandbox.LabelSandbox+"="+name)
+	if err != nil {
+		return nil, err
+	}
+	if v.ConfigMaps = nil; isSandbox(cm, name) {
+		v.ConfigMaps = []corev1.ConfigMap{*cm}
+	}
+	if len(v.ConfigMaps)+len(v.Forks) == 0 {
+		return nil, plan.NoSandbox(name, c.Namespace)
+	}
+	if v.Current = counted; counted {
+		v.Missing = cm.Annotations[sandbox.AnnotationFlushMissing]
+	}
+	v.Gateway, err = c.Gateway(ctx)
+	return v, err
+}
+
+// inventory reads the sandboxes that a selector of the labels of their objects selects.
+func (c *Client) inventory(ctx context.Context, namespace, selector string) (*plan.Inventory, error) {
+	v := &plan.Inventory{Now: time.Now()}
+	of := func(role string) metav1.ListOptions {
+		only := sandbox.LabelRole + "=" + role
+		if selector != "" {
+			only += "," + selector
+		}
+		return metav1.ListOptions{LabelSelector: only}
+	}
+	var forkPods, baselinePods corev1.PodList
+	err := together(
+		func() (err error) { v.ConfigMaps, err = c.sandboxes(ctx, namespace, selector); return err },
+		func() (err error) { v.Forks, err = c.forks(ctx, namespace, selector); return err },
+		func() error {
+			list, err := c.Kube.AppsV1().ReplicaSets(namespace).List(ctx, of(sandbox.RoleFork))
+			if err == nil {
+				v.Sets = list.Items
+			}
+			return err
+		},
+		func() error {
+			list, err := c.Kube.CoreV1().Pods(namespace).List(ctx, of(sandbox.RoleFork))
+			if err == nil {
+				forkPods = *list
+			}
+			return err
+		},
+		func() error {
+			list, err := c.Kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline})
+			if err == nil {
+				baselinePods = *list
+			}
+			return err
+		},
+		func() error {
+			list, err := c.Kube.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
+			if apierrors.IsForbidden(err) {
+				return nil // it is not known then
+			}
+			if err == nil {
+				v.Services = &list.Items
+			}
+			return err
+		},
+	)
+	if err != nil {
+		return nil, Explain(err)
+	}
+	v.Pods = slices.Concat(forkPods.Items, baselinePods.Items)
+	v.Standings, err = c.Standings(ctx, v.Forks)
+	return v, err
+}
+
+// RouteInventory is Inventory with the routed workloads of the namespace, forked or not.
+func (c *Client) RouteInventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
+	v, err := c.Inventory(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	workloads, err := c.everyWorkload(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	v.Routed = plan.RoutedWorkloads(workloads)
+	custom, err := c.customBaselines(ctx, v)
+	v.Routed = append(v.Routed, custom...)
+	return v, err
+}
+
+// A RoutedNamespace holds the routed workloads of a namespace.
+type RoutedNamespace struct {
+	Namespace string
+	Workloads []*plan.Workload
+}
+
+// RoutedByNamespace reads which workloads are routed, by namespace, with namespaces that have switched Services alone; of all namespaces
+// where namespace is empty.
+func (c *Client) RoutedByNamespace(ctx context.Context, namespace string) ([]RoutedNamespace, error) {
+	v, err := c.RouteInventory(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string][]*plan.Workload{}
+	for _, w := range v.Routed {
+		by[w.Namespace()] = append(by[w.Namespace()], w)
+	}
+	if v.Services != nil {
+		for i := range *v.Services {
+			s := &(*v.Services)[i]
+			if s.Labels[sandbox.LabelRole] == sandbox.RoleService || s.Annotations[sandbox.AnnotationTargetPorts] != "" {
+				by[s.Namespace] = append(by[s.Namespace], nil...)
+			}
+		}
+	}
+	var out []RoutedNamespace
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, RoutedNamespace{name, by[name]})
+	}
+	return out, nil
+}
+
+// In returns a client for another namespace of the cluster.
+func (c *Client) In(namespace string) *Client {
+	other := *c
+	other.Namespace = namespace
+	return &other
+}
+
+// everyWorkload reads the Deployments, StatefulSets and DaemonSets of a namespace.
+func (c *Client) everyWorkload(ctx context.Context, namespace string) ([]*plan.Workload, error) {
+	byKind := make([][]*plan.Workload, 3)
+	var calls []func() error
+	for i, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
+		gvr := appsv1.SchemeGroupVersion.WithResource(resource)
+		calls = append(calls, func() error {
+			list, err := c.Dynamic.Resource(gvr).Namespace(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork})
+			if apierrors.IsForbidden(err) {
+				return nil // whoever may only fork need not see them; their pods tell of those that are routed
+			}
+			if err != nil {
+				return err
+			}
+			for j := range list.Items {
+				byKind[i] = append(byKind[i], &plan.Workload{Object: &list.Items[j], Resource: gvr.GroupResource()})
+			}
+			return nil
+		})
+	}
+	err := together(calls...)
+	return slices.Concat(byKind...), Explain(err)
+}
+
+// customBaselines reads the routed workloads of custom kinds, which only their pods tell of. What the caller may not read is left out.
+func (c *Client) customBaselines(ctx context.Context, v *plan.Inventory) ([]*plan.Workload, error) {
+	var out []*plan.Workload
+	for _, ref := range plan.CustomBaselines(v) {
+		gv, err := schema.ParseGroupVersion(ref.APIVersion)
+		if err != nil {
+			continue
+		}
+		mapping, err := c.Mapper.RESTMapping(schema.GroupKind{Group: gv.Group, Kind: ref.Kind}, gv.Version)
+		if err != nil {
+			continue // its kind is gone
+		}
+		u, err := c.Dynamic.Resource(mapping.Resource).Namespace(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		case err != nil:
+			return out, Explain(err)
+		default:
+			out = append(out, plan.RoutedWorkloads([]*plan.Workload{{Object: u, Resource: mapping.Resource.GroupResource()}})...)
+		}
+	}
+	return out, nil
+}
+
+// settling is how long changes are gathered before a listing is read again.
+const settling = 300 * time.Millisecond
+
+// WatchInventory sends on the channel that it returns whenever what an Inventory is read from has changed, until ctx ends; an error is
+// the last.
+func (c *Client) WatchInventory(ctx context.Context, namespace string) <-chan error {
+	changes := make(chan error, 1)
+	events := make(chan func(*struct{}) error)
+	roles := metav1.ListOptions{LabelSelector: sandbox.LabelRole}
+	go follow(ctx, roles, c.Kube.CoreV1().ConfigMaps(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.ConfigMap, bool) {})
+	go follow(ctx, roles, c.Kube.AppsV1().Deployments(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *appsv1.Deployment, bool) {})
+	go follow(ctx, roles, c.Kube.CoreV1().Pods(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.Pod, bool) {})
+	go follow(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		return c.Kube.CoreV1().Services(namespace).Watch(ctx, o)
+	}, events, func(*struct{}) {}, func(*struct{}, *corev1.Service, bool) {})
+	go func() {
+		defer close(changes)
+		var settled <-chan time.Time
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case event := <-events:
+				if err := event(&struct{}{}); err != nil && !IsTransient(err) {
+					changes <- err
+					return
+				}
+				if settled == nil {
+					settled = time.After(settling)
+				}
+			case <-settled:
+				settled = nil
+				select {
+				case changes <- nil:
+				default: // one is waiting already
+				}
+			}
+		}
+	}()
+	return changes
+}

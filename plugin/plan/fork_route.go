@@ -1,0 +1,144 @@
+package plan
+
+import (
+	"errors"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// ForksRouted plans forks of workloads some of which have no routers yet: first their routing, then the forks on what the namespace
+// holds once that is done. A dry run and a real run both begin with it, and so refuse the same; what can't be forked is not routed
+// either. unrouted are the workloads to route, by ForkPlan.Unrouted, and are the view's targets.
+func ForksRouted(o *ForkOptions, workloads []*Workload, state *ForkState, view *RouteView) (*ForkPlan, []*RouteStep, *RouteView, error) {
+	steps, final, err := PlanRoute(view, Route)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	routed, after := state.after(workloads, final)
+	again := *o
+	again.Route = false // what is unrouted then can't be forked
+	p, err := Forks(&again, routed, after)
+	if err != nil {
+		return nil, nil, nil, proposing(o, err)
+	}
+	return p, steps, final, nil
+}
+
+// proposing has the command that a refusal proposes ask for routers as o does.
+func proposing(o *ForkOptions, err error) error {
+	var p *Problem
+	if !errors.As(err, &p) || !o.Route || len(p.Fix) < 3 || p.Fix[2] != "fork" || slices.Contains(p.Fix, "--route") || slices.Contains(p.Fix, "--help") {
+		return err
+	}
+	with := *p
+	with.Fix = append(slices.Clone(p.Fix), "--route")
+	return &with
+}
+
+// A proposal is the fork that a refusal proposes instead.
+type proposal struct {
+	options   *ForkOptions
+	workloads []*Workload
+}
+
+// propose has the problem propose a fork, and returns it. Say is what it is.
+func (p *Problem) propose(say string, o *ForkOptions, workloads ...*Workload) *Problem {
+	p.Say, p.Fix, p.proposed = say, o.command(workloads...), &proposal{o, workloads}
+	return p
+}
+
+// provenFork returns a refusal with a fork that is not refused: where the one that it proposes is, for another flag that is wrong, it
+// goes on with that refusal.
+func provenFork(err error, state *ForkState, depth int) error {
+	var p, refused *Problem
+	if !errors.As(err, &p) || p.proposed == nil {
+		return err
+	}
+	_, next := forks(p.proposed.options, p.proposed.workloads, state)
+	switch {
+	case !errors.As(next, &refused), refused.Code == status.CodeNotRouted:
+		return err
+	case depth == 0 || refused.What == p.What:
+		return &Problem{What: p.What, Code: p.Code, Object: p.Object, Err: p.Err, Say: "see what can be given", Fix: Kubectl("sandbox", "fork", "--help")}
+	}
+	if !errors.As(provenFork(refused, state, depth-1), &refused) {
+		return err
+	}
+	joined := *refused
+	joined.What, joined.Code, joined.Object, joined.Err = p.What+"; and "+refused.What, p.Code, p.Object, p.Err
+	return &joined
+}
+
+// UnroutedOf returns the workloads that a refusal of Forks says have no routers.
+func UnroutedOf(err error) []*Workload {
+	var refused *unroutedError
+	if errors.As(err, &refused) {
+		return refused.workloads
+	}
+	return nil
+}
+
+// An unroutedError is beneath the Problem of workloads without routers.
+type unroutedError struct{ workloads []*Workload }
+
+// Error says so.
+func (e *unroutedError) Error() string { return "workloads have no routers" }
+
+// UnroutedProblem is the refusal of workloads that have no routers, err, with why they can't get any where that is so: then routing
+// them is no way out.
+func UnroutedProblem(err error, view *RouteView) error {
+	var p, refused *Problem
+	if !errors.As(err, &p) || p.Code != status.CodeNotRouted {
+		return err
+	}
+	if _, _, why := PlanRoute(view, Route); errors.As(why, &refused) {
+		return &Problem{
+			What: p.What + "; and routing is refused: " + refused.What, Lines: refused.Lines,
+			Say: refused.Say, Fix: refused.Fix, Admin: refused.Admin, Code: p.Code,
+		}
+	}
+	with := *p
+	with.Fix = append(slices.Clone(p.Fix), view.templateFlag()...)
+	return &with
+}
+
+// after returns workloads and state as they are once the view shows what is in the namespace.
+func (s *ForkState) after(workloads []*Workload, view *RouteView) ([]*Workload, *ForkState) {
+	now := func(w *Workload) *Workload {
+		for _, t := range view.Targets {
+			if t.String() == w.String() {
+				return &Workload{Object: t.Object, Resource: w.Resource, TemplateAt: w.TemplateAt}
+			}
+		}
+		return w
+	}
+	mapped := make([]*Workload, len(workloads))
+	for i, w := range workloads {
+		mapped[i] = now(w)
+	}
+	after := *s
+	after.Around.Workloads = make([]*Workload, len(s.Around.Workloads))
+	for i, w := range s.Around.Workloads {
+		after.Around.Workloads[i] = now(w)
+	}
+	after.Services = make([]corev1.Service, len(view.Services))
+	for i, svc := range view.Services {
+		after.Services[i] = *svc
+	}
+	after.Policies.Policies = nil
+	for _, p := range view.Policies {
+		if !isForkPolicy(p) { // as ForkState has them
+			after.Policies.Policies = append(after.Policies.Policies, *p)
+		}
+	}
+	return mapped, &after
+}
+
+func isForkPolicy(p *networkingv1.NetworkPolicy) bool {
+	return p.Labels[sandbox.LabelRole] == sandbox.RoleFork
+}

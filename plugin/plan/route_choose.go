@@ -1,0 +1,131 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ChooseRoutes returns those of the candidates, workloads of the view, that `route --all` puts routers in front of, and why it leaves
+// out the others. It leaves out what was not healthy before, since every step waits for all targets; what no key can work at; and what
+// can't be routed, or not without one that is left out.
+func ChooseRoutes(v *RouteView, candidates []*Workload) (chosen []*Workload, left []string) {
+	var fit []*Workload
+	for _, w := range candidates {
+		if why := v.unfit(w); why != "" {
+			left = append(left, fmt.Sprintf("%s: %s", w, why))
+			continue
+		}
+		fit = append(fit, w)
+	}
+	for _, group := range v.groups(fit) {
+		routable, why := v.routable(group)
+		chosen, left = append(chosen, routable...), append(left, why...)
+	}
+	slices.SortStableFunc(chosen, func(a, b *Workload) int { return slices.Index(candidates, a) - slices.Index(candidates, b) })
+	return chosen, left
+}
+
+// unfit says why a workload is left out whatever else is routed; empty where it is not.
+func (v *RouteView) unfit(w *Workload) string {
+	message, done, err := RolledOut(w)
+	switch {
+	case err != nil:
+		return "it is not healthy: " + v.because(w, err.Error())
+	case !done && !Touched(w): // else the rollout may be that of a command which was interrupted, and goes on
+		return "it is not healthy: " + v.because(w, message)
+	case w.Routed():
+		return ""
+	}
+	template, err := w.PodTemplate()
+	if err != nil {
+		return err.Error()
+	}
+	return unroutableProtocol(v.Services, templatePod(template), template.Labels)
+}
+
+func (v *RouteView) because(w *Workload, message string) string {
+	if why := v.stuck(w); why != "" {
+		message += "; " + why
+	}
+	return strings.TrimSpace(message)
+}
+
+// groups puts those workloads together that a Service leads to both of: they are routed together or not at all.
+func (v *RouteView) groups(workloads []*Workload) [][]*Workload {
+	var groups [][]*Workload
+	for _, w := range workloads {
+		joined := []*Workload{w}
+		groups = slices.DeleteFunc(groups, func(g []*Workload) bool {
+			if !slices.ContainsFunc(g, func(o *Workload) bool { return v.share(w, o) }) {
+				return false
+			}
+			joined = append(joined, g...)
+			return true
+		})
+		groups = append(groups, joined)
+	}
+	return groups
+}
+
+// share says that a Service leads to both workloads.
+func (v *RouteView) share(a, b *Workload) bool {
+	one, err := a.PodTemplate()
+	other, failed := b.PodTemplate()
+	if err != nil || failed != nil {
+		return false
+	}
+	for _, s := range v.Services {
+		if selects(s, one.Labels) && selects(s, other.Labels) {
+			return true
+		}
+	}
+	return false
+}
+
+// routable returns as many of a group as can be routed together, and why not the others. One that can't be routed even where all the
+// others are routed with it is taken out first.
+func (v *RouteView) routable(group []*Workload) (routable []*Workload, left []string) {
+	for len(group) > 0 {
+		refused := v.refusal(group)
+		if refused == nil {
+			return group, left
+		}
+		out := slices.IndexFunc(group, func(w *Workload) bool {
+			without := slices.DeleteFunc(slices.Clone(group), func(o *Workload) bool { return o == w })
+			return len(without) > 0 && v.refusal(without) == nil
+		})
+		if out < 0 {
+			out = 0 // no single one is to blame
+		}
+		left = append(left, leftOut(group[out], refused))
+		group = slices.Delete(slices.Clone(group), out, out+1)
+	}
+	return nil, left
+}
+
+// leftOut says why a workload is left out, with its name in front where the refusal is about something else.
+func leftOut(w *Workload, p *Problem) string {
+	if strings.Contains(p.What, w.String()) || strings.Contains(p.What, w.Arg()) {
+		return p.What
+	}
+	return fmt.Sprintf("%s: %s", w, p.What)
+}
+
+// refusal returns why the workloads can't be routed together, or nil.
+func (v *RouteView) refusal(workloads []*Workload) *Problem {
+	named := *v
+	named.Targets, named.Others = workloads, nil
+	for _, w := range slices.Concat(v.Targets, v.Others) {
+		if !slices.Contains(workloads, w) {
+			named.Others = append(named.Others, w)
+		}
+	}
+	_, _, err := planRoute(&named, Route)
+	var p *Problem
+	if err != nil && !errors.As(err, &p) {
+		p = &Problem{What: err.Error(), Err: err}
+	}
+	return p
+}

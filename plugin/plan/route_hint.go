@@ -1,0 +1,132 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// PlanRoute returns the steps that next, Route or Unroute, would take from v on if every rollout went well, and what the view shows
+// then. Where it refuses, the command that its *Problem proposes is planned as well: one that would be refused too is not proposed.
+func PlanRoute(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
+	steps, final, err := planRoute(v, next)
+	var p *Problem
+	if errors.As(err, &p) {
+		return nil, nil, v.tested(p, maxHints)
+	}
+	return steps, final, err
+}
+
+func planRoute(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
+	if _, err := next(v); err != nil { // with what is rolled out, and what is not, as it is now
+		return nil, nil, err
+	}
+	return RouteSteps(v, next)
+}
+
+// maxHints bounds how many refusals are joined into one: each names one more thing to do first.
+const maxHints = 5
+
+// tested returns p with a command that is not refused: where p's is, p goes on with that refusal and has its command.
+func (v *RouteView) tested(p *Problem, depth int) *Problem {
+	verb, args := routeWords(p.Fix)
+	if verb == nil {
+		return p
+	}
+	asked := v.naming(args)
+	if asked == nil {
+		return p // it names something that was not read: its own plan will tell
+	}
+	_, _, err := planRoute(asked, verb)
+	var refused *Problem
+	if !errors.As(err, &refused) {
+		known := *p
+		known.Fix = append(slices.Clone(p.Fix), asked.templateFlag()...)
+		return &known
+	}
+	if depth == 0 || refused.What == p.What {
+		return &Problem{What: p.What, Err: p.Err, Code: p.Code, Object: p.Object}
+	}
+	refused = asked.tested(refused, depth-1)
+	return &Problem{
+		What: p.What + "; and " + refused.What, Lines: refused.Lines, Say: refused.Say, Fix: refused.Fix, Admin: refused.Admin,
+		Err: p.Err, Code: p.Code, Object: p.Object,
+	}
+}
+
+// routeWords reads `kubectl sandbox route|unroute TYPE/NAME...`; nil for any other command.
+func routeWords(words []string) (next func(*RouteView) (*RouteStep, error), args []string) {
+	if len(words) < 4 || words[0] != "kubectl" || words[1] != "sandbox" {
+		return nil, nil
+	}
+	for _, w := range words[3:] {
+		if strings.HasPrefix(w, "-") || !strings.Contains(w, "/") {
+			return nil, nil
+		}
+	}
+	switch words[2] {
+	case "route":
+		return Route, words[3:]
+	case "unroute":
+		return Unroute, words[3:]
+	}
+	return nil, nil
+}
+
+// naming returns the view with the workloads of these arguments as its targets; nil where one was not read.
+func (v *RouteView) naming(args []string) *RouteView {
+	named := *v
+	named.Targets, named.Others = nil, nil
+	all := slices.Concat(v.Targets, v.Others)
+	for _, arg := range args {
+		i := slices.IndexFunc(all, func(w *Workload) bool { return w.Arg() == arg })
+		if i < 0 {
+			return nil
+		}
+		named.Targets = append(named.Targets, all[i])
+	}
+	for _, w := range all {
+		if !slices.Contains(named.Targets, w) {
+			named.Others = append(named.Others, w)
+		}
+	}
+	return &named
+}
+
+// templateFlag returns --template-path where the targets' pod templates are elsewhere than their kind or an annotation says.
+func (v *RouteView) templateFlag() []string {
+	for _, t := range v.Targets {
+		if t.TemplateAt != "" && t.Object.GetAnnotations()[sandbox.AnnotationTemplate] == "" {
+			return []string{"--template-path=" + t.TemplateAt}
+		}
+	}
+	return nil
+}
+
+// exposable says that `kubectl expose` can make a Service of the workload's selector: one of labels alone.
+func (t *routeTarget) exposable() bool {
+	matchLabels, _, _ := unstructured.NestedMap(t.Object.Object, "spec", "selector", "matchLabels")
+	expressions, _, _ := unstructured.NestedSlice(t.Object.Object, "spec", "selector", "matchExpressions")
+	return len(matchLabels) > 0 && len(expressions) == 0
+}
+
+// serviceName returns a name for a Service in front of a workload: the workload's, if a Service can have it and none has.
+func (v *RouteView) serviceName(workload string) string {
+	name := strings.ReplaceAll(workload, ".", "-")
+	if name[0] >= '0' && name[0] <= '9' {
+		name = "svc-" + name
+	}
+	const longest = 63 - len("-99")
+	name = strings.TrimRight(name[:min(len(name), longest)], "-")
+	free := name
+	for n := 2; slices.ContainsFunc(v.Services, func(s *corev1.Service) bool { return s.Name == free }); n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+	return free
+}

@@ -1,0 +1,61 @@
+package admission
+
+import (
+	"bytes"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+const managedFieldsPath = "/metadata/managedFields"
+
+// webhookManager is the field manager of the controller's own writes: by default, that is the first part of its user agent.
+const webhookManager = "sandbox-webhook"
+
+// disown takes fields of an object's spec from their managers: the whole spec from those of this product, and the paths given from
+// everybody. A server-side apply, by kubectl, Helm or Flux, conflicts over a field that another manager owns with another value.
+// So nobody owns what `route` holds at another value than the owner's own manifest. The API server computes managedFields before it
+// asks admission, and takes them as admission leaves them.
+func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
+	entries := u.GetManagedFields()
+	var kept []metav1.ManagedFieldsEntry
+	changed := false
+	for _, entry := range entries {
+		if entry.FieldsV1 == nil || entry.Subresource != "" {
+			kept = append(kept, entry)
+			continue
+		}
+		set := &fieldpath.Set{}
+		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+			return fmt.Errorf("managedFields of %s: %w", entry.Manager, err)
+		}
+		taken := fieldpath.NewSet(shared...)
+		switch entry.Manager {
+		case sandbox.FieldManager, sandbox.FormerFieldManager, webhookManager:
+			taken.Insert(fieldpath.MakePathOrDie("spec"))
+		}
+		left := set.RecursiveDifference(taken)
+		if left.Equals(set) {
+			kept = append(kept, entry)
+			continue
+		}
+		changed = true
+		if left.Empty() {
+			continue
+		}
+		raw, err := left.ToJSON()
+		if err != nil {
+			return fmt.Errorf("managedFields of %s: %w", entry.Manager, err)
+		}
+		entry.FieldsV1 = &metav1.FieldsV1{Raw: raw}
+		kept = append(kept, entry)
+	}
+	if changed {
+		u.SetManagedFields(kept)
+	}
+	return nil
+}
