@@ -44,10 +44,10 @@ func TestOutgoing_stamps_the_key_on_requests_that_carry_none(t *testing.T) {
 		want   string
 	}{
 		"none":           {nil, "key=the-key baggage=sandbox-key=the-key tracestate="},
-		"other baggage":  {[]string{"Baggage", "a=b;c", "Baggage", "d=e"}, "key=the-key baggage=a=b;c,d=e,sandbox-key=the-key tracestate="},
-		"key in header":  {[]string{"X-Sandbox-Key", "mine"}, "key=mine baggage= tracestate="},
-		"key in baggage": {[]string{"Baggage", "sandbox-key=mine"}, "key= baggage=sandbox-key=mine tracestate="},
-		"key in state":   {[]string{"Tracestate", "sandbox-key=mine"}, "key= baggage= tracestate=sandbox-key=mine"},
+		"other baggage":  {[]string{"Baggage", "a=b;c", "Baggage", "d=e"}, "key=the-key baggage=sandbox-key=the-key,a=b;c,d=e tracestate="},
+		"key in header":  {[]string{"X-Sandbox-Key", "mine"}, "key=mine baggage=sandbox-key=mine tracestate="},
+		"key in baggage": {[]string{"Baggage", "sandbox-key=mine"}, "key=mine baggage=sandbox-key=mine tracestate="},
+		"key in state":   {[]string{"Tracestate", "sandbox-key=mine"}, "key=mine baggage=sandbox-key=mine tracestate=sandbox-key=mine"},
 		"two keys":       {[]string{"X-Sandbox-Key", "a", "X-Sandbox-Key", "b"}, "key=a|b baggage= tracestate="},
 		"empty key":      {[]string{"X-Sandbox-Key", ""}, "key=the-key baggage=sandbox-key=the-key tracestate="},
 		"for the proxy":  {[]string{"Proxy-Connection", "x", "Proxy-Authorization", "y"}, "key=the-key baggage=sandbox-key=the-key tracestate= proxy= body="},
@@ -165,10 +165,10 @@ func TestOutgoing_stamps_what_comes_through_a_tunnel(t *testing.T) {
 			return c, nil
 		}
 		for range 3 {
-			if _, body := ask(t, client, "http://"+to.addr, "Baggage", "a=b"); !strings.Contains(body, "key=the-key baggage=a=b,sandbox-key=the-key ") {
+			if _, body := ask(t, client, "http://"+to.addr, "Baggage", "a=b"); !strings.Contains(body, "key=the-key baggage=sandbox-key=the-key,a=b ") {
 				t.Errorf("got %q", body)
 			}
-			if _, body := ask(t, client, "http://"+to.addr, "X-Sandbox-Key", "mine"); !strings.Contains(body, "key=mine baggage= ") {
+			if _, body := ask(t, client, "http://"+to.addr, "X-Sandbox-Key", "mine"); !strings.Contains(body, "key=mine baggage=sandbox-key=mine ") {
 				t.Errorf("got %q", body)
 			}
 		}
