@@ -43,8 +43,11 @@ func (o *outgoing) Decide(h *engine.Head) engine.Decision {
 	port := ""
 	if !connect {
 		rest, ok := cutPrefixFold(h.Target, "http://")
+		if !ok { // what some clients ask a proxy for a WebSocket by
+			rest, ok = cutPrefixFold(h.Target, "ws://")
+		}
 		if h.HTTP2 || !ok {
-			return refuse(400, "this is a proxy: requests to it name their target by a whole http:// URL, or use CONNECT")
+			return refuse(400, "this is a proxy: requests to it name their target by a whole http:// or ws:// URL, or use CONNECT")
 		}
 		authority, path = rest, []byte("/")
 		if i := bytes.IndexAny(rest, "/?"); i >= 0 {

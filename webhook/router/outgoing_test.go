@@ -219,13 +219,23 @@ func TestOutgoing_passes_WebSockets_on(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 		_, _ = io.Copy(c, rw)
 	}))
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
+	for _, scheme := range []string{"http", "ws", "WS"} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET %s://%s/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", scheme, to.addr, to.addr)
+		upgraded(t, c, bufio.NewReader(c))
 	}
-	defer c.Close()
-	fmt.Fprintf(c, "GET http://%s/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", to.addr, to.addr)
-	r := bufio.NewReader(c)
+	c, r := connect(t, addr, to.addr)
+	fmt.Fprintf(c, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", to.addr)
+	upgraded(t, c, r)
+}
+
+// upgraded reads the switch to WebSocket on c, and has a frame echoed.
+func upgraded(t *testing.T, c net.Conn, r *bufio.Reader) {
+	t.Helper()
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("got %v (%v)", resp, err)
