@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,7 +87,7 @@ func (c *Client) runJob(
 	if err := c.ObserveKeys(ctx, x, keys); err != nil {
 		return nil, nil, err
 	}
-	passed, _, known := c.Observed(ctx, x)
+	passed, _, _, known := c.Observed(ctx, x)
 	all := make([]*experiment.Evidence, len(variants))
 	for i := range all {
 		all[i] = &experiment.Evidence{}
@@ -143,13 +144,14 @@ func (c *Client) runJob(
 	if err := look(true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
 		return nil, nil, err
 	}
-	after, missing, ok := c.Observed(ctx, x)
+	after, missing, ended, ok := c.Observed(ctx, x)
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err // what was not counted for it is no doubt
 	}
 	for i, v := range variants {
 		e := all[i]
 		e.Job = w.end()
+		e.After.Ended = append(slices.Clip(e.After.Ended), ended...)
 		if known && ok {
 			e.Passed, e.PassedMissing = experiment.PassedIn(passed, after, v.Key), missing
 			e.Baseline = experiment.PassedIn(passed, after, baseline)

@@ -226,7 +226,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	case e.After.Uncounted != "" || e.Before.Uncounted != "":
 		d.doubt(NotCounted, "the routers of %s did not give their counts", none(e.After.Uncounted+e.Before.Uncounted))
 	}
-	d.lost(ended(e.Before.Routers, e.After.Routers))
+	d.lost(ended(e.Before.Routers, e.After.Routers, e.After.Ended))
 	reached := total.Fork + total.Unfinished + total.Refused + total.FellBack
 	sent := e.Sent
 	switch {
@@ -255,12 +255,13 @@ func (d *doubts) reported(e *Evidence) {
 	}
 }
 
-// ended returns the pods whose routers have, of those that there were.
-func ended(before, after []string) (pods []string) {
+// ended returns the pods whose routers have, of those that there were, but for those that handed over what they had counted.
+func ended(before, after, handedOver []string) (pods []string) {
 	for _, r := range before {
 		if !slices.Contains(after, r) {
-			name, _, _ := strings.Cut(r, "/")
-			pods = append(pods, name)
+			if name, _, _ := strings.Cut(r, "/"); !slices.Contains(handedOver, name) {
+				pods = append(pods, name)
+			}
 		}
 	}
 	return pods

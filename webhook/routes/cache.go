@@ -244,7 +244,7 @@ func stripReplicaSet(r *metav1.PartialObjectMetadata) *metav1.PartialObjectMetad
 func stripConfigMap(c *corev1.ConfigMap) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: stripMeta(&c.ObjectMeta, sandbox.AnnotationFlush, sandbox.AnnotationFlushed, sandbox.AnnotationFlushMissing),
-		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataCounts, sandbox.DataCounted, sandbox.DataObserve, sandbox.DataObserved),
+		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataCounts, sandbox.DataCounted, sandbox.DataEnded, sandbox.DataObserve, sandbox.DataObserved),
 	}
 }
 

@@ -30,8 +30,9 @@ import (
 // it finds. A fork is its Deployment's UID, in the table, in the report and in the mark: one that takes the key or the name of
 // another begins at zero.
 //
-// No request is counted twice, and none is counted for another fork. What a router counted after its last report is lost when
-// it ends: it reports every few seconds, and at once when asked.
+// No request is counted twice, and none is counted for another fork. A router that ends gracefully hands over what it has counted, and
+// waits until that is written. Of one that does not, what it counted after its last report is lost: it reports every few seconds, and at
+// once when asked.
 
 const (
 	// countsInterval is how long a changed count may wait to be written, so also how often a ConfigMap is at most.
@@ -148,7 +149,7 @@ type collection struct {
 }
 
 // onCount has f called whenever a count changed that belongs into a ConfigMap.
-func (h *Hub) onCount(f func(configMap types.NamespacedName)) {
+func (h *Hub) onCount(f func(configMap types.NamespacedName, now bool)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.counted = f
@@ -170,6 +171,11 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 		}
 	}
 	changed = append(changed, h.countObserved(b, r, c.Observed)...)
+	if c.Final && r.stream == s {
+		r.final = true
+		changed = append(changed, b.unwritten(r)...)
+		h.settle(b)
+	}
 	if ask := h.asks[c.Nonce]; ask != nil && ask.waiting[r.uid] {
 		delete(ask.waiting, r.uid)
 		ask.answered[r.uid] = true
@@ -180,8 +186,72 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	counted := h.counted
 	h.mu.Unlock()
 	for _, name := range changed {
-		counted(types.NamespacedName{Namespace: b.name.Namespace, Name: name})
+		counted(types.NamespacedName{Namespace: b.name.Namespace, Name: name}, c.Final)
 	}
+}
+
+// maxEnded bounds how many ended routers of a baseline are remembered.
+const maxEnded = 64
+
+// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The caller holds Hub.mu.
+func (h *Hub) settle(b *baseline) {
+	for _, r := range b.routers {
+		if r.final && r.stream != nil && !r.stream.taken && len(b.unwritten(r)) == 0 {
+			r.stream.taken = true
+			r.stream.poke()
+		}
+	}
+}
+
+// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds Hub.mu.
+func (b *baseline) unwritten(r *router) (names []string) {
+	rep := b.reports[r.id]
+	if rep == nil {
+		return nil
+	}
+	for key, t := range rep.keys {
+		if f, ok := b.current.table.Routes[key]; ok && !t.written {
+			names = append(names, sandbox.ConfigMapName(f.Sandbox))
+		}
+	}
+	for name, keys := range rep.runs {
+		for _, t := range keys {
+			if !t.written {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	return names
+}
+
+// handedOver returns the pods whose routers ended, or are about to, after all that they counted was taken in.
+func (h *Hub) handedOver(names ...Baseline) (pods []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range names {
+		b := h.baselines[name]
+		if b == nil {
+			continue
+		}
+		pods = append(pods, b.ended...)
+		for _, r := range b.routers {
+			if r.final {
+				pods = append(pods, r.pod)
+			}
+		}
+	}
+	slices.Sort(pods)
+	return pods
+}
+
+// withEnded adds to a ConfigMap's data the pods whose routers ended after they had handed over what they counted.
+func withEnded(data map[string]string, pods []string) error {
+	b, err := json.Marshal(pods)
+	if len(pods) > 0 {
+		data[sandbox.DataEnded] = string(b)
+	}
+	return err
 }
 
 // report returns the report of a router, made where there is none. The caller holds Hub.mu.
@@ -304,6 +374,7 @@ func (h *Hub) written(name Baseline, sandboxName string, counts map[string]route
 			}
 		}
 	}
+	h.settle(b)
 	h.sweep(b)
 }
 
@@ -383,6 +454,9 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 		return reconcile.Result{}, nil
 	}
 	data, err := encoded(sandbox.DataCounts, totals, marked)
+	if err == nil {
+		err = withEnded(data, c.hub.handedOver(baselines...))
+	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}

@@ -36,9 +36,9 @@ type Hub struct {
 	counter   uint64 // of the last version
 	baselines map[Baseline]*baseline
 	watchers  []func(Baseline)
-	counted   func(configMap types.NamespacedName) // called when a count rose that belongs there
-	runs      map[string]map[string]run            // experiments that observe keys, by namespace and ConfigMap
-	observed  map[string][]string                  // the keys of all of a namespace's, sorted
+	counted   func(configMap types.NamespacedName, now bool) // called when a count rose that belongs there
+	runs      map[string]map[string]run                      // experiments that observe keys, by namespace and ConfigMap
+	observed  map[string][]string                            // the keys of all of a namespace's, sorted
 	trust     trust
 	asks      map[string]*collection // by nonce
 	nonce     uint64
@@ -58,6 +58,7 @@ type baseline struct {
 	serving map[types.UID]route.Version
 	routers map[types.UID]*router
 	reports map[string]*report // by router and its start: see routerID
+	ended   []string           // pods that are gone, and whose routers had handed over what they counted
 }
 
 // published is a table and the frames that carry it, encoded when first needed and once for all streams. Immutable.
@@ -75,13 +76,14 @@ type router struct {
 	acked  route.Version // it routes by this version or a later one, connected or not
 	stream *stream       // nil while it is not connected
 	trusts string        // SHA-256 of the bundle it said it trusts
+	final  bool          // it serves no more requests, and what it has reported is all it counted
 }
 
 func newHub(s state) *Hub {
 	return &Hub{
 		state: s, serving: make(chan struct{}), stopped: make(chan struct{}),
 		baselines: map[Baseline]*baseline{}, asks: map[string]*collection{},
-		counted: func(types.NamespacedName) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
+		counted: func(types.NamespacedName, bool) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
 	}
 }
 
@@ -335,6 +337,10 @@ func (h *Hub) forget(name Baseline, uid types.UID) {
 	}
 	if s := b.routers[uid].stream; s != nil {
 		s.end()
+	}
+	if r := b.routers[uid]; r.final {
+		b.ended = append(b.ended, r.pod)
+		b.ended = b.ended[max(0, len(b.ended)-maxEnded):]
 	}
 	delete(b.routers, uid)
 	h.sweep(b)

@@ -180,7 +180,11 @@ func (s *Server) counts() (controller.Controller, error) {
 		return nil, err
 	}
 	err = c.Watch(source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		s.onCount(func(configMap types.NamespacedName) {
+		s.onCount(func(configMap types.NamespacedName, now bool) {
+			if now {
+				q.Add(reconcile.Request{NamespacedName: configMap})
+				return
+			}
 			q.AddAfter(reconcile.Request{NamespacedName: configMap}, countsInterval)
 		})
 		return nil

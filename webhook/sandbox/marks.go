@@ -131,6 +131,7 @@ const (
 	DataCreatedBy = "created-by" // user name of who made it, as the API server knows it
 	DataExpires   = "expires"    // RFC 3339; absent: never
 	DataCounts    = "counts"     // JSON, see route.Totals: requests seen by the routers, per workload
+	DataEnded     = "ended"      // JSON, names of pods whose routers ended after what they had counted was taken in whole
 	DataCounted   = "counted"    // the controller's own: how much of each router's count is in DataCounts, or in DataObserved
 )
 
