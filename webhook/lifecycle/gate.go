@@ -84,7 +84,7 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	if len(waiting) == 0 {
 		return reconcile.Result{}, nil
 	}
-	baseline, err := routes.Pods(ctx, g.cache, b, sandbox.RoleBaseline)
+	baseline, err := routes.PodsBehind(ctx, g.cache, b)
 	if err != nil {
 		return reconcile.Result{}, err
 	}

@@ -69,10 +69,10 @@ func (*guard) NeedLeaderElection() bool { return false }
 // Reconcile looks at one Service.
 func (g *guard) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var service corev1.Service
-	if err := g.services.Get(ctx, req.NamespacedName, &service); err != nil {
-		if apierrors.IsNotFound(err) {
-			return reconcile.Result{}, g.release(ctx, req.Namespace)
-		}
+	switch err := g.services.Get(ctx, req.NamespacedName, &service); {
+	case apierrors.IsNotFound(err) || err == nil && !isSwitched(&service):
+		return reconcile.Result{}, g.release(ctx, req.Namespace)
+	case err != nil:
 		return reconcile.Result{}, err
 	}
 	pods, err := g.pods(ctx, req.Namespace)
@@ -216,7 +216,7 @@ func (s podSource) MarshalText() ([]byte, error) {
 // release stops the watch of a namespace's pods once it has no switched Service any more.
 func (g *guard) release(ctx context.Context, namespace string) error {
 	var services corev1.ServiceList
-	if err := g.services.List(ctx, &services, client.InNamespace(namespace), client.Limit(1)); err != nil {
+	if err := g.services.List(ctx, &services, client.InNamespace(namespace), client.MatchingLabels{sandbox.LabelRole: sandbox.RoleService}, client.Limit(1)); err != nil {
 		return err
 	}
 	if len(services.Items) > 0 {
@@ -237,7 +237,8 @@ type requests = workqueue.TypedRateLimitingInterface[reconcile.Request]
 func (g *guard) affected() handler.TypedFuncs[*corev1.Pod, reconcile.Request] {
 	look := func(ctx context.Context, pod *corev1.Pod, q requests) {
 		var services corev1.ServiceList
-		err := g.services.List(ctx, &services, client.InNamespace(pod.Namespace), client.UnsafeDisableDeepCopy)
+		err := g.services.List(ctx, &services, client.InNamespace(pod.Namespace), client.MatchingLabels{sandbox.LabelRole: sandbox.RoleService},
+			client.UnsafeDisableDeepCopy)
 		if err != nil {
 			g.log.Error(err, "can't list guarded Services", "namespace", pod.Namespace)
 			return

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -52,10 +53,8 @@ type Options struct {
 // CacheOptions says what the controllers read beside routes.CacheOptions.
 func CacheOptions() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
-		&corev1.Service{}: {
-			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleService}),
-			Transform: cache.TransformStripManagedFields(),
-		},
+		// Unlabelled ones as well: they say which workloads stand behind one Service.
+		&corev1.Service{}: {Transform: stripService},
 		&networkingv1.NetworkPolicy{}: {
 			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleFork}),
 			Transform: stripPolicy,
@@ -138,7 +137,14 @@ func newGuard(o Options) (manager.Runnable, error) {
 		return nil, err
 	}
 	g.controller = c
-	return g, c.Watch(source.Kind(o.Cache, &corev1.Service{}, &handler.TypedEnqueueRequestForObject[*corev1.Service]{}))
+	switched := predicate.TypedFuncs[*corev1.Service]{
+		CreateFunc: func(e event.TypedCreateEvent[*corev1.Service]) bool { return isSwitched(e.Object) },
+		UpdateFunc: func(e event.TypedUpdateEvent[*corev1.Service]) bool {
+			return isSwitched(e.ObjectOld) || isSwitched(e.ObjectNew)
+		},
+		DeleteFunc: func(e event.TypedDeleteEvent[*corev1.Service]) bool { return isSwitched(e.Object) },
+	}
+	return g, c.Watch(source.Kind(o.Cache, &corev1.Service{}, &handler.TypedEnqueueRequestForObject[*corev1.Service]{}, switched))
 }
 
 func newExpiry(o Options) (manager.Runnable, error) {

@@ -186,3 +186,25 @@ func TestRouter_answers_to_keyed_requests_are_private(t *testing.T) {
 		}
 	})
 }
+
+// The fork of a workload that stands with this one behind a Service is routed to at the ports of that Service alone.
+func TestRouter_a_neighbour_s_fork_is_routed_to_at_the_ports_they_share(t *testing.T) {
+	c := testConfig(t)
+	c.Captures = append(c.Captures, sandbox.Capture{Port: sandbox.Port{Name: "own", Number: freePort(t)}, Listen: freePort(t)})
+	u := startRouter(t, c)
+	for i, name := range []string{"http", "own"} {
+		startPod(t, "app", "127.0.0.1", c.Captures[i].Number, nil)
+		startPod(t, "fork-"+name, "127.0.0.3", c.Captures[i].Number, nil)
+	}
+	guest := table(1, map[string][]string{"k": {"127.0.0.3"}})
+	f := guest.Routes["k"]
+	f.Only = []string{"http"}
+	guest.Routes["k"] = f
+	u.setTable(guest)
+	client := newClient(t, nil)
+	for i, want := range []string{"fork-http", "app"} {
+		if _, body := ask(t, client, fmt.Sprintf("http://127.0.0.1:%d", c.Captures[i].Listen), "X-Sandbox-Key", "k"); body != want {
+			t.Errorf("port %s: answered by %q, want %q", c.Captures[i].Name, body, want)
+		}
+	}
+}

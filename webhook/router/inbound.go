@@ -67,7 +67,7 @@ func (i *inbound) Decide(h *engine.Head) engine.Decision {
 			"requests with a routing key go")
 	}
 	fr := force.routes[string(key)]
-	if fr == nil {
+	if fr == nil || len(fr.fork.Only) > 0 && !slices.Contains(fr.fork.Only, i.capture) {
 		return i.passOn(h, key, engine.Decision{Backends: i.keyed[:], Observer: seen.passing(force.observed[string(key)])})
 	}
 	if i.routes.stale() {

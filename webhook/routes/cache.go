@@ -95,6 +95,8 @@ func replicaSetList() *metav1.PartialObjectMetadataList {
 type state interface {
 	// Forks returns a baseline's forks, by sandbox: all, or the one of sandboxName.
 	Forks(ctx context.Context, b Baseline, sandboxName string) (map[string]*Fork, error)
+	// Neighbours returns the routed workloads that some Service leads to together with b.
+	Neighbours(ctx context.Context, b Baseline) (neighbours, error)
 }
 
 // all asks a state for the forks of every sandbox.
@@ -259,6 +261,8 @@ func stripPod(p *corev1.Pod) *corev1.Pod {
 		}
 	}
 	if p.Labels[sandbox.LabelRole] == sandbox.RoleBaseline {
+		// Which Services lead to it, and by which ports.
+		kept.Labels, kept.Annotations = p.Labels, subset(p.Annotations, sandbox.AnnotationPorts)
 		for i := range p.Status.Conditions {
 			if c := &p.Status.Conditions[i]; c.Type == corev1.PodReady {
 				kept.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}

@@ -351,9 +351,14 @@ func (h *Hub) reports(name Baseline, sandboxName string, gone func(routerID stri
 	if c == nil || b.current.table.Routes[c.key].UID != c.route.UID {
 		return "", counts
 	}
-	for id, rep := range b.reports {
-		if t, ok := rep.keys[c.key]; ok && !(t.written && gone(id)) {
-			counts[id] = t.total
+	for _, n := range h.counting(b) {
+		if n.current.table.Routes[c.key].UID != c.route.UID {
+			continue // a neighbour's own fork has the key
+		}
+		for id, rep := range n.reports {
+			if t, ok := rep.keys[c.key]; ok && !(t.written && gone(id)) {
+				counts[id] = t.total
+			}
 		}
 	}
 	return c.route.UID, counts
@@ -367,15 +372,17 @@ func (h *Hub) written(name Baseline, sandboxName string, counts map[string]route
 	if b == nil {
 		return
 	}
-	for id, rep := range b.reports {
-		for key := range rep.keys {
-			if b.current.table.Routes[key].Sandbox == sandboxName {
-				wrote(rep.keys, key, counts[id])
+	for _, n := range h.counting(b) {
+		for id, rep := range n.reports {
+			for key := range rep.keys {
+				if n.current.table.Routes[key].Sandbox == sandboxName {
+					wrote(rep.keys, key, counts[id])
+				}
 			}
 		}
+		h.settle(n)
+		h.sweep(n)
 	}
-	h.settle(b)
-	h.sweep(b)
 }
 
 // A counter writes counts to the ConfigMaps of sandboxes and experiments.
@@ -417,9 +424,22 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 		return reconcile.Result{}, err
 	}
 	var answered map[types.UID]bool
-	if asked(cm) {
-		answered = c.hub.collect(ctx, baselines)
+	counting := slices.Clone(baselines)
+	for _, b := range baselines {
+		for _, n := range c.hub.near(b) {
+			if !slices.Contains(counting, n) {
+				counting = append(counting, n)
+			}
+		}
 	}
+	if asked(cm) {
+		answered = c.hub.collect(ctx, counting)
+	}
+	every, err := podsIn(ctx, c.cache, cm.Namespace) // a router that is no neighbour's any more may be again: its mark stays while it lives
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	gone := goneRouters(every, c.hub.routerIDs(c.hub.names(cm.Namespace)...))
 
 	// What is not JSON was written by somebody else: begin with nothing, as for a new sandbox.
 	totals, marked := route.Totals{}, marks{}
@@ -432,17 +452,16 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 	changed, missing := false, []string(nil)
 	counts := make([]map[string]route.Count, len(baselines))
 	for i, b := range baselines {
-		pods, err := Pods(ctx, c.cache, b, sandbox.RoleBaseline)
-		if err != nil {
-			return reconcile.Result{}, err
-		}
-		gone := goneRouters(pods, c.hub.routerIDs(b))
 		var fork string
 		fork, counts[i] = c.hub.reports(b, name, gone)
 		if fork != "" {
 			changed = fold(totals, marked, b.Workload, fork, counts[i], gone) || changed
 		}
-		missing = append(missing, silent(pods, answered)...)
+	}
+	for i := range every {
+		if of, _ := BaselineOf(&every[i]); slices.Contains(counting, of) {
+			missing = append(missing, silent(every[i:i+1], answered)...)
+		}
 	}
 	written := func() {
 		for i, b := range baselines {
@@ -455,7 +474,7 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 	}
 	data, err := encoded(sandbox.DataCounts, totals, marked)
 	if err == nil {
-		err = withEnded(data, c.hub.handedOver(baselines...))
+		err = withEnded(data, c.hub.handedOver(counting...))
 	}
 	if err != nil {
 		return reconcile.Result{}, err

@@ -29,6 +29,13 @@ var api = Baseline{"shop", "deployment.api"}
 type cluster struct {
 	mu    sync.Mutex
 	forks map[Baseline][]Fork
+	near  map[Baseline]neighbours
+}
+
+func (c *cluster) Neighbours(_ context.Context, b Baseline) (neighbours, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.near[b], nil
 }
 
 func (c *cluster) Forks(_ context.Context, b Baseline, sandboxName string) (map[string]*Fork, error) {

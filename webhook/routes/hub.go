@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -51,6 +52,7 @@ type baseline struct {
 	// states they were made from.
 	build   sync.Mutex
 	claims  *claims
+	near    neighbours
 	current *published // nil until first asked for
 	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up to this
 	// one that have it. A route's pods are all of one revision, so whoever routes by that version or a later one sends the
@@ -108,10 +110,15 @@ func (h *Hub) Watch(f func(Baseline)) {
 
 func (h *Hub) changed(b Baseline) {
 	h.mu.Lock()
-	watchers := h.watchers
+	watchers, concerned := h.watchers, []Baseline{b}
+	if known := h.baselines[b]; known != nil {
+		concerned = slices.AppendSeq(concerned, maps.Keys(known.near))
+	}
 	h.mu.Unlock()
 	for _, f := range watchers {
-		f(b)
+		for _, name := range concerned {
+			f(name)
+		}
 	}
 }
 
@@ -156,6 +163,7 @@ func (h *Hub) View(ctx context.Context, name Baseline, pods []*corev1.Pod) (View
 	for uid, r := range b.routers {
 		v.Routers[uid] = Router{Acked: r.acked, Connected: r.stream != nil}
 	}
+	h.viewNeighbours(&v, b, pods)
 	return v, nil
 }
 
@@ -204,7 +212,13 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 	if b.current == nil { // written only with both locks held
 		sandboxName = all
 	}
-	forks, err := h.state.Forks(ctx, b.name, sandboxName)
+	near := b.near // written with both locks held
+	if sandboxName == all {
+		if near, err = h.state.Neighbours(ctx, b.name); err != nil {
+			return false, err
+		}
+	}
+	forks, err := h.claimedBy(ctx, b.name, near, sandboxName)
 	if err != nil {
 		return false, err
 	}
@@ -217,6 +231,7 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 		h.mu.Unlock()
 		return false, nil
 	}
+	b.near = near
 	h.update(b, sandboxName, forks)
 	h.trim(b)
 	h.mu.Unlock()
@@ -226,15 +241,18 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 
 // update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller holds
 // Hub.mu.
-func (h *Hub) update(b *baseline, sandboxName string, forks map[string]*Fork) {
+func (h *Hub) update(b *baseline, sandboxName string, forks map[string]claimed) {
 	var changed []string
-	if sandboxName == all {
-		for name, f := range forks {
-			changed = append(changed, b.claims.set(name, f)...)
+	for _, id := range slices.Collect(maps.Keys(b.claims.bySandbox)) {
+		if _, ok := forks[id]; !ok && isOf(id, sandboxName) {
+			changed = append(changed, b.claims.set(id, nil)...)
 		}
-	} else {
-		changed = b.claims.set(sandboxName, forks[sandboxName])
 	}
+	for id, c := range forks {
+		changed = append(changed, b.claims.claim(id, c.fork, c.only)...)
+	}
+	slices.Sort(changed)
+	changed = slices.Compact(changed)
 	if b.current == nil {
 		empty := &route.Table{}
 		d := b.claims.delta(empty, changed)

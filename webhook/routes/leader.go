@@ -107,7 +107,7 @@ func (s *Server) Start(ctx context.Context) error {
 	return g.Wait()
 }
 
-// A forkID names a fork.
+// A forkID names a fork; without a sandbox, a baseline's neighbours.
 type forkID struct {
 	Baseline
 	Sandbox string
@@ -121,7 +121,13 @@ func (s *Server) builds() (controller.TypedController[forkID], error) {
 		MaxConcurrentReconciles: 4,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[forkID](5*time.Millisecond, 5*time.Second),
 		Reconciler: reconcile.TypedFunc[forkID](func(ctx context.Context, f forkID) (reconcile.Result, error) {
-			return reconcile.Result{}, s.rebuild(ctx, f.Baseline, f.Sandbox)
+			if f.Sandbox == all {
+				return reconcile.Result{}, s.regroup(ctx, f.Baseline)
+			}
+			if err := s.rebuild(ctx, f.Baseline, f.Sandbox); err != nil {
+				return reconcile.Result{}, err
+			}
+			return reconcile.Result{}, s.spread(ctx, f.Baseline, f.Sandbox)
 		}),
 	})
 	if err != nil {
@@ -143,7 +149,13 @@ func (s *Server) builds() (controller.TypedController[forkID], error) {
 		}
 		deleted(ctx, e, q)
 	}
-	return c, c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, pods))
+	if err := c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, pods)); err != nil {
+		return nil, err
+	}
+	if err := c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, regroups(s.Hub, stands))); err != nil {
+		return nil, err
+	}
+	return c, c.Watch(source.TypedKind(s.opts.Cache, &corev1.Service{}, regroups(s.Hub, leads)))
 }
 
 type forkQueue = workqueue.TypedRateLimitingInterface[forkID]
