@@ -120,7 +120,7 @@ bin/golangci-lint: test/tools/go.mod
 	go -C test/tools build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: unit
-unit: debian ## Run the tests that need no cluster, under the race detector
+unit: debian nginx ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
 	go -C test test -race ./architecture/... ./audit/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/...
 
@@ -180,10 +180,11 @@ docs: ## Write the tables of flags into the README
 
 ##@ Machine
 
-# A C compiler, for the race detector, and curl, for the README's tour: nothing else of this Makefile takes them.
+# A C compiler, for the race detector, curl, for the README's tour, and Python, whose client reads what the router passes on: nothing
+# else of this Makefile takes them.
 .PHONY: debian
 debian:
-	@missing=$$(for c in gcc curl; do command -v $$c >/dev/null || echo $$c; done); [ -z "$$missing" ] || { apt-get update -q; \
+	@missing=$$(for c in gcc curl python3; do command -v $$c >/dev/null || echo $$c; done); [ -z "$$missing" ] || { apt-get update -q; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $$missing libc6-dev ca-certificates; }
 
 # Started by benchmarks and tests alone: not by the package, on machines where that would.

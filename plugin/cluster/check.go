@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,7 +122,7 @@ func (c *Client) runJob(
 	if err := c.ObserveKeys(ctx, x, keys); err != nil {
 		return nil, nil, err
 	}
-	passed, _, known := c.Observed(ctx, x)
+	passed, _, _, known := c.Observed(ctx, x)
 	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
 		return nil, nil, err
 	}
@@ -149,13 +150,14 @@ func (c *Client) runJob(
 	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {
 		return nil, nil, err
 	}
-	after, missing, ok := c.Observed(ctx, x)
+	after, missing, ended, ok := c.Observed(ctx, x)
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err // what was not counted for it is no doubt
 	}
 	for i, v := range variants {
 		e := seen.all[i]
 		e.Job = w.end()
+		e.After.Ended = append(slices.Clip(e.After.Ended), ended...)
 		if known && ok {
 			e.Passed, e.PassedMissing = experiment.PassedIn(passed, after, v.Key), missing
 			e.Baseline = experiment.PassedIn(passed, after, baseline)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -70,6 +71,7 @@ func (c *Client) count(ctx context.Context, name string, s *experiment.State) er
 	s.Exists, s.UID, s.Counted = true, string(cm.UID), counted
 	if counted {
 		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
+		_ = json.Unmarshal([]byte(cm.Data[sandbox.DataEnded]), &s.Ended) // of nonsense, none is known to have handed over
 	}
 	if sandboxes := plan.Sandboxes([]corev1.ConfigMap{*cm}, nil); len(sandboxes) > 0 {
 		s.Counts = sandboxes[0].Counts

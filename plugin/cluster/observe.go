@@ -54,13 +54,15 @@ func (c *Client) ObserveKeys(ctx context.Context, e *Experiment, keys []string) 
 }
 
 // Observed has what the routers observed for an experiment written down now, and returns it, with what is not in it: routers that did
-// not answer. It is not ok where nobody answered at all.
-func (c *Client) Observed(ctx context.Context, e *Experiment) (all route.Observed, missing string, ok bool) {
+// not answer; and the pods whose routers have ended, after they had handed over what they observed. It is not ok where nobody answered at
+// all.
+func (c *Client) Observed(ctx context.Context, e *Experiment) (all route.Observed, missing string, ended []string, ok bool) {
 	e.mu.Lock() // of two that ask at the same time, the first would not see its answer
 	defer e.mu.Unlock()
 	cm, ok := c.counted(ctx, e.ConfigMap)
 	if !ok || json.Unmarshal([]byte(cm.Data[sandbox.DataObserved]), &all) != nil {
-		return nil, "", false
+		return nil, "", nil, false
 	}
-	return all, cm.Annotations[sandbox.AnnotationFlushMissing], true
+	_ = json.Unmarshal([]byte(cm.Data[sandbox.DataEnded]), &ended) // of nonsense, none is known to have handed over
+	return all, cm.Annotations[sandbox.AnnotationFlushMissing], ended, true
 }

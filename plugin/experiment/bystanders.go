@@ -89,7 +89,7 @@ func Bystanders(e *Evidence, variants int, margin float64) []BystanderRow {
 func bystandersEnded(e *Evidence) (pods []string) {
 	for _, label := range slices.Sorted(maps.Keys(e.Before.Elsewhere)) {
 		if e.Passed[label].Requests+e.Baseline[label].Requests > 0 {
-			pods = append(pods, ended(e.Before.Elsewhere[label], e.After.Elsewhere[label])...)
+			pods = append(pods, ended(e.Before.Elsewhere[label], e.After.Elsewhere[label], e.After.Ended)...)
 		}
 	}
 	return pods

@@ -55,6 +55,8 @@ type State struct {
 	// other workloads, by label.
 	Routers   []string
 	Elsewhere map[string][]string
+	// Ended are pods whose routers have ended and had handed over before what they had counted.
+	Ended []string
 	// Bare are the baselines' ready pods without a router, "POD of WORKLOAD".
 	Bare []string
 	// Beside are the labels of workloads that are not forked and whose pods stand behind Services of the forks' baselines.

@@ -230,7 +230,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 		d.doubt(Refused, "%s refused, as no pod of the fork was ready", were(total.Refused))
 	}
 	d.beside(e)
-	lost := ended(e.Before.Routers, e.After.Routers)
+	lost := ended(e.Before.Routers, e.After.Routers, e.After.Ended)
 	uncounted := e.uncounted()
 	if uncounted != "" {
 		d.doubt(NotCounted, "%s", uncounted)
@@ -301,12 +301,13 @@ func (d *doubts) reported(e *Evidence) {
 	}
 }
 
-// ended returns the pods whose routers have, of those that there were.
-func ended(before, after []string) (pods []string) {
+// ended returns the pods whose routers have, of those that there were, but for those that handed over what they had counted.
+func ended(before, after, handedOver []string) (pods []string) {
 	for _, r := range before {
 		if !slices.Contains(after, r) {
-			name, _, _ := strings.Cut(r, "/")
-			pods = append(pods, name)
+			if name, _, _ := strings.Cut(r, "/"); !slices.Contains(handedOver, name) {
+				pods = append(pods, name)
+			}
 		}
 	}
 	return pods

@@ -122,13 +122,18 @@ func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 			return refuse(preview.NotReached(t.about(p.Namespace), w.Fork, string(w.Code), w.Message, w.Final(), w.Path, w.LogCommand(p.Namespace)))
 		}
 	}
+	stamp := preview.Stamp{Carriers: p.Carriers, Key: t.key}
 	d := engine.Decision{
 		Backends: []engine.Backend{p.backend(t)},
 		Failure:  p.press.Failure(p.unreachable(t), html),
-		Edits:    preview.Stamp{Carriers: p.Carriers, Key: t.key}.Edits(h),
+		Edits:    stamp.Edits(h),
 	}
 	authority := string(h.Authority)
-	d.Rewrite = func(r *engine.Reply) engine.Edits { return p.rewrite(r, t, authority) }
+	d.Rewrite = func(r *engine.Reply) engine.Edits {
+		edits := p.rewrite(r, t, authority)
+		stamp.Answered(&edits, r)
+		return edits
+	}
 	return d
 }
 

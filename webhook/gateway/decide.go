@@ -225,13 +225,18 @@ func (c *connection) pass(h *engine.Head, asked preview.Host, e Entry, cm *corev
 		Backends: []engine.Backend{b}, Edits: edits, Observer: observer{c.metrics},
 		Failure: c.press.Failure(&preview.Page{Status: 502, Title: "The Service does not answer", About: e.about(), Reason: "Service " + e.name() + " does not answer",
 			Next: "See for yourself:", Command: []string{"kubectl", "sandbox", "status", e.Sandbox, "-n", e.Namespace}}, preview.WantsHTML(h)),
-		Rewrite: func(r *engine.Reply) engine.Edits { return c.answered(r, v) },
 	}
+	answered := func(r *engine.Reply) engine.Edits {
+		edits := c.answered(r, v)
+		stamp.Answered(&edits, r)
+		return edits
+	}
+	d.Rewrite = answered
 	if c.ribbon && preview.OpensPage(h) {
 		ribbon := preview.Ribbon{About: e.about()}
 		ribbon.Ask(&d.Edits)
 		d.Rewrite = func(r *engine.Reply) engine.Edits {
-			edits := c.answered(r, v)
+			edits := answered(r)
 			ribbon.Lay(&edits, r)
 			return edits
 		}

@@ -16,18 +16,27 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// baselineFacts reads what the cache holds of a baseline's pods and of the Services of its namespace.
-func baselineFacts(ctx context.Context, c client.Reader, b routes.Baseline) (*health.Baseline, error) {
-	pods, err := routes.Pods(ctx, c, b, sandbox.RoleBaseline)
+// baselineFacts reads what the cache holds of a baseline's pods and of the Services of its namespace; and the pods of other baselines
+// whose routers route to the forks as well, since a Service leads to both.
+func baselineFacts(ctx context.Context, c client.Reader, b routes.Baseline) (own *health.Baseline, neighbours []*corev1.Pod, err error) {
+	behind, err := routes.PodsBehind(ctx, c, b)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var services corev1.ServiceList
 	if err := c.List(ctx, &services, client.InNamespace(b.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	all := pointers(services.Items)
-	return &health.Baseline{Pods: pointers(pods), Services: &all}, nil
+	own = &health.Baseline{Services: &all}
+	for _, p := range pointers(behind) {
+		if p.Labels[sandbox.LabelWorkload] == b.Workload {
+			own.Pods = append(own.Pods, p)
+		} else {
+			neighbours = append(neighbours, p)
+		}
+	}
+	return own, neighbours, nil
 }
 
 func pointers[T any](all []T) []*T {
@@ -39,7 +48,7 @@ func pointers[T any](all []T) []*T {
 }
 
 // routing says what the control plane knows of a fork, of whose newest revision the pods are.
-func routing(view routes.View, sandboxName string, pods, baseline []*corev1.Pod, staleAfter time.Duration, now time.Time) *health.Routing {
+func routing(view routes.View, sandboxName string, pods, baseline, neighbours []*corev1.Pod, staleAfter time.Duration, now time.Time) *health.Routing {
 	r := &health.Routing{Claim: view.Problems[sandboxName], Tries: view.Dials, Routers: map[string]health.RouterState{}, Ports: map[string]string{}}
 	var since route.Version // a router that acknowledged this version routes to all of the pods
 	for _, p := range pods {
@@ -53,14 +62,17 @@ func routing(view routes.View, sandboxName string, pods, baseline []*corev1.Pod,
 			r.Ports[p.Name] = why
 		}
 	}
-	for _, p := range baseline {
+	for i, p := range slices.Concat(baseline, neighbours) {
 		if p.DeletionTimestamp != nil || !ready(p, corev1.PodReady) || !health.HasRouter(p) {
 			continue
 		}
 		if state := routerState(view.Routers, p.UID, since, staleAfter, now); state != "" {
 			r.Routers[p.Name] = state
-		} else {
-			r.Routes++
+			continue
+		}
+		r.Routes++
+		if i >= len(baseline) {
+			r.Shared = append(r.Shared, p.Name)
 		}
 	}
 	return r
@@ -97,7 +109,7 @@ func stripService(o any) (any, error) {
 	if role, ok := s.Labels[sandbox.LabelRole]; ok {
 		kept.Labels = map[string]string{sandbox.LabelRole: role}
 	}
-	for _, name := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack} {
+	for _, name := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack, sandbox.AnnotationWorkloads} {
 		if value, ok := s.Annotations[name]; ok {
 			if kept.Annotations == nil {
 				kept.Annotations = map[string]string{}

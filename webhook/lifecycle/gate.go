@@ -81,7 +81,7 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	if len(waiting) == 0 {
 		return reconcile.Result{}, nil
 	}
-	baseline, err := baselineFacts(ctx, g.cache, b)
+	baseline, neighbours, err := baselineFacts(ctx, g.cache, b)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -99,7 +99,7 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	}
 	for pod, state := range waiting {
 		now := g.clock.Now()
-		want, hold := Decide(pod, baseline, view, g.staleAfter, now)
+		want, hold := Decide(pod, baseline, neighbours, view, g.staleAfter, now)
 		if hold > 0 {
 			soon(hold)
 		}
@@ -165,11 +165,11 @@ func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*ga
 
 // Decide returns the condition of a fork's pod that has the gate and whose containers are ready, from what is known of the baseline, of
 // routes and of routers; and after how long to ask again, where time alone may change it.
-func Decide(pod *corev1.Pod, baseline *health.Baseline, view routes.View, staleAfter time.Duration, now time.Time) (corev1.PodCondition, time.Duration) {
+func Decide(pod *corev1.Pod, baseline *health.Baseline, neighbours []*corev1.Pod, view routes.View, staleAfter time.Duration, now time.Time) (corev1.PodCondition, time.Duration) {
 	name := pod.Labels[sandbox.LabelSandbox]
 	c := health.Gate(health.Facts{
 		Now: now, Deployment: &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels}}, Pods: []*corev1.Pod{pod}, Baseline: baseline,
-		Routing: routing(view, name, []*corev1.Pod{pod}, baseline.Pods, staleAfter, now),
+		Routing: routing(view, name, []*corev1.Pod{pod}, baseline.Pods, neighbours, staleAfter, now),
 	}, pod)
 	if !c.OK() {
 		var hold time.Duration

@@ -163,7 +163,7 @@ func TestDecide(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, _ := Decide(forkPod("fork"), &health.Baseline{Pods: tt.baseline}, tt.view, time.Hour, now)
+			c, _ := Decide(forkPod("fork"), &health.Baseline{Pods: tt.baseline}, nil, tt.view, time.Hour, now)
 			if c.Reason != tt.reason || c.Message != tt.message || (c.Status == corev1.ConditionTrue) != (c.Reason == ReasonRouted) {
 				t.Errorf("%s %s %q\nwant %s %q", c.Status, c.Reason, c.Message, tt.reason, tt.message)
 			}

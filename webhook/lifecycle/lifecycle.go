@@ -58,7 +58,8 @@ type Options struct {
 // CacheOptions says what the controllers read beside routes.CacheOptions.
 func CacheOptions() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
-		// Unlabelled ones as well: a Service that lost our label leads past the routers just the same.
+		// Unlabelled ones as well: a Service that lost our label leads past the routers just the same, and all of them say
+		// which workloads stand behind one Service.
 		&corev1.Service{}: {Transform: stripService},
 		&networkingv1.NetworkPolicy{}: {
 			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleFork}),

@@ -112,7 +112,7 @@ func (t *truth) truths(ctx context.Context, b routes.Baseline, forks map[string]
 		t.settle(b, nil)
 		return all, false, nil
 	}
-	baseline, err := baselineFacts(ctx, t.cache, b)
+	baseline, neighbours, err := baselineFacts(ctx, t.cache, b)
 	if err != nil {
 		return nil, false, err
 	}
@@ -132,7 +132,7 @@ func (t *truth) truths(ctx context.Context, b routes.Baseline, forks map[string]
 		if len(baseline.Pods) == 0 && baseline.Gone == nil {
 			t.readBaseline(ctx, b, f.Deployment, baseline)
 		}
-		facts.Routing = routing(view, name, health.Fork(facts).Pods, baseline.Pods, t.staleAfter, now)
+		facts.Routing = routing(view, name, health.Fork(facts).Pods, baseline.Pods, neighbours, t.staleAfter, now)
 		r := health.Fork(facts)
 		reports[name] = r
 		c := r.Cause()

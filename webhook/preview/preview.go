@@ -19,49 +19,17 @@ type Stamp struct {
 	Key string
 }
 
-// Edits returns what takes every routing key out of a request, by whatever carrier it came, and puts the sandbox's in: into the
-// header and into baggage, so that it is carried on by services that pass on either. Members of baggage and tracestate that are
-// no keys stay, in their order.
+// Edits returns what makes a request carry the sandbox's key, by every carrier, and no other.
 func (s Stamp) Edits(h *engine.Head) engine.Edits {
-	e := engine.Edits{Remove: []string{s.Header}}
-	var key []byte
-	if s.Key != "" {
-		key = append(append([]byte(s.Member), '='), s.Key...)
-		e.Set, e.Remove = []engine.Field{{Name: []byte(s.Header), Value: []byte(s.Key)}}, nil
-	}
-	s.list(&e, h, "baggage", key)
-	s.list(&e, h, "tracestate", nil)
+	var e engine.Edits
+	s.Carry([]byte(s.Key), h.All(), &e)
 	return e
 }
 
-// list rewrites the fields of a name that hold a list of NAME=VALUE as one field, without members named as keys are, and with
-// first, when not nil, before all others: who reads not all of a long list reads its beginning. Where that changes nothing, the
-// fields stay as they came.
-func (s Stamp) list(e *engine.Edits, h *engine.Head, name string, first []byte) {
-	var members [][]byte
-	if first != nil {
-		members = append(members, first)
-	}
-	changed := first != nil
-	for i := range h.Fields {
-		if f := &h.Fields[i]; isNamed(f.Name, name) {
-			for member := range bytes.SplitSeq(f.Value, []byte{','}) {
-				key, _, ok := bytes.Cut(member, []byte{'='})
-				switch {
-				case ok && string(bytes.Trim(key, " \t")) == s.Member:
-					changed = true
-				case len(bytes.Trim(member, " \t")) > 0:
-					members = append(members, bytes.Trim(member, " \t"))
-				}
-			}
-		}
-	}
-	switch {
-	case !changed:
-	case len(members) == 0:
-		e.Remove = append(e.Remove, name)
-	default:
-		e.Set = append(e.Set, engine.Field{Name: []byte(name), Value: bytes.Join(members, []byte(","))})
+// Answered changes the head of an answer so that no cache serves it to anybody but who asked.
+func (s Stamp) Answered(e *engine.Edits, r *engine.Reply) {
+	if s.Key != "" && r.Status != 101 {
+		s.Private(route.FromHeader, r.All(), e)
 	}
 }
 

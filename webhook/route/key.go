@@ -57,6 +57,27 @@ func (f *Finder) Key() (key []byte, ok bool) {
 	return f.tracestate, true
 }
 
+// A Carrier is where a request's key came from, in order of precedence.
+type Carrier uint8
+
+// The carriers.
+const (
+	FromHeader Carrier = iota + 1
+	FromBaggage
+	FromTracestate
+)
+
+// Carrier returns where Key found the key.
+func (f *Finder) Carrier() Carrier {
+	switch {
+	case len(f.header) > 0:
+		return FromHeader
+	case len(f.baggage) > 0:
+		return FromBaggage
+	}
+	return FromTracestate
+}
+
 // BaggageMember returns the value of the named member of a W3C Baggage header value, percent-decoded, without its
 // properties; nil when there is none. Of members with the same name the last counts, as in OpenTelemetry's SDKs.
 func BaggageMember(header []byte, name string) []byte {

@@ -37,6 +37,9 @@ type Fork struct {
 	FallBack bool `json:"fallBack,omitempty"`
 	// Pods are the fork's pods that can serve: containers ready, of the newest revision that has any. In order of name.
 	Pods []Pod `json:"pods,omitempty"`
+	// Only, where it is not empty, names the captured ports at which the key goes there: the fork is of another workload, which stands
+	// with this one behind Services that lead to these ports.
+	Only []string `json:"only,omitempty"`
 	// Reason says, for people, why Pods is empty.
 	Reason string `json:"reason,omitempty"`
 }

@@ -27,6 +27,7 @@ type ToRouter struct {
 	Ping     *Ping   `json:"ping,omitempty"`   // every PingInterval; the table is as fresh as the last frame
 	Report   *Report `json:"report,omitempty"` // send Counts at once, with this nonce
 	Trust    *Trust  `json:"trust,omitempty"`  // the CA bundle to trust from the next connection on
+	Taken    *Taken  `json:"taken,omitempty"`  // final Counts are written where they belong
 }
 
 // A ToControl frame has exactly one field set.
@@ -43,6 +44,9 @@ type Ping struct{}
 type Report struct {
 	Nonce string `json:"nonce"`
 }
+
+// Taken answers final Counts: the router may end.
+type Taken struct{}
 
 // Trust carries certificates of authorities, PEM.
 type Trust struct {
@@ -62,6 +66,7 @@ type Hello struct {
 // Table.Observe that it has seen.
 type Counts struct {
 	Nonce    string                 `json:"nonce,omitempty"` // of the Report this answers
+	Final    bool                   `json:"final,omitempty"` // the router serves no more requests, and waits for Taken before it ends
 	Keys     map[string]Count       `json:"keys,omitempty"`
 	Observed map[string]Observation `json:"observed,omitempty"`
 	// Dialed is what came of connecting to the ports of forks' pods, by the pod's UID: empty where the router connected, else why it
@@ -165,7 +170,7 @@ func (r *Reader) ToRouter() (*ToRouter, error) {
 	if err := r.next(&f); err != nil {
 		return nil, err
 	}
-	switch n := count(f.Snapshot != nil, f.Delta != nil, f.Ping != nil, f.Report != nil, f.Trust != nil); {
+	switch n := count(f.Snapshot != nil, f.Delta != nil, f.Ping != nil, f.Report != nil, f.Trust != nil, f.Taken != nil); {
 	case n != 1:
 		return nil, fmt.Errorf("frame has %d fields, must have one", n)
 	case f.Snapshot != nil:

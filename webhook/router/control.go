@@ -34,6 +34,7 @@ const (
 	backoffMax   = 5 * time.Second
 	connectLimit = 10 * time.Second // from dialing to the answer's head
 	maxRedirects = 3
+	handOverTime = 3 * time.Second // that the control plane has for taking the last counts
 )
 
 // control keeps the route stream open: tables come in by it, acknowledgements and counts go out.
@@ -50,12 +51,16 @@ type control struct {
 	connected atomic.Bool
 	first     chan struct{} // closed when the first table is in force
 	once      sync.Once
+	ending    chan struct{} // closed when no more requests are served
+	taken     chan struct{} // closed when the control plane has all that was counted
+	takenOnce sync.Once
 }
 
 func newControl(c *Config, r *routes, s *state, log *slog.Logger, retired func(map[string]struct{})) *control {
 	k := &control{
 		config: c, routes: r, state: s, log: log, start: rand.Text(), trust: c.CA, retired: retired, first: make(chan struct{}),
-		dials: newDials(c.Captures, c.PodIP),
+		dials:  newDials(c.Captures, c.PodIP),
+		ending: make(chan struct{}), taken: make(chan struct{}),
 	}
 	r.doubt = k.dials.doubt
 	if pem := s.loadTrust(); x509.NewCertPool().AppendCertsFromPEM(pem) {
@@ -103,6 +108,17 @@ func (k *control) run(ctx context.Context) {
 		case <-time.After(pause/2 + mathrand.N(pause)): //nolint:gosec // jitter is no secret
 		}
 		pause = min(2*pause, backoffMax)
+	}
+}
+
+// handOver has the control plane take what was counted, once nothing more is, and waits until it has, not for ever: what ends
+// without a word is counted short.
+func (k *control) handOver() {
+	close(k.ending)
+	select {
+	case <-k.taken:
+	case <-time.After(handOverTime):
+		k.log.Warn("the control plane did not take the last counts; what was counted since the last report may be missing", "wait", handOverTime)
 	}
 }
 
@@ -232,6 +248,7 @@ func (s *stream) follow(ctx context.Context) (stop func()) {
 		tick := time.NewTicker(countsEvery)
 		defer tick.Stop()
 		said := map[string]string{}
+		ending := s.ending
 		for {
 			if news := s.dials.news(said); len(news) > 0 {
 				s.write(route.ToControl{Counts: &route.Counts{Dialed: news}})
@@ -240,6 +257,11 @@ func (s *stream) follow(ctx context.Context) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-s.dials.changed:
+			case <-ending:
+				ending = nil // of this stream
+				last := s.routes.counts()
+				last.Final = true
+				s.write(route.ToControl{Counts: last})
 			case <-tick.C:
 				if s.routes.changed.Load() {
 					s.write(route.ToControl{Counts: s.routes.counts()})
@@ -280,6 +302,8 @@ func (s *stream) take(f *route.ToRouter) error {
 		s.write(route.ToControl{Counts: counts})
 	case f.Trust != nil:
 		return s.trustNew([]byte(f.Trust.CA))
+	case f.Taken != nil:
+		s.takenOnce.Do(func() { close(s.taken) })
 	}
 	return nil
 }

@@ -70,6 +70,7 @@ type plane struct {
 	srv     *httptest.Server
 	streams chan *planeStream
 	answer  func(http.ResponseWriter, *http.Request) bool // answers otherwise
+	keeps   bool                                          // does not say that it has taken final counts
 }
 
 type planeStream struct {
@@ -133,6 +134,9 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			s.in <- f
+			if f.Counts != nil && f.Counts.Final && !p.keeps {
+				s.out <- route.ToRouter{Taken: &route.Taken{}}
+			}
 		}
 	}()
 	p.streams <- s
@@ -503,4 +507,68 @@ func TestRouter_is_ready_with_its_first_table_or_after_a_while(t *testing.T) {
 		t.Errorf("got %d at once", got)
 	}
 	eventually(t, "it is ready", func() bool { return ready() == 200 })
+}
+
+// What was counted last, while requests in flight ended, reaches the control plane before the router ends.
+func TestControl_last_counts_are_handed_over(t *testing.T) {
+	p := startPlane(t, newAuthority(t))
+	p.keeps = true
+	u := startRouter(t, controlled(t, p))
+	s := p.stream()
+	startPod(t, "baseline", "127.0.0.1", u.app, nil)
+	answer := make(chan struct{})
+	asked := make(chan struct{})
+	startPod(t, "fork", "127.0.0.3", u.app, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(asked)
+		<-answer
+	}))
+	s.send(route.ToRouter{Snapshot: table(1, map[string][]string{"k": {"127.0.0.3"}})})
+	s.ack()
+	client := newClient(t, nil)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		ask(t, client, "http://"+u.addr, "X-Sandbox-Key", "k")
+	}()
+	<-asked
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		u.stop()
+	}()
+	eventually(t, "the router drains", func() bool { return strings.Contains(u.log.String(), "draining") })
+	close(answer)
+	<-answered
+	for {
+		f := s.next()
+		if f.Counts == nil || !f.Counts.Final {
+			continue
+		}
+		if got := f.Counts.Keys["k"].Fork; got != 1 {
+			t.Errorf("final counts have %d requests, want 1", got)
+		}
+		break
+	}
+	select {
+	case <-ended:
+		t.Error("the router ended before its counts were taken")
+	case <-time.After(50 * time.Millisecond):
+	}
+	s.send(route.ToRouter{Taken: &route.Taken{}})
+	<-ended
+	if strings.Contains(u.log.String(), "did not take") {
+		t.Error(u.log.String())
+	}
+}
+
+// A control plane that does not take them keeps no router from ending.
+func TestControl_last_counts_are_not_waited_for_for_ever(t *testing.T) {
+	p := startPlane(t, newAuthority(t))
+	p.keeps = true
+	u := startRouter(t, controlled(t, p))
+	p.stream()
+	u.stop()
+	if !strings.Contains(u.log.String(), "did not take the last counts") {
+		t.Error(u.log.String())
+	}
 }

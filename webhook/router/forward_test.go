@@ -38,7 +38,7 @@ func TestForward_reaches_the_Service_with_the_key_and_its_own_name(t *testing.T)
 		if _, body := ask(t, client, url+"/a?b"); !strings.HasPrefix(body, "GET "+host+"/a?b key=the-key baggage=sandbox-key=the-key") {
 			t.Errorf("got %q", body)
 		}
-		if _, body := ask(t, client, url+"/", "X-Sandbox-Key", "mine"); !strings.Contains(body, "key=mine baggage= ") {
+		if _, body := ask(t, client, url+"/", "X-Sandbox-Key", "mine"); !strings.Contains(body, "key=mine baggage=sandbox-key=mine ") {
 			t.Errorf("got %q", body)
 		}
 	})

@@ -1,8 +1,10 @@
 package router
 
 import (
+	"bytes"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -65,14 +67,42 @@ func (i *inbound) Decide(h *engine.Head) engine.Decision {
 			"requests with a routing key go")
 	}
 	fr := force.routes[string(key)]
-	if fr == nil {
-		return engine.Decision{Backends: i.keyed[:], Observer: seen.passing(force.observed[string(key)])}
+	if fr == nil || len(fr.fork.Only) > 0 && !slices.Contains(fr.fork.Only, i.capture) {
+		return i.passOn(h, key, engine.Decision{Backends: i.keyed[:], Observer: seen.passing(force.observed[string(key)])})
 	}
 	if i.routes.stale() {
 		return i.refuse(seen.refused(fr), 503, fmt.Sprintf("this pod's router has not heard from its control plane for %s, so the "+
 			"addresses of sandbox %q may be somebody else's by now", i.routes.age().Round(time.Second), fr.fork.Sandbox))
 	}
-	return i.toFork(fr, seen)
+	return i.passOn(h, key, i.toFork(fr, seen))
+}
+
+// passOn has a request that goes to a backend carry its key by every carrier: who gets it may pass on one of them alone. And it keeps
+// the answer from being served to others.
+func (i *inbound) passOn(h *engine.Head, key []byte, d engine.Decision) engine.Decision {
+	if d.Refusal != nil {
+		return d
+	}
+	carriers := i.finder.Carriers
+	d.Edits = carry(carriers, key, true, h)
+	if !bytes.HasPrefix(h.Get("content-type"), []byte("application/grpc")) { // which no cache stores
+		from := i.finder.Carrier()
+		d.Rewrite = func(r *engine.Reply) (e engine.Edits) {
+			if r.Status != 101 {
+				carriers.Private(from, r.All(), &e)
+			}
+			return e
+		}
+	}
+	d.Failure.Fields = i.uncached()
+	return d
+}
+
+// uncached are the fields of the router's own answers to keyed requests.
+func (i *inbound) uncached() []engine.Field {
+	e := engine.Edits{Set: slices.Clone(i.own)}
+	i.finder.Uncached(&e)
+	return e.Set
 }
 
 func (i *inbound) toFork(fr *forkRoute, seen seen) engine.Decision {
@@ -91,10 +121,10 @@ func (i *inbound) toFork(fr *forkRoute, seen seen) engine.Decision {
 	}
 	return engine.Decision{
 		Backends: pods, Observer: seen.fork(fr),
-		Failure: engine.Refusal{Status: 503, Reason: fr.what + " failed: ", Fields: i.own},
+		Failure: engine.Refusal{Status: 503, Reason: fr.what + " failed: "},
 	}
 }
 
 func (i *inbound) refuse(o engine.Observer, status int, reason string) engine.Decision {
-	return engine.Decision{Observer: o, Refusal: &engine.Refusal{Status: status, Reason: reason, Fields: i.own}}
+	return engine.Decision{Observer: o, Refusal: &engine.Refusal{Status: status, Reason: reason, Fields: i.uncached()}}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // outgoingDialTimeout is how long the stamping proxy tries to reach a host.
@@ -42,8 +43,11 @@ func (o *outgoing) Decide(h *engine.Head) engine.Decision {
 	port := ""
 	if !connect {
 		rest, ok := cutPrefixFold(h.Target, "http://")
+		if !ok { // what some clients ask a proxy for a WebSocket by
+			rest, ok = cutPrefixFold(h.Target, "ws://")
+		}
 		if h.HTTP2 || !ok {
-			return refuse(400, "this is a proxy: requests to it name their target by a whole http:// URL, or use CONNECT")
+			return refuse(400, "this is a proxy: requests to it name their target by a whole http:// or ws:// URL, or use CONNECT")
 		}
 		authority, path = rest, []byte("/")
 		if i := bytes.IndexAny(rest, "/?"); i >= 0 {
@@ -133,29 +137,29 @@ type stamp struct {
 	metrics *metrics
 }
 
-// edits returns what puts the key on a request: nothing, when it carries a key already, by whatever carrier. The key goes
-// into the header and into baggage, so that it is carried on by services that pass on either.
+// edits returns what makes a request carry the key by every carrier; where it carries another already, by any, that one.
 func (s stamp) edits(h *engine.Head) engine.Edits {
 	finder := route.Finder{Carriers: s.Carriers}
-	var baggage [][]byte
 	for _, f := range h.Fields {
 		finder.Header(f.Name, f.Value)
-		if strings.EqualFold(string(f.Name), "baggage") && len(f.Value) > 0 {
-			baggage = append(baggage, f.Value)
-		}
 	}
-	if key, ok := finder.Key(); !ok || len(key) > 0 {
-		if !ok || string(key) != s.key {
-			s.metrics.otherKeys.Add(1)
-		}
-		return engine.Edits{}
+	key, ok := finder.Key()
+	if !ok || len(key) > 0 && string(key) != s.key {
+		s.metrics.otherKeys.Add(1)
 	}
-	// One field, though several are allowed: not everybody reads more than the first.
-	baggage = append(baggage, []byte(s.Member+"="+s.key))
-	return engine.Edits{Set: []engine.Field{
-		{Name: []byte(s.Header), Value: []byte(s.key)},
-		{Name: []byte("baggage"), Value: bytes.Join(baggage, []byte(","))},
-	}}
+	if ok && len(key) == 0 {
+		key = []byte(s.key)
+	}
+	return carry(s.Carriers, key, ok, h)
+}
+
+// carry returns what makes a request that is passed on carry its key by every carrier. A value that no sandbox can have as its key
+// is not spread.
+func carry(c route.Carriers, key []byte, ok bool, h *engine.Head) (e engine.Edits) {
+	if ok && sandbox.ValidateKey(string(key)) == nil {
+		c.Carry(key, h.All(), &e)
+	}
+	return e
 }
 
 // hostPort reads HOST[:PORT]. port is what stands for a port that is left out; when it is empty, none may be.

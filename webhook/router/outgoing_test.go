@@ -44,10 +44,10 @@ func TestOutgoing_stamps_the_key_on_requests_that_carry_none(t *testing.T) {
 		want   string
 	}{
 		"none":           {nil, "key=the-key baggage=sandbox-key=the-key tracestate="},
-		"other baggage":  {[]string{"Baggage", "a=b;c", "Baggage", "d=e"}, "key=the-key baggage=a=b;c,d=e,sandbox-key=the-key tracestate="},
-		"key in header":  {[]string{"X-Sandbox-Key", "mine"}, "key=mine baggage= tracestate="},
-		"key in baggage": {[]string{"Baggage", "sandbox-key=mine"}, "key= baggage=sandbox-key=mine tracestate="},
-		"key in state":   {[]string{"Tracestate", "sandbox-key=mine"}, "key= baggage= tracestate=sandbox-key=mine"},
+		"other baggage":  {[]string{"Baggage", "a=b;c", "Baggage", "d=e"}, "key=the-key baggage=sandbox-key=the-key,a=b;c,d=e tracestate="},
+		"key in header":  {[]string{"X-Sandbox-Key", "mine"}, "key=mine baggage=sandbox-key=mine tracestate="},
+		"key in baggage": {[]string{"Baggage", "sandbox-key=mine"}, "key=mine baggage=sandbox-key=mine tracestate="},
+		"key in state":   {[]string{"Tracestate", "sandbox-key=mine"}, "key=mine baggage=sandbox-key=mine tracestate=sandbox-key=mine"},
 		"two keys":       {[]string{"X-Sandbox-Key", "a", "X-Sandbox-Key", "b"}, "key=a|b baggage= tracestate="},
 		"empty key":      {[]string{"X-Sandbox-Key", ""}, "key=the-key baggage=sandbox-key=the-key tracestate="},
 		"for the proxy":  {[]string{"Proxy-Connection", "x", "Proxy-Authorization", "y"}, "key=the-key baggage=sandbox-key=the-key tracestate= proxy= body="},
@@ -165,10 +165,10 @@ func TestOutgoing_stamps_what_comes_through_a_tunnel(t *testing.T) {
 			return c, nil
 		}
 		for range 3 {
-			if _, body := ask(t, client, "http://"+to.addr, "Baggage", "a=b"); !strings.Contains(body, "key=the-key baggage=a=b,sandbox-key=the-key ") {
+			if _, body := ask(t, client, "http://"+to.addr, "Baggage", "a=b"); !strings.Contains(body, "key=the-key baggage=sandbox-key=the-key,a=b ") {
 				t.Errorf("got %q", body)
 			}
-			if _, body := ask(t, client, "http://"+to.addr, "X-Sandbox-Key", "mine"); !strings.Contains(body, "key=mine baggage= ") {
+			if _, body := ask(t, client, "http://"+to.addr, "X-Sandbox-Key", "mine"); !strings.Contains(body, "key=mine baggage=sandbox-key=mine ") {
 				t.Errorf("got %q", body)
 			}
 		}
@@ -219,13 +219,23 @@ func TestOutgoing_passes_WebSockets_on(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 		_, _ = io.Copy(c, rw)
 	}))
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
+	for _, scheme := range []string{"http", "ws", "WS"} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET %s://%s/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", scheme, to.addr, to.addr)
+		upgraded(t, c, bufio.NewReader(c))
 	}
-	defer c.Close()
-	fmt.Fprintf(c, "GET http://%s/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", to.addr, to.addr)
-	r := bufio.NewReader(c)
+	c, r := connect(t, addr, to.addr)
+	fmt.Fprintf(c, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", to.addr)
+	upgraded(t, c, r)
+}
+
+// upgraded reads the switch to WebSocket on c, and has a frame echoed.
+func upgraded(t *testing.T, c net.Conn, r *bufio.Reader) {
+	t.Helper()
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("got %v (%v)", resp, err)

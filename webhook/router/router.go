@@ -169,6 +169,9 @@ func (r *router) run(ctx context.Context) error {
 		drains.Go(func() { e.Drain(draining) })
 	}
 	drains.Wait()
+	if len(r.config.Control) > 0 {
+		r.control.handOver()
+	}
 	stop()
 	_ = admin.Close()
 	pool.Wait()

@@ -43,6 +43,7 @@ type claims struct {
 type claim struct {
 	sandbox string
 	name    string // of the Deployment
+	guest   bool   // of a neighbour's fork: see neighbours
 	created time.Time
 	key     string // "" where it is invalid
 	invalid string // why
@@ -55,10 +56,13 @@ func newClaims(now func() time.Time) *claims {
 
 // set makes f what the sandbox claims, nothing where f is nil, and returns the keys whose routes that may change. It keeps
 // nothing of f.
-func (c *claims) set(sandboxName string, f *Fork) []string {
+func (c *claims) set(sandboxName string, f *Fork) []string { return c.claim(sandboxName, f, nil) }
+
+// claim is set for a fork of this baseline's, or of a neighbour's, by an id of its own, for the ports that are given.
+func (c *claims) claim(id string, f *Fork, only []string) []string {
 	var changed []string
-	if old := c.bySandbox[sandboxName]; old != nil {
-		delete(c.bySandbox, sandboxName)
+	if old := c.bySandbox[id]; old != nil {
+		delete(c.bySandbox, id)
 		if old.key != "" {
 			changed = append(changed, old.key)
 			rest := slices.DeleteFunc(c.byKey[old.key], func(o *claim) bool { return o == old })
@@ -72,16 +76,22 @@ func (c *claims) set(sandboxName string, f *Fork) []string {
 	}
 	d := f.Deployment
 	n := &claim{
-		sandbox: sandboxName, name: d.Name, created: d.CreationTimestamp.Time, key: d.Annotations[sandbox.AnnotationKey], route: buildRoute(*f, c.now()),
+		sandbox: d.Labels[sandbox.LabelSandbox], name: d.Name, guest: only != nil,
+		created: d.CreationTimestamp.Time, key: d.Annotations[sandbox.AnnotationKey], route: buildRoute(*f, c.now()),
 	}
-	c.bySandbox[sandboxName] = n
+	c.bySandbox[id], n.route.Only = n, only
 	if err := sandbox.ValidateKey(n.key); err != nil {
 		n.invalid = fmt.Sprintf("annotation %s %q %v", sandbox.AnnotationKey, n.key, err)
 		n.key = ""
 		return changed
 	}
 	c.byKey[n.key] = append(c.byKey[n.key], n)
-	slices.SortFunc(c.byKey[n.key], func(a, b *claim) int { return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name)) })
+	slices.SortFunc(c.byKey[n.key], func(a, b *claim) int {
+		if a.guest != b.guest { // a baseline's own forks come first
+			return map[bool]int{true: 1, false: -1}[a.guest]
+		}
+		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.name, b.name))
+	})
 	if !slices.Contains(changed, n.key) {
 		changed = append(changed, n.key)
 	}
@@ -245,7 +255,7 @@ func Diff(from, to *route.Table) *route.Delta {
 }
 
 func equal(a, b route.Fork) bool {
-	return a.Sandbox == b.Sandbox && a.Name == b.Name && a.UID == b.UID && a.FallBack == b.FallBack && a.Reason == b.Reason &&
+	return a.Sandbox == b.Sandbox && a.Name == b.Name && a.UID == b.UID && a.FallBack == b.FallBack && a.Reason == b.Reason && slices.Equal(a.Only, b.Only) &&
 		slices.EqualFunc(a.Pods, b.Pods, func(p, q route.Pod) bool {
 			return p.Name == q.Name && p.UID == q.UID && p.IP == q.IP && maps.Equal(p.Ports, q.Ports)
 		})

@@ -96,6 +96,8 @@ func replicaSetList() *metav1.PartialObjectMetadataList {
 type state interface {
 	// Forks returns a baseline's forks, by sandbox: all, or the one of sandboxName.
 	Forks(ctx context.Context, b Baseline, sandboxName string) (map[string]*Fork, error)
+	// Neighbours returns the routed workloads that some Service leads to together with b.
+	Neighbours(ctx context.Context, b Baseline) (neighbours, error)
 }
 
 // all asks a state for the forks of every sandbox.
@@ -264,7 +266,7 @@ func stripReplicaSet(r *metav1.PartialObjectMetadata) *metav1.PartialObjectMetad
 func stripConfigMap(c *corev1.ConfigMap) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: stripMeta(&c.ObjectMeta, sandbox.AnnotationFlush, sandbox.AnnotationFlushed, sandbox.AnnotationFlushMissing),
-		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataHealth, sandbox.DataCounts, sandbox.DataCounted, sandbox.DataObserve, sandbox.DataObserved),
+		Data:       subset(c.Data, sandbox.DataExpires, sandbox.DataHealth, sandbox.DataCounts, sandbox.DataCounted, sandbox.DataEnded, sandbox.DataObserve, sandbox.DataObserved),
 	}
 }
 

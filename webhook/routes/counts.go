@@ -30,8 +30,9 @@ import (
 // it finds. A fork is its Deployment's UID, in the table, in the report and in the mark: one that takes the key or the name of
 // another begins at zero.
 //
-// No request is counted twice, and none is counted for another fork. What a router counted after its last report is lost when
-// it ends: it reports every few seconds, and at once when asked.
+// No request is counted twice, and none is counted for another fork. A router that ends gracefully hands over what it has counted, and
+// waits until that is written. Of one that does not, what it counted after its last report is lost: it reports every few seconds, and at
+// once when asked.
 
 const (
 	// countsInterval is how long a changed count may wait to be written, so also how often a ConfigMap is at most.
@@ -148,7 +149,7 @@ type collection struct {
 }
 
 // onCount has f called whenever a count changed that belongs into a ConfigMap.
-func (h *Hub) onCount(f func(configMap types.NamespacedName)) {
+func (h *Hub) onCount(f func(configMap types.NamespacedName, now bool)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.counted = f
@@ -171,6 +172,11 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	}
 	changed = append(changed, h.countObserved(b, r, c.Observed)...)
 	dialed := b.takeDialed(r, c.Dialed)
+	if c.Final && r.stream == s {
+		r.final = true
+		changed = append(changed, b.unwritten(r)...)
+		h.settle(b)
+	}
 	if ask := h.asks[c.Nonce]; ask != nil && ask.waiting[r.uid] {
 		delete(ask.waiting, r.uid)
 		ask.answered[r.uid] = true
@@ -184,8 +190,72 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 		h.changed(b.name)
 	}
 	for _, name := range changed {
-		counted(types.NamespacedName{Namespace: b.name.Namespace, Name: name})
+		counted(types.NamespacedName{Namespace: b.name.Namespace, Name: name}, c.Final)
 	}
+}
+
+// maxEnded bounds how many ended routers of a baseline are remembered.
+const maxEnded = 64
+
+// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The caller holds Hub.mu.
+func (h *Hub) settle(b *baseline) {
+	for _, r := range b.routers {
+		if r.final && r.stream != nil && !r.stream.taken && len(b.unwritten(r)) == 0 {
+			r.stream.taken = true
+			r.stream.poke()
+		}
+	}
+}
+
+// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds Hub.mu.
+func (b *baseline) unwritten(r *router) (names []string) {
+	rep := b.reports[r.id]
+	if rep == nil {
+		return nil
+	}
+	for key, t := range rep.keys {
+		if f, ok := b.current.table.Routes[key]; ok && !t.written {
+			names = append(names, sandbox.ConfigMapName(f.Sandbox))
+		}
+	}
+	for name, keys := range rep.runs {
+		for _, t := range keys {
+			if !t.written {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	return names
+}
+
+// handedOver returns the pods whose routers ended, or are about to, after all that they counted was taken in.
+func (h *Hub) handedOver(names ...Baseline) (pods []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range names {
+		b := h.baselines[name]
+		if b == nil {
+			continue
+		}
+		pods = append(pods, b.ended...)
+		for _, r := range b.routers {
+			if r.final {
+				pods = append(pods, r.pod)
+			}
+		}
+	}
+	slices.Sort(pods)
+	return pods
+}
+
+// withEnded adds to a ConfigMap's data the pods whose routers ended after they had handed over what they counted.
+func withEnded(data map[string]string, pods []string) error {
+	b, err := json.Marshal(pods)
+	if len(pods) > 0 {
+		data[sandbox.DataEnded] = string(b)
+	}
+	return err
 }
 
 // report returns the report of a router, made where there is none. The caller holds Hub.mu.
@@ -285,9 +355,14 @@ func (h *Hub) reports(name Baseline, sandboxName string, gone func(routerID stri
 	if c == nil || b.current.table.Routes[c.key].UID != c.route.UID {
 		return "", counts
 	}
-	for id, rep := range b.reports {
-		if t, ok := rep.keys[c.key]; ok && !(t.written && gone(id)) {
-			counts[id] = t.total
+	for _, n := range h.counting(b) {
+		if n.current.table.Routes[c.key].UID != c.route.UID {
+			continue // a neighbour's own fork has the key
+		}
+		for id, rep := range n.reports {
+			if t, ok := rep.keys[c.key]; ok && !(t.written && gone(id)) {
+				counts[id] = t.total
+			}
 		}
 	}
 	return c.route.UID, counts
@@ -301,14 +376,17 @@ func (h *Hub) written(name Baseline, sandboxName string, counts map[string]route
 	if b == nil {
 		return
 	}
-	for id, rep := range b.reports {
-		for key := range rep.keys {
-			if b.current.table.Routes[key].Sandbox == sandboxName {
-				wrote(rep.keys, key, counts[id])
+	for _, n := range h.counting(b) {
+		for id, rep := range n.reports {
+			for key := range rep.keys {
+				if n.current.table.Routes[key].Sandbox == sandboxName {
+					wrote(rep.keys, key, counts[id])
+				}
 			}
 		}
+		h.settle(n)
+		h.sweep(n)
 	}
-	h.sweep(b)
 }
 
 // A counter writes counts to the ConfigMaps of sandboxes and experiments.
@@ -350,9 +428,22 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 		return reconcile.Result{}, err
 	}
 	var answered map[types.UID]bool
-	if asked(cm) {
-		answered = c.hub.collect(ctx, baselines)
+	counting := slices.Clone(baselines)
+	for _, b := range baselines {
+		for _, n := range c.hub.near(b) {
+			if !slices.Contains(counting, n) {
+				counting = append(counting, n)
+			}
+		}
 	}
+	if asked(cm) {
+		answered = c.hub.collect(ctx, counting)
+	}
+	every, err := podsIn(ctx, c.cache, cm.Namespace) // a router that is no neighbour's any more may be again: its mark stays while it lives
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	gone := goneRouters(every, c.hub.routerIDs(c.hub.names(cm.Namespace)...))
 
 	// What is not JSON was written by somebody else: begin with nothing, as for a new sandbox.
 	totals, marked := route.Totals{}, marks{}
@@ -365,17 +456,16 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 	changed, missing := false, []string(nil)
 	counts := make([]map[string]route.Count, len(baselines))
 	for i, b := range baselines {
-		pods, err := Pods(ctx, c.cache, b, sandbox.RoleBaseline)
-		if err != nil {
-			return reconcile.Result{}, err
-		}
-		gone := goneRouters(pods, c.hub.routerIDs(b))
 		var fork string
 		fork, counts[i] = c.hub.reports(b, name, gone)
 		if fork != "" {
 			changed = fold(totals, marked, b.Workload, fork, counts[i], gone) || changed
 		}
-		missing = append(missing, silent(pods, answered)...)
+	}
+	for i := range every {
+		if of, _ := BaselineOf(&every[i]); slices.Contains(counting, of) {
+			missing = append(missing, silent(every[i:i+1], answered)...)
+		}
 	}
 	written := func() {
 		for i, b := range baselines {
@@ -387,6 +477,9 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 		return reconcile.Result{}, nil
 	}
 	data, err := encoded(sandbox.DataCounts, totals, marked)
+	if err == nil {
+		err = withEnded(data, c.hub.handedOver(counting...))
+	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}

@@ -315,3 +315,79 @@ func TestCounts_OfOneForkAndNotOfTheOneBefore(t *testing.T) {
 		t.Errorf("counted %v", totals)
 	}
 }
+
+// A router that ends gracefully is let go once all that it counted is written, and is not named as one whose counts are missing. One
+// that ends without a word is not among those that did.
+func TestCounts_AreHandedOverByARouterThatEnds(t *testing.T) {
+	c := newCluster(t, "api-1", "api-2", "api-3")
+	state := &cluster{}
+	hub := newReplica(t, state, "", clock.RealClock{})
+	now := make(chan types.NamespacedName, 10)
+	hub.onCount(func(configMap types.NamespacedName, at bool) {
+		if at {
+			now <- configMap
+		}
+	})
+	hub.serve(1)
+	hub.change(t, state, api, fork("pr-1", "a"))
+	r1, r2, r3 := newRouter(t, api, "api-1"), newRouter(t, api, "api-2"), newRouter(t, api, "api-3")
+	end1, _ := r1.dial(hub)
+	end2, _ := r2.dial(hub)
+	r3.dial(hub)
+	hub.waitView(t, api, "acks", acked("a", "api-1", "api-2", "api-3"))
+	r1.serve("pr-1", 3)
+	r2.serve("pr-1", 4)
+	r1.finish()
+	if got := <-now; got != pr1.NamespacedName {
+		t.Errorf("%s is to be written at once", got)
+	}
+	r1.mu.Lock()
+	if r1.taken {
+		t.Error("the router was let go before its counts were written")
+	}
+	r1.mu.Unlock()
+	counter := &counter{hub: hub.Hub, cache: c, client: c}
+	if _, err := counter.Reconcile(t.Context(), pr1); err != nil {
+		t.Fatal(err)
+	}
+	r1.wait("leave to end", func() bool { return r1.taken })
+	totals, _ := counts(t, c)
+	if want := (route.Totals{api.Workload: {Fork: 3}}); !cmp.Equal(totals, want) {
+		t.Errorf("counts %v, want %v", totals, want)
+	}
+	end1()
+	end2()
+	for _, pod := range []string{"api-1", "api-2"} {
+		if err := c.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: pod}}); err != nil {
+			t.Fatal(err)
+		}
+		hub.forget(api, types.UID(pod))
+	}
+	flush(t, c, "after")
+	if _, err := counter.Reconcile(t.Context(), pr1); err != nil {
+		t.Fatal(err)
+	}
+	_, cm := counts(t, c)
+	if got := cm.Data[sandbox.DataEnded]; got != `["api-1"]` {
+		t.Errorf("handed over by %s", got)
+	}
+}
+
+// Nothing to write: the router is let go at once.
+func TestCounts_ARouterThatCountedNothingIsLetGo(t *testing.T) {
+	state := &cluster{}
+	hub := newReplica(t, state, "", clock.RealClock{})
+	hub.serve(1)
+	hub.change(t, state, api, fork("pr-1", "a"))
+	r := newRouter(t, api, "api-1")
+	r.silent = true // has counted nothing, and reports nothing
+	r.dial(hub)
+	r.wait("table", func() bool { return r.table != nil })
+	r.mu.Lock()
+	up := r.up
+	r.mu.Unlock()
+	if err := route.Write(up, route.ToControl{Counts: &route.Counts{Final: true}}); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("leave to end", func() bool { return r.taken })
+}

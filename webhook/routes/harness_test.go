@@ -29,6 +29,13 @@ var api = Baseline{"shop", "deployment.api"}
 type cluster struct {
 	mu    sync.Mutex
 	forks map[Baseline][]Fork
+	near  map[Baseline]neighbours
+}
+
+func (c *cluster) Neighbours(_ context.Context, b Baseline) (neighbours, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.near[b], nil
 }
 
 func (c *cluster) Forks(_ context.Context, b Baseline, sandboxName string) (map[string]*Fork, error) {
@@ -148,12 +155,14 @@ type testRouter struct {
 	start  string
 	ca     string
 	silent bool // takes tables and acknowledges none: frozen
+	taken  bool // was told that its final counts are
 
 	mu     sync.Mutex
 	table  *route.Table
 	counts map[string]route.Count
 	passed map[string]route.Observation // of keys that are not forked here
 	pings  int
+	up     io.Writer
 	trust  string
 	frames int
 	change chan struct{} // closed and made anew at each frame
@@ -197,6 +206,7 @@ func (r *testRouter) dial(to *replica) (hangUp func(), ended <-chan error) {
 
 func (r *testRouter) run(frames *route.Reader, w io.Writer) error {
 	r.mu.Lock()
+	r.up = w
 	hello := route.Hello{Build: "test", Start: r.start, CA: r.ca}
 	if r.table != nil {
 		hello.Have = r.table.Version
@@ -266,6 +276,9 @@ func (r *testRouter) take(f *route.ToRouter) (reply []route.ToControl, err error
 		r.table = next
 	case f.Ping != nil:
 		r.pings++
+		return nil, nil
+	case f.Taken != nil:
+		r.taken = true
 		return nil, nil
 	case f.Trust != nil:
 		r.trust = f.Trust.CA
@@ -349,5 +362,16 @@ func acked(forkPod string, pods ...string) func(View) bool {
 			ok = ok && v.Routers[types.UID(p)].Acked.Compare(since) >= 0
 		}
 		return ok
+	}
+}
+
+// finish sends what the router counted as its final counts.
+func (r *testRouter) finish() {
+	r.t.Helper()
+	r.mu.Lock()
+	last, up := route.ToControl{Counts: &route.Counts{Final: true, Keys: r.totals(), Observed: r.seen()}}, r.up
+	r.mu.Unlock()
+	if err := route.Write(up, last); err != nil {
+		r.t.Fatal(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,9 +41,9 @@ type Hub struct {
 	counter   uint64 // of the last version
 	baselines map[Baseline]*baseline
 	watchers  []func(Baseline)
-	counted   func(configMap types.NamespacedName) // called when a count rose that belongs there
-	runs      map[string]map[string]run            // experiments that observe keys, by namespace and ConfigMap
-	observed  map[string][]string                  // the keys of all of a namespace's, sorted
+	counted   func(configMap types.NamespacedName, now bool) // called when a count rose that belongs there
+	runs      map[string]map[string]run                      // experiments that observe keys, by namespace and ConfigMap
+	observed  map[string][]string                            // the keys of all of a namespace's, sorted
 	trust     trust
 	asks      map[string]*collection // by nonce
 	nonce     uint64
@@ -56,6 +57,7 @@ type baseline struct {
 	// states they were made from.
 	build   sync.Mutex
 	claims  *claims
+	near    neighbours
 	current *published // nil until first asked for
 	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up to this
 	// one that have it. A route's pods are all of one revision, so whoever routes by that version or a later one sends the
@@ -65,6 +67,7 @@ type baseline struct {
 	dialed  map[types.UID]string
 	routers map[types.UID]*router
 	reports map[string]*report // by router and its start: see routerID
+	ended   []string           // pods that are gone, and whose routers had handed over what they counted
 }
 
 // published is a table and the frames that carry it, encoded when first needed and once for all streams. Immutable.
@@ -86,13 +89,14 @@ type router struct {
 	dials  bool          // it reports what came of connecting to pods
 	// reached are the pods that it last could connect to, by UID.
 	reached map[types.UID]struct{}
+	final   bool // it serves no more requests, and what it has reported is all it counted
 }
 
 func newHub(s state, c clock.PassiveClock) *Hub {
 	return &Hub{
 		state: s, clock: c, serving: make(chan struct{}), stopped: make(chan struct{}),
 		baselines: map[Baseline]*baseline{}, asks: map[string]*collection{},
-		counted: func(types.NamespacedName) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
+		counted: func(types.NamespacedName, bool) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
 	}
 }
 
@@ -117,10 +121,15 @@ func (h *Hub) Watch(f func(Baseline)) {
 
 func (h *Hub) changed(b Baseline) {
 	h.mu.Lock()
-	watchers := h.watchers
+	watchers, concerned := h.watchers, []Baseline{b}
+	if known := h.baselines[b]; known != nil {
+		concerned = slices.AppendSeq(concerned, maps.Keys(known.near))
+	}
 	h.mu.Unlock()
 	for _, f := range watchers {
-		f(b)
+		for _, name := range concerned {
+			f(name)
+		}
 	}
 }
 
@@ -174,6 +183,7 @@ func (h *Hub) View(ctx context.Context, name Baseline, pods []*corev1.Pod) (View
 		v.Routers[uid] = Router{Acked: r.acked, Connected: r.stream != nil, Lost: r.lost}
 		v.Dials = v.Dials || r.dials && r.stream != nil
 	}
+	h.viewNeighbours(&v, b, pods)
 	return v, nil
 }
 
@@ -222,7 +232,13 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 	if b.current == nil { // written only with both locks held
 		sandboxName = all
 	}
-	forks, err := h.state.Forks(ctx, b.name, sandboxName)
+	near := b.near // written with both locks held
+	if sandboxName == all {
+		if near, err = h.state.Neighbours(ctx, b.name); err != nil {
+			return false, err
+		}
+	}
+	forks, err := h.claimedBy(ctx, b.name, near, sandboxName)
 	if err != nil {
 		return false, err
 	}
@@ -235,6 +251,7 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 		h.mu.Unlock()
 		return false, nil
 	}
+	b.near = near
 	h.update(b, sandboxName, forks)
 	h.trim(b)
 	h.mu.Unlock()
@@ -244,15 +261,18 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 
 // update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller holds
 // Hub.mu.
-func (h *Hub) update(b *baseline, sandboxName string, forks map[string]*Fork) {
+func (h *Hub) update(b *baseline, sandboxName string, forks map[string]claimed) {
 	var changed []string
-	if sandboxName == all {
-		for name, f := range forks {
-			changed = append(changed, b.claims.set(name, f)...)
+	for _, id := range slices.Collect(maps.Keys(b.claims.bySandbox)) {
+		if _, ok := forks[id]; !ok && isOf(id, sandboxName) {
+			changed = append(changed, b.claims.set(id, nil)...)
 		}
-	} else {
-		changed = b.claims.set(sandboxName, forks[sandboxName])
 	}
+	for id, c := range forks {
+		changed = append(changed, b.claims.claim(id, c.fork, c.only)...)
+	}
+	slices.Sort(changed)
+	changed = slices.Compact(changed)
 	if b.current == nil {
 		empty := &route.Table{}
 		d := b.claims.delta(empty, changed)
@@ -363,6 +383,10 @@ func (h *Hub) forget(name Baseline, uid types.UID) {
 		s.end()
 	}
 	h.lag.forgot(b.routers[uid])
+	if r := b.routers[uid]; r.final {
+		b.ended = append(b.ended, r.pod)
+		b.ended = b.ended[max(0, len(b.ended)-maxEnded):]
+	}
 	delete(b.routers, uid)
 	h.sweep(b)
 	h.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
@@ -33,7 +34,7 @@ func TestLag_IsOfRoutersThatHaveNotAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &cluster{}
-	h := newHub(c)
+	h := newHub(c, clock.RealClock{})
 	h.lag.metrics = set
 	h.serve(1)
 	b := api

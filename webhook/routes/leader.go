@@ -117,7 +117,7 @@ func (s *Server) Start(ctx context.Context) error {
 	return g.Wait()
 }
 
-// A forkID names a fork.
+// A forkID names a fork; without a sandbox, a baseline's neighbours.
 type forkID struct {
 	Baseline
 	Sandbox string
@@ -131,7 +131,13 @@ func (s *Server) builds() (controller.TypedController[forkID], error) {
 		MaxConcurrentReconciles: 4,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[forkID](5*time.Millisecond, 5*time.Second),
 		Reconciler: telemetry.Watch(s.opts.Metrics, "routes", reconcile.TypedFunc[forkID](func(ctx context.Context, f forkID) (reconcile.Result, error) {
-			return reconcile.Result{}, s.rebuild(ctx, f.Baseline, f.Sandbox)
+			if f.Sandbox == all {
+				return reconcile.Result{}, s.regroup(ctx, f.Baseline)
+			}
+			if err := s.rebuild(ctx, f.Baseline, f.Sandbox); err != nil {
+				return reconcile.Result{}, err
+			}
+			return reconcile.Result{}, s.spread(ctx, f.Baseline, f.Sandbox)
 		})),
 	})
 	if err != nil {
@@ -153,7 +159,13 @@ func (s *Server) builds() (controller.TypedController[forkID], error) {
 		}
 		deleted(ctx, e, q)
 	}
-	return c, c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, pods))
+	if err := c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, pods)); err != nil {
+		return nil, err
+	}
+	if err := c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, regroups(s.Hub, stands))); err != nil {
+		return nil, err
+	}
+	return c, c.Watch(source.TypedKind(s.opts.Cache, &corev1.Service{}, regroups(s.Hub, leads)))
 }
 
 type forkQueue = workqueue.TypedRateLimitingInterface[forkID]
@@ -190,7 +202,11 @@ func (s *Server) counts() (controller.Controller, error) {
 		return nil, err
 	}
 	err = c.Watch(source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		s.onCount(func(configMap types.NamespacedName) {
+		s.onCount(func(configMap types.NamespacedName, now bool) {
+			if now {
+				q.Add(reconcile.Request{NamespacedName: configMap})
+				return
+			}
 			q.AddAfter(reconcile.Request{NamespacedName: configMap}, countsInterval)
 		})
 		return nil

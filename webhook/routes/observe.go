@@ -238,6 +238,7 @@ func (h *Hub) observedWritten(run types.NamespacedName, all seen) {
 				}
 			}
 		}
+		h.settle(b)
 		h.sweep(b)
 	}
 }
@@ -329,6 +330,9 @@ func (c *counter) observed(ctx context.Context, cm *corev1.ConfigMap) (reconcile
 	}
 	missing := silent(pods.Items, answered)
 	data, err := encoded(sandbox.DataObserved, sum, marked)
+	if err == nil {
+		err = withEnded(data, c.hub.handedOver(baselines...))
+	}
 	if err != nil {
 		return reconcile.Result{}, err
 	}

@@ -39,6 +39,8 @@ type stream struct {
 	sent   *route.Table // what the router was sent last, nil at first
 	asks   []string     // nonces of Reports to send
 	trusts string       // SHA-256 of the bundle it has or was sent
+	taken  bool         // the router, which is about to end, is to be told that all it counted is written
+	told   bool         // and was
 }
 
 func (s *stream) poke() {
@@ -257,7 +259,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 	}
 	r.stream, r.id, r.trusts = s, routerID(p.uid, hello.Start), hello.CA
 	r.dials, r.reached, r.lost = hello.Dials, nil, time.Time{}
-	r.acked = route.Version{}
+	r.acked, r.final = route.Version{}, false
 	if hello.Have.Term == h.term && hello.Have.Counter <= h.counter {
 		r.acked = hello.Have
 	}
@@ -288,6 +290,8 @@ func (h *Hub) next(s *stream) (frames [][]byte, err error) {
 	if renew {
 		s.trusts = trust.sum
 	}
+	taken := s.taken && !s.told
+	s.told = s.taken
 	h.mu.Unlock()
 
 	if sent != current.table {
@@ -299,6 +303,13 @@ func (h *Hub) next(s *stream) (frames [][]byte, err error) {
 	}
 	if renew {
 		frames = append(frames, trust.frame)
+	}
+	if taken {
+		frame, err := encode(route.ToRouter{Taken: &route.Taken{}})
+		if err != nil {
+			return nil, err
+		}
+		frames = append(frames, frame)
 	}
 	for _, nonce := range asks {
 		frame, err := encode(route.ToRouter{Report: &route.Report{Nonce: nonce}})

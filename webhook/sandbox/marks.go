@@ -147,6 +147,7 @@ const (
 	DataExpires   = "expires"    // RFC 3339; absent: never
 	DataCounts    = "counts"     // JSON, see route.Totals: requests seen by the routers, per workload
 	DataHealth    = "health"     // JSON, see health.Published: what the controller says of each fork
+	DataEnded     = "ended"      // JSON, names of pods whose routers ended after what they had counted was taken in whole
 	DataCounted   = "counted"    // the controller's own: how much of each router's count is in DataCounts, or in DataObserved
 )
 

@@ -68,7 +68,7 @@ const (
 
 // chunks follows a chunked body (RFC 9112, section 7.1) as its bytes go by, and holds it to the letter.
 type chunks struct {
-	lax   bool // of an answer: blanks after a chunk's size, as old servers pad it
+	lax   bool // of an answer: LF alone ends a line, sizes are padded with blanks, and extensions and trailers are what they are
 	state chunkState
 	left  int64 // data still to come in this chunk
 	line  int   // length so far of the chunk line, or of all trailers
@@ -117,6 +117,23 @@ func (c *chunks) take(b []byte) (n int, done bool, err error) {
 // next takes in one byte that is no data.
 func (c *chunks) next(b byte) (done bool, err error) {
 	c.line++
+	if c.lax && b == '\n' { // the CR that it needs not
+		switch c.state {
+		case inSize:
+			if c.digit == 0 {
+				return false, bad("malformed chunk size")
+			}
+			c.state = sizeLF
+		case inPad, inExt:
+			c.state = sizeLF
+		case dataCR:
+			c.state = dataLF
+		case trailerStart:
+			c.state = lastLF
+		case trailerName, trailerValue:
+			c.state = trailerLF
+		}
+	}
 	switch {
 	case c.state >= trailerStart && c.line > maxTrailers:
 		return false, &malformed{431, "trailers are too long"}
@@ -130,14 +147,16 @@ func (c *chunks) next(b byte) (done bool, err error) {
 		switch {
 		case b == '\r':
 			c.state = sizeLF
-		case b != ' ':
+		case b == ';' && c.lax:
+			c.state = inExt
+		case b != ' ' && b != '\t':
 			return false, bad("malformed chunk size")
 		}
 	case inExt:
 		switch {
 		case b == '\r':
 			c.state = sizeLF
-		case b < ' ' && b != '\t' || b == 0x7f:
+		case !c.lax && (b < ' ' && b != '\t' || b == 0x7f):
 			return false, bad("malformed chunk extension")
 		}
 	case sizeLF:
@@ -172,13 +191,14 @@ func (c *chunks) size(b byte) error {
 			return bad("chunk size is too large")
 		}
 		c.left = c.left<<4 | int64(d)
+	case c.digit == 0 && c.lax && (b == ' ' || b == '\t'): // before the size
 	case c.digit == 0:
 		return bad("malformed chunk size")
 	case b == '\r':
 		c.state = sizeLF
 	case b == ';':
 		c.state = inExt
-	case b == ' ' && c.lax:
+	case (b == ' ' || b == '\t') && c.lax:
 		c.state = inPad
 	default:
 		return bad("malformed chunk size")
@@ -192,23 +212,26 @@ func (c *chunks) trailer(b byte) (done bool, err error) {
 		switch {
 		case b == '\r':
 			c.state = lastLF
-		case tokenByte(b):
+		case tokenByte(b) || c.lax:
 			c.state = trailerName
 		default:
 			return false, bad("malformed trailer")
 		}
 	case trailerName:
 		switch {
-		case b == ':':
+		case b == ':' || b == '\r' && c.lax:
 			c.state = trailerValue
-		case !tokenByte(b):
+			if b == '\r' {
+				c.state = trailerLF
+			}
+		case !tokenByte(b) && !c.lax:
 			return false, bad("malformed trailer")
 		}
 	case trailerValue:
 		switch {
 		case b == '\r':
 			c.state = trailerLF
-		case b < ' ' && b != '\t' || b == 0x7f:
+		case !c.lax && (b < ' ' && b != '\t' || b == 0x7f):
 			return false, bad("control character in trailer")
 		}
 	case trailerLF:

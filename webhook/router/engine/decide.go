@@ -8,6 +8,7 @@ package engine
 
 import (
 	"context"
+	"iter"
 	"net"
 	"slices"
 	"time"
@@ -43,6 +44,22 @@ func (h *Head) Get(name string) []byte {
 		}
 	}
 	return nil
+}
+
+// All yields names and values of the fields, in the order they came.
+func (h *Head) All() iter.Seq2[[]byte, []byte] { return all(h.Fields) }
+
+// All yields names and values of the fields, in the order they came.
+func (r *Reply) All() iter.Seq2[[]byte, []byte] { return all(r.Fields) }
+
+func all(fields []Field) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		for i := range fields {
+			if !yield(fields[i].Name, fields[i].Value) {
+				return
+			}
+		}
+	}
 }
 
 // A Decision says what becomes of a request.
@@ -90,6 +107,12 @@ type Edits struct {
 	Remove []string   // names, in lower case
 	Insert *Insertion // into an answer's body. May be nil
 }
+
+// Put replaces all fields of a name, in lower case, by one.
+func (e *Edits) Put(name string, value []byte) { e.Set = append(e.Set, Field{[]byte(name), value}) }
+
+// Drop removes all fields of a name, in lower case.
+func (e *Edits) Drop(name string) { e.Remove = append(e.Remove, name) }
 
 // empty says whether the head stays as it is.
 func (e *Edits) empty() bool { return e.Target == nil && len(e.Set) == 0 && len(e.Remove) == 0 }

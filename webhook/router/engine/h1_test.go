@@ -231,7 +231,7 @@ func TestHTTP1_answers_that_make_no_sense_are_failures_of_the_fork(t *testing.T)
 		"differing lengths":    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
 		"status of two digits": "HTTP/1.1 20 OK\r\n\r\n",
 		"folded length":        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n 2\r\n\r\n",
-		"NUL":                  "HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n",
+		"length behind a CR":   "HTTP/1.1 200 OK\r\nX: y\rContent-Length: 1\r\n\r\n",
 		"unasked switch":       "HTTP/1.1 101 Switching Protocols\r\n\r\n",
 		"bad chunk":            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
 		"endless head":         "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 300<<10),

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"slices"
+	"strconv"
 )
 
 // h1Up is a connection to a backend, pinned to one client connection, so that no answer can ever go to another client.
@@ -15,6 +17,7 @@ type h1Up struct {
 	over chan struct{} // closed when loop has ended
 
 	tunnels bool // has become a tunnel: serve closes it. Of loop
+	odd     bool // the last answer was: see parseAnswer. Of loop
 
 	// Guarded by c.mu.
 	backend Backend
@@ -86,14 +89,14 @@ func (u *h1Up) loop() {
 				return
 			}
 		default: // the end of an idle connection, or bytes that nobody asked for
-			u.endIdle()
+			u.endIdle(err)
 			return
 		}
 	}
 }
 
-// endIdle ends u while no answer is due on it.
-func (u *h1Up) endIdle() {
+// endIdle ends u while no answer is due on it: because it has ended, or, without an error, because more came than its answers.
+func (u *h1Up) endIdle(err error) {
 	ex := u.unpin()
 	switch {
 	case ex != nil: // the answer is out, but the request is not: it has nowhere to go any more
@@ -102,7 +105,7 @@ func (u *h1Up) endIdle() {
 			u.c.hangUp()
 		}
 		u.c.mu.Unlock()
-	case u.backend.Anchor:
+	case err != nil && (u.backend.Anchor || u.odd):
 		u.c.closeIdle()
 	}
 }
@@ -135,8 +138,14 @@ func (u *h1Up) pass(ex *exchange) bool {
 	}
 	ex.begun = true
 	d.observeAnswer(h.status, &u.backend)
-	if h.chunked && h.length >= 0 {
+	u.odd = h.odd
+	switch {
+	case h.chunked && h.status == http.StatusNoContent:
+		edits.Remove = append(slices.Clip(edits.Remove), "transfer-encoding") // RFC 9112, section 6.1: some clients wait for chunks
+	case h.chunked && h.length >= 0:
 		edits.Remove = append(slices.Clip(edits.Remove), "content-length") // RFC 9112, section 6.3
+	case h.listed && w == nil:
+		edits.Set = append(slices.Clip(edits.Set), Field{[]byte("content-length"), strconv.AppendInt(nil, h.length, 10)})
 	}
 	if keep && c.e.draining.Load() {
 		keep = false
@@ -175,7 +184,7 @@ func (u *h1Up) finalHead(ex *exchange) (*head, error) {
 				searched = u.in.len()
 				if err := u.in.fill(u.c.e.MaxHead); err != nil {
 					if errors.Is(err, errFull) {
-						err = errors.New("answer's head is too long")
+						err = &malformed{502, "its head is too long"}
 					}
 					return nil, err
 				}
@@ -310,6 +319,9 @@ func (u *h1Up) lost(cause error) {
 			d.observe(Broken, &u.backend)
 		}
 		r = d.Failure
+		if r.Status == 0 && errors.As(cause, &m) { // a backend that broke off looks broken; this one can be told about
+			r.Status = http.StatusBadGateway
+		}
 		r.Reason += broke(cause)
 	}
 	if ex.begun || r.Status == 0 {

@@ -18,6 +18,8 @@ type head struct {
 	length   int64 // Content-Length; -1: none
 	chunked  bool
 	encoding bool // a Transfer-Encoding that does not end in chunked: an answer read to the end of the connection
+	listed   bool // Content-Length was a list, of one length said more than once
+	odd      bool // an answer that some clients read to the end of the connection
 
 	closes     bool // Connection: close
 	keepsAlive bool // Connection: keep-alive
@@ -79,7 +81,7 @@ func parseRequest(raw []byte) (*head, error) {
 		return nil, err
 	}
 	h.Method, h.Target = method, target
-	if err := h.parseFields(rest, true); err != nil {
+	if err := h.parseFields(rest); err != nil {
 		return nil, err
 	}
 	switch {
@@ -91,34 +93,6 @@ func parseRequest(raw []byte) (*head, error) {
 		return nil, bad("Transfer-Encoding in HTTP/1.0")
 	}
 	return h, nil
-}
-
-// parseAnswer reads a whole answer head. It is laxer than parseRequest: an app that its clients understood before must be
-// understood by them with a router in front, so bare LF and folded lines pass where they don't touch the framing.
-func parseAnswer(raw []byte) (*head, error) {
-	h := &head{raw: raw, length: -1}
-	line, rest, err := cutLine(raw, false)
-	if err != nil {
-		return nil, err
-	}
-	h.start = raw[:len(raw)-len(rest)]
-	version, after, _ := bytes.Cut(line, []byte{' '})
-	if h.minor, err = parseVersion(version); err != nil {
-		return nil, err
-	}
-	if len(after) < 3 || len(after) > 3 && after[3] != ' ' {
-		return nil, bad("malformed status line")
-	}
-	for _, c := range after[:3] {
-		if c < '0' || '9' < c {
-			return nil, bad("malformed status line")
-		}
-		h.status = h.status*10 + int(c-'0')
-	}
-	if h.status < 100 {
-		return nil, bad("malformed status line")
-	}
-	return h, h.parseFields(rest, false)
 }
 
 func parseVersion(v []byte) (minor int, err error) {
@@ -134,11 +108,11 @@ func parseVersion(v []byte) (minor int, err error) {
 	return 0, bad("malformed HTTP version")
 }
 
-func (h *head) parseFields(b []byte, strict bool) error {
+func (h *head) parseFields(b []byte) error {
 	h.Fields = make([]Field, 0, 16)
 	h.lines = make([][]byte, 0, 16)
 	for {
-		line, rest, err := cutLine(b, strict)
+		line, rest, err := cutLine(b, true)
 		if err != nil {
 			return err
 		}
@@ -148,39 +122,27 @@ func (h *head) parseFields(b []byte, strict bool) error {
 		raw := b[:len(b)-len(rest)]
 		b = rest
 		if line[0] == ' ' || line[0] == '\t' {
-			if strict || len(h.Fields) == 0 {
-				return bad("folded header line")
-			}
-			last := len(h.Fields) - 1
-			if h.framing(h.Fields[last].Name) {
-				return bad("folded %s", h.Fields[last].Name)
-			}
-			h.lines[last] = h.lines[last][:len(h.lines[last])+len(raw)]
-			continue
+			return bad("folded header line")
 		}
 		colon := bytes.IndexByte(line, ':')
 		if colon < 0 || !isToken(line[:colon]) {
 			return bad("malformed header field name")
 		}
 		name, value := line[:colon], bytes.Trim(line[colon+1:], " \t")
-		if !validValue(value, strict) {
+		if !validValue(value) {
 			return bad("control character in header field %s", name)
 		}
-		h.Fields = append(h.Fields, Field{name, value})
-		h.lines = append(h.lines, raw)
-		if err := h.note(name, value, strict); err != nil {
+		h.add(name, value, raw)
+		if err := h.noteFraming(name, value); err != nil {
 			return err
 		}
 	}
 }
 
-func (*head) framing(name []byte) bool {
-	return nameIs(name, "content-length") || nameIs(name, "transfer-encoding") || nameIs(name, "connection") ||
-		nameIs(name, "upgrade")
-}
-
-// note takes in what a field says of the message's framing and of the connection.
-func (h *head) note(name, value []byte, strict bool) error {
+// add adds a field, and takes in what it says of the connection.
+func (h *head) add(name, value, raw []byte) {
+	h.Fields = append(h.Fields, Field{name, value})
+	h.lines = append(h.lines, raw)
 	switch len(name) {
 	case len("host"):
 		if nameIs(name, "host") {
@@ -197,40 +159,36 @@ func (h *head) note(name, value []byte, strict bool) error {
 		}
 	case len("connection"):
 		if nameIs(name, "connection") {
-			for token := range tokens(value) {
-				h.closes = h.closes || foldEqual(token, "close")
-				h.keepsAlive = h.keepsAlive || foldEqual(token, "keep-alive")
-				h.upgrades = h.upgrades || foldEqual(token, "upgrade")
-			}
+			h.noteConnection(value)
 		}
-	case len("content-length"):
-		if !nameIs(name, "content-length") {
-			return nil
-		}
+	}
+}
+
+func (h *head) noteConnection(value []byte) {
+	for token := range tokens(value) {
+		h.closes = h.closes || foldEqual(token, "close")
+		h.keepsAlive = h.keepsAlive || foldEqual(token, "keep-alive")
+		h.upgrades = h.upgrades || foldEqual(token, "upgrade")
+	}
+}
+
+// noteFraming takes in what a request's field says of its framing.
+func (h *head) noteFraming(name, value []byte) error {
+	switch {
+	case nameIs(name, "content-length"):
 		n, err := parseLength(value)
 		if err != nil {
 			return err
 		}
-		if h.length >= 0 && (strict || h.length != n) {
+		if h.length >= 0 {
 			return bad("more than one Content-Length")
 		}
 		h.length = n
-	case len("transfer-encoding"):
-		if !nameIs(name, "transfer-encoding") {
-			return nil
+	case nameIs(name, "transfer-encoding"):
+		if h.chunked || !foldEqual(value, "chunked") {
+			return bad("unsupported Transfer-Encoding")
 		}
-		if strict {
-			if h.chunked || !foldEqual(value, "chunked") {
-				return bad("unsupported Transfer-Encoding")
-			}
-			h.chunked = true
-			return nil
-		}
-		// Of an answer the last coding counts: RFC 9112, section 6.3.
-		for token := range tokens(value) {
-			h.chunked = foldEqual(token, "chunked")
-			h.encoding = !h.chunked
-		}
+		h.chunked = true
 	}
 	return nil
 }
@@ -314,12 +272,10 @@ func validTarget(b []byte) bool {
 	return true
 }
 
-func validValue(b []byte, strict bool) bool {
+func validValue(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' && c != '\t' || c == 0x7f {
-			if strict || c == 0 || c == '\r' {
-				return false
-			}
+			return false
 		}
 	}
 	return true
