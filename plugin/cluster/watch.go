@@ -65,7 +65,7 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 	go follow(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).seeSet)
 	go follow(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).seePod)
 	itself := metav1.ListOptions{FieldSelector: "metadata.name=" + sandbox.ConfigMapName(sandboxName)}
-	go follow(ctx, itself, c.Kube.CoreV1().ConfigMaps(ns).Watch, events, func(f *Forks) { f.published = nil }, (*Forks).seeSandbox)
+	go follow(ctx, itself, c.watchSandbox, events, func(f *Forks) { f.published = nil }, (*Forks).seeSandbox)
 
 	known := &Forks{}
 	statuses := map[string]plan.ForkStatus{}
@@ -143,6 +143,17 @@ func (f *Forks) seePod(p *corev1.Pod, gone bool) {
 	if f.pods[p.Name] = *p; gone {
 		delete(f.pods, p.Name)
 	}
+}
+
+// watchSandbox watches ConfigMaps. Whoever may not does without what is published: the forks' own objects still tell.
+func (c *Client) watchSandbox(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	w, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Watch(ctx, options)
+	if !apierrors.IsForbidden(err) {
+		return w, err
+	}
+	none := watch.NewFake()
+	context.AfterFunc(ctx, none.Stop)
+	return none, nil
 }
 
 func (f *Forks) seeSandbox(cm *corev1.ConfigMap, _ bool) {

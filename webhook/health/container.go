@@ -124,10 +124,10 @@ func (c container) running(since, now time.Time) Cause {
 	if c.init {
 		return Cause{Code: PodStarting, Fault: FaultApp, Message: c.what() + " runs, and the pod's containers start after it"}
 	}
-	age, last := now.Sub(since), c.LastTerminationState.Terminated
+	last, young := c.LastTerminationState.Terminated, hold(since, now) > 0
 	probed := c.spec.ReadinessProbe != nil
 	switch started := c.Started != nil && *c.Started; {
-	case last != nil && !c.Ready, last != nil && age < StartHold && !probed:
+	case last != nil && !c.Ready, last != nil && young && !probed:
 		return c.crash(last, OutlookMayPass, true)
 	case !c.Ready && !started && c.spec.StartupProbe != nil:
 		return c.unready(ContainerNotStarted, "and its startup probe"+describeProbe(c.spec.StartupProbe)+" has not passed")
@@ -151,13 +151,23 @@ func JustStarted(p *corev1.Pod, now time.Time) (Cause, time.Duration) {
 		if c.init || c.Name == sandbox.RouterContainer || r == nil || c.spec.ReadinessProbe != nil {
 			continue
 		}
-		if left := StartHold - now.Sub(r.StartedAt.Time); left > longest {
+		if left := hold(r.StartedAt.Time, now); left > longest {
 			longest = left
 			cause = Cause{Code: ContainerJustStarted, Fault: FaultApp, Pod: p.Name, Container: c.Name,
 				Message: c.what() + " has just started, and no readiness probe says whether it serves"}
 		}
 	}
 	return cause, longest
+}
+
+// hold is how much longer a container that started at a time of its node's clock counts as just started. A node whose clock is ahead
+// by more than that is not believed: it would hold its pods for as long as it is ahead.
+func hold(since, now time.Time) time.Duration {
+	age := now.Sub(since)
+	if age < -StartHold {
+		return 0
+	}
+	return max(0, StartHold-age)
 }
 
 func (c container) unready(code Code, why string) Cause {

@@ -136,7 +136,9 @@ func podRows() []row {
 		{"registry away", func(s *scene) { s.waits("ErrImagePull", "dial tcp: connection refused") }, health.ImagePullFailed, "connection refused", sFailed, inCluster, mayPass, deleteIt},
 		{"image back-off", func(s *scene) { s.waits("ImagePullBackOff", `Back-off pulling image "api:2"`) }, health.ImagePullFailed, "ImagePullBackOff", sFailed, inCluster, final, deleteIt},
 		{"image name", func(s *scene) { s.waits("InvalidImageName", "") }, health.ImageNameInvalid, "no valid image name", sFailed, app, final, deleteIt},
-		{"image must be there", func(s *scene) { s.waits("ErrImageNeverPull", "Container image is not present with pull policy of Never") }, health.ImagePullFailed, "pull policy of Never", sFailed, app, final, deleteIt},
+		{"image must be there", func(s *scene) {
+			s.waits("ErrImageNeverPull", "Container image is not present with pull policy of Never")
+		}, health.ImagePullFailed, "pull policy of Never", sFailed, app, final, deleteIt},
 		{"secret", func(s *scene) { s.waits("CreateContainerConfigError", `secret "db" not found`) }, health.SecretNotFound, `secret "db" not found`, sFailed, app, final, deleteIt},
 		{"key of a secret", func(s *scene) { s.waits("CreateContainerConfigError", "couldn't find key pw in Secret shop/db") }, health.SecretNotFound, "key pw", sFailed, app, final, deleteIt},
 		{"config map", func(s *scene) { s.waits("CreateContainerConfigError", `configmap "c" not found`) }, health.ConfigMapNotFound, `configmap "c"`, sFailed, app, final, deleteIt},
