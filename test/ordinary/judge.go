@@ -26,7 +26,7 @@ const (
 	NoReason Rule = "no-reason"
 	// NotFixed: requests did not reach the fork any more, and no command was printed, or it did not fix that.
 	NotFixed Rule = "not-fixed"
-	// CommandFailed: a command of the product failed where nothing was against it.
+	// CommandFailed: a command of the product failed where nothing was against it, or succeeded where it had not done what it says.
 	CommandFailed Rule = "command-failed"
 )
 
@@ -54,11 +54,21 @@ func Judge(r Record) []Violation {
 }
 
 func (r Record) judgeOperation(i int, s Step) []Violation {
-	switch {
-	case s.Err == "":
-	case s.Operation.Own() && s.Operation.Kind != Unroute: // which is refused while there is a fork
+	switch k := s.Operation.Kind; {
+	case k == ForkCrash && s.Err == "":
+		return []Violation{{CommandFailed, i, "fork succeeded with an image that crashes at its start"}}
+	case s.Err == "" || k == ForkCrash:
+	case k == Unroute: // refused while there is a fork
+		if s.Operation.Choice == 1 || !s.After.Forked {
+			return []Violation{{CommandFailed, i, s.Err}}
+		}
+	case k == Fork || k == ForkUpdate || k == Rebase:
+		if s.After.Routable() {
+			return []Violation{{CommandFailed, i, s.Err}}
+		}
+	case s.Operation.Own():
 		return []Violation{{CommandFailed, i, s.Err}}
-	case !s.Operation.Own() && s.TwinErr == "":
+	case s.TwinErr == "":
 		return []Violation{{DeployFailed, i, s.Err}}
 	}
 	return nil

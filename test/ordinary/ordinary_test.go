@@ -182,6 +182,10 @@ func TestJudge(t *testing.T) {
 		{"a command of the product fails", func(r *ordinary.Record) {
 			r.Steps[0].Operation.Kind, r.Steps[0].Err = ordinary.Fork, "no"
 		}, []ordinary.Rule{ordinary.CommandFailed}},
+		{"a command of the product fails where it must", func(r *ordinary.Record) {
+			r.Steps[0].Operation.Kind, r.Steps[0].Err = ordinary.Unroute, "there are forks"
+		}, nil},
+		{"a fork of an image that crashes succeeds", func(r *ordinary.Record) { r.Steps[0].Operation.Kind = ordinary.ForkCrash }, []ordinary.Rule{ordinary.CommandFailed}},
 		{"one request without a key fails", func(r *ordinary.Record) { become(r.Unkeyed, ordinary.Failed, 3, 3.5) }, []ordinary.Rule{ordinary.UnkeyedFailed}},
 		{"both fail for a while", func(r *ordinary.Record) {
 			become(r.Twin, ordinary.Failed, 3, 6)
