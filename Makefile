@@ -126,7 +126,7 @@ bin/golangci-lint: test/tools/go.mod
 .PHONY: unit
 unit: debian ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
-	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/... ./ordinary ./ordinary/client
+	go -C test test -race ./architecture/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/... ./ordinary/...
 
 .PHONY: check-cluster
 check-cluster: $(cluster-up) ## Bring clusters up and down in namespaces of their own, over wrecks and beside another clone's

@@ -42,7 +42,7 @@ func reappliedShapes() []reapplied {
 		{name: "daemonset", kind: "daemonset", rolls: true},
 		{name: "autoscaler", kind: "deployment", rolls: true},
 		{name: "budget", kind: "deployment", rolls: true},
-		{name: "replicaset", kind: "replicaset"},
+		{name: "nodeport", kind: "deployment", rolls: true},
 		{name: "probes", kind: "deployment", rolls: true},
 		{name: "h2c", kind: "deployment", rolls: true, h2c: true},
 		{name: "mixed", kind: "deployment", rolls: true, short: true},
@@ -203,10 +203,6 @@ func inPairs(cells []*cell, do func(*cell)) {
 func (s *space) settled(cells []*cell) {
 	s.t.Helper()
 	for _, c := range cells {
-		if c.shape.kind == "replicaset" {
-			s.rolled(c.shape.kind, c.release.Name)
-			continue
-		}
 		s.kubectl("rollout", "status", c.workload(), "--timeout=180s")
 	}
 	time.Sleep(settle)

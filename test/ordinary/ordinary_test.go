@@ -267,3 +267,23 @@ func TestJudge(t *testing.T) {
 		})
 	}
 }
+
+func TestASummaryCountsWhatWasDone(t *testing.T) {
+	s := ordinary.NewSummary(7, 2)
+	s.Add(scene(func(r *ordinary.Record) {
+		r.Steps[0].Err, r.Steps[0].TwinErr, r.Steps[0].Fix = "no", "no", &ordinary.Fix{Command: "x", Worked: true}
+	}))
+	s.Add(scene(func(*ordinary.Record) {}))
+	s.Found = []ordinary.Found{{Name: "seed-7-2", Sequence: ordinary.Sequence{{Kind: ordinary.Route}}, Again: true,
+		Violations: []ordinary.Violation{{Rule: ordinary.Silent, Step: 0, Detail: "for long"}}}}
+	for _, want := range []string{"seed 7, 0s: 2 sequences, 2 operations of 1 kinds, 472 requests without a key (236 to twins), 236 with one, 58 answers of status, 1 printed commands run: 1 violations"} {
+		if got := s.Line(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	for _, want := range []string{"| restart | 2 | 1 |", "seed-7-2 (broken again)", "```\nroute\n```", "- silent in step 1: for long"} {
+		if !strings.Contains(s.Markdown(), want) {
+			t.Errorf("no %q in\n%s", want, s.Markdown())
+		}
+	}
+}
