@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -76,8 +78,14 @@ func (c *Cluster) Play(ctx context.Context, q ordinary.Sequence, say func(string
 		if err != nil {
 			return p.end(), fmt.Errorf("step %d, %s: %w", i+1, o, err)
 		}
-		say("%s: step %d: %s: %s", p.ours.namespace, i+1, o, step.End.Sub(step.Begin).Round(100*time.Millisecond))
-		p.record.Steps, state = append(p.record.Steps, step), after
+		say("%s: step %d: %s: %s %s", p.ours.namespace, i+1, o, step.End.Sub(step.Begin).Round(100*time.Millisecond), firstLine(step.Err))
+		p.record.Steps = append(p.record.Steps, step)
+		if step.TwinErr == "" {
+			state = after // else nothing came of it
+		}
+		if p.broken() {
+			break // what follows may follow from it
+		}
 	}
 	return p.end(), nil
 }
@@ -117,9 +125,26 @@ func (p *play) end() ordinary.Record {
 	p.stopSend()
 	p.sent.Wait()
 	p.closeSandbox(time.Now())
+	return p.observed()
+}
+
+// observed returns the record as far as it goes.
+func (p *play) observed() ordinary.Record {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	r := p.record
-	r.Unkeyed, r.Twin, r.Keyed, r.Truths, r.Sandbox = p.unkeyed.Requests(), p.twins.Requests(), p.keyed.Requests(), p.witness.all(), p.sandbox
+	r.Unkeyed, r.Twin, r.Keyed, r.Truths = p.unkeyed.Requests(), p.twins.Requests(), p.keyed.Requests(), p.witness.all()
+	r.Sandbox = slices.Clone(p.sandbox)
+	if n := len(r.Sandbox); n > 0 && r.Sandbox[n-1].End.IsZero() {
+		r.Sandbox[n-1].End = time.Now()
+	}
 	return r
+}
+
+// broken says that a promise was broken so long ago that nothing said since can change that.
+func (p *play) broken() bool {
+	past := time.Now().Add(-ordinary.TellWithin - ordinary.PollEvery)
+	return slices.ContainsFunc(ordinary.Judge(p.observed()), func(v ordinary.Violation) bool { return p.record.Steps[v.Step].End.Before(past) })
 }
 
 // step performs one operation on both sides, waits until all has settled, and watches what becomes of it.
@@ -141,9 +166,9 @@ func (p *play) step(ctx context.Context, i int, o ordinary.Operation, after ordi
 	}
 	switch {
 	case !p.exists():
-	case after.Routable() && s.Err == "":
+	case after.Routable() && s.Err == "" && served(p.twins):
 		s.Fix = p.fix(ctx)
-	case !after.Routable() && p.refused():
+	case !served(p.keyed):
 		if err := pass(ctx, longer); err != nil {
 			return s, err
 		}
@@ -258,10 +283,10 @@ func (p *play) routed(ctx context.Context, within time.Duration) (t ordinary.Tru
 	return t, err == nil
 }
 
-// refused says that the fork did not serve the last keyed requests.
-func (p *play) refused() bool {
-	all := p.keyed.Requests()
-	return len(all) > 0 && all[len(all)-1].Outcome != ordinary.Served
+// served says that the last request of a client was.
+func served(c *client.Client) bool {
+	all := c.Requests()
+	return len(all) > 0 && all[len(all)-1].Outcome == ordinary.Served
 }
 
 func (p *play) exists() bool {
@@ -305,6 +330,11 @@ func pass(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
 }
 
 func text(err error) string {

@@ -93,6 +93,7 @@ func (r *running) note(record ordinary.Record, err error) bool {
 	if len(violations) > 0 {
 		// What comes after the first broken promise may follow from it.
 		last := violations[0].Step
+		violations = slices.DeleteFunc(violations, func(v ordinary.Violation) bool { return v.Step > last })
 		name := fmt.Sprintf("seed-%d-%d", r.options.Seed, r.summary.Sequences)
 		r.summary.Found = append(r.summary.Found, ordinary.Found{Name: name, Violations: violations, Sequence: slices.Clone(record.Sequence[:last+1])})
 	}
