@@ -22,6 +22,9 @@ func TestNoPromiseIsBrokenByOrdinaryWork(t *testing.T) {
 		kept = append(kept, must[ordinary.Sequence](t)(ordinary.Parse(string(must[[]byte](t)(os.ReadFile(f))))))
 	}
 	c := must[*live.Cluster](t)(live.New(shared.kubeconfig, shared.programs, t.TempDir(), shared.appliers))
+	if err := c.Clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	summary, err := c.Run(t.Context(), live.Options{
 		Seed: 13, Duration: 90 * time.Second, Lanes: 2, Length: 12, First: kept, Shared: true, Say: t.Logf,
 	})

@@ -49,9 +49,14 @@ type play struct {
 func (c *Cluster) Play(ctx context.Context, q ordinary.Sequence, say func(string, ...any)) (_ ordinary.Record, err error) {
 	p := &play{record: ordinary.Record{Sequence: q}}
 	defer func() {
+		if ctx.Err() != nil {
+			err = nil // it was broken off, which is no fault
+		}
+		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
 		for _, s := range []*side{p.ours, p.twin} {
 			if s != nil {
-				err = errors.Join(err, c.deleteNamespace(context.WithoutCancel(ctx), s.namespace))
+				err = errors.Join(err, c.deleteNamespace(cleaning, s.namespace))
 			}
 		}
 	}()

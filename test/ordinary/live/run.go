@@ -85,7 +85,9 @@ func (r *running) next() ordinary.Sequence {
 func (r *running) note(record ordinary.Record, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.summary.Add(record)
+	if len(record.Steps) > 0 {
+		r.summary.Add(record)
+	}
 	violations := ordinary.Judge(record)
 	for _, v := range violations {
 		r.options.Say("violation: %s (%s)", v, record.Steps[v.Step].Operation)
