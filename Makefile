@@ -17,6 +17,10 @@ GATEWAY ?=
 # How long each fuzz target runs, and for how many seconds `make soak` goes on.
 FUZZTIME ?= 30s
 SOAK ?= 3600
+# Which sequences `make ordinary` draws, for how long it performs them, and how many at a time.
+SEED ?= 1
+DURATION ?= 1h
+LANES ?= 2
 # How often `make demo-experiment` and `make check-alarms` run.
 RUNS ?= $(if $(filter check-alarms,$(MAKECMDGOALS)),20,1)
 # How many load checks `make simulate` simulates on each recording.
@@ -108,7 +112,7 @@ cluster-down: bin/cluster ## End it, and remove all it has left
 .PHONY: test
 test: lint unit check-cluster check-chart check-krew e2e ## Run all tests (CI=true: their short form)
 
-modules := . test test/cluster/programs/node test/cluster/programs/pause
+modules := . test test/cluster/programs/node test/cluster/programs/pause test/appliers/flux test/appliers/argocd
 
 .PHONY: lint
 lint: bin/golangci-lint ## Format, vet and lint every module
@@ -122,7 +126,7 @@ bin/golangci-lint: test/tools/go.mod
 .PHONY: unit
 unit: debian nginx ## Run the tests that need no cluster, under the race detector
 	go test -race ./...
-	go -C test test -race ./architecture/... ./audit/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/...
+	go -C test test -race ./architecture/... ./audit/... ./delivery/... ./readme/... ./policies/... ./probe/... ./cluster/... ./demo/... ./ordinary/...
 
 .PHONY: check-cluster
 check-cluster: $(cluster-up) ## Bring clusters up and down in namespaces of their own, over wrecks and beside another clone's
@@ -148,6 +152,10 @@ e2e: install debian browser playwright nginx ## Run the end-to-end tests on the 
 .PHONY: soak
 soak: install browser playwright nginx ## Run them in random order, again and again, for SOAK seconds
 	@until [ $$SECONDS -ge $(SOAK) ]; do go -C test test -count=1 -shuffle=on -timeout=60m -parallel=4 ./e2e/...; done
+
+.PHONY: ordinary
+ordinary: install ## Do ordinary work at random for DURATION, and find broken promises (SEED=1 DURATION=1h LANES=2)
+	go -C test run ./cmd/ordinary -root=.. -seed=$(SEED) -duration=$(DURATION) -lanes=$(LANES) -report=ordinary/README.md
 
 .PHONY: demo-experiment
 demo-experiment: install ## Show an experiment of five variants, and hold its verdicts to what they must be (RUNS=1)

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/appliers"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/audit"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -33,6 +34,7 @@ type world struct {
 	release    string // namespace of the chart's release
 	interop    string // path of the gRPC interop client
 	cluster    *cluster.Cluster
+	appliers   *appliers.Tools
 	config     *rest.Config
 	client     kubernetes.Interface
 	ledger     audit.Ledger // of failures of the product's own

@@ -38,8 +38,13 @@ type failure struct {
 
 // startHTTP sends rate GETs a second to http://address/path over kept-alive connections, with the header given.
 func startHTTP(t *testing.T, name, address, path string, rate int, header http.Header, judge func(answer) error) *load {
+	return startAttack(t, name, address, path, rate, header, judge, vegeta.KeepAlive(true))
+}
+
+// startAttack is startHTTP over connections of the kind given.
+func startAttack(t *testing.T, name, address, path string, rate int, header http.Header, judge func(answer) error, connections func(*vegeta.Attacker)) *load {
 	l := &load{name: name, t: t, judge: judge}
-	l.attacker = vegeta.NewAttacker(vegeta.KeepAlive(true), vegeta.Timeout(10*time.Second), vegeta.Connections(16), vegeta.MaxBody(64<<10))
+	l.attacker = vegeta.NewAttacker(vegeta.Timeout(10*time.Second), vegeta.Connections(16), vegeta.MaxBody(64<<10), connections)
 	target := vegeta.NewStaticTargeter(vegeta.Target{Method: http.MethodGet, URL: "http://" + address + path, Header: header})
 	results := l.attacker.Attack(target, vegeta.Rate{Freq: rate, Per: time.Second}, 0, name)
 	l.done.Go(func() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/test/appliers"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/audit/collect"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/cluster"
@@ -96,6 +97,9 @@ func prepare(ctx context.Context) (*world, error) {
 		return nil, err
 	}
 	w.cluster = c
+	if w.appliers, err = appliers.New(ctx, root, w.programs, w.kubeconfig, report); err != nil {
+		return nil, err
+	}
 	w.interop = filepath.Join(folders[apps.Interop().Name], apps.GRPCClient)
 	return w, nil
 }
