@@ -103,6 +103,9 @@ func (r *Routing) DryRun(ctx context.Context, steps []*plan.RouteStep, wrote fun
 		if err != nil {
 			return r.explain(ctx, err)
 		}
+		if w.Forgets {
+			object = w.After
+		}
 		wrote(&w, object)
 	}
 	return nil

@@ -74,6 +74,8 @@ type RouteWrite struct {
 	Delete types.UID
 	// Rolls is the workload that rolls out anew because of this write, if any.
 	Rolls *Workload
+	// Forgets says that the write removes a record which an earlier write released: admission would not take both at once.
+	Forgets bool
 }
 
 // A RouteWait is something that has to happen before the next step.
@@ -172,7 +174,8 @@ func RouteSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rou
 	return nil, nil, fmt.Errorf("planning finds no end")
 }
 
-// MergeSteps returns one write for each object that the steps write, doing all that they do to it.
+// MergeSteps returns one write for each object that the steps write, doing all that they do to it; the patch of one that Forgets leaves the
+// released record.
 func MergeSteps(steps []*RouteStep) []RouteWrite {
 	var merged []RouteWrite
 	for _, step := range steps {
@@ -183,8 +186,9 @@ func MergeSteps(steps []*RouteStep) []RouteWrite {
 				continue
 			}
 			m := &merged[i]
-			m.Patch = append(slices.Clone(m.Patch), w.Patch...)
-			m.After = w.After
+			if m.After, m.Forgets = w.After, w.Forgets; !w.Forgets {
+				m.Patch = append(slices.Clone(m.Patch), w.Patch...)
+			}
 			m.Change += "; " + w.Change
 			if w.Rolls != nil {
 				m.Rolls = w.Rolls

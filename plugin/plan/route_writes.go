@@ -196,7 +196,9 @@ func (t *routeTarget) writeForget() (RouteWrite, bool) {
 		p.drop("metadata", "annotations", sandbox.AnnotationTemplate)
 	}
 	p.dropEmpty("metadata", "annotations") // as the API server does
-	return t.write(p, "nothing of it is left to undo"), p.changed()
+	write := t.write(p, "nothing of it is left to undo")
+	write.Forgets = true
+	return write, p.changed()
 }
 
 // containerPath returns the path of a serving container in the workload; nil when there is none of that name.
@@ -291,7 +293,9 @@ func (s *routeService) writeRestore() (RouteWrite, bool) {
 		p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
 		p.drop("metadata", "annotations", sandbox.AnnotationWorkloads)
 		p.dropEmpty("metadata", "annotations") // as the API server does
-		return serviceWrite(s.Service, p, "its marks are removed"), p.changed()
+		write := serviceWrite(s.Service, p, "its marks are removed")
+		write.Forgets = true
+		return write, p.changed()
 	}
 	var says []string
 	for i := range s.Spec.Ports {
