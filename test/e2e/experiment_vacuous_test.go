@@ -102,9 +102,11 @@ func (s *space) vacuousWays(elsewhere, baseline string) []vacuousWay {
 		},
 		{
 			name: "a router ends before it is asked", job: shell("router-ends", "frontend", `curl -s -o /dev/null "$SANDBOX_URL/config"; sleep 6`),
-			fork:  []string{"deploy/frontend", "--image=" + apps.Hotrod, "--env=X=1"},
-			spoil: func(s *space, _ string) { s.kubectl("delete", "pods", "-l", "app=frontend", "--wait=false", "--force", "--grace-period=0") },
-			want:  experiment.RouterLost,
+			fork: []string{"deploy/frontend", "--image=" + apps.Hotrod, "--env=X=1"},
+			spoil: func(s *space, _ string) {
+				s.kubectl("delete", "pods", "-l", "app=frontend", "--wait=false", "--force", "--grace-period=0")
+			},
+			want: experiment.RouterLost,
 		},
 	}
 }

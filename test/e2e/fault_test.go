@@ -118,10 +118,10 @@ func (s *striker) roundTrip(r *http.Request, next http.RoundTripper) (*http.Resp
 	switch f := s.fault; {
 	case f.How == refuse:
 		s.report(what)
-		return status(r, http.StatusForbidden, "Forbidden"), nil
+		return statusAnswer(r, http.StatusForbidden, "Forbidden"), nil
 	case f.How == breakDown:
 		s.report(what)
-		return status(r, http.StatusInternalServerError, "InternalError"), nil
+		return statusAnswer(r, http.StatusInternalServerError, "InternalError"), nil
 	case f.When == before:
 		s.strike(what)
 		return next.RoundTrip(r)
@@ -173,8 +173,8 @@ func (s *striker) report(struck string) {
 	}
 }
 
-// status returns the API server's answer of an error, of a kind that is none of a quota's or an admission's.
-func status(r *http.Request, code int, reason string) *http.Response {
+// statusAnswer returns the API server's answer of an error, of a kind that is none of a quota's or an admission's.
+func statusAnswer(r *http.Request, code int, reason string) *http.Response {
 	body := fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","message":"a fault of the test","reason":%q,"code":%d}`, reason, code)
 	return &http.Response{
 		Status: http.StatusText(code), StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,

@@ -154,7 +154,9 @@ func InheritedAnnotation(field, key string) string {
 }
 
 // CutName returns the name of an object as a label of at most limit bytes: its end gives way to a hash of the whole where it is longer.
-func CutName(name string, limit int) string { return cut(strings.ReplaceAll(name, ".", "-"), limit, "") }
+func CutName(name string, limit int) string {
+	return cut(strings.ReplaceAll(name, ".", "-"), limit, "")
+}
 
 func cut(s string, limit int, salt string) string {
 	if len(s) <= limit {
