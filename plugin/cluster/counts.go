@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -16,6 +19,28 @@ import (
 
 // flushTimeout bounds the wait for counts that were asked for: the lease holder gives the routers a second.
 const flushTimeout = 3 * time.Second
+
+// countAll has the routers' counts written to the ConfigMaps of several sandboxes now, in place, and returns whether all of them are
+// there, and which routers did not answer.
+func (c *Client) countAll(ctx context.Context, sandboxes []corev1.ConfigMap) (current bool, missing string) {
+	fresh := make([]bool, len(sandboxes))
+	var asked errgroup.Group
+	for i := range sandboxes {
+		asked.Go(func() error {
+			cm, ok := c.counted(ctx, &sandboxes[i])
+			sandboxes[i], fresh[i] = *cm, ok
+			return nil
+		})
+	}
+	_ = asked.Wait() // none returns an error
+	var silent []string
+	for i := range sandboxes {
+		if names := sandboxes[i].Annotations[sandbox.AnnotationFlushMissing]; names != "" && !slices.Contains(silent, names) {
+			silent = append(silent, names)
+		}
+	}
+	return !slices.Contains(fresh, false), strings.Join(silent, ", ")
+}
 
 // counted has the routers' counts written to the ConfigMap of a sandbox or an experiment now, and returns it with them, and whether they
 // are there: not where the caller may not patch it, or where no webhook answers. Counts are then those of some seconds ago.

@@ -103,7 +103,11 @@ func (c *Client) inventory(ctx context.Context, namespace, selector string) (*pl
 	return v, err
 }
 
-// RouteInventory is Inventory with the routed workloads of the namespace, forked or not.
+// maxCounted bounds for how many sandboxes RouteInventory asks the routers for their counts.
+const maxCounted = 16
+
+// RouteInventory is Inventory with the routed workloads of the namespace, forked or not, and with requests as of now where these are
+// of one namespace and of few sandboxes.
 func (c *Client) RouteInventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
 	v, err := c.Inventory(ctx, namespace)
 	if err != nil {
@@ -114,6 +118,9 @@ func (c *Client) RouteInventory(ctx context.Context, namespace string) (*plan.In
 		return nil, err
 	}
 	v.Routed = plan.RoutedWorkloads(workloads)
+	if namespace != "" && len(v.ConfigMaps) <= maxCounted {
+		v.Current, v.Missing = c.countAll(ctx, v.ConfigMaps)
+	}
 	custom, err := c.customBaselines(ctx, v)
 	v.Routed = append(v.Routed, custom...)
 	return v, err

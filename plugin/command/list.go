@@ -106,7 +106,7 @@ func (f *listFlags) run(ctx context.Context) error {
 			v, err = f.read(ctx, c, namespace)
 		}
 		if ctx.Err() != nil {
-			return nil // that is how a watch ends
+			return nil //nolint:nilerr // that is how a watch ends
 		}
 		if err == nil {
 			err = w.print(v)

@@ -177,7 +177,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 type planner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
 
 func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
-	return plan.PlanRoute(view, plan.Route)
+	return plan.RouteSteps(view, plan.Route)
 }
 
 // plan reads, plans and announces.

@@ -177,7 +177,7 @@ func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*p
 			return nil, nil, err
 		}
 		run.next = plan.UnrouteAll(next, services)
-		return plan.PlanRoute(view, run.next)
+		return plan.RouteSteps(view, run.next)
 	})
 	return run, err
 }

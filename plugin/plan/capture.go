@@ -191,8 +191,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 	if blamed := blame(first.selector, pods); !first.selector.Matches(unkept(pods)) && len(blamed) > 0 {
 		problem.What = "--keep-label " + strings.Join(blamed, ", ") + ": with it, " + problem.What
 		again.KeepLabels = dropped(o.KeepLabels, blamed, f.Replaces != 0)
-		problem.propose("fork without it", &again, workloads...)
-		return problem
+		return problem.propose("fork without it", &again, workloads...)
 	}
 	if first.mend != nil {
 		problem.Say, problem.Fix = first.mend()
@@ -203,8 +202,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 		with[name] = baseline[name]
 		if _, has := pods[name]; !has && fork.Keeps(name) && len(caught(with)) == 0 {
 			again.KeepLabels = append(slices.Clone(o.KeepLabels), LabelChange{Name: name})
-			problem.propose("with the label "+name+" kept, it does not", &again, workloads...)
-			return problem
+			return problem.propose("with the label "+name+" kept, it does not", &again, workloads...)
 		}
 	}
 	problem.What += "; a selector can't be changed, so " + first.object + " has to be made anew with one that asks for a label of its own"

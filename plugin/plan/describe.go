@@ -36,16 +36,14 @@ func (v *Inventory) DescribeSandbox(s *Sandbox, command func([]string) string) s
 		TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindSandbox},
 		Metadata: status.Metadata{Name: s.Name, Namespace: s.Namespace, CreationTimestamp: timeOf(metav1.NewTime(s.Created))},
 		Key:      s.Key, State: found.Word(), CreatedBy: s.CreatedBy, Expires: timeOf(metav1.NewTime(s.Expires)),
-		Conditions: []status.Condition{condit(status.ConditionRouted, found, command)},
+		Conditions: []status.Condition{routedCondition(found, command)},
 		Forks:      []status.ForkStatus{},
 	}
 	if s.ConfigMap != nil {
 		out.Metadata.UID, out.Metadata.Labels = string(s.ConfigMap.UID), s.ConfigMap.Labels
 	}
 	if v.Services != nil {
-		for _, u := range PreviewURLs(v.Gateway, s, v.servicesIn(s.Namespace), v.podsOf(s)) {
-			out.URLs = append(out.URLs, u)
-		}
+		out.URLs = append(out.URLs, PreviewURLs(v.Gateway, s, v.servicesIn(s.Namespace), v.podsOf(s))...)
 	}
 	for i := range s.Forks {
 		f := v.describeFork(s, &s.Forks[i], command)
@@ -60,7 +58,7 @@ func (v *Inventory) describeFork(s *Sandbox, d *appsv1.Deployment, command func(
 	f := status.ForkStatus{
 		Name: d.Name, Workload: WorkloadOf(d), State: found.Word(), CreationTimestamp: timeOf(d.CreationTimestamp),
 		Replicas: ptr.Deref(d.Spec.Replicas, 1), ReadyReplicas: d.Status.ReadyReplicas,
-		Conditions: []status.Condition{condit(status.ConditionRouted, found, command), v.upToDate(d, command)},
+		Conditions: []status.Condition{routedCondition(found, command), v.upToDate(d, command)},
 		URLs:       v.urls(d), Requests: v.requests(s.Counts[d.Labels[sandbox.LabelWorkload]]),
 	}
 	if pods := v.Report(d).Pods; len(pods) > 0 {
@@ -169,7 +167,7 @@ func (v *Inventory) lostRoutes(command func([]string) string) (lost []status.Rou
 			lost = append(lost, status.RouteStatus{
 				TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindRoute},
 				Metadata: status.Metadata{Name: name, Namespace: d.Namespace}, Workload: WorkloadOf(d), State: string(health.StateNotRouted),
-				Conditions: []status.Condition{condit(status.ConditionRouted, found, command)}, Routes: []status.Route{v.describeEnd(&s, d)},
+				Conditions: []status.Condition{routedCondition(found, command)}, Routes: []status.Route{v.describeEnd(&s, d)},
 			})
 		}
 	}
@@ -191,7 +189,7 @@ func (v *Inventory) describeRoute(w *Workload, command func([]string) string) st
 		Metadata: status.Metadata{Name: w.Name(), Namespace: w.Namespace(), CreationTimestamp: timeOf(w.Object.GetCreationTimestamp()),
 			UID: string(w.Object.GetUID()), Labels: w.Object.GetLabels()},
 		Workload: w.Arg(), State: found.Word(),
-		Conditions: []status.Condition{condit(status.ConditionRouted, found, command)},
+		Conditions: []status.Condition{routedCondition(found, command)},
 		Routes:     []status.Route{},
 	}
 	for _, p := range v.baselinePods(w.Namespace(), w.Label()) {
@@ -224,9 +222,9 @@ func (v *Inventory) describeRoute(w *Workload, command func([]string) string) st
 	return out
 }
 
-// condit is a finding as a condition.
-func condit(kind string, f Finding, command func([]string) string) status.Condition {
-	c := status.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: string(f.Code), Message: f.Message}
+// routedCondition is a finding as the condition Routed.
+func routedCondition(f Finding, command func([]string) string) status.Condition {
+	c := status.Condition{Type: status.ConditionRouted, Status: metav1.ConditionFalse, Reason: string(f.Code), Message: f.Message}
 	if f.Fork != "" && f.Code != health.Routed && f.Code != health.Running {
 		c.Message = fmt.Sprintf("%s: %s", deployment(f.Fork), f.Message)
 	}

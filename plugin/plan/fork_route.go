@@ -15,7 +15,7 @@ import (
 // holds once that is done. A dry run and a real run both begin with it, and so refuse the same; what can't be forked is not routed
 // either. unrouted are the workloads to route, by ForkPlan.Unrouted, and are the view's targets.
 func ForksRouted(o *ForkOptions, workloads []*Workload, state *ForkState, view *RouteView) (*ForkPlan, []*RouteStep, *RouteView, error) {
-	steps, final, err := PlanRoute(view, Route)
+	steps, final, err := RouteSteps(view, Route)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -96,7 +96,7 @@ func UnroutedProblem(err error, view *RouteView) error {
 	if !errors.As(err, &p) || p.Code != status.CodeNotRouted {
 		return err
 	}
-	if _, _, why := PlanRoute(view, Route); errors.As(why, &refused) {
+	if _, _, why := RouteSteps(view, Route); errors.As(why, &refused) {
 		return &Problem{
 			What: p.What + "; and routing is refused: " + refused.What, Lines: refused.Lines,
 			Say: refused.Say, Fix: refused.Fix, Admin: refused.Admin, Code: p.Code,

@@ -170,7 +170,7 @@ func (w *world) realFork(t *rapid.T, o *ForkOptions, name string) (*ForkPlan, er
 		return nil, err
 	}
 	if len(p.Unrouted) > 0 {
-		if _, _, err := PlanRoute(w.view(name), Route); err != nil {
+		if _, _, err := RouteSteps(w.view(name), Route); err != nil {
 			return nil, err
 		}
 		if err := w.run(t, Route, -1, name); err != nil {
@@ -296,7 +296,7 @@ func (w *world) followSandbox(t *rapid.T, words []string, o *ForkOptions, name *
 		if len(args) == 0 {
 			return "look"
 		}
-		if _, _, err := PlanRoute(w.view(args...), Route); err != nil {
+		if _, _, err := RouteSteps(w.view(args...), Route); err != nil {
 			fail(err)
 		}
 		if err := w.run(t, Route, -1, args...); err != nil {

@@ -147,8 +147,8 @@ func Route(v *RouteView) (*RouteStep, error) {
 	return &RouteStep{Done: true}, nil
 }
 
-// RouteSteps returns all the steps that next, Route or Unroute, would take from v on if every rollout went well.
-func RouteSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
+// routeSteps returns all the steps that next, Route or Unroute, would take from v on if every rollout went well.
+func routeSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
 	v = v.clone()
 	v.RolledOut = true
 	var steps []*RouteStep

@@ -12,9 +12,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// PlanRoute returns the steps that next, Route or Unroute, would take from v on if every rollout went well, and what the view shows
+// RouteSteps returns the steps that next, Route or Unroute, would take from v on if every rollout went well, and what the view shows
 // then. Where it refuses, the command that its *Problem proposes is planned as well: one that would be refused too is not proposed.
-func PlanRoute(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
+func RouteSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
 	steps, final, err := planRoute(v, next)
 	var p *Problem
 	if errors.As(err, &p) {
@@ -27,7 +27,7 @@ func planRoute(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rout
 	if _, err := next(v); err != nil { // with what is rolled out, and what is not, as it is now
 		return nil, nil, err
 	}
-	return RouteSteps(v, next)
+	return routeSteps(v, next)
 }
 
 // maxHints bounds how many refusals are joined into one: each names one more thing to do first.

@@ -116,10 +116,6 @@ func complete(d *appsv1.Deployment) bool {
 	return st.ObservedGeneration >= d.Generation && st.UpdatedReplicas == want && st.Replicas == want && st.AvailableReplicas == want
 }
 
-func hasRouter(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
-}
-
 // A RouterVersion is how many pods have a router of one version.
 type RouterVersion struct {
 	Version string `json:"version"`

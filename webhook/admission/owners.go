@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"bytes"
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,7 +29,7 @@ func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
 			continue
 		}
 		set := &fieldpath.Set{}
-		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+		if err := set.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
 			return fmt.Errorf("managedFields of %s: %w", entry.Manager, err)
 		}
 		taken := fieldpath.NewSet(shared...)
@@ -51,7 +50,7 @@ func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
 		if err != nil {
 			return fmt.Errorf("managedFields of %s: %w", entry.Manager, err)
 		}
-		entry.FieldsV1 = &metav1.FieldsV1{Raw: raw}
+		entry.FieldsV1 = metav1.NewFieldsV1(string(raw))
 		kept = append(kept, entry)
 	}
 	if changed {

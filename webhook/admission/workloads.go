@@ -72,11 +72,14 @@ func intent(before, after *unstructured.Unstructured) (record sandbox.RouteRecor
 	case written == old:
 		return record, err == nil, err
 	}
-	is, bad := sandbox.ParseRouteRecord(written)
-	if bad == nil && (err != nil || is.Since >= record.Since) {
-		return is, true, nil
+	is, unreadable := sandbox.ParseRouteRecord(written)
+	switch {
+	case unreadable != nil:
+		return record, err == nil, err
+	case err != nil || is.Since >= record.Since:
+		return is, true, nil //nolint:nilerr // the record of before is replaced by one that can be read
 	}
-	return record, err == nil, err
+	return record, true, nil
 }
 
 // templatePath returns where the workload has its pod template.

@@ -202,7 +202,7 @@ func TestDisown(t *testing.T) {
 	checkPatch(t, after, kept)
 	var got []string
 	for _, e := range kept.GetManagedFields() {
-		got = append(got, e.Manager+string(e.FieldsV1.Raw))
+		got = append(got, e.Manager+e.FieldsV1.GetRawString())
 	}
 	want := []string{
 		`helm{"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{}}}}`,

@@ -157,10 +157,10 @@ func common(a, b []any, weight func(any) int) []any {
 	}
 	var both []any
 	for i, j := 0, 0; i < len(a) && j < len(b); {
-		switch {
-		case heaviest[i][j] == heaviest[i+1][j]:
+		switch heaviest[i][j] {
+		case heaviest[i+1][j]:
 			i++
-		case heaviest[i][j] == heaviest[i][j+1]:
+		case heaviest[i][j+1]:
 			j++
 		default:
 			both = append(both, a[i])

@@ -214,7 +214,7 @@ func TestDeployment_KeepsWhatItReadsOfItself(t *testing.T) {
 	}
 	files := map[string]string{}
 	for _, v := range decoded.Spec.Volumes {
-		items := []corev1.DownwardAPIVolumeFile{}
+		var items []corev1.DownwardAPIVolumeFile
 		if v.DownwardAPI != nil {
 			items = v.DownwardAPI.Items
 		} else {

@@ -5,10 +5,9 @@ func (f Facts) notes() (notes []Cause, unknown []string) {
 	if f.Deployment == nil || !f.takesRequests() {
 		return nil, nil
 	}
-	switch b := f.Baseline; {
-	case b == nil:
+	if b := f.Baseline; b == nil {
 		unknown = append(unknown, "whether the baseline's pods have routers")
-	default:
+	} else {
 		if b.Services == nil {
 			unknown = append(unknown, "whether the baseline's Services lead to its routers")
 		}

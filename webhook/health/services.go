@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -100,10 +101,10 @@ func route(s *corev1.Service, p *corev1.Pod) (corev1.ServicePort, way) {
 		if port.Protocol != "" && port.Protocol != corev1.ProtocolTCP {
 			continue
 		}
-		switch w := wayOf(port.TargetPort, p, captured); {
-		case w == wayApp:
+		switch wayOf(port.TargetPort, p, captured) {
+		case wayApp:
 			return port, wayApp
-		case w == wayRouter:
+		case wayRouter:
 			found, at = wayRouter, port
 		}
 	}
@@ -188,15 +189,14 @@ func owner(p *corev1.Pod) string {
 	if w := p.Labels[sandbox.LabelWorkload]; w != "" {
 		return typed(w)
 	}
-	for _, o := range p.OwnerReferences {
-		if o.Kind == "ReplicaSet" {
-			if hash := p.Labels["pod-template-hash"]; hash != "" {
-				return "deployment/" + strings.TrimSuffix(o.Name, "-"+hash)
-			}
-		}
-		return strings.ToLower(o.Kind) + "/" + o.Name
+	o := metav1.GetControllerOf(p)
+	if o == nil {
+		return "pod/" + p.Name
 	}
-	return "pod/" + p.Name
+	if hash := p.Labels["pod-template-hash"]; o.Kind == "ReplicaSet" && hash != "" {
+		return "deployment/" + strings.TrimSuffix(o.Name, "-"+hash)
+	}
+	return strings.ToLower(o.Kind) + "/" + o.Name
 }
 
 func parseRevision(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
