@@ -131,9 +131,10 @@ func (v *visitor) unfailing(t *testing.T, during string) {
 	v.asked, v.failed = 0, nil
 }
 
-func (s *space) service(name string) *corev1.Service {
+// service reads Service api.
+func (s *space) service() *corev1.Service {
 	s.t.Helper()
-	return must[*corev1.Service](s.t)(s.client.CoreV1().Services(s.name).Get(s.t.Context(), name, metav1.GetOptions{}))
+	return must[*corev1.Service](s.t)(s.client.CoreV1().Services(s.name).Get(s.t.Context(), "api", metav1.GetOptions{}))
 }
 
 // targets waits until all ports of Service api go to names, or to numbers.
@@ -237,7 +238,7 @@ func TestUnderSteadyLoadTheGuardKeepsAServiceOnItsEndpoints(t *testing.T) {
 	s.unnamed("rollout undo")
 	visitor.unfailing(t, "rollout undo to the template that was never routed")
 	s.targets(intstr.Int, time.Second, "the guard put numbers back")
-	if s.service("api").Annotations[sandbox.AnnotationPutBack] == "" {
+	if s.service().Annotations[sandbox.AnnotationPutBack] == "" {
 		t.Error("the Service does not say why")
 	}
 
@@ -246,7 +247,7 @@ func TestUnderSteadyLoadTheGuardKeepsAServiceOnItsEndpoints(t *testing.T) {
 	s.targets(intstr.String, 10*time.Second, "the guard goes forward to names")
 	time.Sleep(settle)
 	visitor.unfailing(t, "rollout undo to the routed template")
-	if note := s.service("api").Annotations[sandbox.AnnotationPutBack]; note != "" {
+	if note := s.service().Annotations[sandbox.AnnotationPutBack]; note != "" {
 		t.Errorf("the Service is on names, and says %s", note)
 	}
 
@@ -341,8 +342,8 @@ func TestUnderSteadyLoadMarksStayWhoeverWritesTheBaseline(t *testing.T) {
 			t.Errorf("%s rolls it out: %v, was %v", what, now, template)
 		}
 		template = now
-		for _, m := range slices.Concat(s.service("api").ManagedFields, s.deployment("api").ManagedFields) {
-			if fields := string(m.FieldsV1.Raw); strings.HasPrefix(m.Manager, "sandbox") && strings.Contains(fields, `"f:spec"`) || strings.HasPrefix(m.Manager, "kubectl-sandbox") {
+		for _, m := range slices.Concat(s.service().ManagedFields, s.deployment("api").ManagedFields) {
+			if fields := m.FieldsV1.GetRawString(); strings.HasPrefix(m.Manager, "sandbox") && strings.Contains(fields, `"f:spec"`) || strings.HasPrefix(m.Manager, "kubectl-sandbox") {
 				t.Errorf("%s: manager %s owns %s", what, m.Manager, fields)
 			}
 		}
@@ -354,7 +355,7 @@ func TestUnderSteadyLoadMarksStayWhoeverWritesTheBaseline(t *testing.T) {
 	s.sandbox("unroute", "deploy/api")
 	s.available("api")
 	unkeyed.unfailing(t, "unroute")
-	svcNow := s.service("api")
+	svcNow := s.service()
 	if len(svcNow.Labels) != 0 || svcNow.Annotations[sandbox.AnnotationTargetPorts] != "" || svcNow.Spec.Ports[0].TargetPort.IntVal != httpPort {
 		t.Errorf("unrouted, the Service is %v %v %v", svcNow.Labels, svcNow.Annotations, svcNow.Spec.Ports)
 	}
@@ -407,7 +408,7 @@ func TestTheGuardLetsGoOfDeletedBaselinesAndOfStrayPodsNotAtAll(t *testing.T) {
 
 	s.kubectl("delete", "deploy/api")
 	eventually(t, 5*time.Second, "the Service is its owner's again", func(context.Context) error {
-		now := s.service("api")
+		now := s.service()
 		if now.Spec.Ports[0].TargetPort.IntVal != httpPort || now.Labels[sandbox.LabelRole] != "" || now.Annotations[sandbox.AnnotationTargetPorts]+now.Annotations[sandbox.AnnotationWorkloads] != "" {
 			return fmt.Errorf("%v %v %v", now.Labels, now.Annotations, now.Spec.Ports)
 		}

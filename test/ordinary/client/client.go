@@ -77,12 +77,12 @@ func (c *Client) send(ctx context.Context, n int) {
 	if n%2 == 1 {
 		exchange = overNew
 	}
-	resp, body, err := exchange(ctx, c.Address(), header)
+	a, err := exchange(ctx, c.Address(), header)
 	q.End = time.Now()
 	if err != nil {
 		q.Outcome, q.Detail = ordinary.Failed, err.Error()
 	} else {
-		q.Outcome, q.Detail = judge(resp, body, c.Key != "")
+		q.Outcome, q.Detail = judge(a, c.Key != "")
 	}
 	if header[0] != "" && q.Outcome != ordinary.Served {
 		q.Detail += " (" + header[0] + ")"
@@ -100,17 +100,24 @@ func (c *Client) note(q ordinary.Request) {
 	c.requests = append(c.requests[:at], append([]ordinary.Request{q}, c.requests[at:]...)...)
 }
 
+// An answer is a response whose body has been read.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
 // judge tells who gave the answer, by what the app says of itself and what the router says of it.
-func judge(resp *http.Response, body []byte, keyed bool) (ordinary.Outcome, string) {
-	reason := resp.Header.Get("x-sandbox-error")
-	if resp.StatusCode == http.StatusServiceUnavailable && reason != "" && keyed {
+func judge(a *answer, keyed bool) (ordinary.Outcome, string) {
+	reason := a.header.Get("x-sandbox-error")
+	if a.status == http.StatusServiceUnavailable && reason != "" && keyed {
 		return ordinary.Refused, reason
 	}
 	var app struct{ Hostname, Message string }
-	if err := json.Unmarshal(body, &app); resp.StatusCode != http.StatusOK || err != nil || app.Hostname == "" {
-		return ordinary.Failed, fmt.Sprintf("%s: %.120q", resp.Status, body)
+	if err := json.Unmarshal(a.body, &app); a.status != http.StatusOK || err != nil || app.Hostname == "" {
+		return ordinary.Failed, fmt.Sprintf("%d: %.120q", a.status, a.body)
 	}
-	forked, by := strings.HasPrefix(app.Message, Forked), resp.Header.Get("x-sandbox-served-by")
+	forked, by := strings.HasPrefix(app.Message, Forked), a.header.Get("x-sandbox-served-by")
 	switch {
 	case forked && !keyed:
 		return ordinary.Stray, app.Hostname
@@ -124,49 +131,49 @@ func judge(resp *http.Response, body []byte, keyed bool) (ordinary.Outcome, stri
 
 const path = "/api/info"
 
-func (c *Client) overKept(ctx context.Context, address string, header [2]string) (*http.Response, []byte, error) {
+func (c *Client) overKept(ctx context.Context, address string, header [2]string) (*answer, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if header[0] != "" {
 		r.Header.Set(header[0], header[1])
 	}
 	resp, err := c.kept.RoundTrip(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	return read(resp)
 }
 
 // overNew writes the request by hand.
-func overNew(ctx context.Context, address string, header [2]string) (*http.Response, []byte, error) {
+func overNew(ctx context.Context, address string, header [2]string) (*answer, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	head := "GET " + path + " HTTP/1.1\r\nHost: " + ordinary.Name + "\r\nConnection: close\r\n"
 	if header[0] != "" {
 		head += header[0] + ": " + header[1] + "\r\n"
 	}
 	if _, err := io.WriteString(conn, head+"\r\n"); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	return read(resp)
 }
 
-func read(resp *http.Response) (*http.Response, []byte, error) {
+func read(resp *http.Response) (*answer, error) {
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	return resp, body, err
+	return &answer{resp.StatusCode, resp.Header, body}, err
 }
