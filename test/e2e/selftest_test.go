@@ -54,8 +54,11 @@ func (s *space) selftest() (bool, string) {
 	if err := os.WriteFile(path, []byte(rendered), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	s.kubectl("delete", "--ignore-not-found", "-f", path)
-	s.kubectl("apply", "-f", path)
+	for _, args := range [][]string{{"delete", "--ignore-not-found"}, {"apply"}} { // of several namespaces, which the objects name
+		if r := run(s.command(s.t.Context(), "kubectl", append(args, "-f", path)...)); r.err != nil {
+			s.t.Fatalf("%v", r)
+		}
+	}
 	s.t.Cleanup(func() { run(s.command(context.Background(), "kubectl", "delete", "--ignore-not-found", "-f", path)) })
 	var pod *corev1.Pod
 	eventually(s.t, 6*time.Minute, "the test ends", func(context.Context) error {
