@@ -202,7 +202,7 @@ func deeds() map[string]deed {
 		"mark the pods of a Deployment as a baseline's": patched("apps", "deployments", "plain", ofTemplate(labels(asBaseline))),
 		"make a pod that passes for a baseline's":       create("", "pods", pod(sandbox.RoleBaseline)),
 		"label a running pod as a baseline's":           patched("", "pods", "bystander", labels(asBaseline)),
-		"change the ports of a routed Deployment":       patched("apps", "deployments", "api", ofTemplate(`{"metadata":{"annotations":{"kubectl-sandbox.dev/ports":"web=1"}}}`)),
+		"write other ports on a routed Deployment":      patched("apps", "deployments", "api", ofTemplate(`{"metadata":{"annotations":{"kubectl-sandbox.dev/ports":"web=1"}}}`)),
 		"change the image of a routed Deployment":       patched("apps", "deployments", "api", newImage),
 		"scale a routed Deployment":                     patched("apps", "deployments", "api", more),
 		"take the marks off a routed Deployment":        patched("apps", "deployments", "api", ofTemplate(labels(unmarked))),

@@ -64,7 +64,7 @@ type face struct {
 	tells func(*space, badState) (string, bool)
 }
 
-func faces() []face {
+func faces(o *opened) []face {
 	return []face{
 		{"published", true, func(s *space, b badState) (string, bool) {
 			cm, err := s.client.CoreV1().ConfigMaps(s.name).Get(s.t.Context(), sandbox.ConfigMapName(b.name), metav1.GetOptions{})
@@ -110,7 +110,7 @@ func faces() []face {
 			if b.code == health.ReadinessGateFalse {
 				return "", false // requests reach it all the same
 			}
-			return s.page(b.name), true
+			return o.page(b.name), true
 		}},
 	}
 }
@@ -131,16 +131,14 @@ func (s *space) refusal(key string) string {
 	return fmt.Sprintf("%d %s", answer.StatusCode, answer.Header.Get(sandbox.HeaderError))
 }
 
-// page is what `open` answers a program.
-func (s *space) page(name string) string {
-	o := s.open(name, "svc/api")
-	answer, err := http.Get(o.URL + "/")
+// page is what `open` answers a program that asks for a sandbox.
+func (o *opened) page(name string) string {
+	answer, body, err := o.try(fmt.Sprintf("http://%s.localhost:%d/", name, o.Port))
 	if err != nil {
 		return err.Error()
 	}
-	defer answer.Body.Close()
 	var said struct{ Code, Reason string }
-	if err := json.NewDecoder(answer.Body).Decode(&said); err != nil {
+	if err := json.Unmarshal([]byte(body), &said); err != nil {
 		return fmt.Sprintf("%s: %v", answer.Status, err)
 	}
 	return said.Code + " " + said.Reason
@@ -157,8 +155,9 @@ func TestEveryFaceTellsTheSameOfAForkThatDoesNotRun(t *testing.T) {
 	for _, b := range badStates() {
 		s.sandbox(append([]string{"fork", "deploy/api", "--name=" + b.name, "--key=" + b.name, "--wait=false"}, b.fork...)...)
 	}
+	o := s.open(badStates()[0].name, "svc/api")
 	for _, b := range badStates() {
-		for _, f := range faces() {
+		for _, f := range faces(o) {
 			t.Run(b.name+"/"+f.name, func(t *testing.T) { s.told(t, b, f) })
 		}
 	}
@@ -210,7 +209,7 @@ func TestWhatPassesTheRoutersByIsTold(t *testing.T) {
 	s.sandbox("route", "deploy/api")
 	s.available("api")
 	s.sandbox("fork", "deploy/api", "--name=pr", "--key=pr", "--env=X=1")
-	published, event, status := faces()[0], faces()[2], faces()[3]
+	published, event, status := faces(nil)[0], faces(nil)[2], faces(nil)[3]
 	for _, b := range passedBys() {
 		eventually(t, 30*time.Second, "the key reaches the fork to begin with", func(context.Context) error {
 			if by := s.servedBy("pr"); !strings.HasPrefix(by, "api-pr-") {
