@@ -18,7 +18,7 @@ func startNginx(t *testing.T, upstream, more string) string {
 	t.Helper()
 	nginx, err := exec.LookPath("nginx")
 	if err != nil {
-		t.Skip("nginx is not installed: `make nginx`")
+		t.Fatal("nginx is not installed: `make nginx` installs it")
 	}
 	dir, addr := t.TempDir(), fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	config := filepath.Join(dir, "nginx.conf")

@@ -156,7 +156,7 @@ type ways struct {
 func TestRouter_odd_answers_that_clients_read_they_read_through_it(t *testing.T) {
 	for _, program := range []string{"curl", "python3"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Skip(program + " is not installed: `make debian`")
+			t.Fatal(program + " is not installed: `make debian` installs it")
 		}
 	}
 	answers := oddAnswers()
