@@ -36,7 +36,7 @@ func badStates() []badState {
 	noProbe := `"readinessProbe":null`
 	return []badState{
 		{"image", []string{"--image=127.0.0.1:1/podinfo:nope"}, health.ImagePullFailed, "127.0.0.1:1/podinfo:nope"},
-		{"image-name", []string{"--image=UPPER/case:x"}, health.ImageNameInvalid, "UPPER/case:x"},
+		{"image-name", []string{"--image=example.test/UPPER:x"}, health.ImageNameInvalid, "example.test/UPPER:x"},
 		{"image-never", []string{inApp(`"image":"example.test/none:1","imagePullPolicy":"Never"`)}, health.ImagePullFailed, "example.test/none:1"},
 		{"secret", []string{"--env=X@secret/none/key"}, health.SecretNotFound, `secret "none" not found`},
 		{"config-map", []string{"--env=X@configmap/none/key"}, health.ConfigMapNotFound, `configmap "none" not found`},

@@ -50,9 +50,15 @@ func Fork(f Facts) Report {
 	return r
 }
 
-// Gate decides whether the readiness gate of one of a fork's pods, whose containers are ready, can turn True, and if not why. The zero
-// Cause: it can. Of the Deployment only the labels are needed.
+// Gate decides whether the readiness gate of one of a fork's pods can turn True, and if not why. The zero Cause: it can, which takes
+// containers that are ready. Of the Deployment only the labels are needed.
 func Gate(f Facts, p *corev1.Pod) Cause {
+	if !isTrue(p, corev1.ContainersReady) {
+		if c := Pod(p, f.Now); !c.OK() {
+			return c
+		}
+		return Cause{Code: PodStarting, Fault: FaultCluster, Message: "the pod is starting", Pod: p.Name}
+	}
 	all := f.ofRoute([]*corev1.Pod{p})
 	return worst(slices.DeleteFunc(all, func(c Cause) bool { return c.Partial }))
 }

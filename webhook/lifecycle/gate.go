@@ -126,10 +126,11 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 }
 
 // waits names the workload of a fork's pod that is as far as to take requests, but for its gate: the index indexWaiting. An
-// acknowledgement costs what the pods that wait cost, not what all pods do.
+// acknowledgement costs what the pods that wait cost, not what all pods do. A pod that was as far before, and whose containers are not
+// ready any more, waits as well: what its gate says must not be what was so then.
 func waits(o client.Object) []string {
 	pod, ok := o.(*corev1.Pod)
-	if !ok || !isGated(pod) || !ready(pod, corev1.ContainersReady) || ready(pod, sandbox.ConditionRouted) {
+	if !ok || !isGated(pod) || !ready(pod, corev1.ContainersReady) && routed(pod) == nil || ready(pod, sandbox.ConditionRouted) {
 		return nil
 	}
 	return []string{pod.Labels[sandbox.LabelWorkload]}
@@ -163,7 +164,7 @@ func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*ga
 	return waiting
 }
 
-// Decide returns the condition of a fork's pod that has the gate and whose containers are ready, from what is known of the baseline, of
+// Decide returns the condition of a fork's pod that has the gate, from what is known of the baseline, of
 // routes and of routers; and after how long to ask again, where time alone may change it.
 func Decide(pod *corev1.Pod, baseline *health.Baseline, neighbours []*corev1.Pod, view routes.View, staleAfter time.Duration, now time.Time) (corev1.PodCondition, time.Duration) {
 	name := pod.Labels[sandbox.LabelSandbox]
