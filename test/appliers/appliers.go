@@ -91,7 +91,7 @@ func Programs() []program.Program {
 // A Release is a set of manifests that is brought to a namespace again and again.
 type Release struct {
 	Namespace string
-	Name      string // of the Helm release
+	Name      string // of the Helm release, or of the Application
 	Manifests string // YAML documents
 	Folder    string // for files, of this release alone
 }
@@ -130,9 +130,9 @@ func (t *Tools) Apply(ctx context.Context, w Way, r Release) (string, error) {
 	case Flux:
 		return t.run(ctx, t.flux, r.Namespace, file)
 	case ArgoCD:
-		return t.run(ctx, t.argocd, r.Namespace, file)
+		return t.run(ctx, t.argocd, r.Namespace, r.Name, file)
 	case ArgoCDServerSide:
-		return t.run(ctx, t.argocd, "-server-side", r.Namespace, file)
+		return t.run(ctx, t.argocd, "-server-side", r.Namespace, r.Name, file)
 	}
 	return "", fmt.Errorf("%q: no such way to apply manifests", w)
 }

@@ -177,7 +177,7 @@ func (s *space) removed(names []string) {
 		atOnce <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-atOnce }()
-			if r := s.trySandbox("delete", name); r.err != nil {
+			if r := s.trySandbox("delete", name, "--ignore-not-found"); r.err != nil { // some left nothing
 				s.t.Errorf("%v", r)
 			}
 		})

@@ -1,7 +1,7 @@
 // Command argocd syncs manifests as Argo CD's application controller does, by Argo CD's own engine: client-side apply by
 // default, server-side with force of conflicts where an Application says ServerSideApply=true.
 //
-//	argocd [-server-side] NAMESPACE FILE
+//	argocd [-server-side] NAMESPACE APPLICATION FILE
 //
 // It prints one line for each object: what was done with it.
 package main
@@ -37,25 +37,25 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if flag.NArg() != 2 {
-		fmt.Fprintln(os.Stderr, "usage: argocd [-server-side] NAMESPACE FILE")
+	if flag.NArg() != 3 {
+		fmt.Fprintln(os.Stderr, "usage: argocd [-server-side] NAMESPACE APPLICATION FILE")
 		os.Exit(2) //nolint:gocritic // the process ends
 	}
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	if err := run(ctx, flag.Arg(0), flag.Arg(1), *serverSide); err != nil {
+	if err := run(ctx, flag.Arg(0), flag.Arg(1), flag.Arg(2), *serverSide); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, namespace, path string, serverSide bool) error {
+func run(ctx context.Context, namespace, application, path string, serverSide bool) error {
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
 		return err
 	}
 	config.QPS = -1 // no limit
-	objects, err := read(namespace, path)
+	objects, err := read(namespace, application, path)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func run(ctx context.Context, namespace, path string, serverSide bool) error {
 	defer stop()
 	managed := func(r *cache.Resource) bool {
 		id, _ := r.Info.(string)
-		return id != "" && id == trackingID(r.ResourceKey())
+		return id != "" && id == trackingID(application, r.ResourceKey())
 	}
 	results, err := e.Sync(ctx, objects, managed, "HEAD", namespace,
 		sync.WithLogr(logr.Discard()), sync.WithPrune(true),
@@ -92,7 +92,7 @@ func run(ctx context.Context, namespace, path string, serverSide bool) error {
 }
 
 // read returns the objects of a file, in the namespace and marked as the Application's.
-func read(namespace, path string) ([]*unstructured.Unstructured, error) {
+func read(namespace, application, path string) ([]*unstructured.Unstructured, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -107,12 +107,12 @@ func read(namespace, path string) ([]*unstructured.Unstructured, error) {
 		if annotations == nil {
 			annotations = map[string]string{}
 		}
-		annotations[tracking] = trackingID(kube.GetResourceKey(o))
+		annotations[tracking] = trackingID(application, kube.GetResourceKey(o))
 		o.SetAnnotations(annotations)
 	}
 	return objects, nil
 }
 
-func trackingID(k kube.ResourceKey) string {
-	return fmt.Sprintf("app:%s/%s:%s/%s", k.Group, k.Kind, k.Namespace, k.Name)
+func trackingID(application string, k kube.ResourceKey) string {
+	return fmt.Sprintf("%s:%s/%s:%s/%s", application, k.Group, k.Kind, k.Namespace, k.Name)
 }
