@@ -3,11 +3,14 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -91,8 +94,17 @@ func (v *RouteView) naming(args []string) *RouteView {
 		}
 		named.Targets = append(named.Targets, all[i])
 	}
+	named.Owners = maps.Clone(v.Owners)
 	for _, w := range all {
-		if !slices.Contains(named.Targets, w) {
+		switch {
+		case slices.Contains(named.Targets, w):
+		case slices.ContainsFunc(named.Targets, func(t *Workload) bool { return metav1.IsControlledBy(w.Object, t.Object) }):
+			// The ReplicaSet of a Deployment that was named in its place: its pods are the Deployment's.
+			if named.Owners == nil {
+				named.Owners = map[types.UID]metav1.OwnerReference{}
+			}
+			named.Owners[w.Object.GetUID()] = *metav1.GetControllerOf(w.Object)
+		default:
 			named.Others = append(named.Others, w)
 		}
 	}

@@ -195,7 +195,7 @@ func (f Facts) revisionServed(pods []*corev1.Pod) Cause {
 	}
 	for _, p := range pods {
 		if !slices.Contains(f.Routing.Serving, p.Name) {
-			return Cause{Code: OlderRevision, Fault: FaultProduct, Pod: p.Name, Message: "routers send the key's requests to pods of another revision of the fork"}
+			return Cause{Code: OlderRevision, Fault: FaultProduct, Pod: p.Name, Message: "the routers have not been sent this pod yet: requests with the key go to an older revision, if there is one"}
 		}
 	}
 	return Cause{}

@@ -230,7 +230,7 @@ func pathRows() []row {
 			s.fork.Spec.Containers[0].ReadinessProbe = nil
 			s.fork.Status.ContainerStatuses[0].State = running(time.Second)
 		}, health.ContainerJustStarted, "no readiness probe", sPast, app, waits, ""},
-		{"another revision", func(s *scene) { s.gateFalse(); s.facts.Routing.Serving = nil }, health.OlderRevision, "another revision", sPast, ours, waits, ""},
+		{"older revision", func(s *scene) { s.gateFalse(); s.facts.Routing.Serving = nil }, health.OlderRevision, "older revision", sPast, ours, waits, ""},
 		{"numeric targetPort", func(s *scene) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080) }, health.ServiceBypassesRouters, "service/api port 80 leads to targetPort 8080", sPast, ours, mayPass, routeItAgain},
 		{"put back", func(s *scene) {
 			s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080)

@@ -141,7 +141,7 @@ func TestDecide(t *testing.T) {
 		}, {
 			"not in the table",
 			[]*corev1.Pod{baselinePod("a")}, routes.View{Routers: map[types.UID]routes.Router{"a": router(5, true)}},
-			"OlderRevision", "routers send the key's requests to pods of another revision of the fork",
+			"OlderRevision", "the routers have not been sent this pod yet: requests with the key go to an older revision, if there is one",
 		}, {
 			"key taken",
 			[]*corev1.Pod{baselinePod("a")}, routes.View{Problems: map[string]health.Claim{"pr-1": {Code: health.KeyTaken, Message: "taken"}}},
