@@ -1,0 +1,72 @@
+package routes
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// maxEnded bounds how many ended routers of a baseline are remembered.
+const maxEnded = 64
+
+// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The caller holds Hub.mu.
+func (h *Hub) settle(b *baseline) {
+	for _, r := range b.routers {
+		if r.final && r.stream != nil && !r.stream.taken && len(b.unwritten(r)) == 0 {
+			r.stream.taken = true
+			r.stream.poke()
+		}
+	}
+}
+
+// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds Hub.mu.
+func (b *baseline) unwritten(r *router) (names []string) {
+	rep := b.reports[r.id]
+	if rep == nil {
+		return nil
+	}
+	for key, t := range rep.keys {
+		if f, ok := b.current.table.Routes[key]; ok && !t.written {
+			names = append(names, sandbox.ConfigMapName(f.Sandbox))
+		}
+	}
+	for name, keys := range rep.runs {
+		for _, t := range keys {
+			if !t.written {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	return names
+}
+
+// handedOver returns the pods whose routers ended, or are about to, after all that they counted was taken in.
+func (h *Hub) handedOver(names ...Baseline) (pods []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range names {
+		b := h.baselines[name]
+		if b == nil {
+			continue
+		}
+		pods = append(pods, b.ended...)
+		for _, r := range b.routers {
+			if r.final {
+				pods = append(pods, r.pod)
+			}
+		}
+	}
+	slices.Sort(pods)
+	return pods
+}
+
+// withEnded adds to a ConfigMap's data the pods whose routers ended after they had handed over what they counted.
+func withEnded(data map[string]string, pods []string) error {
+	b, err := json.Marshal(pods)
+	if len(pods) > 0 {
+		data[sandbox.DataEnded] = string(b)
+	}
+	return err
+}
