@@ -12,6 +12,9 @@ var (
 	textLevel = regexp.MustCompile(`^time=\S+ level=([A-Z]+)`)
 	// klogLevel begins a line of klog's own format.
 	klogLevel = regexp.MustCompile(`^([EF])[0-9]{4} [0-9:.]+ +[0-9]+ `)
+	// lostEvent is what client-go writes of an Event for which there is no namespace any more: whoever deletes a namespace ends
+	// workloads in it, and what a controller has to say of that has no place to go.
+	lostEvent = regexp.MustCompile(`because it is being terminated$|^namespaces "[^"]+" not found$`)
 	// programError is how a program of ours says that it ends with an error.
 	programError = regexp.MustCompile(`^(error|sandbox-router|sandbox-webhook): `)
 	// goPanic begins what the Go runtime and net/http write of a panic.
@@ -26,11 +29,13 @@ func Line(s Source, at time.Time, text string) (Finding, bool) {
 			Level      string `json:"level"`
 			Msg        string `json:"msg"`
 			Controller string `json:"controller"`
+			Err        string `json:"err"`
 		}
 		if json.Unmarshal([]byte(text), &fields) == nil {
 			switch {
 			case goPanic.MatchString(fields.Msg):
 				f.Kind = Panic
+			case fields.Msg == "Server rejected event (will not retry!)" && lostEvent.MatchString(fields.Err):
 			case strings.HasPrefix(fields.Level, "ERROR"):
 				f.Kind = ErrorLine
 				if fields.Msg == "Reconciler error" {

@@ -54,7 +54,8 @@ func (s *space) values() string {
 func (s *space) uninstall() func() {
 	s.t.Helper()
 	values, name := s.values(), s.helmRelease()
-	s.expectErrorsAnywhere(s.t, `is forbidden|forbidden:`, "helm uninstall takes the webhook's rights away before its pods have ended")
+	s.expectErrorsAnywhere(s.t, `is forbidden|forbidden:|Unauthorized|MutatingWebhookConfiguration.* not found`,
+		"helm uninstall takes the webhook's rights, its account and its configuration away before its pods have ended")
 	s.helm("uninstall", name, "--wait", "--timeout=90s")
 	return func() {
 		s.helm("upgrade", "--install", name, s.chart(), "--values="+values, "--create-namespace", "--wait", "--timeout=90s")
