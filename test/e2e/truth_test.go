@@ -106,7 +106,7 @@ func faces(o *opened) []face {
 			}
 			return s.refusal(b.name), true
 		}},
-		{"page", true, func(s *space, b badState) (string, bool) {
+		{"page", true, func(_ *space, b badState) (string, bool) {
 			if b.code == health.ReadinessGateFalse {
 				return "", false // requests reach it all the same
 			}

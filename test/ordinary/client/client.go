@@ -143,6 +143,7 @@ func (c *Client) overKept(ctx context.Context, address string, header [2]string)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = resp.Body.Close() }()
 	return read(resp)
 }
 
@@ -169,11 +170,11 @@ func overNew(ctx context.Context, address string, header [2]string) (*answer, er
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = resp.Body.Close() }()
 	return read(resp)
 }
 
 func read(resp *http.Response) (*answer, error) {
-	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	return &answer{resp.StatusCode, resp.Header, body}, err
 }
