@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -221,7 +222,7 @@ func (w *jobWatch) lookForReports(ctx context.Context) error {
 		// Events are told after what they are of.
 		waiting := len(w.pods) == 0 && experiment.Ended(w.job) && w.refused == "" && w.stopped == nil && w.wanted()
 		for _, p := range w.pods {
-			waiting = waiting || hasRouter(&p) && routerEnd(&p) == nil && p.DeletionTimestamp == nil
+			waiting = waiting || health.HasRouter(&p) && routerEnd(&p) == nil && p.DeletionTimestamp == nil
 		}
 		if !waiting || w.gone || time.Now().After(end) {
 			return nil
@@ -309,10 +310,6 @@ func (w *jobWatch) log(ctx context.Context) []string {
 
 // maxLogLine keeps the reports of many checks within one ConfigMap.
 const maxLogLine = 160
-
-func hasRouter(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
-}
 
 func routerStatus(p *corev1.Pod) *corev1.ContainerStatus {
 	for i := range p.Status.InitContainerStatuses {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -119,7 +120,7 @@ func baselines(forks []experiment.ForkState, pods []corev1.Pod, services []corev
 				selectors = append(selectors, selector)
 			}
 		}
-		if ready(p) && !hasRouter(p) {
+		if ready(p) && !health.HasRouter(p) {
 			bare = append(bare, "pod/"+p.Name)
 		}
 	}
@@ -130,7 +131,7 @@ func baselines(forks []experiment.ForkState, pods []corev1.Pod, services []corev
 			continue
 		}
 		switch workload := p.Labels[sandbox.LabelWorkload]; {
-		case !hasRouter(p) && !slices.Contains(bare, "pod/"+p.Name):
+		case !health.HasRouter(p) && !slices.Contains(bare, "pod/"+p.Name):
 			bare = append(bare, "pod/"+p.Name)
 		case isBaseline(p) && !isForked(forks, p) && !slices.Contains(beside, workload):
 			beside = append(beside, workload)

@@ -147,7 +147,9 @@ func (c *Client) RoutedByNamespace(ctx context.Context, namespace string) ([]Rou
 		for i := range *v.Services {
 			s := &(*v.Services)[i]
 			if s.Labels[sandbox.LabelRole] == sandbox.RoleService || s.Annotations[sandbox.AnnotationTargetPorts] != "" {
-				by[s.Namespace] = append(by[s.Namespace], nil...)
+				if _, ok := by[s.Namespace]; !ok {
+					by[s.Namespace] = nil
+				}
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -425,7 +426,7 @@ func (c *counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 // silent names the pods whose routers should have answered, and have not.
 func silent(pods []corev1.Pod, answered map[types.UID]bool) (names []string) {
 	for i := range pods {
-		if HasRouter(&pods[i]) && pods[i].DeletionTimestamp == nil && !answered[pods[i].UID] {
+		if health.HasRouter(&pods[i]) && pods[i].DeletionTimestamp == nil && !answered[pods[i].UID] {
 			names = append(names, pods[i].Name)
 		}
 	}
@@ -499,11 +500,6 @@ func goneRouters(pods []corev1.Pod, routers map[types.UID]string) func(id string
 		now, lives := living[id[:len(short(""))]]
 		return !lives || now != "" && now != id
 	}
-}
-
-// HasRouter says whether admission put a router into the pod.
-func HasRouter(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
 }
 
 // list joins at most limit of names, and says how many more there are.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
@@ -41,7 +42,7 @@ func (s *Server) State(ctx context.Context) (telemetry.State, bool) {
 		}
 		lost, wasConnected := known[pod.UID]
 		switch {
-		case !HasRouter(pod):
+		case !health.HasRouter(pod):
 			state.PodsWithoutRouter++
 		case wasConnected && lost.IsZero():
 		default:
