@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 
@@ -34,13 +35,13 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: flux NAMESPACE FILE")
 		os.Exit(2) //nolint:gocritic // the process ends
 	}
-	if err := apply(ctx, os.Args[1], os.Args[2]); err != nil {
+	if err := apply(ctx, os.Args[1], os.Args[2], os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func apply(ctx context.Context, namespace, path string) error {
+func apply(ctx context.Context, namespace, path string, stdout io.Writer) error {
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
 		return err
@@ -72,7 +73,9 @@ func apply(ctx context.Context, namespace, path string) error {
 		return err
 	}
 	for _, e := range changes.Entries {
-		fmt.Println(e.String())
+		if _, err := fmt.Fprintln(stdout, e.String()); err != nil {
+			return err
+		}
 	}
 	return nil
 }
