@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"time"
@@ -43,13 +44,13 @@ func main() {
 	}
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	if err := run(ctx, flag.Arg(0), flag.Arg(1), flag.Arg(2), *serverSide); err != nil {
+	if err := run(ctx, flag.Arg(0), flag.Arg(1), flag.Arg(2), *serverSide, os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, namespace, application, path string, serverSide bool) error {
+func run(ctx context.Context, namespace, application, path string, serverSide bool, stdout io.Writer) error {
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
 	if err != nil {
 		return err
@@ -83,7 +84,9 @@ func run(ctx context.Context, namespace, application, path string, serverSide bo
 		sync.WithServerSideApply(serverSide), sync.WithServerSideApplyManager(manager))
 	failed := err
 	for _, r := range results {
-		fmt.Printf("%s: %s: %s\n", r.ResourceKey.String(), r.Status, r.Message)
+		if _, err := fmt.Fprintf(stdout, "%s: %s: %s\n", r.ResourceKey.String(), r.Status, r.Message); err != nil {
+			return err
+		}
 		if r.Status == common.ResultCodeSyncFailed || r.HookPhase == common.OperationFailed {
 			failed = errors.Join(failed, fmt.Errorf("%s: %s", r.ResourceKey.String(), r.Message))
 		}
