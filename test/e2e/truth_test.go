@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -100,6 +101,22 @@ func faces(o *opened) []face {
 		{"status", false, func(s *space, b badState) (string, bool) {
 			return s.trySandbox("status", b.name).stdout, true
 		}},
+		{"list", true, func(s *space, b badState) (string, bool) {
+			var all status.SandboxStatusList
+			s.decode(&all, "list", "-o", "json")
+			for _, one := range all.Items {
+				if one.Metadata.Name == b.name && len(one.Conditions) > 0 {
+					return one.Conditions[0].Reason + " " + one.Conditions[0].Message, true
+				}
+			}
+			return "", true
+		}},
+		{"fork", false, func(s *space, b badState) (string, bool) {
+			if b.fork == nil {
+				return "", false
+			}
+			return s.trySandbox(append(forkOf(b), "--timeout=3s")...).stderr, true
+		}},
 		{"503", true, func(s *space, b badState) (string, bool) {
 			if b.code == health.PortNotListening || b.code == health.ReadinessGateFalse {
 				return "", false // its containers are ready, so routers try it: the answer tells what came of that
@@ -153,7 +170,7 @@ func TestEveryFaceTellsTheSameOfAForkThatDoesNotRun(t *testing.T) {
 	s.sandbox("route", "deploy/api")
 	s.available("api")
 	for _, b := range badStates() {
-		s.sandbox(append([]string{"fork", "deploy/api", "--name=" + b.name, "--key=" + b.name, "--wait=false"}, b.fork...)...)
+		s.sandbox(append(forkOf(b), "--wait=false")...)
 	}
 	o := s.open(badStates()[0].name, "svc/api")
 	for _, b := range badStates() {
@@ -161,6 +178,11 @@ func TestEveryFaceTellsTheSameOfAForkThatDoesNotRun(t *testing.T) {
 			t.Run(b.name+"/"+f.name, func(t *testing.T) { s.told(t, b, f) })
 		}
 	}
+}
+
+// forkOf are the arguments that make the fork of a state.
+func forkOf(b badState) []string {
+	return append([]string{"fork", "deploy/api", "--name=" + b.name, "--key=" + b.name}, b.fork...)
 }
 
 func (s *space) told(t *testing.T, b badState, f face) {
@@ -209,7 +231,7 @@ func TestWhatPassesTheRoutersByIsTold(t *testing.T) {
 	s.sandbox("route", "deploy/api")
 	s.available("api")
 	s.sandbox("fork", "deploy/api", "--name=pr", "--key=pr", "--env=X=1")
-	published, event, status := faces(nil)[0], faces(nil)[2], faces(nil)[3]
+	published, event, printed, list := faces(nil)[0], faces(nil)[2], faces(nil)[3], faces(nil)[4]
 	for _, b := range passedBys() {
 		eventually(t, 30*time.Second, "the key reaches the fork to begin with", func(context.Context) error {
 			if by := s.servedBy("pr"); !strings.HasPrefix(by, "api-pr-") {
@@ -224,7 +246,7 @@ func TestWhatPassesTheRoutersByIsTold(t *testing.T) {
 			}
 			return nil
 		})
-		for _, f := range []face{published, event, status} {
+		for _, f := range []face{published, event, printed, list} {
 			t.Run(string(b.code)+"/"+f.name, func(t *testing.T) { s.told(t, b.badState, f) })
 		}
 		if b.fixed != nil {
