@@ -183,8 +183,8 @@ simulate: ## Simulate load checks on recorded latencies: false alarms and power
 	go test -count=1 -v -timeout=2h -run=TestSimulations ./plugin/experiment/stats -simulate=$(SIMULATIONS)
 
 .PHONY: docs
-docs: ## Write the tables of flags into the README
-	go -C test test ./readme -run TablesOfFlags -update
+docs: ## Write the tables of flags and of values into the documents
+	go -C test test ./readme -run TableOfValues\|TablesOfFlags -update
 
 ##@ Machine
 

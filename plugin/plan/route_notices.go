@@ -18,7 +18,7 @@ func RouteNotices(v *RouteView) ([]string, error) {
 	notices := a.notices
 	kept := func(object string, labels, annotations map[string]string) {
 		if ofArgo(labels, annotations) {
-			notices = append(notices, object+" is kept by Argo CD, which reports what route adds as a difference unless the Application ignores it: see \"Deploys after route\" in the README")
+			notices = append(notices, object+" is kept by Argo CD, which reports what route adds as a difference unless the Application ignores it: see \"Deploys after route\" in charts/sandbox/README.md")
 		}
 	}
 	for _, t := range a.targets {

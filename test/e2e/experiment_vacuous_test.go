@@ -305,7 +305,7 @@ func inTheTable(t *testing.T, ways []vacuousWay) {
 	if !ok {
 		t.Fatal(`plugin/experiment/README.md has no section "On the cluster"`)
 	}
-	section, _, _ = strings.Cut(section, "\n## ")
+	section, _, _ = strings.Cut(section, "\n#")
 	var have, want []string
 	for _, row := range regexp.MustCompile("(?m)^\\| (.+) \\| `(.+)` \\|$").FindAllStringSubmatch(section, -1) {
 		have = append(have, row[0])

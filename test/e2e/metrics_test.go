@@ -53,15 +53,15 @@ func (w *world) scrapeWebhook(ctx context.Context) (audit.Series, error) {
 // documented returns the names of metrics in the README that begin with a prefix.
 func documented(t *testing.T, prefix string) map[string]bool {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(filepath.Dir(shared.programs), "README.md"))
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(shared.programs), "charts", "sandbox", "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, ok := strings.Cut(string(content), "### Metrics and alerts")
+	_, section, ok := strings.Cut(string(content), "## Metrics and alerts")
 	if !ok {
-		t.Fatal("the README has no section on metrics")
+		t.Fatal("the chart's README has no section on metrics")
 	}
-	section, _, _ = strings.Cut(section, "\n## ")
+	section, _, _ = strings.Cut(section, "\n#")
 	names := map[string]bool{}
 	for _, name := range regexp.MustCompile("`"+prefix+"[a-z_]+").FindAllString(section, -1) {
 		names[name[1:]] = true

@@ -11,7 +11,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 )
 
-// The table of flags stands in the README between these lines.
+// The tables of flags stand between these lines.
 const (
 	tableBegin = "<!-- flags: made by `make docs` -->"
 	tableEnd   = "<!-- end of flags -->"
@@ -59,10 +59,15 @@ func writeTable(out *strings.Builder, flags *pflag.FlagSet) {
 
 // WithFlags returns the text with what stands between the marks of the table replaced.
 func WithFlags(markdown, table string) (string, error) {
-	before, rest, ok := strings.Cut(markdown, tableBegin)
-	_, after, ok2 := strings.Cut(rest, tableEnd)
+	return between(markdown, tableBegin, tableEnd, table)
+}
+
+// between replaces what stands between two lines.
+func between(markdown, begin, end, table string) (string, error) {
+	before, rest, ok := strings.Cut(markdown, begin)
+	_, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		return "", errors.New("no table of flags: the lines " + tableBegin + " and " + tableEnd + " are missing")
+		return "", errors.New("no table: the lines " + begin + " and " + end + " are missing")
 	}
-	return before + tableBegin + "\n\n" + table + tableEnd + after, nil
+	return before + begin + "\n\n" + strings.TrimRight(table, "\n") + "\n\n" + end + after, nil
 }

@@ -16,12 +16,18 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/readme"
 )
 
-var update = flag.Bool("update", false, "write the table of flags into the README")
+var update = flag.Bool("update", false, "write the tables of flags and values into the documents")
 
 const (
-	root = "../.."
-	path = root + "/README.md"
+	root  = "../.."
+	chart = "charts/sandbox/"
+	guide = "plugin/README.md"
 )
+
+// documents are those that a user is led to.
+func documents() []string {
+	return []string{"README.md", guide, "plugin/experiment/README.md", chart + "README.md", "webhook/README.md"}
+}
 
 const text = "# Title\n\n```sh\nnot run\n```\n\n```console\n$ one\nfirst\nsecond\n\n$ two \\\n>   --flag\n> three\n```\n\n" +
 	"prose\n\n```console\n$ silent\n```\n"
@@ -130,22 +136,53 @@ func TestFlags_TellOfEveryFlagOfACommandsOwn(t *testing.T) {
 }
 
 func TestREADME_TablesOfFlagsAreTheCommands(t *testing.T) {
-	content := read(t)
+	content := read(t, guide)
 	want, err := readme.WithFlags(content, readme.Flags(command.New(genericiooptions.NewTestIOStreamsDiscard())))
 	if err != nil {
 		t.Fatal(err)
 	}
+	holds(t, guide, content, want)
+}
+
+func TestREADME_TableOfValuesIsTheCharts(t *testing.T) {
+	table, err := readme.Values([]byte(read(t, chart+"values.schema.json")), []byte(read(t, chart+"values.yaml")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := read(t, chart+"README.md")
+	want, err := readme.WithValues(content, table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holds(t, chart+"README.md", content, want)
+}
+
+// holds compares a document with what it has to be; with -update it writes that.
+func holds(t *testing.T, name, content, want string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	} else if content != want {
-		t.Error("the tables of flags are not those of the commands: run `make docs`")
+		t.Errorf("the tables of %s are out of date: run `make docs`", name)
+	}
+}
+
+func TestValues_AreInTheOrderOfTheSchema(t *testing.T) {
+	schema := `{"properties": {"b": {"description": "second|letter"}, "a": {"description": "x", "properties": {"c": {"description": "third"}}}}}`
+	got, err := readme.Values([]byte(schema), []byte("a: {c: [1]}\nb: hello"))
+	want := "| value | default | meaning |\n|---|---|---|\n| `b` | `hello` | second\\|letter |\n| `a.c` | `[1]` | third |\n"
+	if err != nil || got != want {
+		t.Errorf("got\n%s\nwant\n%s\n%v", got, want, err)
+	}
+	if table, err := readme.Values([]byte(`{"properties": {"b": {}}}`), nil); err == nil {
+		t.Errorf("a value without description: %s", table)
 	}
 }
 
 func TestREADME_ConsoleBlocksCanBeRun(t *testing.T) {
-	steps, err := readme.Parse(read(t))
+	steps, err := readme.Parse(read(t, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,34 +191,54 @@ func TestREADME_ConsoleBlocksCanBeRun(t *testing.T) {
 	}
 }
 
-func TestREADME_NamesFilesThatAreThere(t *testing.T) {
-	links := regexp.MustCompile(`\]\(([^):#]+)\)`).FindAllStringSubmatch(read(t), -1)
-	for _, l := range links {
-		if _, err := os.Stat(filepath.Join(root, l[1])); err != nil {
-			t.Errorf("link to %s: %v", l[1], err)
+// The README is one page.
+func TestREADME_IsShort(t *testing.T) {
+	if n := strings.Count(read(t, "README.md"), "\n"); n > 250 {
+		t.Errorf("%d lines, want at most 250: what users look up belongs into a document beside what it describes", n)
+	}
+}
+
+// Each link leads to a file that is there and, where it names one, to a heading that is there.
+func TestREADME_LinksLeadSomewhere(t *testing.T) {
+	for _, name := range documents() {
+		for _, l := range regexp.MustCompile(`\]\(([^):#]*)(?:#([^)]+))?\)`).FindAllStringSubmatch(read(t, name), -1) {
+			target := name
+			if l[1] != "" {
+				target = filepath.Join(filepath.Dir(name), l[1])
+			}
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+				t.Errorf("%s: link to %s: %v", name, l[1], err)
+			} else if l[2] != "" && !slices.Contains(anchors(read(t, target)), l[2]) {
+				t.Errorf("%s: %s has no heading #%s", name, target, l[2])
+			}
 		}
 	}
+}
+
+// anchors are the names by which a document's headings are linked to, as GitHub makes them.
+func anchors(markdown string) []string {
+	var names []string
+	for _, h := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(markdown, -1) {
+		plain := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(h[1]), "")
+		names = append(names, strings.ReplaceAll(plain, " ", "-"))
+	}
+	return names
 }
 
 func TestREADME_NamesTargetsThatMakeHas(t *testing.T) {
-	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	targets := regexp.MustCompile("(?:`|^|\\$ )make ([a-z0-9-]+)").FindAllStringSubmatch(read(t), -1)
-	if len(targets) == 0 {
-		t.Error("names no target")
-	}
-	for _, m := range targets {
-		if !regexp.MustCompile(`(?m)^` + m[1] + `:`).Match(makefile) {
-			t.Errorf("make %s: the Makefile has no such target", m[1])
+	makefile := read(t, "Makefile")
+	for _, name := range documents() {
+		for _, m := range regexp.MustCompile("(?:`|^|\\$ )make ([a-z0-9-]+)").FindAllStringSubmatch(read(t, name), -1) {
+			if !regexp.MustCompile(`(?m)^` + m[1] + `:`).MatchString(makefile) {
+				t.Errorf("%s: make %s: the Makefile has no such target", name, m[1])
+			}
 		}
 	}
 }
 
-func read(t *testing.T) string {
+func read(t *testing.T, name string) string {
 	t.Helper()
-	content, err := os.ReadFile(path)
+	content, err := os.ReadFile(filepath.Join(root, name))
 	if err != nil {
 		t.Fatal(err)
 	}
