@@ -144,7 +144,7 @@ bin/promtool: test/chart/promtool/go.mod
 
 .PHONY: check-krew
 check-krew: bin/kubectl ## Build the krew archives, hold them to krew's rules, and install one
-	go -C test test -count=1 -timeout=60m ./krew/...
+	go -C test test -count=1 -timeout=60m $(if $(CI),-short) ./krew/...
 
 .PHONY: e2e
 e2e: install debian browser playwright nginx ## Run the end-to-end tests on the cluster

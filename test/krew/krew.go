@@ -42,16 +42,22 @@ type Release struct {
 	Root    string // of the repository
 	Out     string // directory for archives, manifest (sandbox.yaml) and checksums (sha256sums.txt)
 	Version string // with a "v"
+
+	Platforms []Platform // empty: all of Platforms
 }
 
-// Build builds the plugin for every platform, packs the archives and writes manifest and checksums beside them. The same
+// Build builds the plugin for each platform, packs the archives and writes manifest and checksums beside them. The same
 // sources make the same bytes.
 func (r Release) Build(ctx context.Context) ([]Archive, error) {
 	if err := os.MkdirAll(r.Out, 0o755); err != nil { //nolint:gosec // a directory of downloads
 		return nil, err
 	}
+	platforms := r.Platforms
+	if len(platforms) == 0 {
+		platforms = Platforms()
+	}
 	var archives []Archive
-	for _, p := range Platforms() {
+	for _, p := range platforms {
 		a, err := r.archive(ctx, p)
 		if err != nil {
 			return nil, fmt.Errorf("%s/%s: %w", p.OS, p.Arch, err)
