@@ -77,7 +77,9 @@ func (e *Engine) serveHTTP2(s *session, d Decider, in *buffer, def Backend, hasD
 	r := &h2{
 		ctx: s.ctx, e: e, decider: d, def: def, ups: make(map[string]*h2Up), all: make(map[*h2Up]struct{}), maxStreams: maxStreams,
 	}
-	r.client = newH2Conn(&r.mu, s.conn, from, e.MaxHead)
+	r.client = newH2Conn(&r.mu, s.conn, from, e.MaxHead, holding{
+		share: r.tightWindow, grant: (*h2Stream).grantClient, tightened: r.dropLeftovers,
+	})
 	settings := []http2.Setting{
 		{ID: http2.SettingInitialWindowSize, Val: streamWindow},
 		{ID: http2.SettingMaxHeaderListSize, Val: r.client.fr.MaxHeaderListSize},

@@ -36,9 +36,8 @@ type h2Stream struct {
 	insert   *weaver // into the answer's body, until it is made; nil: nothing
 	inserted int     // bytes that go out to the client and did not come from the backend
 
-	fromClient, fromUp     int64 // what each peer may still send on the stream
-	owedClient, owedUp     int64 // what it sent, and was used up, and was not granted anew
-	clientClosed, upClosed bool  // nothing more comes from or goes to there
+	fromClient, fromUp     granting
+	clientClosed, upClosed bool // nothing more comes from or goes to there
 }
 
 // request opens a stream for a request.
@@ -67,7 +66,7 @@ func (r *h2) request(f *http2.MetaHeadersFrame) error {
 	}
 	st := &h2Stream{
 		r: r, id: id, head: f.Fields, left: -1, asked: f.StreamEnded(),
-		fromClient: streamWindow, fromUp: streamWindow,
+		fromClient: granting{may: streamWindow}, fromUp: granting{may: streamWindow},
 	}
 	st.toClient = h2Half{stream: st, conn: r.client, id: id, window: r.client.initial}
 	st.toUp = h2Half{stream: st, end: st.asked}
@@ -224,12 +223,12 @@ func (st *h2Stream) backend() *Backend { return &st.decision.Backends[st.next] }
 // body takes in DATA of the client's, of n bytes with padding.
 func (st *h2Stream) body(f *http2.DataFrame, n int) error {
 	data := f.Data()
-	st.fromClient -= int64(n)
+	st.fromClient.may -= int64(n)
 	var err error
 	switch {
 	case st.asked:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
-	case st.fromClient < 0:
+	case st.fromClient.may < 0:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
 	case st.left >= 0 && (int64(len(data)) > st.left || f.StreamEnded() && int64(len(data)) != st.left):
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}

@@ -74,7 +74,8 @@ func (up *h2Up) run(ctx context.Context, conn net.Conn, spoke []byte) {
 		up.failed(err)
 		return
 	}
-	up.h2Conn = newH2Conn(&r.mu, conn, bufio.NewReaderSize(io.MultiReader(bytes.NewReader(spoke), conn), maxFrame), r.e.MaxHead)
+	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(spoke), conn), maxFrame)
+	up.h2Conn = newH2Conn(&r.mu, conn, from, r.e.MaxHead, holding{share: r.tightWindow, grant: (*h2Stream).grantUp})
 	if r.gone {
 		up.kill()
 		up.failed(errClientGone)
