@@ -267,10 +267,6 @@ func TestHTTP2_refusals_are_answers(t *testing.T) {
 
 func TestHTTP2_clients_that_cost_more_than_they_may_are_dropped(t *testing.T) {
 	for name, attack := range map[string]func(c *frames, i int){
-		"streams opened and reset": func(c *frames, i int) {
-			c.get(uint32(2*i+1), false)
-			_ = c.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel)
-		},
 		"streams made to be reset": func(c *frames, i int) {
 			c.get(uint32(2*i+1), false)
 			_ = c.WriteWindowUpdate(uint32(2*i+1), 1<<31-1)

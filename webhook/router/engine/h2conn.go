@@ -47,6 +47,7 @@ type h2Conn struct {
 	initial    int64 // the peer's initial stream window
 	frame      int   // the peer's largest frame
 	holding
+	settingsSent int // that the peer has not acknowledged yet
 
 	streams map[uint32]*h2Stream // by ID on this connection
 }

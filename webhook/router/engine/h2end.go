@@ -94,7 +94,7 @@ func (st *h2Stream) abandon(code http2.ErrCode) {
 	st.asked = true
 	st.discard(&st.toClient)
 	if st.up != nil && !st.upClosed && st.toUp.id != 0 {
-		st.up.rst(st.toUp.id, code)
+		st.up.cancelStream(st.toUp.id, code)
 	}
 	st.discard(&st.toUp) // of a stream that the backend has ended as well: it counts against the client's connection
 	st.closeUp()

@@ -31,6 +31,7 @@ type h2Up struct {
 	maxStreams uint32 // that it allows
 	extended   bool   // it takes CONNECT for other protocols
 	answered   int    // streams that it answered
+	unheard    unheard
 	cancel     context.CancelFunc
 }
 
@@ -87,6 +88,7 @@ func (up *h2Up) run(ctx context.Context, conn net.Conn, spoke []byte) {
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: up.fr.MaxHeaderListSize},
 	)
+	up.settingsSent = 1
 	_ = up.wr.WriteWindowUpdate(0, connWindow-65535)
 	r.pool.Go(up.writeLoop)
 	if t := up.backend.Timeout; t > 0 {
@@ -140,6 +142,9 @@ func (up *h2Up) take(f http2.Frame) error {
 	st := up.streams[id]
 	switch f := f.(type) {
 	case *http2.MetaHeadersFrame:
+		if up.unheard.answered(id, up.nextID) {
+			up.openWaiting()
+		}
 		if st == nil {
 			return nil // was reset
 		}
@@ -177,6 +182,10 @@ func (up *h2Up) take(f http2.Frame) error {
 
 func (up *h2Up) takeSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
+		up.settingsSent = max(up.settingsSent-1, 0)
+		if up.unheard.acknowledged(up.nextID) {
+			up.openWaiting()
+		}
 		return nil
 	}
 	if n, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
@@ -207,7 +216,7 @@ func (up *h2Up) settle() {
 
 // openWaiting opens streams for the requests that wait, as far as the backend allows.
 func (up *h2Up) openWaiting() {
-	for up.ready && !up.leaving && len(up.waiting) > 0 && uint64(len(up.streams)) < uint64(up.maxStreams) {
+	for up.ready && !up.leaving && len(up.waiting) > 0 && uint64(len(up.streams)) < uint64(up.maxStreams) && up.mayCancel() {
 		st := up.waiting[0]
 		up.waiting = up.waiting[1:]
 		up.held -= st.size

@@ -139,10 +139,17 @@ func (c *h2Conn) balance() {
 // resizeStreams tells the peer of another window of all streams. What a stream was not granted anew yet, because it had enough, may
 // be all of a smaller window.
 func (c *h2Conn) resizeStreams() {
-	_ = c.wr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(c.streamWindow())}) //nolint:gosec // small
+	c.writeWindowSetting()
 	for _, st := range c.streams {
 		c.grant(st)
 	}
+	c.wake.Signal()
+}
+
+// writeWindowSetting tells the peer of the window of all streams.
+func (c *h2Conn) writeWindowSetting() {
+	_ = c.wr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(c.streamWindow())}) //nolint:gosec // small
+	c.settingsSent++
 	c.wake.Signal()
 }
 
@@ -195,7 +202,7 @@ func (st *h2Stream) dropRequest() {
 	if st.up == nil || st.upClosed || st.toUp.ended || st.toUp.id == 0 {
 		return
 	}
-	st.up.rst(st.toUp.id, http2.ErrCodeCancel)
+	st.up.cancelStream(st.toUp.id, http2.ErrCodeCancel)
 	st.discard(&st.toUp)
 	st.closeUp()
 }
