@@ -29,6 +29,7 @@ type h2 struct {
 	client     *h2Conn
 	ups        map[string]*h2Up // by Backend.ID: those that take new streams
 	all        map[*h2Up]struct{}
+	held       int    // bytes of heads that wait for backends
 	last       uint32 // the client's last stream
 	maxStreams uint32 // that the client may have open
 	budget     budget

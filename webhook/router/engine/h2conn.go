@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -23,6 +24,10 @@ const (
 	maxBatch = 64 << 10
 	// maxQueued is how much may wait to be read by a peer that does not read, in bytes, besides what windows bound: heads.
 	maxQueued = 1 << 20
+	// maxHeads is how much the heads of requests that wait for backends may take, in bytes, of one client connection.
+	maxHeads = 32 << 20
+	// stuckAfter is how long a backend may leave a write unread before it is said not to read.
+	stuckAfter = 5 * time.Second
 )
 
 // h2Conn is one HTTP/2 connection, to the client or to a backend. All of it but fr is guarded by the relay's mutex.
@@ -39,6 +44,8 @@ type h2Conn struct {
 	room    *sync.Cond    // out has been taken
 	ready   []*h2Half     // halves that have something to send and a window to send it in, as far as is known
 	control int           // controls in out
+	writing time.Time     // since when a write has been under way; zero: none is
+	taken   func()        // is called when out was taken, if not nil
 	ending  bool          // nothing is added to out any more: send it, and then the end
 	dead    bool          // nothing is sent any more
 	sent    chan struct{} // closed when writeLoop is over
@@ -104,9 +111,14 @@ func (c *h2Conn) writeLoop() {
 		c.out.Reset()
 		c.control = 0
 		c.room.Broadcast()
+		if c.taken != nil {
+			c.taken()
+		}
+		c.writing = time.Now()
 		c.mu.Unlock()
 		_, err := c.conn.Write(batch)
 		c.mu.Lock()
+		c.writing = time.Time{}
 		if err != nil {
 			c.kill()
 		}
@@ -132,6 +144,9 @@ func (c *h2Conn) awaitRoom() {
 		c.room.Wait()
 	}
 }
+
+// stuck says that the peer has not read for long.
+func (c *h2Conn) stuck() bool { return !c.writing.IsZero() && time.Since(c.writing) > stuckAfter }
 
 // schedule moves data of the halves that are ready to out, one frame each in turn.
 func (c *h2Conn) schedule() {

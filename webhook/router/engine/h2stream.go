@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -208,9 +207,9 @@ func (st *h2Stream) place(cause error) {
 	if up == nil {
 		up = st.r.connect(b, nil, nil)
 	}
-	if !up.accept(st) {
+	if err := up.accept(st); err != nil {
 		st.next++
-		st.place(fmt.Errorf("%s does not read what it is sent", b.Addr))
+		st.place(err)
 		return
 	}
 	st.up = up

@@ -35,18 +35,24 @@ type h2Up struct {
 	cancel     context.CancelFunc
 }
 
-// accept has st wait for a stream to be opened. False: too much waits already.
-func (up *h2Up) accept(st *h2Stream) bool {
-	queued := up.held + st.size
-	if up.h2Conn != nil {
-		queued += up.out.Len()
+// accept has st wait for a stream to be opened. An error says why it can't. What waits is bounded by bytes, and by what others
+// leave: no backend takes all that a client's connection may hold. One that reads is not accused of anything.
+func (up *h2Up) accept(st *h2Stream) error {
+	switch held := up.held + st.size; {
+	case held > maxQueued && up.h2Conn != nil && up.stuck():
+		return fmt.Errorf("%s does not read what it is sent", up.backend.Addr)
+	case held > 2*(maxHeads-up.r.held):
+		return fmt.Errorf("requests of more than %d bytes wait for %s, as many as a router holds", up.held, up.backend.Addr)
 	}
-	if queued > maxQueued {
-		return false
-	}
-	up.held += st.size
+	up.hold(st.size)
 	up.waiting = append(up.waiting, st)
-	return true
+	return nil
+}
+
+// hold notes that n bytes more of heads wait.
+func (up *h2Up) hold(n int) {
+	up.held += n
+	up.r.held += n
 }
 
 var errNotHTTP2 = errors.New("it does not speak HTTP/2")
@@ -82,6 +88,7 @@ func (up *h2Up) run(ctx context.Context, conn net.Conn, spoke []byte) {
 		up.failed(errClientGone)
 		return
 	}
+	up.taken = up.openWaiting
 	_, _ = up.out.WriteString(preface)
 	_ = up.wr.WriteSettings(
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
@@ -214,12 +221,12 @@ func (up *h2Up) settle() {
 	}
 }
 
-// openWaiting opens streams for the requests that wait, as far as the backend allows.
+// openWaiting opens streams for the requests that wait, as far as the backend allows, and reads them.
 func (up *h2Up) openWaiting() {
-	for up.ready && !up.leaving && len(up.waiting) > 0 && uint64(len(up.streams)) < uint64(up.maxStreams) && up.mayCancel() {
+	for up.ready && !up.leaving && len(up.waiting) > 0 && up.mayOpen() {
 		st := up.waiting[0]
 		up.waiting = up.waiting[1:]
-		up.held -= st.size
+		up.hold(-st.size)
 		if st.extended && !up.extended {
 			st.next++
 			st.place(fmt.Errorf("%s does not take CONNECT for other protocols", up.backend.Addr))
@@ -233,10 +240,16 @@ func (up *h2Up) openWaiting() {
 	}
 }
 
+// mayOpen says whether the backend takes another stream now.
+func (up *h2Up) mayOpen() bool {
+	return uint64(len(up.streams)) < uint64(up.maxStreams) && up.out.Len() < maxBatch && up.mayCancel()
+}
+
 // moveWaiting places anew the requests that wait.
 func (up *h2Up) moveWaiting() {
 	waiting := up.waiting
-	up.waiting, up.held = nil, 0
+	up.waiting = nil
+	up.hold(-up.held)
 	for _, st := range waiting {
 		st.place(errors.New("it takes no more requests"))
 	}
@@ -266,7 +279,7 @@ func (up *h2Up) closed(st *h2Stream) {
 	for i, w := range up.waiting {
 		if w == st {
 			up.waiting = append(up.waiting[:i:i], up.waiting[i+1:]...)
-			up.held -= st.size
+			up.hold(-st.size)
 			return
 		}
 	}
@@ -374,6 +387,7 @@ func (up *h2Up) failed(cause error) {
 	}
 	waiting := up.waiting
 	up.waiting = nil
+	up.hold(-up.held)
 	if !up.ready {
 		if up.h2Conn != nil {
 			cause = fmt.Errorf("%s: %w", up.backend.Addr, notHTTP2(cause))
