@@ -86,3 +86,32 @@ func TestHTTP2_heads_that_wait_are_bounded_and_leave_room_for_other_backends(t *
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestHeads_of_more_fields_than_servers_take_are_refused(t *testing.T) {
+	app := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+	f := serve(t, Options{}, &byHeader{app: backendAt("app", h2server(t, app))})
+	c, _ := f.h2dial()
+	fields := func(n int) (pairs []string) {
+		for range n {
+			pairs = append(pairs, "x", "")
+		}
+		return pairs
+	}
+	c.get(1, true, fields(maxFields+1)...)
+	if h := c.nextHeaders(); h.PseudoValue("status") != "431" {
+		t.Errorf("HTTP/2: got %v", h)
+	}
+	c.nextData()
+	c.get(3, true, fields(1000)...)
+	if h := c.nextHeaders(); h.PseudoValue("status") != "204" {
+		t.Errorf("HTTP/2: got %v", h)
+	}
+	one := serve(t, Options{}, &byHeader{app: backendAt("app", record(t, "app").l)})
+	for n, want := range map[int]int{maxFields - 1: http.StatusOK, maxFields: http.StatusRequestHeaderFieldsTooLarge} {
+		p := one.dial()
+		p.send("GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("x:\r\n", n) + "\r\n")
+		if resp, _ := p.answer("GET"); resp.StatusCode != want {
+			t.Errorf("HTTP/1.1, %d fields: got %s", n, resp.Status)
+		}
+	}
+}

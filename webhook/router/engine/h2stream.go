@@ -75,9 +75,10 @@ func (r *h2) request(f *http2.MetaHeadersFrame) error {
 		}
 	}
 	r.client.streams[id] = st
-	if f.Truncated {
+	if why := tooLarge(f); why != "" {
 		r.e.Stats.Malformed.Add(1)
-		st.answer(&Refusal{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: "request head is too long"})
+		st.head = nil
+		st.answer(&Refusal{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: why})
 		return nil
 	}
 	st.decision = r.decider.Decide(r.shown(f))
@@ -96,6 +97,17 @@ func (r *h2) request(f *http2.MetaHeadersFrame) error {
 		st.place(errors.New("there is no backend"))
 	}
 	return nil
+}
+
+// tooLarge says why a head is too large; empty: it is not.
+func tooLarge(f *http2.MetaHeadersFrame) string {
+	switch {
+	case f.Truncated:
+		return errHeadLong.reason
+	case len(f.Fields) > maxFields:
+		return errHeadFields.reason
+	}
+	return ""
 }
 
 // closedStream answers HEADERS on a stream that is over.
