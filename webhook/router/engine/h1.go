@@ -104,7 +104,6 @@ var (
 	errClientGone = errors.New("client has ended the connection")
 	errHeadSlow   = &malformed{408, "request head took too long"}
 	errHeadLong   = &malformed{431, "request head is too long"}
-	errHeadFields = &malformed{431, "request head has too many fields"}
 )
 
 // readHead reads the next request's head. The connection may be idle for as long as client, backend and IdleTimeout let it.

@@ -44,6 +44,8 @@ type malformed struct {
 
 func (m *malformed) Error() string { return m.reason }
 
+var errHeadFields = &malformed{431, "request head has too many fields"}
+
 func bad(format string, args ...any) error { return &malformed{400, fmt.Sprintf(format, args...)} }
 
 // headEnd returns the length of the head at the start of b, or 0 when its end is not there yet. from is the length of what
