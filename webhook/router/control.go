@@ -62,7 +62,7 @@ func newControl(c *Config, r *routes, s *state, log *slog.Logger, retired func(m
 		dials:  newDials(c.Captures, c.PodIP),
 		ending: make(chan struct{}), taken: make(chan struct{}),
 	}
-	r.doubt = k.dials.doubt
+	r.doubt, r.doubtPod, k.dials.reached = k.dials.doubt, k.dials.doubtPod, r.reached
 	if pem := s.loadTrust(); x509.NewCertPool().AppendCertsFromPEM(pem) {
 		k.trust = pem
 	}

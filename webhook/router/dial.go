@@ -31,6 +31,7 @@ type dials struct {
 	captures []sandbox.Capture
 	own      string // the pod's own address; empty: not known
 	changed  chan struct{}
+	reached  func(uid string, ok bool) // is told what came of each attempt
 	slots    chan struct{}
 	ctx      context.Context //nolint:containedctx // ends with the router, and all attempts with it
 	stop     context.CancelFunc
@@ -50,7 +51,7 @@ type dialed struct {
 
 func newDials(captures []sandbox.Capture, own string) *dials {
 	d := &dials{
-		captures: captures, own: own, changed: make(chan struct{}, 1), slots: make(chan struct{}, maxDials), pods: map[string]*dialed{},
+		captures: captures, own: own, reached: func(string, bool) {}, changed: make(chan struct{}, 1), slots: make(chan struct{}, maxDials), pods: map[string]*dialed{},
 	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d
@@ -96,6 +97,17 @@ func (d *dials) doubt(fork *forkRoute) {
 	}
 }
 
+// doubtPod tries a pod again, as a request has not reached it. False: it is not followed.
+func (d *dials) doubtPod(uid string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.pods[uid]
+	if p != nil && !p.trying {
+		d.try(p)
+	}
+	return p != nil
+}
+
 // try begins to try a pod. The caller holds d.mu.
 func (d *dials) try(p *dialed) {
 	ctx, cancel := context.WithCancel(d.ctx)
@@ -128,6 +140,7 @@ func (d *dials) ended(p *dialed, why string) {
 	p.known, p.why = true, why
 	p.trying = why != ""
 	d.mu.Unlock()
+	d.reached(p.pod.UID, why == "")
 	if news {
 		select {
 		case d.changed <- struct{}{}:

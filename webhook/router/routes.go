@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -22,15 +23,17 @@ const forkDialTimeout = 3 * time.Second
 type routes struct {
 	captures   []sandbox.Capture
 	staleAfter time.Duration
-	doubt      func(*forkRoute) // a request reached none of the fork's pods
+	doubt      func(*forkRoute)      // a request reached none of the fork's pods
+	doubtPod   func(uid string) bool // a request did not reach a pod. False: nobody will find out when it can be reached again
 
 	force atomic.Pointer[inForce] // nil: there never was a table
 	fresh atomic.Pointer[time.Time]
 
 	mu       sync.Mutex // serialises replace, guards counters and turns
 	counters map[counted]*counter
-	turns    uint64      // keys that came to be observed
-	changed  atomic.Bool // some counter has changed since counts were read
+	out      map[string]*atomic.Bool // by UID: pods that take no connection, as far as is known
+	turns    uint64                  // keys that came to be observed
+	changed  atomic.Bool             // some counter has changed since counts were read
 }
 
 // inForce is a table made ready for lookup. It never changes.
@@ -49,6 +52,7 @@ type forkRoute struct {
 	turn    *atomic.Uint32
 	// backends holds, for each capture, the fork's pods twice over, so that any rotation of them is a part of it.
 	backends map[string][]engine.Backend
+	out      []*atomic.Bool // of each of its pods
 }
 
 // counted is what has a counter: a fork, while a key is its own.
@@ -67,7 +71,10 @@ type observation struct {
 }
 
 func newRoutes(captures []sandbox.Capture, staleAfter time.Duration) *routes {
-	return &routes{captures: captures, staleAfter: staleAfter, counters: make(map[counted]*counter), doubt: func(*forkRoute) {}}
+	return &routes{
+		captures: captures, staleAfter: staleAfter, counters: make(map[counted]*counter), out: make(map[string]*atomic.Bool),
+		doubt: func(*forkRoute) {}, doubtPod: func(string) bool { return false },
+	}
 }
 
 // replace puts t in force: every request whose head is read from now on is routed by it. It returns the table's backends
@@ -77,6 +84,7 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 	defer r.mu.Unlock()
 	next := &inForce{table: t, routes: make(map[string]*forkRoute, len(t.Routes)), ids: make(map[string]struct{})}
 	old := r.force.Load()
+	out := make(map[string]*atomic.Bool)
 	for key, fork := range t.Routes {
 		of := counted{key, fork.UID}
 		c := r.counters[of]
@@ -88,11 +96,18 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 			fork: fork, what: fmt.Sprintf("fork %q of sandbox %q", fork.Name, fork.Sandbox), counter: c, turn: new(atomic.Uint32),
 			backends: make(map[string][]engine.Backend),
 		}
+		for _, pod := range fork.Pods {
+			if out[pod.UID] = r.out[pod.UID]; out[pod.UID] == nil {
+				out[pod.UID] = new(atomic.Bool)
+			}
+			fr.out = append(fr.out, out[pod.UID])
+		}
 		for _, capture := range r.captures {
-			fr.backends[capture.Name] = podBackends(fork.Pods, capture, next.ids)
+			fr.backends[capture.Name] = r.podBackends(fork.Pods, fr.out, capture, next.ids)
 		}
 		next.routes[key] = fr
 	}
+	r.out = out
 	// Counts are totals since the start, so those of forks that left stay, should they come back; unless there are none.
 	maps.DeleteFunc(r.counters, func(of counted, c *counter) bool {
 		fr, routed := next.routes[of.key]
@@ -132,9 +147,11 @@ func (r *routes) observe(next, old *inForce) {
 }
 
 // podBackends returns the backends of pods at a captured port, twice over, and notes their IDs.
-func podBackends(pods []route.Pod, capture sandbox.Capture, ids map[string]struct{}) []engine.Backend {
+func (r *routes) podBackends(
+	pods []route.Pod, out []*atomic.Bool, capture sandbox.Capture, ids map[string]struct{},
+) []engine.Backend {
 	backends := make([]engine.Backend, 0, 2*len(pods))
-	for _, pod := range pods {
+	for i, pod := range pods {
 		port := capture.Number
 		if p, ok := pod.Ports[capture.Name]; ok {
 			port = p
@@ -143,11 +160,29 @@ func podBackends(pods []route.Pod, capture sandbox.Capture, ids map[string]struc
 		id := pod.UID + "@" + addr // addresses are used again, uids are not
 		ids[id] = struct{}{}
 		backends = append(backends, engine.Backend{
-			ID: id, Addr: addr, Timeout: forkDialTimeout,
+			ID: id, Addr: addr, Timeout: forkDialTimeout, Dialed: func(err error) { r.dialed(pod.UID, out[i], err) },
 			Answer: []engine.Field{{Name: []byte(sandbox.HeaderServedBy), Value: []byte(pod.Name)}},
 		})
 	}
 	return append(backends, backends...)
+}
+
+// dialed notes what came of connecting to a pod. One that can't be connected to is left out until it can: see dials, which tries
+// that again and tells the control plane.
+func (r *routes) dialed(uid string, out *atomic.Bool, err error) {
+	out.Store(err != nil)
+	if err != nil && !r.doubtPod(uid) {
+		out.Store(false)
+	}
+}
+
+// reached notes whether a pod takes connections.
+func (r *routes) reached(uid string, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if out := r.out[uid]; out != nil {
+		out.Store(!ok)
+	}
 }
 
 // confirm notes that the table in force was right at that time.
@@ -179,7 +214,22 @@ func (f *forkRoute) pods(capture string) []engine.Backend {
 		return nil
 	}
 	from := f.turn.Add(1) % n
-	return all[from : from+n : from+n]
+	pods := all[from : from+n : from+n]
+	if !slices.ContainsFunc(f.out, (*atomic.Bool).Load) {
+		return pods
+	}
+	in, out := make([]engine.Backend, 0, n+1), []engine.Backend(nil)
+	for i := range pods {
+		if f.out[(int(from)+i)%int(n)].Load() {
+			out = append(out, pods[i])
+		} else {
+			in = append(in, pods[i])
+		}
+	}
+	if len(in) == 0 && len(out) > 0 {
+		return pods
+	}
+	return append(in, out...) // which are tried when all else fails
 }
 
 // counts returns the totals of the keys that are in force and were seen.

@@ -128,6 +128,8 @@ type Backend struct {
 	Dial func(context.Context) (net.Conn, error)
 	// Timeout bounds dialing. Zero means no bound but the system's.
 	Timeout time.Duration
+	// Dialed is told what came of each attempt to connect that was not given up. May be nil.
+	Dialed func(error)
 	// Anchor says that the client connection stands for a connection to this backend: when the backend ends an idle one, the
 	// client connection is ended too, as it would be without the engine between.
 	Anchor bool

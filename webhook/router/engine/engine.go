@@ -202,11 +202,18 @@ func (e *Engine) dial(ctx context.Context, b *Backend) (net.Conn, error) {
 		ctx, cancel = context.WithTimeout(ctx, b.Timeout)
 		defer cancel()
 	}
-	if b.Dial != nil {
-		return b.Dial(ctx)
+	dial := b.Dial
+	if dial == nil {
+		dial = func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", b.Addr)
+		}
 	}
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", b.Addr)
+	conn, err := dial(ctx)
+	if b.Dialed != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		b.Dialed(err)
+	}
+	return conn, err
 }
 
 // reset ends a connection the way a refused or crashed one ends: with RST where that can be.

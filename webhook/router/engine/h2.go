@@ -29,6 +29,7 @@ type h2 struct {
 	client     *h2Conn
 	ups        map[string]*h2Up // by Backend.ID: those that take new streams
 	all        map[*h2Up]struct{}
+	held       int    // bytes of heads that wait for backends
 	last       uint32 // the client's last stream
 	maxStreams uint32 // that the client may have open
 	budget     budget
@@ -50,8 +51,8 @@ const (
 // drainPing is the payload of the PING that follows a GOAWAY: when it is answered, the GOAWAY was heard.
 const drainPing = "draining"
 
-// budget limits what costs the engine or a backend more than it costs a client, such as streams opened and reset at once
-// (CVE-2023-44487), or made to be reset (CVE-2025-8671): a burst, and a rate.
+// budget limits what costs the engine or a backend more than it costs a client, and no client does that keeps to the protocol, such
+// as making streams be reset (CVE-2025-8671): a burst, and a rate.
 type budget struct {
 	spent float64
 	at    time.Time
@@ -77,7 +78,9 @@ func (e *Engine) serveHTTP2(s *session, d Decider, in *buffer, def Backend, hasD
 	r := &h2{
 		ctx: s.ctx, e: e, decider: d, def: def, ups: make(map[string]*h2Up), all: make(map[*h2Up]struct{}), maxStreams: maxStreams,
 	}
-	r.client = newH2Conn(&r.mu, s.conn, from, e.MaxHead)
+	r.client = newH2Conn(&r.mu, s.conn, from, e.MaxHead, holding{
+		share: r.tightWindow, grant: (*h2Stream).grantClient, tightened: r.dropLeftovers,
+	})
 	settings := []http2.Setting{
 		{ID: http2.SettingInitialWindowSize, Val: streamWindow},
 		{ID: http2.SettingMaxHeaderListSize, Val: r.client.fr.MaxHeaderListSize},
@@ -235,10 +238,7 @@ func (r *h2) fromClient(f http2.Frame, first bool) error {
 		case st == nil:
 			return nil
 		}
-		st.abandon(f.ErrCode)
-		if !r.budget.spend() {
-			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
-		}
+		st.abandon(f.ErrCode) // which is anybody's right: see unheard for what bounds it
 	case *http2.PingFrame:
 		if f.IsAck() && string(f.Data[:]) == drainPing {
 			r.tellLast()
@@ -265,8 +265,10 @@ func (r *h2) data(f *http2.DataFrame, st *h2Stream, idle bool) error {
 	case n == 0 && !f.StreamEnded() && !r.budget.spend():
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	case st == nil:
+		// It may have been under way when the stream was reset, so the client is not blamed for it.
 		r.client.usedUp(n)
-		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
+		r.client.rst(f.StreamID, http2.ErrCodeStreamClosed)
+		return nil
 	}
 	return st.body(f, n)
 }

@@ -109,12 +109,12 @@ func shownFields(fields []hpack.HeaderField) []Field {
 // answerBody takes in DATA of the backend's, of n bytes with padding.
 func (st *h2Stream) answerBody(f *http2.DataFrame, n int) error {
 	data := f.Data()
-	st.fromUp -= int64(n)
+	st.fromUp.may -= int64(n)
 	var err error
 	switch {
 	case st.told:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
-	case st.fromUp < 0:
+	case st.fromUp.may < 0:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
 	case !st.begun:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}

@@ -6,18 +6,15 @@ import (
 	"math"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 )
 
-// What this side grants its peers: RFC 9113, section 5.2. A peer's connection window bounds what one connection can make
-// the engine hold in memory, per direction; a stream window, what one stream can.
 const (
-	connWindow   = 4 << 20
-	streamWindow = 64 << 10
-	maxFrame     = 16 << 10
-	headerTable  = 4 << 10
+	maxFrame    = 16 << 10
+	headerTable = 4 << 10
 )
 
 const (
@@ -27,6 +24,10 @@ const (
 	maxBatch = 64 << 10
 	// maxQueued is how much may wait to be read by a peer that does not read, in bytes, besides what windows bound: heads.
 	maxQueued = 1 << 20
+	// maxHeads is how much the heads of requests that wait for backends may take, in bytes, of one client connection.
+	maxHeads = 32 << 20
+	// stuckAfter is how long a backend may leave a write unread before it is said not to read.
+	stuckAfter = 5 * time.Second
 )
 
 // h2Conn is one HTTP/2 connection, to the client or to a backend. All of it but fr is guarded by the relay's mutex.
@@ -43,6 +44,8 @@ type h2Conn struct {
 	room    *sync.Cond    // out has been taken
 	ready   []*h2Half     // halves that have something to send and a window to send it in, as far as is known
 	control int           // controls in out
+	writing time.Time     // since when a write has been under way; zero: none is
+	taken   func()        // is called when out was taken, if not nil
 	ending  bool          // nothing is added to out any more: send it, and then the end
 	dead    bool          // nothing is sent any more
 	sent    chan struct{} // closed when writeLoop is over
@@ -50,8 +53,8 @@ type h2Conn struct {
 	sendWindow int64 // of the connection
 	initial    int64 // the peer's initial stream window
 	frame      int   // the peer's largest frame
-	recvWindow int64 // what the peer may still send, over all streams
-	owed       int64 // what it sent, and was used up, and was not granted anew
+	holding
+	settingsSent int // that the peer has not acknowledged yet
 
 	streams map[uint32]*h2Stream // by ID on this connection
 }
@@ -70,11 +73,12 @@ type h2Half struct {
 	reset   *http2.ErrCode // to be sent after the end
 }
 
-func newH2Conn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int) *h2Conn {
+func newH2Conn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int, held holding) *h2Conn {
 	c := &h2Conn{
 		mu: mu, conn: conn, wake: sync.NewCond(mu), room: sync.NewCond(mu), streams: make(map[uint32]*h2Stream),
-		sendWindow: 65535, initial: 65535, frame: maxFrame, recvWindow: connWindow, sent: make(chan struct{}),
+		sendWindow: 65535, initial: 65535, frame: maxFrame, holding: held, sent: make(chan struct{}),
 	}
+	c.recvWindow = connWindow
 	c.fr = http2.NewFramer(nil, r)
 	c.fr.SetReuseFrames()
 	c.fr.SetMaxReadFrameSize(maxFrame)
@@ -107,9 +111,14 @@ func (c *h2Conn) writeLoop() {
 		c.out.Reset()
 		c.control = 0
 		c.room.Broadcast()
+		if c.taken != nil {
+			c.taken()
+		}
+		c.writing = time.Now()
 		c.mu.Unlock()
 		_, err := c.conn.Write(batch)
 		c.mu.Lock()
+		c.writing = time.Time{}
 		if err != nil {
 			c.kill()
 		}
@@ -135,6 +144,9 @@ func (c *h2Conn) awaitRoom() {
 		c.room.Wait()
 	}
 }
+
+// stuck says that the peer has not read for long.
+func (c *h2Conn) stuck() bool { return !c.writing.IsZero() && time.Since(c.writing) > stuckAfter }
 
 // schedule moves data of the halves that are ready to out, one frame each in turn.
 func (c *h2Conn) schedule() {
@@ -179,6 +191,9 @@ func (c *h2Conn) send(h *h2Half) {
 		c.sendWindow -= int64(n)
 		h.ended = last
 		h.stream.used(h, n)
+		if h.data.Len() == 0 && h.data.Cap() > c.keptBuffer() {
+			h.data = bytes.Buffer{}
+		}
 	}
 	if h.data.Len() == 0 && h.end && !h.ended {
 		c.headers(h.id, h.trailer, true)
@@ -262,23 +277,6 @@ func (c *h2Conn) end() {
 	c.ending = true
 	c.wake.Signal()
 	c.room.Broadcast()
-}
-
-// received takes n bytes off the peer's connection window. False: it sent more than it may.
-func (c *h2Conn) received(n int) bool {
-	c.recvWindow -= int64(n)
-	return c.recvWindow >= 0
-}
-
-// usedUp grants anew what was taken off the connection window.
-func (c *h2Conn) usedUp(n int) {
-	c.owed += int64(n)
-	if c.owed >= connWindow/4 && !c.dead && !c.ending {
-		_ = c.wr.WriteWindowUpdate(0, uint32(c.owed)) //nolint:gosec // at most connWindow
-		c.recvWindow += c.owed
-		c.owed = 0
-		c.wake.Signal()
-	}
 }
 
 // settings takes in the peer's SETTINGS and acknowledges them. half returns a stream's half that goes out on c.

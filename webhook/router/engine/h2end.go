@@ -13,13 +13,10 @@ func (st *h2Stream) used(h *h2Half, n int) {
 	}
 	if h == &st.toUp {
 		c := st.r.client
+		st.fromClient.owed += int64(n)
 		c.usedUp(n)
-		if st.owedClient += int64(n); st.owedClient >= streamWindow/2 && !st.asked && !st.clientClosed && !c.dead && !c.ending {
-			_ = c.wr.WriteWindowUpdate(st.id, uint32(st.owedClient)) //nolint:gosec // at most streamWindow
-			st.fromClient += st.owedClient
-			st.owedClient = 0
-			c.wake.Signal()
-		}
+		st.fromClient.lend(c, h)
+		st.grantClient()
 		return
 	}
 	if st.up == nil {
@@ -28,14 +25,10 @@ func (st *h2Stream) used(h *h2Half, n int) {
 	own := min(n, st.inserted)
 	st.inserted -= own
 	n -= own
-	c := st.up.h2Conn
-	c.usedUp(n)
-	if st.owedUp += int64(n); st.owedUp >= streamWindow/2 && !st.told && !st.upClosed && !c.dead && !c.ending {
-		_ = c.wr.WriteWindowUpdate(st.toUp.id, uint32(st.owedUp)) //nolint:gosec // at most streamWindow
-		st.fromUp += st.owedUp
-		st.owedUp = 0
-		c.wake.Signal()
-	}
+	st.fromUp.owed += int64(n)
+	st.up.usedUp(n)
+	st.fromUp.lend(st.up.h2Conn, h)
+	st.grantUp()
 }
 
 // discard drops what was to go out by h.
@@ -72,6 +65,11 @@ func (st *h2Stream) closeClient() {
 	}
 	st.clientClosed = true
 	delete(st.r.client.streams, st.id)
+	if st.r.client.tight {
+		st.dropRequest()
+	}
+	st.fromClient.giveBack()
+	st.fromUp.giveBack()
 	st.r.endIfOver()
 }
 
@@ -95,13 +93,11 @@ func (st *h2Stream) closeUp() {
 func (st *h2Stream) abandon(code http2.ErrCode) {
 	st.asked = true
 	st.discard(&st.toClient)
-	if st.up != nil && !st.upClosed {
-		if st.toUp.id != 0 {
-			st.up.rst(st.toUp.id, code)
-		}
-		st.discard(&st.toUp)
-		st.closeUp()
+	if st.up != nil && !st.upClosed && st.toUp.id != 0 {
+		st.up.cancelStream(st.toUp.id, code)
 	}
+	st.discard(&st.toUp) // of a stream that the backend has ended as well: it counts against the client's connection
+	st.closeUp()
 	st.closeClient()
 }
 

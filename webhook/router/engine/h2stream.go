@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -36,9 +35,8 @@ type h2Stream struct {
 	insert   *weaver // into the answer's body, until it is made; nil: nothing
 	inserted int     // bytes that go out to the client and did not come from the backend
 
-	fromClient, fromUp     int64 // what each peer may still send on the stream
-	owedClient, owedUp     int64 // what it sent, and was used up, and was not granted anew
-	clientClosed, upClosed bool  // nothing more comes from or goes to there
+	fromClient, fromUp     granting
+	clientClosed, upClosed bool // nothing more comes from or goes to there
 }
 
 // request opens a stream for a request.
@@ -67,7 +65,7 @@ func (r *h2) request(f *http2.MetaHeadersFrame) error {
 	}
 	st := &h2Stream{
 		r: r, id: id, head: f.Fields, left: -1, asked: f.StreamEnded(),
-		fromClient: streamWindow, fromUp: streamWindow,
+		fromClient: granting{may: streamWindow}, fromUp: granting{may: streamWindow},
 	}
 	st.toClient = h2Half{stream: st, conn: r.client, id: id, window: r.client.initial}
 	st.toUp = h2Half{stream: st, end: st.asked}
@@ -77,9 +75,10 @@ func (r *h2) request(f *http2.MetaHeadersFrame) error {
 		}
 	}
 	r.client.streams[id] = st
-	if f.Truncated {
+	if why := tooLarge(f); why != "" {
 		r.e.Stats.Malformed.Add(1)
-		st.answer(&Refusal{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: "request head is too long"})
+		st.head = nil
+		st.answer(&Refusal{Status: http.StatusRequestHeaderFieldsTooLarge, Reason: why})
 		return nil
 	}
 	st.decision = r.decider.Decide(r.shown(f))
@@ -98,6 +97,17 @@ func (r *h2) request(f *http2.MetaHeadersFrame) error {
 		st.place(errors.New("there is no backend"))
 	}
 	return nil
+}
+
+// tooLarge says why a head is too large; empty: it is not.
+func tooLarge(f *http2.MetaHeadersFrame) string {
+	switch {
+	case f.Truncated:
+		return errHeadLong.reason
+	case len(f.Fields) > maxFields:
+		return errHeadFields.reason
+	}
+	return ""
 }
 
 // closedStream answers HEADERS on a stream that is over.
@@ -209,9 +219,9 @@ func (st *h2Stream) place(cause error) {
 	if up == nil {
 		up = st.r.connect(b, nil, nil)
 	}
-	if !up.accept(st) {
+	if err := up.accept(st); err != nil {
 		st.next++
-		st.place(fmt.Errorf("%s does not read what it is sent", b.Addr))
+		st.place(err)
 		return
 	}
 	st.up = up
@@ -224,12 +234,12 @@ func (st *h2Stream) backend() *Backend { return &st.decision.Backends[st.next] }
 // body takes in DATA of the client's, of n bytes with padding.
 func (st *h2Stream) body(f *http2.DataFrame, n int) error {
 	data := f.Data()
-	st.fromClient -= int64(n)
+	st.fromClient.may -= int64(n)
 	var err error
 	switch {
 	case st.asked:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
-	case st.fromClient < 0:
+	case st.fromClient.may < 0:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
 	case st.left >= 0 && (int64(len(data)) > st.left || f.StreamEnded() && int64(len(data)) != st.left):
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}

@@ -31,21 +31,28 @@ type h2Up struct {
 	maxStreams uint32 // that it allows
 	extended   bool   // it takes CONNECT for other protocols
 	answered   int    // streams that it answered
+	unheard    unheard
 	cancel     context.CancelFunc
 }
 
-// accept has st wait for a stream to be opened. False: too much waits already.
-func (up *h2Up) accept(st *h2Stream) bool {
-	queued := up.held + st.size
-	if up.h2Conn != nil {
-		queued += up.out.Len()
+// accept has st wait for a stream to be opened. An error says why it can't. What waits is bounded by bytes, and by what others
+// leave: no backend takes all that a client's connection may hold. One that reads is not accused of anything.
+func (up *h2Up) accept(st *h2Stream) error {
+	switch held := up.held + st.size; {
+	case held > maxQueued && up.h2Conn != nil && up.stuck():
+		return fmt.Errorf("%s does not read what it is sent", up.backend.Addr)
+	case held > 2*(maxHeads-up.r.held):
+		return fmt.Errorf("requests of more than %d bytes wait for %s, as many as a router holds", up.held, up.backend.Addr)
 	}
-	if queued > maxQueued {
-		return false
-	}
-	up.held += st.size
+	up.hold(st.size)
 	up.waiting = append(up.waiting, st)
-	return true
+	return nil
+}
+
+// hold notes that n bytes more of heads wait.
+func (up *h2Up) hold(n int) {
+	up.held += n
+	up.r.held += n
 }
 
 var errNotHTTP2 = errors.New("it does not speak HTTP/2")
@@ -74,18 +81,21 @@ func (up *h2Up) run(ctx context.Context, conn net.Conn, spoke []byte) {
 		up.failed(err)
 		return
 	}
-	up.h2Conn = newH2Conn(&r.mu, conn, bufio.NewReaderSize(io.MultiReader(bytes.NewReader(spoke), conn), maxFrame), r.e.MaxHead)
+	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(spoke), conn), maxFrame)
+	up.h2Conn = newH2Conn(&r.mu, conn, from, r.e.MaxHead, holding{share: r.tightWindow, grant: (*h2Stream).grantUp})
 	if r.gone {
 		up.kill()
 		up.failed(errClientGone)
 		return
 	}
+	up.taken = up.openWaiting
 	_, _ = up.out.WriteString(preface)
 	_ = up.wr.WriteSettings(
 		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 		http2.Setting{ID: http2.SettingInitialWindowSize, Val: streamWindow},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: up.fr.MaxHeaderListSize},
 	)
+	up.settingsSent = 1
 	_ = up.wr.WriteWindowUpdate(0, connWindow-65535)
 	r.pool.Go(up.writeLoop)
 	if t := up.backend.Timeout; t > 0 {
@@ -139,6 +149,9 @@ func (up *h2Up) take(f http2.Frame) error {
 	st := up.streams[id]
 	switch f := f.(type) {
 	case *http2.MetaHeadersFrame:
+		if up.unheard.answered(id, up.nextID) {
+			up.openWaiting()
+		}
 		if st == nil {
 			return nil // was reset
 		}
@@ -176,6 +189,10 @@ func (up *h2Up) take(f http2.Frame) error {
 
 func (up *h2Up) takeSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
+		up.settingsSent = max(up.settingsSent-1, 0)
+		if up.unheard.acknowledged(up.nextID) {
+			up.openWaiting()
+		}
 		return nil
 	}
 	if n, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
@@ -204,12 +221,12 @@ func (up *h2Up) settle() {
 	}
 }
 
-// openWaiting opens streams for the requests that wait, as far as the backend allows.
+// openWaiting opens streams for the requests that wait, as far as the backend allows, and reads them.
 func (up *h2Up) openWaiting() {
-	for up.ready && !up.leaving && len(up.waiting) > 0 && uint64(len(up.streams)) < uint64(up.maxStreams) {
+	for up.ready && !up.leaving && len(up.waiting) > 0 && up.mayOpen() {
 		st := up.waiting[0]
 		up.waiting = up.waiting[1:]
-		up.held -= st.size
+		up.hold(-st.size)
 		if st.extended && !up.extended {
 			st.next++
 			st.place(fmt.Errorf("%s does not take CONNECT for other protocols", up.backend.Addr))
@@ -223,10 +240,16 @@ func (up *h2Up) openWaiting() {
 	}
 }
 
+// mayOpen says whether the backend takes another stream now.
+func (up *h2Up) mayOpen() bool {
+	return uint64(len(up.streams)) < uint64(up.maxStreams) && up.out.Len() < maxBatch && up.mayCancel()
+}
+
 // moveWaiting places anew the requests that wait.
 func (up *h2Up) moveWaiting() {
 	waiting := up.waiting
-	up.waiting, up.held = nil, 0
+	up.waiting = nil
+	up.hold(-up.held)
 	for _, st := range waiting {
 		st.place(errors.New("it takes no more requests"))
 	}
@@ -256,7 +279,7 @@ func (up *h2Up) closed(st *h2Stream) {
 	for i, w := range up.waiting {
 		if w == st {
 			up.waiting = append(up.waiting[:i:i], up.waiting[i+1:]...)
-			up.held -= st.size
+			up.hold(-st.size)
 			return
 		}
 	}
@@ -364,6 +387,7 @@ func (up *h2Up) failed(cause error) {
 	}
 	waiting := up.waiting
 	up.waiting = nil
+	up.hold(-up.held)
 	if !up.ready {
 		if up.h2Conn != nil {
 			cause = fmt.Errorf("%s: %w", up.backend.Addr, notHTTP2(cause))
