@@ -66,7 +66,7 @@ func newLoad() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			log.Info("load", "url", base.String(), "requests", len(read.Requests), "host", read.Host, "leftOut", result.SayLeftOut("", read.LeftOut), "variants", len(variants),
+			log.Info("load", "url", base.String(), "requests", len(read.Requests), "host", read.Host, "leftOut", result.FormatLeftOut("", read.LeftOut), "variants", len(variants),
 				"rate", o.Rate, "seed", o.Seed)
 			return load.Run(cmd.Context(), o, func(l result.Load) error { return result.Write(cmd.OutOrStdout(), l) })
 		},

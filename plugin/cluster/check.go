@@ -35,7 +35,7 @@ type CheckJob struct {
 }
 
 // Check runs the Job of a check of a variant to its end and returns what was seen of it, and the end of the failed test's log. The
-// error is one of the client or of the caller's rights, or ctx's: then the Job is left where it is; or a *NoRoom.
+// error is one of the client or of the caller's rights, or ctx's: then the Job is left where it is; or a *QuotaError.
 func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant, job CheckJob) (*experiment.Evidence, []string, error) {
 	all, w, err := c.runJob(ctx, x, []experiment.Variant{*v}, "", job)
 	if err != nil {
@@ -92,7 +92,7 @@ type window struct {
 // look sees what there is of the variants; keep, if any, takes the state of each.
 func (w *window) look(ctx context.Context, exact bool, keep func(*experiment.Evidence, experiment.State)) error {
 	var states []experiment.State
-	err := Persist(ctx, func() (err error) { states, err = w.client.observe(ctx, w.sandboxes, exact); return err })
+	err := Retry(ctx, func() (err error) { states, err = w.client.observe(ctx, w.sandboxes, exact); return err })
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (c *Client) runJob(
 	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
 		return nil, nil, err
 	}
-	made, err := c.makeJob(ctx, job.Job)
+	made, err := c.createJob(ctx, job.Job)
 	if err != nil {
 		switch {
 		case ctx.Err() != nil:
@@ -134,17 +134,17 @@ func (c *Client) runJob(
 		case IsTransient(err):
 			return nil, nil, err
 		case overQuota(err.Error()):
-			return nil, nil, &NoRoom{err.Error()}
+			return nil, nil, &QuotaError{err.Error()}
 		}
 		for _, e := range seen.all {
-			e.Job, e.After = experiment.NotMade(err.Error()), e.Before
+			e.Job, e.After = experiment.NotCreated(err.Error()), e.Before
 		}
 		return seen.all, nil, nil
 	}
 	w := &jobWatch{
-		client: c, job: made, pods: map[types.UID]corev1.Pod{}, watch: experiment.JobWatch{Limits: job.Limits}, waits: job.Waits,
+		client: c, job: made, pods: map[types.UID]corev1.Pod{}, watch: experiment.JobWatch{Limits: job.Limits}, reportWait: job.Waits,
 	}
-	if err := w.toItsEnd(ctx, func() error { return seen.look(ctx, false, nil) }); err != nil {
+	if err := w.waitEnd(ctx, func() error { return seen.look(ctx, false, nil) }); err != nil {
 		return nil, nil, err
 	}
 	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {

@@ -46,7 +46,7 @@ func (c *Client) observe(ctx context.Context, names []string, exact bool) ([]exp
 			calls = append(calls, func() error { return c.count(ctx, name, &states[i]) })
 		}
 	}
-	if err := together(calls...); err != nil {
+	if err := inParallel(calls...); err != nil {
 		return nil, Explain(err)
 	}
 	for i, name := range names {
@@ -56,7 +56,7 @@ func (c *Client) observe(ctx context.Context, names []string, exact bool) ([]exp
 				s.Forks = append(s.Forks, forkState(d, sets.Items, pods.Items))
 			}
 		}
-		s.Routers, s.Bare, s.Beside = baselines(s.Forks, pods.Items, services.Items)
+		s.Routers, s.Routerless, s.Beside = baselines(s.Forks, pods.Items, services.Items)
 		s.Elsewhere = elsewhere(s.Forks, pods.Items)
 	}
 	return states, nil

@@ -170,13 +170,13 @@ func (c *Client) explainWorkload(err error) error {
 	}
 	return &plan.Problem{
 		What: fmt.Sprintf("%s %q not found in namespace %q", kind, d.Name, c.Namespace),
-		Say:  "those there are", Fix: plan.Kubectl("get", kind), Err: err,
+		Hint: "those there are", Fix: plan.Kubectl("get", kind), Err: err,
 	}
 }
 
-// together runs calls at the same time, all of them to their end, and returns the error of the first in order that has one: what is
+// inParallel runs calls at the same time, all of them to their end, and returns the error of the first in order that has one: what is
 // said does not depend on which answer came first.
-func together(calls ...func() error) error {
+func inParallel(calls ...func() error) error {
 	errs := make([]error, len(calls))
 	var wg sync.WaitGroup
 	for i, call := range calls {

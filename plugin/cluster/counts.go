@@ -24,15 +24,15 @@ const flushTimeout = 3 * time.Second
 // there, and which routers did not answer.
 func (c *Client) countAll(ctx context.Context, sandboxes []corev1.ConfigMap) (current bool, missing string) {
 	fresh := make([]bool, len(sandboxes))
-	var asked errgroup.Group
+	var requested errgroup.Group
 	for i := range sandboxes {
-		asked.Go(func() error {
+		requested.Go(func() error {
 			cm, ok := c.counted(ctx, &sandboxes[i])
 			sandboxes[i], fresh[i] = *cm, ok
 			return nil
 		})
 	}
-	_ = asked.Wait() // none returns an error
+	_ = requested.Wait() // none returns an error
 	var silent []string
 	for i := range sandboxes {
 		if names := sandboxes[i].Annotations[sandbox.AnnotationFlushMissing]; names != "" && !slices.Contains(silent, names) {

@@ -87,7 +87,7 @@ func TestUncertain(t *testing.T) {
 
 func TestTogether_ReturnsTheFirstErrorInOrder(t *testing.T) {
 	second := make(chan struct{})
-	err := together(
+	err := inParallel(
 		func() error { <-second; return errors.New("first") },
 		func() error { defer close(second); return errors.New("second") },
 		func() error { return nil },

@@ -53,7 +53,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			return err
 		},
 		func() error { state.User = c.user(ctx); return nil },
-		func() error { return c.surroundings(ctx, &state.Around) },
+		func() error { return c.readNamespace(ctx, &state.Objects) },
 		func() error { return c.policies(ctx, &state.Policies) },
 		func() (err error) { state.Admission, err = c.admission(ctx); return err },
 	}
@@ -63,7 +63,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			return err
 		})
 	}
-	if err := together(reads...); err != nil {
+	if err := inParallel(reads...); err != nil {
 		return nil, nil, Explain(err)
 	}
 	for _, w := range workloads {
@@ -72,12 +72,12 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			return nil, nil, err
 		}
 	}
-	err := together(
+	err := inParallel(
 		func() (err error) {
 			state.Taken, err = c.deploymentsNamed(ctx, plan.ForkNames(o.Sandbox, workloads, state.Forks))
 			return err
 		},
-		func() error { return c.furtherSurroundings(ctx, workloads, &state.Around) },
+		func() error { return c.readDependents(ctx, workloads, &state.Objects) },
 		func() error { return c.furtherPolicies(ctx, state, o.Sandbox) },
 		func() (err error) {
 			state.EnvFrom, err = c.envSources(ctx, plan.EnvSourceRefs(o, workloads, state.Forks))
@@ -119,7 +119,7 @@ func (c *Client) deploymentsNamed(ctx context.Context, names []string) (map[stri
 			return err
 		}
 	}
-	err := together(reads...)
+	err := inParallel(reads...)
 	taken := map[string]bool{}
 	for i, name := range names {
 		taken[name] = taken[name] || there[i]
@@ -208,7 +208,7 @@ func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool
 	}
 	if p.Exists == "" {
 		cm, err := api.Create(ctx, p.ConfigMap, metav1.CreateOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
-		if apierrors.IsAlreadyExists(err) || p.KeyNotAsked && plan.KeyInUse(err) {
+		if apierrors.IsAlreadyExists(err) || p.KeyMayChange && plan.KeyInUse(err) {
 			return nil, errSandboxExists
 		}
 		return cm, err

@@ -81,7 +81,7 @@ func (c *Client) forward(namespace, pod string, port uint16) (net.Conn, error) {
 
 // upgrade makes a connection to the API server that holds the streams of one forward, and returns what carries it, where that
 // is known.
-func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, *watched, error) {
+func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, *watchedConn, error) {
 	url := c.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	transport, holder, err := websocket.RoundTripperFor(c.config)
 	if err != nil {
@@ -94,7 +94,7 @@ func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, *watched
 	const tunnelled = "SPDY/3.1+" // k8s.io/apimachinery/pkg/util/portforward: WebsocketsSPDYTunnelingPrefix
 	conn, err := websocket.Negotiate(transport, holder, request, tunnelled+portforward.PortForwardProtocolV1Name)
 	if err == nil {
-		w := &watched{Conn: portforward.NewTunnelingConnection("client", conn)}
+		w := &watchedConn{Conn: portforward.NewTunnelingConnection("client", conn)}
 		session, err := streamspdy.NewClientConnectionWithPings(w, forwardPing)
 		return session, w, err
 	}
@@ -115,8 +115,8 @@ type forwarded struct {
 	at      string
 	session httpstream.Connection
 	data    httpstream.Stream
-	watched *watched    // carries session; nil where that is SPDY without WebSocket
-	failed  chan string // what the kubelet says went wrong; closed when nothing more is said
+	watched *watchedConn // carries session; nil where that is SPDY without WebSocket
+	failed  chan string  // what the kubelet says went wrong; closed when nothing more is said
 
 	close sync.Once
 	timer deadline
@@ -214,19 +214,19 @@ func (d *deadline) set(at time.Time, run func()) {
 	}
 }
 
-// watched is a connection that carries SPDY, on which the other side answers pings: where it is silent all the same, the connection
+// watchedConn is a connection that carries SPDY, on which the other side answers pings: where it is silent all the same, the connection
 // is dead, whatever TCP still hopes for. Only while it may be busy with much that it was sent may it be silent: it reads no pings
 // then. It sends each frame in one message, which spdystream writes in three. It notes which streams the other side resets, which
 // spdystream tells nobody. Nothing is written concurrently, nor read.
-type watched struct {
+type watchedConn struct {
 	net.Conn
 	frame []byte // begun, and not whole yet
 	head  []byte // of the frame that comes in
 	skip  int    // bytes of that frame that follow
 
-	mu      sync.Mutex
-	unheard int // bytes sent since anything last came
-	resets  map[uint32]struct{}
+	mu         sync.Mutex
+	unanswered int // bytes sent since anything last came
+	resets     map[uint32]struct{}
 }
 
 const (
@@ -236,19 +236,19 @@ const (
 	resetLength = 8
 	// typeReset is the type of a RST_STREAM: SPDY/3.1, section 2.6.3.
 	typeReset = 3
-	// muchUnheard is more than connections on the way hold with ease, in bytes: the kubelet takes frames for an app that does not
+	// maxUnanswered is more than connections on the way hold with ease, in bytes: the kubelet takes frames for an app that does not
 	// read until its own buffers are full.
-	muchUnheard = 16 << 10
+	maxUnanswered = 16 << 10
 )
 
-func (w *watched) Write(b []byte) (int, error) {
+func (w *watchedConn) Write(b []byte) (int, error) {
 	w.frame = append(w.frame, b...)
 	for len(w.frame) >= frameHead {
 		n := frameHead + int(w.frame[5])<<16 + int(w.frame[6])<<8 + int(w.frame[7])
 		if len(w.frame) < n {
 			break
 		}
-		w.sends(n)
+		w.noteSent(n)
 		if _, err := w.Conn.Write(w.frame[:n]); err != nil {
 			return 0, err
 		}
@@ -257,30 +257,30 @@ func (w *watched) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (w *watched) sends(n int) {
+func (w *watchedConn) noteSent(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.unheard += n; w.unheard > muchUnheard {
+	if w.unanswered += n; w.unanswered > maxUnanswered {
 		_ = w.SetReadDeadline(time.Time{})
 	}
 }
 
-func (w *watched) Read(b []byte) (int, error) {
+func (w *watchedConn) Read(b []byte) (int, error) {
 	w.mu.Lock()
-	if w.unheard <= muchUnheard {
+	if w.unanswered <= maxUnanswered {
 		_ = w.SetReadDeadline(time.Now().Add(forwardSilence))
 	}
 	w.mu.Unlock()
 	n, err := w.Conn.Read(b)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.unheard = 0
-	w.heard(b[:n])
+	w.unanswered = 0
+	w.parseFrames(b[:n])
 	return n, err
 }
 
-// heard follows the frames that come in.
-func (w *watched) heard(b []byte) {
+// parseFrames follows the frames that come in.
+func (w *watchedConn) parseFrames(b []byte) {
 	for len(b) > 0 {
 		if w.skip > 0 {
 			n := min(w.skip, len(b))
@@ -309,7 +309,7 @@ func (w *watched) heard(b []byte) {
 }
 
 // wasReset says whether the other side reset a stream. It is known before who reads from the stream finds its end.
-func (w *watched) wasReset(stream uint32) bool {
+func (w *watchedConn) wasReset(stream uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, is := w.resets[stream]

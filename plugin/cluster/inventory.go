@@ -60,7 +60,7 @@ func (c *Client) inventory(ctx context.Context, namespace, selector string) (*pl
 		return metav1.ListOptions{LabelSelector: only}
 	}
 	var forkPods, baselinePods corev1.PodList
-	err := together(
+	err := inParallel(
 		func() (err error) { v.ConfigMaps, err = c.sandboxes(ctx, namespace, selector); return err },
 		func() (err error) { v.Forks, err = c.forks(ctx, namespace, selector); return err },
 		func() error {
@@ -99,7 +99,7 @@ func (c *Client) inventory(ctx context.Context, namespace, selector string) (*pl
 		return nil, Explain(err)
 	}
 	v.Pods = slices.Concat(forkPods.Items, baselinePods.Items)
-	v.Standings, err = c.Standings(ctx, v.Forks)
+	v.BaselineStates, err = c.BaselineStates(ctx, v.Forks)
 	return v, err
 }
 
@@ -187,7 +187,7 @@ func (c *Client) everyWorkload(ctx context.Context, namespace string) ([]*plan.W
 			return nil
 		})
 	}
-	err := together(calls...)
+	err := inParallel(calls...)
 	return slices.Concat(byKind...), Explain(err)
 }
 
@@ -224,10 +224,10 @@ func (c *Client) WatchInventory(ctx context.Context, namespace string) <-chan er
 	changes := make(chan error, 1)
 	events := make(chan func(*struct{}) error)
 	roles := metav1.ListOptions{LabelSelector: sandbox.LabelRole}
-	go follow(ctx, roles, c.Kube.CoreV1().ConfigMaps(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.ConfigMap, bool) {})
-	go follow(ctx, roles, c.Kube.AppsV1().Deployments(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *appsv1.Deployment, bool) {})
-	go follow(ctx, roles, c.Kube.CoreV1().Pods(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.Pod, bool) {})
-	go follow(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	go watchObjects(ctx, roles, c.Kube.CoreV1().ConfigMaps(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.ConfigMap, bool) {})
+	go watchObjects(ctx, roles, c.Kube.AppsV1().Deployments(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *appsv1.Deployment, bool) {})
+	go watchObjects(ctx, roles, c.Kube.CoreV1().Pods(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.Pod, bool) {})
+	go watchObjects(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 		return c.Kube.CoreV1().Services(namespace).Watch(ctx, o)
 	}, events, func(*struct{}) {}, func(*struct{}, *corev1.Service, bool) {})
 	go func() {

@@ -41,7 +41,7 @@ func (c *Client) ObserveKeys(ctx context.Context, e *Experiment, keys []string) 
 	if err != nil {
 		return err
 	}
-	err = Persist(ctx, func() error {
+	err = Retry(ctx, func() error {
 		_, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Patch(ctx, e.ConfigMap.Name, types.MergePatchType, patch,
 			metav1.PatchOptions{FieldManager: sandbox.FieldManager})
 		return err

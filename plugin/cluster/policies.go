@@ -25,7 +25,7 @@ const maxElsewhere = 500
 func (c *Client) policies(ctx context.Context, into *plan.PolicyView) error {
 	// Those of forks say nothing of others, and there are as many as there are sandboxes.
 	notForks := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork}
-	return together(
+	return inParallel(
 		func() error {
 			everywhere := notForks
 			everywhere.Limit = maxElsewhere
@@ -61,7 +61,7 @@ func (c *Client) policies(ctx context.Context, into *plan.PolicyView) error {
 // namespace where policies ask for others than its name.
 func (c *Client) furtherPolicies(ctx context.Context, state *plan.ForkState, name string) error {
 	view := &state.Policies
-	return together(
+	return inParallel(
 		func() error {
 			if state.Sandbox == nil && len(state.Forks) == 0 {
 				return nil
@@ -153,7 +153,7 @@ func (c *Client) foreignPolicies(ctx context.Context) ([]string, error) {
 			})
 		}
 	}
-	err = together(calls...)
+	err = inParallel(calls...)
 	return slices.DeleteFunc(found, func(s string) bool { return s == "" }), err
 }
 

@@ -35,7 +35,7 @@ func (c *Client) Entry(ctx context.Context, command []string) (plan.Entry, error
 	var services *corev1.ServiceList
 	var ingresses *networkingv1.IngressList
 	var routes []unstructured.Unstructured
-	err := together(
+	err := inParallel(
 		func() (err error) {
 			services, err = c.Kube.CoreV1().Services(c.Namespace).List(ctx, metav1.ListOptions{})
 			return err
@@ -113,7 +113,7 @@ func (c *Client) Watch(ctx context.Context, namespaces ...string) (*Previews, er
 			func() error { _, err := c.Kube.DiscoveryV1().EndpointSlices(ns).List(ctx, one); return err },
 		)
 	}
-	if err := together(calls...); err != nil {
+	if err := inParallel(calls...); err != nil {
 		return nil, Explain(err)
 	}
 	var synced []cache.InformerSynced
@@ -184,7 +184,7 @@ func (p *Previews) wait() <-chan struct{} {
 // watchForks follows the forks of the namespace, as far as the caller may: they tell what a sandbox waits for.
 func (p *Previews) watchForks(ctx context.Context, begin func(cache.SharedIndexInformer) cache.Indexer) error {
 	c, one := p.client, metav1.ListOptions{Limit: 1}
-	err := together(
+	err := inParallel(
 		func() error { _, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, one); return err },
 		func() error { _, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, one); return err },
 	)

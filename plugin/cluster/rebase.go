@@ -24,7 +24,7 @@ func (c *Client) ReadRebase(ctx context.Context, args []string, o *plan.ForkOpti
 	}
 	var cm *corev1.ConfigMap
 	var forks []appsv1.Deployment
-	err := together(
+	err := inParallel(
 		func() (err error) { cm, err = c.sandboxConfigMap(ctx, o.Sandbox); return err },
 		func() (err error) {
 			forks, err = c.forks(ctx, c.Namespace, sandbox.LabelSandbox+"="+o.Sandbox)
@@ -67,9 +67,9 @@ func (c *Client) DryRunForks(ctx context.Context, p *plan.ForkPlan) error {
 // maxBaselines bounds how many baselines are read at once.
 const maxBaselines = 16
 
-// Standings says how forks stand to their baselines, by "NAMESPACE/NAME" of the fork. Each baseline is read once. Forks whose
+// BaselineStates says how forks stand to their baselines, by "NAMESPACE/NAME" of the fork. Each baseline is read once. Forks whose
 // baselines the caller may not read are left out.
-func (c *Client) Standings(ctx context.Context, forks []appsv1.Deployment) (map[string]plan.Standing, error) {
+func (c *Client) BaselineStates(ctx context.Context, forks []appsv1.Deployment) (map[string]plan.BaselineState, error) {
 	type at struct {
 		namespace string
 		fork.Ref
@@ -81,7 +81,7 @@ func (c *Client) Standings(ctx context.Context, forks []appsv1.Deployment) (map[
 			of[where] = append(of[where], &forks[i])
 		}
 	}
-	standings := map[string]plan.Standing{}
+	states := map[string]plan.BaselineState{}
 	var mu sync.Mutex
 	var reads []func() error
 	slots := make(chan struct{}, maxBaselines)
@@ -96,14 +96,14 @@ func (c *Client) Standings(ctx context.Context, forks []appsv1.Deployment) (map[
 			mu.Lock()
 			defer mu.Unlock()
 			for _, d := range forks {
-				if s, err := plan.StandingOf(d, baseline); err == nil { // else it holds what forks don't
-					standings[d.Namespace+"/"+d.Name] = s
+				if s, err := plan.BaselineStateOf(d, baseline); err == nil { // else it holds what forks don't
+					states[d.Namespace+"/"+d.Name] = s
 				}
 			}
 			return nil
 		})
 	}
-	return standings, Explain(together(reads...))
+	return states, Explain(inParallel(reads...))
 }
 
 // baseline reads a fork's baseline, nil where there is none. It is not known where the caller may not read it, or the cluster does not

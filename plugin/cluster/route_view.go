@@ -37,7 +37,7 @@ func (c *Client) Routing(ctx context.Context, targets []*plan.Workload) (*Routin
 	case apierrors.IsNotFound(err):
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("namespace %q does not exist (--namespace, or the context's)", c.Namespace),
-			Say:  "namespaces there are", Fix: plan.Kubectl("get", "namespaces"), Err: err,
+			Hint: "namespaces there are", Fix: plan.Kubectl("get", "namespaces"), Err: err,
 		}
 	case !apierrors.IsForbidden(err):
 		return nil, Explain(err)
@@ -70,7 +70,7 @@ func (r *Routing) Routable() error {
 	if have, err := version.ParseGeneric(v.GitVersion); err == nil && have.LessThan(version.MustParseGeneric(minVersion)) {
 		return &plan.Problem{
 			What: fmt.Sprintf("this cluster runs Kubernetes %s: Services of versions before %s do not find the router's ports", v.GitVersion, minVersion),
-			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"),
+			Hint: "other contexts", Fix: plan.Kubectl("config", "get-contexts"),
 		}
 	}
 	switch {
@@ -83,7 +83,7 @@ func (r *Routing) Routable() error {
 	if s, err := metav1.LabelSelectorAsSelector(selector); err == nil && !s.Matches(labels.Set(r.fixed.NamespaceLabels)) {
 		return &plan.Problem{
 			What: fmt.Sprintf("admission leaves namespace %s alone (%s), so that no pod there gets a router", r.client.Namespace, metav1.FormatLabelSelector(selector)),
-			Say:  "namespaces there are", Fix: plan.Kubectl("get", "namespaces"),
+			Hint: "namespaces there are", Fix: plan.Kubectl("get", "namespaces"),
 		}
 	}
 	return nil

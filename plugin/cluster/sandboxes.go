@@ -42,7 +42,7 @@ func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]p
 func (c *Client) selected(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
 	var configMaps []corev1.ConfigMap
 	var forks []appsv1.Deployment
-	err := together(
+	err := inParallel(
 		func() (err error) { configMaps, err = c.sandboxes(ctx, namespace, selector); return err },
 		func() (err error) { forks, err = c.forks(ctx, namespace, selector); return err },
 	)
@@ -73,7 +73,7 @@ type Status struct {
 	// Counted says that Sandbox.Counts are of now, but for those of the routers Uncounted names.
 	Counted   bool
 	Uncounted string
-	Standings []plan.Standing // in the order of Sandbox.Forks; the zero Standing where it is not known
+	Standings []plan.BaselineState // in the order of Sandbox.Forks; the zero Standing where it is not known
 }
 
 // Status reads all that is to be said of one sandbox. One that does not exist is a *plan.Problem.
@@ -90,7 +90,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	ns := c.Namespace
 	counted := false
-	err := together(
+	err := inParallel(
 		func() (err error) {
 			cm, err = c.sandboxConfigMap(ctx, name)
 			if err == nil && isSandbox(cm, name) && cm.DeletionTimestamp == nil {
@@ -123,13 +123,13 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	if counted {
 		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
 	}
-	standings, err := c.Standings(ctx, s.Sandbox.Forks)
+	states, err := c.BaselineStates(ctx, s.Sandbox.Forks)
 	if err != nil {
 		return nil, err
 	}
 	for i := range s.Sandbox.Forks {
 		d := &s.Sandbox.Forks[i]
-		standing, known := standings[ns+"/"+d.Name]
+		standing, known := states[ns+"/"+d.Name]
 		s.Standings = append(s.Standings, standing)
 		facts := plan.ForkFacts(d, sets.Items, pods.Items, time.Now())
 		facts.Baseline = plan.BaselineFacts(d, pods.Items, services.Items)
@@ -288,7 +288,7 @@ func (c *Client) SandboxesNamed(ctx context.Context, names []string) (found []pl
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	var all []plan.Sandbox
 	var policies *networkingv1.NetworkPolicyList
-	err = together(
+	err = inParallel(
 		func() (err error) { all, err = c.selected(ctx, c.Namespace, anyOf(names)); return err },
 		func() (err error) { policies, err = c.forkPolicies(ctx, anyOf(names)); return Explain(err) },
 	)

@@ -39,7 +39,7 @@ func (c *Client) Share(ctx context.Context, name, service, token string, expires
 	var domain, by string
 	var cm *corev1.ConfigMap
 	var services *corev1.ServiceList
-	err := together(
+	err := inParallel(
 		func() (err error) { domain, err = c.Gateway(ctx); return err },
 		func() (err error) { cm, err = c.sandboxConfigMap(ctx, name); return err },
 		func() (err error) {
@@ -81,7 +81,7 @@ func (c *Client) serviceExists(ctx context.Context, service string, own []corev1
 				return nil
 			}
 		}
-		return &plan.Problem{What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace), Say: "those there are", Fix: plan.Kubectl("get", "services")}
+		return &plan.Problem{What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace), Hint: "those there are", Fix: plan.Kubectl("get", "services")}
 	}
 	ns, err := c.Kube.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	switch {
@@ -91,7 +91,7 @@ func (c *Client) serviceExists(ctx context.Context, service string, own []corev1
 		return Explain(err)
 	case ns.Labels[sandbox.LabelEntry] != sandbox.EntryAllowed:
 		return &plan.Problem{What: fmt.Sprintf("namespace %q does not let sandboxes of other namespaces be entered by its Services", namespace),
-			Say: "whoever owns it can", Fix: plan.Kubectl("label", "namespace", namespace, sandbox.LabelEntry+"="+sandbox.EntryAllowed)}
+			Hint: "whoever owns it can", Fix: plan.Kubectl("label", "namespace", namespace, sandbox.LabelEntry+"="+sandbox.EntryAllowed)}
 	}
 	_, err = c.Kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsForbidden(err) {

@@ -15,13 +15,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// MakeObjects creates what a suite holds beside Jobs, as experiment.Place returns it. What the experiment has created before stays. A
+// CreateObjects creates what a suite holds beside Jobs, as experiment.Place returns it. What the experiment has created before stays. A
 // ServiceAccount that is there already is used as it is, and one of another experiment is kept for this one as well.
-func (c *Client) MakeObjects(ctx context.Context, objects []experiment.Object) error {
+func (c *Client) CreateObjects(ctx context.Context, objects []experiment.Object) error {
 	for _, o := range objects {
-		err := Persist(ctx, func() error { return c.createObject(ctx, o) })
+		err := Retry(ctx, func() error { return c.createObject(ctx, o) })
 		if apierrors.IsAlreadyExists(err) {
-			err = c.useObject(ctx, o)
+			err = c.adoptObject(ctx, o)
 		}
 		if err != nil {
 			return Explain(err)
@@ -47,8 +47,8 @@ func (c *Client) createObject(ctx context.Context, o experiment.Object) (err err
 	return err
 }
 
-// useObject looks at what is there in the place of an object. It must be the experiment's own, or a ServiceAccount.
-func (c *Client) useObject(ctx context.Context, o experiment.Object) error {
+// adoptObject looks at what is there in the place of an object. It must be the experiment's own, or a ServiceAccount.
+func (c *Client) adoptObject(ctx context.Context, o experiment.Object) error {
 	there, err := c.readObject(ctx, o)
 	if err != nil {
 		return err

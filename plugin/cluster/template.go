@@ -34,7 +34,7 @@ func (c *Client) envSources(ctx context.Context, refs []string) (plan.EnvSources
 			return nil
 		})
 	}
-	return found, together(reads...)
+	return found, inParallel(reads...)
 }
 
 func (c *Client) envSource(ctx context.Context, ref string) (env.Object, error) {

@@ -25,7 +25,7 @@ type Versions struct {
 func (c *Client) Versions(ctx context.Context, namespace string) (*Versions, error) {
 	v := &Versions{}
 	var pods *corev1.PodList
-	err := together(
+	err := inParallel(
 		func() error {
 			config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
 			switch {

@@ -61,11 +61,11 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 	events := make(chan func(*Forks) error)
 	selector := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + sandboxName + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	ns := c.Namespace
-	go follow(ctx, selector, c.Kube.AppsV1().Deployments(ns).Watch, events, func(f *Forks) { f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{} }, (*Forks).seeDeployment)
-	go follow(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).seeSet)
-	go follow(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).seePod)
+	go watchObjects(ctx, selector, c.Kube.AppsV1().Deployments(ns).Watch, events, func(f *Forks) { f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{} }, (*Forks).updateDeployment)
+	go watchObjects(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).updateReplicaSet)
+	go watchObjects(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).updatePod)
 	itself := metav1.ListOptions{FieldSelector: "metadata.name=" + sandbox.ConfigMapName(sandboxName)}
-	go follow(ctx, itself, c.watchSandbox, events, func(f *Forks) { f.published = nil }, (*Forks).seeSandbox)
+	go watchObjects(ctx, itself, c.watchSandbox, events, func(f *Forks) { f.published = nil }, (*Forks).updateSandbox)
 
 	known := &Forks{}
 	statuses := map[string]plan.ForkStatus{}
@@ -92,7 +92,7 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 			if known.gone[t.Name] {
 				return statuses, &plan.Problem{
 					What: fmt.Sprintf("deployment.apps/%s was deleted while it was waited for", t.Name),
-					Say:  "what is left of the sandbox", Fix: plan.Kubectl("sandbox", "status", sandboxName),
+					Hint: "what is left of the sandbox", Fix: plan.Kubectl("sandbox", "status", sandboxName),
 				}
 			}
 			if d == nil || d.Generation < t.Generation {
@@ -126,20 +126,20 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 	}
 }
 
-func (f *Forks) seeDeployment(d *appsv1.Deployment, gone bool) {
+func (f *Forks) updateDeployment(d *appsv1.Deployment, gone bool) {
 	f.gone[d.Name] = gone
 	if f.Deployments[d.Name] = d; gone {
 		delete(f.Deployments, d.Name)
 	}
 }
 
-func (f *Forks) seeSet(s *appsv1.ReplicaSet, gone bool) {
+func (f *Forks) updateReplicaSet(s *appsv1.ReplicaSet, gone bool) {
 	if f.sets[s.Name] = *s; gone {
 		delete(f.sets, s.Name)
 	}
 }
 
-func (f *Forks) seePod(p *corev1.Pod, gone bool) {
+func (f *Forks) updatePod(p *corev1.Pod, gone bool) {
 	if f.pods[p.Name] = *p; gone {
 		delete(f.pods, p.Name)
 	}
@@ -156,13 +156,13 @@ func (c *Client) watchSandbox(ctx context.Context, options metav1.ListOptions) (
 	return none, nil
 }
 
-func (f *Forks) seeSandbox(cm *corev1.ConfigMap, _ bool) {
+func (f *Forks) updateSandbox(cm *corev1.ConfigMap, _ bool) {
 	f.published = health.ParsePublished(cm.Data[sandbox.DataHealth])
 }
 
-// follow sends what one watch sees, as changes of what is known, until ctx ends. A watch without a resource version begins with all
+// watchObjects sends what one watch sees, as changes of what is known, until ctx ends. A watch without a resource version begins with all
 // objects as they are now, so no list is needed; when the API server ends one, another begins from nothing.
-func follow[Known, T any](
+func watchObjects[Known, T any](
 	ctx context.Context, options metav1.ListOptions,
 	open func(context.Context, metav1.ListOptions) (watch.Interface, error),
 	events chan<- func(*Known) error, reset func(*Known), see func(*Known, T, bool),
@@ -211,7 +211,7 @@ func (c *Client) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
 	}
 	defer func() { _ = body.Close() }()
 	p := *s.Problem
-	p.Lines = plan.LastWords(printable(body))
+	p.Lines = plan.LogTail(printable(body))
 	return &p
 }
 

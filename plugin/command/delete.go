@@ -129,7 +129,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	if len(names) < len(doomed) {
 		return &plan.Problem{
 			What: fmt.Sprintf("interrupted; %d of %d sandboxes are deleted", len(names), len(doomed)),
-			Say:  "those that are left", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
+			Hint: "those that are left", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
 		}
 	}
 	if len(missing) > 0 && !f.ignoreNotFound {
@@ -185,7 +185,7 @@ func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []stri
 	}
 	selector := sandbox.LabelSandbox + " in (" + strings.Join(names, ",") + ")"
 	return &plan.Problem{
-		What: what, Say: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector), Code: code,
+		What: what, Hint: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector), Code: code,
 	}
 }
 

@@ -84,7 +84,7 @@ func (f *diffFlags) run(ctx context.Context) error {
 		}
 		return &plan.Problem{
 			What: fmt.Sprintf("--output json is one patch, and sandbox %q has forks of %s", f.name, strings.Join(have, ", ")),
-			Say:  "name one", Fix: plan.Kubectl("sandbox", "diff", f.name, have[0], "-o", "json"),
+			Hint: "name one", Fix: plan.Kubectl("sandbox", "diff", f.name, have[0], "-o", "json"),
 		}
 	}
 	differs := false

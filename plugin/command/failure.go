@@ -41,7 +41,7 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 		root.SetArgs(append([]string{cmd.Name()}, args...))
 	}
 	ran, err := root.ExecuteContextC(ctx)
-	notices := heldNotices(ran)
+	notices := bufferedNotices(ran)
 	if err == nil {
 		notices.release()
 		return status.ExitOK
@@ -100,7 +100,7 @@ func printFailure(w io.Writer, p *plan.Problem, exit int, globals, notices []str
 		Code:     p.Reason(), ExitStatus: exit, Object: p.About(), Message: p.What, Details: p.Lines, Notices: notices,
 	}
 	if len(p.Fix) > 0 {
-		e.Advice, e.Command = p.Say, commandOf(p, globals)
+		e.Advice, e.Command = p.Hint, commandOf(p, globals)
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
@@ -134,15 +134,15 @@ func asJSON(ran *cobra.Command, args []string) bool {
 type notices struct {
 	screen io.Writer
 
-	mu   sync.Mutex
-	held bytes.Buffer
+	mu     sync.Mutex
+	buffer bytes.Buffer
 }
 
 // Write holds the text back.
 func (n *notices) Write(text []byte) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.held.Write(text)
+	return n.buffer.Write(text)
 }
 
 // release writes what is held back.
@@ -152,7 +152,7 @@ func (n *notices) release() {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, _ = n.held.WriteTo(n.screen) // there is nowhere to say that stderr is closed
+	_, _ = n.buffer.WriteTo(n.screen) // there is nowhere to say that stderr is closed
 }
 
 // or returns where the lines would go; w where nothing is held back.
@@ -170,16 +170,16 @@ func (n *notices) lines() []string {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	text := strings.TrimSpace(n.held.String())
+	text := strings.TrimSpace(n.buffer.String())
 	if text == "" {
 		return nil
 	}
 	return strings.Split(text, "\n")
 }
 
-// holdNotices begins to hold back where the command is asked for JSON, but for commands that go on until they are stopped: what they
+// bufferNotices begins to hold back where the command is asked for JSON, but for commands that go on until they are stopped: what they
 // have to say can't wait for their end.
-func (t *tool) holdNotices(cmd *cobra.Command) {
+func (t *tool) bufferNotices(cmd *cobra.Command) {
 	watch := cmd.Flags().Lookup("watch")
 	if !asJSON(cmd, nil) || cmd.Name() == "open" || watch != nil && watch.Changed {
 		return
@@ -189,8 +189,8 @@ func (t *tool) holdNotices(cmd *cobra.Command) {
 	cmd.SetErr(n)
 }
 
-// heldNotices returns what a command that ran holds back; nil: nothing.
-func heldNotices(ran *cobra.Command) *notices {
+// bufferedNotices returns what a command that ran holds back; nil: nothing.
+func bufferedNotices(ran *cobra.Command) *notices {
 	if ran == nil {
 		return nil
 	}

@@ -300,7 +300,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 	show := f.progress()
 	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
 		if !s.Ready {
-			show.say("deployment.apps/" + name + ": " + s.Waiting)
+			show.update("deployment.apps/" + name + ": " + s.Waiting)
 		}
 	})
 	show.end()

@@ -148,7 +148,7 @@ func (f *listFlags) show(v *plan.Inventory, namespace string) error {
 	if err := f.printRows(f.tableFlags, v, all); err != nil {
 		return err
 	}
-	if words := plan.RebaseCommand(all, v.Standings); words != nil && !f.watch {
+	if words := plan.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
 		fmt.Fprintf(f.ErrOut, "hint: lay the changes on the baselines as they are now: %s\n", f.line(words))
 	}
 	return nil
@@ -170,7 +170,7 @@ func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sa
 			expires = duration.HumanDuration(s.Expires.Sub(v.Now))
 		}
 		cells := []any{
-			s.Name, s.Key, fmt.Sprintf("%d/%d", v.Ready(s), len(s.Forks)), v.State(s).Word(), fmt.Sprint(s.Behind(v.Standings)), expires,
+			s.Name, s.Key, fmt.Sprintf("%d/%d", v.Ready(s), len(s.Forks)), v.State(s).Word(), fmt.Sprint(s.Behind(v.BaselineStates)), expires,
 			none(strings.Join(s.Workloads(), ",")), none(s.CreatedBy), duration.HumanDuration(v.Now.Sub(s.Created)),
 		}
 		if f.allNamespaces {
@@ -209,7 +209,7 @@ func (w *listWatch) news(v *plan.Inventory) (changed []plan.Sandbox) {
 	for _, s := range v.Sandboxes() {
 		id := s.Namespace + "/" + s.Name
 		found := v.State(&s)
-		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), s.Behind(v.Standings))
+		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), s.Behind(v.BaselineStates))
 		if w.seen[id] != now {
 			w.seen[id] = now
 			changed = append(changed, s)

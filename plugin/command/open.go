@@ -209,7 +209,7 @@ func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, 
 	if !ok {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("service %q not found in namespace %q", p.Entry.Name, p.Entry.Namespace),
-			Say:  "those there are", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
+			Hint: "those there are", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
 		}
 	}
 	port, err := plan.ServicePort(s, p.Entry.Port)
@@ -239,7 +239,7 @@ func (f *openFlags) reach(ctx context.Context, p *open.Proxy) error {
 	case f.command != nil:
 		return &plan.Problem{
 			What: fmt.Sprintf("%s can't be reached: %v", p.Entry, err),
-			Say:  "its pods", Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace, "-l", "kubernetes.io/service-name="+p.Entry.Name), Err: err,
+			Hint: "its pods", Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace, "-l", "kubernetes.io/service-name="+p.Entry.Name), Err: err,
 		}
 	}
 	f.warn("%s can't be reached yet: %v", p.Entry, err)
@@ -254,7 +254,7 @@ func (f *openFlags) listen(ctx context.Context, p *open.Proxy) ([]net.Listener, 
 	if err != nil {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("can't listen on --address %s --port %d: %v", f.address, f.port, err),
-			Say:  "any port that is free", Fix: append(plan.Kubectl("sandbox", "open", f.name, p.Entry.String()), "--port=0"), Err: err,
+			Hint: "any port that is free", Fix: append(plan.Kubectl("sandbox", "open", f.name, p.Entry.String()), "--port=0"), Err: err,
 		}
 	}
 	p.Port = port

@@ -27,8 +27,8 @@ func newProgress(out io.Writer) *progress {
 	return p
 }
 
-// say replaces the line.
-func (p *progress) say(line string) {
+// update replaces the line.
+func (p *progress) update(line string) {
 	if p.out == nil {
 		return
 	}

@@ -97,7 +97,7 @@ func (f *reportFlags) run(ctx context.Context) error {
 	}
 	read := c.Experiment
 	if f.wait {
-		read = c.AwaitExperiment
+		read = c.WaitExperiment
 	}
 	e, err := read(ctx, f.id)
 	if err != nil {

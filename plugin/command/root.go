@@ -53,7 +53,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		WithWrapConfigFn(func(c *rest.Config) *rest.Config {
 			c.QPS = -1 // the API server's priority and fairness limits, as for kubectl's single commands
 			c.WarningHandler = t.warningHandler(c.WarningHandler)
-			c.Wrap(cluster.Patient)
+			c.Wrap(cluster.RetryConnect)
 			for _, w := range wrap {
 				c.Wrap(w)
 			}
@@ -75,7 +75,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 
 		SuggestionsMinimumDistance: 2,
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
-			t.holdNotices(cmd)
+			t.bufferNotices(cmd)
 			if !klog.V(1).Enabled() {
 				klog.SetLogger(logr.Discard()) // client-go logs the errors that it returns as well
 			}
@@ -117,7 +117,7 @@ func printProblem(w io.Writer, called string, p *plan.Problem, globals []string)
 	if len(p.Fix) == 0 {
 		return
 	}
-	say := p.Say
+	say := p.Hint
 	if say != "" {
 		say += ": "
 	}

@@ -334,7 +334,7 @@ func (r *routeRun) confirm() error {
 	if !r.canAsk() {
 		return &plan.Problem{
 			What: "--all rolls out the workloads named above, and there is no terminal to ask at",
-			Say:  "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),
+			Hint: "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),
 		}
 	}
 	fmt.Fprint(r.ErrOut, "Go on? (y/n): ")
@@ -370,7 +370,7 @@ func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 		},
 		Waiting: func(step *plan.RouteStep) {
 			r.waits = step.Waits
-			show.say(step.Title + ": " + describeWait(step.Waits[0]))
+			show.update(step.Title + ": " + describeWait(step.Waits[0]))
 		},
 	})
 	show.end()
@@ -442,6 +442,6 @@ func (r *routeRun) checkRouters(view *plan.RouteView) error {
 	}
 	return &plan.Problem{
 		What: fmt.Sprintf("%s was rolled out, but not all its pods have routers: no request reaches a fork of it", gaps[0].Workload),
-		Say:  "once the reason above is mended, make its pods anew", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
+		Hint: "once the reason above is mended, make its pods anew", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
 	}
 }

@@ -191,7 +191,7 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 		fmt.Fprintf(f.Out, "\npreview: %s\n", url)
 	}
 	f.showForks(s)
-	f.showStandings(s)
+	f.showBaselineStates(s)
 	f.showPolicies(s)
 	return nil
 }
@@ -228,16 +228,16 @@ func (f *statusFlags) showForks(s *cluster.Status) {
 	}
 }
 
-// showStandings says which forks are behind their baselines, and what mends it.
-func (f *statusFlags) showStandings(s *cluster.Status) {
-	for i, standing := range s.Standings {
+// showBaselineStates says which forks are behind their baselines, and what mends it.
+func (f *statusFlags) showBaselineStates(s *cluster.Status) {
+	for i, baselineState := range s.Standings {
 		d := &s.Sandbox.Forks[i]
-		if p := standing.Problem(d); p != nil {
+		if p := baselineState.Problem(d); p != nil {
 			fmt.Fprintln(f.Out)
-			printProblem(f.Out, standing.Word()+": ", p, given(f.globals))
-		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); standing.Follows && err == nil {
+			printProblem(f.Out, baselineState.Word()+": ", p, given(f.globals))
+		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); baselineState.Follows && err == nil {
 			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was laid on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
-		} else if standing.Follows {
+		} else if baselineState.Follows {
 			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is laid on %s whenever that changes\n", d.Name, plan.WorkloadOf(d))
 		}
 	}

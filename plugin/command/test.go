@@ -331,8 +331,8 @@ func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
 	return nil
 }
 
-// asked identifies what the experiment is of: an experiment of the same ID that is of something else is another one.
-func (f *testFlags) asked() string {
+// spec identifies what the experiment is of: an experiment of the same ID that is of something else is another one.
+func (f *testFlags) spec() string {
 	sum := sha256.New()
 	encoder := json.NewEncoder(sum)
 	_ = encoder.Encode([]any{f.args, f.variantArgs, f.require, f.entry}) // a hash takes all, and strings always encode

@@ -27,8 +27,8 @@ type testRun struct {
 	services map[string][]sandbox.Service // of each check
 	show     *progress
 
-	routing sync.Mutex   // held while a variant is forked that may have to route the workload first
-	alone   sync.RWMutex // held for writing by a check of load, for reading by others
+	routing   sync.Mutex   // held while a variant is forked that may have to route the workload first
+	exclusive sync.RWMutex // held for writing by a check of load, for reading by others
 
 	mu    sync.Mutex // of what follows
 	kept  *cluster.Experiment
@@ -56,14 +56,14 @@ func (f *testFlags) run(ctx context.Context) error {
 		return err
 	}
 	if !r.unattended { // else whoever dispatched it has created them, by rights that the Job need not have
-		if err := r.client.MakeObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
+		if err := r.client.CreateObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
 			return r.abandon(ctx, err)
 		}
 	}
 	if !r.wait {
 		return r.dispatch(ctx)
 	}
-	err = r.held(ctx, r.testAll)
+	err = r.withHeartbeats(ctx, r.testAll)
 	r.show.end()
 	if err != nil {
 		return r.abandon(ctx, err)
@@ -71,12 +71,12 @@ func (f *testFlags) run(ctx context.Context) error {
 	return r.finish(ctx)
 }
 
-// held runs what may run only while this client is the one that runs the experiment.
-func (r *testRun) held(ctx context.Context, run func(context.Context) error) error {
+// withHeartbeats runs what may run only while this client is the one that runs the experiment.
+func (r *testRun) withHeartbeats(ctx context.Context, run func(context.Context) error) error {
 	running, stop := context.WithCancelCause(ctx)
 	var holding sync.WaitGroup
 	holding.Go(func() {
-		if err := r.client.Hold(running, r.kept); err != nil {
+		if err := r.client.SendHeartbeats(running, r.kept); err != nil {
 			stop(err)
 		}
 	})
@@ -193,7 +193,7 @@ func (r *testRun) begin(ctx context.Context) error {
 	if r.ttl > 0 {
 		expires = fresh.Window.Began.Add(r.ttl)
 	}
-	kept, err := r.client.BeginExperiment(ctx, fresh, r.asked(), expires, r.wait)
+	kept, err := r.client.StartExperiment(ctx, fresh, r.spec(), expires, r.wait)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 		}
 		return &plan.Problem{
 			What: what + "; what it found so far is kept", Err: cause,
-			Say: "go on with it", Fix: append(slices.Clone(r.command), "--id="+r.id),
+			Hint: "go on with it", Fix: append(slices.Clone(r.command), "--id="+r.id),
 		}
 	}
 	var made []string
@@ -240,7 +240,7 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 	}
 	return &plan.Problem{
 		What: what + "; still there: " + strings.Join(left, ", "), Err: cause,
-		Say: "delete it", Fix: plan.Kubectl(append([]string{"delete"}, left...)...),
+		Hint: "delete it", Fix: plan.Kubectl(append([]string{"delete"}, left...)...),
 	}
 }
 
@@ -264,7 +264,7 @@ func (r *testRun) finish(ctx context.Context) error {
 			}
 		}
 	}
-	if left := r.client.DeleteMade(ctx, r.id, doomed); len(left) > 0 {
+	if left := r.client.DeleteCreated(ctx, r.id, doomed); len(left) > 0 {
 		r.warn("--delete=%s: still there: %s", r.delete, strings.Join(left, ", "))
 	}
 	if printed != nil {

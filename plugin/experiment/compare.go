@@ -105,11 +105,11 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 	d.job(&e.Job)
 	switch {
 	case e.Job.Failed && e.Job.TimedOut != "":
-		d.bar(NotFinished, "the check did not end within %s: raise that, or lower --duration", e.Job.TimedOut)
+		d.block(NotFinished, "the check did not end within %s: raise that, or lower --duration", e.Job.TimedOut)
 	case e.Job.Failed && e.Job.Broken == nil:
-		d.bar(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
+		d.block(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
 	case m.broken != "" && e.Job.Broken == nil:
-		d.bar(NotRun, "the check told nothing: %s", m.broken)
+		d.block(NotRun, "the check told nothing: %s", m.broken)
 	}
 	d.sandbox(e)
 	total, by := e.counted()
@@ -120,19 +120,19 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 		failures = m.underLoad(variant, &d)
 		switch {
 		case e.Passed == nil || e.Baseline == nil:
-			d.doubt(NotCounted, "what became of requests at workloads that are not forked is not known: the webhook did not tell it")
+			d.add(NotCounted, "what became of requests at workloads that are not forked is not known: the webhook did not tell it")
 		case e.PassedMissing != "":
-			d.doubt(NotCounted, "what became of requests at workloads that are not forked is not known: the routers of %s did not say", e.PassedMissing)
+			d.add(NotCounted, "what became of requests at workloads that are not forked is not known: the routers of %s did not say", e.PassedMissing)
 		}
 		d.lost(bystandersEnded(e))
 	case m.contract != nil:
 		failures = m.breaches(variant, &d)
 	}
 	failures = append(failures, BystanderReasons(bystanders)...)
-	if len(failures) > 0 && len(d.barring) == 0 {
+	if len(failures) > 0 && len(d.blocking) == 0 {
 		return Verdict{Failed, append(failures, d.other...)}
 	}
-	if reasons := slices.Concat(d.barring, d.other, failures); len(reasons) > 0 {
+	if reasons := slices.Concat(d.blocking, d.other, failures); len(reasons) > 0 {
 		return Verdict{Inconclusive, reasons}
 	}
 	return Verdict{Outcome: Passed}
@@ -147,27 +147,27 @@ func (m *Compared) comparison(variant string) *stats.Comparison {
 // underLoad returns the budgets that a variant missed, and doubts those of which that can't be told.
 func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 	if m.load.Incomplete != "" {
-		d.doubt(NotFinished, "the check was not done: %s", m.load.Incomplete)
+		d.add(NotFinished, "the check was not done: %s", m.load.Incomplete)
 	}
 	if refused := m.refusals(); refused != "" {
-		d.bar(NothingCompared, "%s", refused)
+		d.block(NothingCompared, "%s", refused)
 	}
 	c := m.comparison(variant)
 	noisy := false
 	for _, o := range c.Outcomes {
 		switch {
 		case o.Verdict == stats.Fail && m.late(&o) > 0:
-			d.doubt(TooNoisy, "%s, and the check itself sent one in a hundred requests %s late or more, which falls on all of them: give its container more CPU, or a lower --rate",
+			d.add(TooNoisy, "%s, and the check itself sent one in a hundred requests %s late or more, which falls on all of them: give its container more CPU, or a lower --rate",
 				missed(c, &o), m.late(&o).Round(time.Millisecond))
 		case o.Verdict == stats.Fail:
 			failures = append(failures, because(BudgetMissed, missed(c, &o)))
 		case o.Reason == stats.Noisy && !noisy:
 			noisy = true // which is the same of every budget
-			d.doubt(TooNoisy, "%s", m.noise())
+			d.add(TooNoisy, "%s", m.noise())
 		case o.Reason == stats.Few:
-			d.doubt(TooFew, "too few requests were answered to tell %s%s", o.Budget.Metric, settles(o.Settle))
+			d.add(TooFew, "too few requests were answered to tell %s%s", o.Budget.Metric, afterSettling(o.Settle))
 		case o.Reason == stats.Close:
-			d.doubt(TooClose, "%s can't be told from %s%s", told(c, &o), o.Budget, settles(o.Settle))
+			d.add(TooClose, "%s can't be told from %s%s", describeOutcome(c, &o), o.Budget, afterSettling(o.Settle))
 		}
 	}
 	return failures
@@ -197,10 +197,10 @@ func (m *Compared) refusals() string {
 	if len(statuses) == 0 {
 		return ""
 	}
-	s := "the baseline answered every request by a refusal or an error (" + SayStatuses(most(statuses)) + "), so the latencies are those of error pages"
+	s := "the baseline answered every request by a refusal or an error (" + FormatStatuses(most(statuses)) + "), so the latencies are those of error pages"
 	if m.load.List.Host != "" {
 		s += "; the requests were recorded of " + m.load.List.Host + ": a recording may lack credentials (browsers leave them out), or be of other paths" +
-			result.SayLeftOut("; ", m.load.List.LeftOut)
+			result.FormatLeftOut("; ", m.load.List.LeftOut)
 	}
 	return s
 }
@@ -223,8 +223,8 @@ func byCount(statuses map[int]int) []int {
 	return slices.SortedFunc(maps.Keys(statuses), func(a, b int) int { return cmp.Or(cmp.Compare(statuses[b], statuses[a]), cmp.Compare(a, b)) })
 }
 
-// SayStatuses says how often each status was answered, the most frequent first: "200 (1200 times), 404 (3 times)".
-func SayStatuses(statuses map[int]int) string {
+// FormatStatuses says how often each status was answered, the most frequent first: "200 (1200 times), 404 (3 times)".
+func FormatStatuses(statuses map[int]int) string {
 	var parts []string
 	for _, s := range byCount(statuses) {
 		times := "times"
@@ -251,18 +251,18 @@ func (m *Compared) late(o *stats.Outcome) time.Duration {
 
 // missed says by how much a budget was: "p95 +82 ms [74, 91] under load, and p95<=baseline+10% is allowed".
 func missed(c *stats.Comparison, o *stats.Outcome) string {
-	return fmt.Sprintf("%s under load, and %s is allowed", told(c, o), o.Budget)
+	return fmt.Sprintf("%s under load, and %s is allowed", describeOutcome(c, o), o.Budget)
 }
 
-// told is a budget's metric: by its difference from the baseline, or, of an absolute budget, by itself.
-func told(c *stats.Comparison, o *stats.Outcome) string {
+// describeOutcome is a budget's metric: by its difference from the baseline, or, of an absolute budget, by itself.
+func describeOutcome(c *stats.Comparison, o *stats.Outcome) string {
 	if i := slices.IndexFunc(c.Differences, func(d stats.Difference) bool { return d.Metric == o.Budget.Metric }); i >= 0 && o.Budget.Scale != 0 {
 		return c.Differences[i].String()
 	}
 	return stats.Level(o)
 }
 
-func settles(n int64) string {
+func afterSettling(n int64) string {
 	if n <= 0 {
 		return ""
 	}
@@ -278,22 +278,22 @@ func (m *Compared) noise() string {
 			by = append(by, d.String())
 		}
 	}
-	return fmt.Sprintf("too noisy: the baseline differs from itself by %s%s", none(strings.Join(by, ", ")), settles(m.judged.Gate.Settle))
+	return fmt.Sprintf("too noisy: the baseline differs from itself by %s%s", none(strings.Join(by, ", ")), afterSettling(m.judged.Gate.Settle))
 }
 
 // breaches returns how a variant breaks the contract, operation by operation.
 func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 	if m.contract.Incomplete != "" {
-		d.doubt(NotFinished, "the check was not done: %s", m.contract.Incomplete)
+		d.add(NotFinished, "the check was not done: %s", m.contract.Incomplete)
 	}
 	if !slices.ContainsFunc(m.contract.Operations, func(o result.Operation) bool { return o.Skipped == "" }) {
-		d.bar(NothingCompared, "no operation was looked at: %s", none(m.skipped()))
+		d.block(NothingCompared, "no operation was looked at: %s", none(m.skipped()))
 	}
 	if silent := m.silentBaseline(); len(silent) > 0 {
-		d.doubt(NothingCompared, "the baseline itself did not answer, so nothing could be compared with it: %s", some(silent))
+		d.add(NothingCompared, "the baseline itself did not answer, so nothing could be compared with it: %s", some(silent))
 	}
 	if m.contract.Dropped > 0 {
-		d.doubt(NotFinished, "%d findings more than the check has room for were left out: they may be of any variant", m.contract.Dropped)
+		d.add(NotFinished, "%d findings more than the check has room for were left out: they may be of any variant", m.contract.Dropped)
 	}
 	by := map[string][]string{}
 	operations := operationsOf(m.contract.Findings, func(f result.Finding) bool {
@@ -404,7 +404,7 @@ func (m *Compared) measured(variant string, shares [][]float64) *Measured {
 	c := m.comparison(variant)
 	out := &Measured{Requests: c.Requests, Differences: differences(c.Differences)}
 	for _, o := range c.Outcomes {
-		b := BudgetReport{o.Budget.String(), string(o.Verdict), told(c, &o), string(o.Reason), o.Settle}
+		b := BudgetReport{o.Budget.String(), string(o.Verdict), describeOutcome(c, &o), string(o.Reason), o.Settle}
 		if o.Verdict == stats.Fail && m.late(&o) > 0 {
 			b.Verdict, b.Reason = string(stats.Inconclusive), string(stats.Noisy)
 		}

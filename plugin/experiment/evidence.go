@@ -57,8 +57,8 @@ type State struct {
 	Elsewhere map[string][]string
 	// Ended are pods whose routers have ended and had handed over before what they had counted.
 	Ended []string
-	// Bare are the baselines' ready pods without a router, "POD of WORKLOAD".
-	Bare []string
+	// Routerless are the baselines' ready pods without a router, "POD of WORKLOAD".
+	Routerless []string
 	// Beside are the labels of workloads that are not forked and whose pods stand behind Services of the forks' baselines.
 	Beside []string
 }
@@ -103,10 +103,10 @@ type Image struct {
 
 // Seen is what states between the two ends of a window add to them.
 type Seen struct {
-	Bare    []string // without a router at any time
-	Beside  []string // State.Beside at any time
-	Unready []string // "FORK: WAITING" at any time
-	Digests map[string][]string
+	Routerless []string // without a router at any time
+	Beside     []string // State.Beside at any time
+	Unready    []string // "FORK: WAITING" at any time
+	Digests    map[string][]string
 }
 
 // See adds a state.
@@ -116,8 +116,8 @@ func (s *Seen) See(state *State) {
 			*to = append(*to, what)
 		}
 	}
-	for _, b := range state.Bare {
-		add(&s.Bare, b)
+	for _, b := range state.Routerless {
+		add(&s.Routerless, b)
 	}
 	for _, b := range state.Beside {
 		add(&s.Beside, b)

@@ -22,7 +22,7 @@ func faultOf(c Code) Fault {
 		return FaultTest
 	case RouterLost, DigestMismatch, TooNoisy:
 		return FaultCluster
-	case NotInjected, NotReported, NotCounted, BareBaseline:
+	case NotInjected, NotReported, NotCounted, RouterMissing:
 		return FaultProduct
 	}
 	return ""

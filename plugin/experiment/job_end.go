@@ -23,15 +23,15 @@ type JobView struct {
 	Pods []corev1.Pod // the oldest first
 	// Refused is what the API server says as it refuses the Job's pods; only where there has never been one.
 	Refused string
-	// News are what Events say of pods that do not start, by the pod's UID.
-	News map[types.UID]PodNews
-	Now  time.Time
+	// Events are what Events say of pods that do not start, by the pod's UID.
+	Events map[types.UID]PodEvents
+	Now    time.Time
 }
 
-// PodNews is what Events say of a pod, beyond its status.
-type PodNews struct {
-	Warning   string // the latest
-	NodeComes bool   // an autoscaler adds a node for it
+// PodEvents is what Events say of a pod, beyond its status.
+type PodEvents struct {
+	Warning  string // the latest
+	ScalesUp bool   // an autoscaler adds a node for it
 }
 
 // A JobEnd is how a Job ended.
@@ -354,7 +354,7 @@ func refusal(message string) *Reason {
 	return broken(fault, string(code), "the Job came to no pod: "+cmp.Or(message, "no reason is given"))
 }
 
-// NotMade is the end of a Job that the API server refused.
-func NotMade(message string) JobEnd {
+// NotCreated is the end of a Job that the API server refused.
+func NotCreated(message string) JobEnd {
 	return JobEnd{Failed: true, Broken: broken(FaultTest, "", "the Job could not be made: "+message)}
 }

@@ -25,8 +25,8 @@ const (
 type JobWatch struct {
 	Limits Limits
 
-	made, begun, started, done time.Time
-	seen                       map[string]time.Time // troubles, and since when
+	createdAt, startedAt, testStarted, done time.Time
+	seen                                    map[string]time.Time // troubles, and since when
 }
 
 // A Step is what is to be done about a Job.
@@ -49,38 +49,38 @@ type TestDone struct {
 	Exit      int32
 }
 
-// Look takes in what is seen of the Job.
-func (w *JobWatch) Look(v *JobView) Step {
+// Next takes in what is seen of the Job.
+func (w *JobWatch) Next(v *JobView) Step {
 	if v.Gone || Ended(v.Job) {
 		return Step{Over: true}
 	}
-	if w.made.IsZero() {
-		w.made = v.Now
+	if w.createdAt.IsZero() {
+		w.createdAt = v.Now
 	}
-	if held, fault := w.held(v); held != "" {
-		if v.Now.Sub(w.made) > w.Limits.Held {
-			return Step{Stop: &Stop{Reason: *broken(fault, "", fmt.Sprintf("%s within %s", held, w.Limits.Held))}}
+	if held, fault := w.waitsForController(v); held != "" {
+		if v.Now.Sub(w.createdAt) > w.Limits.Admission {
+			return Step{Stop: &Stop{Reason: *broken(fault, "", fmt.Sprintf("%s within %s", held, w.Limits.Admission))}}
 		}
 		return Step{Wait: held + " yet"}
 	}
-	if w.begun.IsZero() {
-		w.begun = v.Now
+	if w.startedAt.IsZero() {
+		w.startedAt = v.Now
 	}
-	if started, _ := v.starting(); started && w.started.IsZero() {
-		w.started = v.Now
+	if started, _ := v.starting(); started && w.testStarted.IsZero() {
+		w.testStarted = v.Now
 	}
-	if w.started.IsZero() {
+	if w.testStarted.IsZero() {
 		return w.starting(v)
 	}
 	return w.testing(v)
 }
 
-// held says who keeps the Job from beginning, and whose that is; empty: nobody does. A Job that is suspended again once its test runs is
+// waitsForController says who keeps the Job from beginning, and whose that is; empty: nobody does. A Job that is suspended again once its test runs is
 // in the hands of who does it: its time goes on.
-func (w *JobWatch) held(v *JobView) (string, Fault) {
+func (w *JobWatch) waitsForController(v *JobView) (string, Fault) {
 	spec := &v.Job.Spec
 	switch queue := v.Job.Labels["kueue.x-k8s.io/queue-name"]; {
-	case !w.started.IsZero():
+	case !w.testStarted.IsZero():
 	case spec.Suspend != nil && *spec.Suspend && queue != "":
 		return fmt.Sprintf("the Job is suspended (spec.suspend: true), and queue %s did not resume it", queue), FaultCluster
 	case spec.Suspend != nil && *spec.Suspend:
@@ -97,7 +97,7 @@ func (w *JobWatch) starting(v *JobView) Step {
 	defer func() { w.seen = seen }()
 	if v.Refused != "" {
 		r := refusal(v.Refused)
-		if r.Cause == string(health.WebhookAway) && !w.lasts(seen, v.Now, r.Message, patience) {
+		if r.Cause == string(health.WebhookAway) && !w.lastsFor(seen, v.Now, r.Message, patience) {
 			return Step{Wait: r.Message}
 		}
 		return Step{Stop: &Stop{Reason: *r}}
@@ -108,20 +108,20 @@ func (w *JobWatch) starting(v *JobView) Step {
 		if over(p) {
 			continue
 		}
-		c := w.news(v, p)
+		c := w.startCause(v, p)
 		wait = "pod/" + p.Name + ": " + c.Message
 		hold := w.Limits.Start
 		switch {
 		case c.Outlook == health.OutlookFinal:
 			hold = 0
-		case c.Outlook == health.OutlookMayPass, c.Code == health.PodUnschedulable && !v.News[p.UID].NodeComes:
+		case c.Outlook == health.OutlookMayPass, c.Code == health.PodUnschedulable && !v.Events[p.UID].ScalesUp:
 			hold = patience
 		}
-		if hold < w.Limits.Start && w.lasts(seen, v.Now, string(p.UID)+string(c.Code), hold) {
+		if hold < w.Limits.Start && w.lastsFor(seen, v.Now, string(p.UID)+string(c.Code), hold) {
 			return Step{Stop: &Stop{Reason: *brokenBy(p, c)}}
 		}
 	}
-	if v.Now.Sub(w.begun) > w.Limits.Start {
+	if v.Now.Sub(w.startedAt) > w.Limits.Start {
 		why := v.notStarted(fmt.Sprintf("no test began within %s", w.Limits.Start))
 		if len(v.Pods) == 0 {
 			why = broken(FaultCluster, "", fmt.Sprintf("the Job came to no pod within %s, and why is not known: its controller may be away", w.Limits.Start))
@@ -131,8 +131,8 @@ func (w *JobWatch) starting(v *JobView) Step {
 	return Step{Wait: wait}
 }
 
-// lasts says whether the same has been seen for so long, and notes in seen that it is still.
-func (w *JobWatch) lasts(seen map[string]time.Time, now time.Time, what string, long time.Duration) bool {
+// lastsFor says whether the same has been seen for so long, and notes in seen that it is still.
+func (w *JobWatch) lastsFor(seen map[string]time.Time, now time.Time, what string, long time.Duration) bool {
 	since, ok := w.seen[what]
 	if !ok {
 		since = now
@@ -158,14 +158,14 @@ func (w *JobWatch) testing(v *JobView) Step {
 			return Step{Stop: &Stop{Done: done}}
 		}
 	}
-	since := v.Now.Sub(w.started)
+	since := v.Now.Sub(w.testStarted)
 	switch l := w.Limits; {
 	case l.Test > 0 && since > l.Test:
 		if unclear := unclearOf(tests); unclear != "" {
 			return Step{Stop: &Stop{Reason: *blamed(FaultTest, NotFinished, fmt.Sprintf("%s; it was ended after %s (%s)", unclear, l.Test, l.By))}}
 		}
 		return Step{Stop: &Stop{Limit: fmt.Sprintf("%s (%s)", l.Test, l.By)}}
-	case l.Own > 0 && v.Now.Sub(w.begun) > l.Own+overtime:
+	case l.Own > 0 && v.Now.Sub(w.startedAt) > l.Own+overtime:
 		return Step{Stop: &Stop{Reason: *blamed(FaultCluster, NotFinished,
 			fmt.Sprintf("the Job's own activeDeadlineSeconds (%s) are over, and it was not ended: its controller may be away", l.Own))}}
 	}
@@ -206,10 +206,10 @@ func (v *JobView) testDone(tests []podTest) *TestDone {
 // notFound finds what a volume names that is not there, in the kubelet's or the scheduler's words.
 var notFound = regexp.MustCompile(`(?i)(secret|configmap|persistentvolumeclaim) "[^"]+" not found|references non-existent (secret|config) key`)
 
-// news is the cause why a pod does not start, by its status and by the Events of it.
-func (w *JobWatch) news(v *JobView, p *corev1.Pod) health.Cause {
+// startCause is the cause why a pod does not start, by its status and by the Events of it.
+func (w *JobWatch) startCause(v *JobView, p *corev1.Pod) health.Cause {
 	c := v.cause(p)
-	warning := v.News[p.UID].Warning
+	warning := v.Events[p.UID].Warning
 	said := c.Message
 	if c.Code == health.PodStarting && warning != "" {
 		c.Message, said = warning, warning

@@ -87,33 +87,33 @@ const overtime = 30 * time.Second
 
 // Limits are how long a Job may take for what. Own is that it has a deadline of its own, which Kubernetes enforces.
 type Limits struct {
-	Test  time.Duration // from the start of the first test's container; 0: Own alone limits it
-	By    string        // where Test is from, for people
-	Own   time.Duration // the Job's own activeDeadlineSeconds, from the Job's start; 0: it has none
-	Start time.Duration // until the first test's container starts
-	Held  time.Duration // while another controller keeps the Job from beginning
+	Test      time.Duration // from the start of the first test's container; 0: Own alone limits it
+	By        string        // where Test is from, for people
+	Own       time.Duration // the Job's own activeDeadlineSeconds, from the Job's start; 0: it has none
+	Start     time.Duration // until the first test's container starts
+	Admission time.Duration // while another controller keeps the Job from beginning
 	// Longer is that Own is longer than the experiment's --timeout.
 	Longer bool
 }
 
 // Limits returns how long the Job of a check may take.
 func (c *Check) Limits(run *Run) Limits {
-	l := Limits{Start: startTime, Held: run.Timeout}
+	l := Limits{Start: startTime, Admission: run.Timeout}
 	if d := c.Job.Spec.ActiveDeadlineSeconds; d != nil {
 		l.Own = time.Duration(*d) * time.Second
 		l.Longer = l.Own > run.Timeout
 	}
 	switch {
 	case c.Timeout > 0:
-		l.Test, l.Held, l.By = c.Timeout, c.Timeout, "annotation "+sandbox.AnnotationTimeout
+		l.Test, l.Admission, l.By = c.Timeout, c.Timeout, "annotation "+sandbox.AnnotationTimeout
 	case l.Own == 0:
 		l.Test, l.By = run.Timeout, "--timeout"
 	}
 	return l
 }
 
-// Patience is how long a check waits for room in the namespace's quota.
-func (l Limits) Patience() time.Duration { return max(l.Test, l.Held) + overtime }
+// QuotaWait is how long a check waits for room in the namespace's quota.
+func (l Limits) QuotaWait() time.Duration { return max(l.Test, l.Admission) + overtime }
 
 func clone(m map[string]string) map[string]string {
 	out := make(map[string]string, len(m)+4)

@@ -349,8 +349,8 @@ func NotForkedVerdict(err error) Verdict {
 	return Verdict{Inconclusive, []Reason{because(NotForked, err.Error())}}
 }
 
-// NoRoomVerdict is the verdict of a check for which a quota of the namespace had no room.
-func NoRoomVerdict(err error) Verdict {
+// QuotaVerdict is the verdict of a check for which a quota of the namespace had no room.
+func QuotaVerdict(err error) Verdict {
 	return Verdict{Inconclusive, []Reason{*broken(FaultCluster, string(health.QuotaExceeded), err.Error())}}
 }
 

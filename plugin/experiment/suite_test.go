@@ -257,11 +257,11 @@ func TestJob(t *testing.T) {
 		said time.Duration
 		want Limits
 	}{
-		{0, 0, Limits{Test: 10 * time.Minute, By: "--timeout", Start: startTime, Held: 10 * time.Minute}},
-		{30, 0, Limits{Own: 30 * time.Second, Start: startTime, Held: 10 * time.Minute}},
-		{3600, 0, Limits{Own: time.Hour, Longer: true, Start: startTime, Held: 10 * time.Minute}},
+		{0, 0, Limits{Test: 10 * time.Minute, By: "--timeout", Start: startTime, Admission: 10 * time.Minute}},
+		{30, 0, Limits{Own: 30 * time.Second, Start: startTime, Admission: 10 * time.Minute}},
+		{3600, 0, Limits{Own: time.Hour, Longer: true, Start: startTime, Admission: 10 * time.Minute}},
 		{3600, 90 * time.Second, Limits{
-			Test: 90 * time.Second, By: "annotation kubectl-sandbox.dev/timeout", Own: time.Hour, Longer: true, Start: startTime, Held: 90 * time.Second,
+			Test: 90 * time.Second, By: "annotation kubectl-sandbox.dev/timeout", Own: time.Hour, Longer: true, Start: startTime, Admission: 90 * time.Second,
 		}},
 	} {
 		c := checks[0]

@@ -45,7 +45,7 @@ const (
 	FellBack        Code = "fell-back"         // the baseline answered in place of the fork
 	Unanswered      Code = "fork-unanswered"   // the fork took requests, and none was answered to the test
 	Refused         Code = "refused"           // requests for the fork were refused, as none of its pods was ready
-	BareBaseline    Code = "baseline-unrouted" // a ready pod of the baseline had no router
+	RouterMissing   Code = "baseline-unrouted" // a ready pod of the baseline had no router
 	NotCounted      Code = "not-counted"       // the routers' counts could not be had
 	RouterLost      Code = "router-lost"       // a router ended within the window, and what it had counted may be lost
 	SandboxGone     Code = "sandbox-gone"      // the sandbox expired, was deleted or was made anew
@@ -107,10 +107,10 @@ func Judge(e *Evidence) Verdict {
 	total, by := e.counted()
 	doubts.requests(e, total, by)
 	doubts.reported(e)
-	if e.Job.Failed && len(doubts.barring) == 0 && total.Fork+total.Refused+total.Unfinished > 0 {
+	if e.Job.Failed && len(doubts.blocking) == 0 && total.Fork+total.Refused+total.Unfinished > 0 {
 		return Verdict{Failed, append([]Reason{failure(&e.Job)}, doubts.other...)}
 	}
-	reasons := slices.Concat(doubts.barring, doubts.other)
+	reasons := slices.Concat(doubts.blocking, doubts.other)
 	if e.Job.Failed && e.Job.Broken == nil {
 		reasons = append(reasons, failure(&e.Job))
 	}
@@ -135,27 +135,27 @@ func failure(j *JobEnd) Reason {
 
 // doubts are what keeps a check from having passed. Those that bar say that it is not this variant, or not the variant alone, that
 // was tested: then a failure is not the variant's either.
-type doubts struct{ barring, other []Reason }
+type doubts struct{ blocking, other []Reason }
 
-func (d *doubts) bar(c Code, format string, args ...any) {
-	d.barring = append(d.barring, because(c, fmt.Sprintf(format, args...)))
+func (d *doubts) block(c Code, format string, args ...any) {
+	d.blocking = append(d.blocking, because(c, fmt.Sprintf(format, args...)))
 }
 
-func (d *doubts) doubt(c Code, format string, args ...any) {
+func (d *doubts) add(c Code, format string, args ...any) {
 	d.other = append(d.other, because(c, fmt.Sprintf(format, args...)))
 }
 
 func (d *doubts) job(j *JobEnd) {
 	switch {
 	case j.Broken != nil:
-		d.barring = append(d.barring, *j.Broken)
+		d.blocking = append(d.blocking, *j.Broken)
 	case !j.Complete && !j.Failed:
-		d.bar(NotFinished, "the Job has not ended")
+		d.block(NotFinished, "the Job has not ended")
 	case j.Pods == 0:
-		d.bar(NotRun, "the Job ended without a pod")
+		d.block(NotRun, "the Job ended without a pod")
 	}
 	if len(j.Uninjected) > 0 {
-		d.bar(NotInjected, "admission gave no router to %s", some(j.Uninjected))
+		d.block(NotInjected, "admission gave no router to %s", some(j.Uninjected))
 	}
 }
 
@@ -163,56 +163,56 @@ func (d *doubts) job(j *JobEnd) {
 func (d *doubts) sandbox(e *Evidence) {
 	switch {
 	case !e.Before.Exists:
-		d.bar(SandboxGone, "the sandbox was not there when the check began")
+		d.block(SandboxGone, "the sandbox was not there when the check began")
 		return
 	case !e.After.Exists:
-		d.bar(SandboxGone, "the sandbox expired or was deleted before the check ended")
+		d.block(SandboxGone, "the sandbox expired or was deleted before the check ended")
 		return
 	case e.Before.UID != e.After.UID:
-		d.bar(SandboxGone, "the sandbox was deleted and made anew")
+		d.block(SandboxGone, "the sandbox was deleted and made anew")
 		return
 	case len(e.Before.Forks) == 0:
-		d.bar(ForkGone, "the sandbox has no fork")
+		d.block(ForkGone, "the sandbox has no fork")
 	}
 	for _, f := range e.Before.Forks {
 		i := slices.IndexFunc(e.After.Forks, func(o ForkState) bool { return o.Name == f.Name && o.UID == f.UID })
 		if i < 0 {
-			d.bar(ForkGone, "fork %s was deleted before the check ended", f.Name)
+			d.block(ForkGone, "fork %s was deleted before the check ended", f.Name)
 			continue
 		}
 		d.fork(&f, &e.After.Forks[i])
 	}
 	if len(e.Seen.Unready) > 0 {
-		d.doubt(ForkNotReady, "%s", some(e.Seen.Unready))
+		d.add(ForkNotReady, "%s", some(e.Seen.Unready))
 	}
 	for _, at := range slices.Sorted(maps.Keys(e.Seen.Digests)) {
 		if digests := e.Seen.Digests[at]; len(digests) > 1 {
-			d.bar(DigestMismatch, "pods of %s ran different images under one name: %s", at, some(digests))
+			d.block(DigestMismatch, "pods of %s ran different images under one name: %s", at, some(digests))
 		}
 	}
 }
 
 func (d *doubts) fork(before, after *ForkState) {
 	if before.Revision != after.Revision {
-		d.bar(ForkChanged, "fork %s was updated or rebased while the check ran", before.Name)
+		d.block(ForkChanged, "fork %s was updated or rebased while the check ran", before.Name)
 		return
 	}
 	for _, p := range before.Pods {
 		i := slices.IndexFunc(after.Pods, func(o ForkPod) bool { return o.UID == p.UID })
 		switch {
 		case i < 0:
-			d.bar(ForkRestarted, "pod %s of fork %s was replaced while the check ran", p.Name, before.Name)
+			d.block(ForkRestarted, "pod %s of fork %s was replaced while the check ran", p.Name, before.Name)
 		case after.Pods[i].Restarts != p.Restarts:
-			d.doubt(ForkRestarted, "pod %s of fork %s was restarted while the check ran", p.Name, before.Name)
+			d.add(ForkRestarted, "pod %s of fork %s was restarted while the check ran", p.Name, before.Name)
 		}
 	}
 	if len(before.Pods) == 0 {
-		d.doubt(ForkNotReady, "fork %s had no pod", before.Name)
+		d.add(ForkNotReady, "fork %s had no pod", before.Name)
 	}
 	for _, p := range after.Pods {
 		for _, i := range p.Images {
 			if _, asked, ok := strings.Cut(i.Image, "@"); ok && asked != i.Digest {
-				d.bar(DigestMismatch, "container %s of %s runs %s, and %s was asked for", i.Container, p.Name, none(i.Digest), asked)
+				d.block(DigestMismatch, "container %s of %s runs %s, and %s was asked for", i.Container, p.Name, none(i.Digest), asked)
 			}
 		}
 	}
@@ -220,43 +220,43 @@ func (d *doubts) fork(before, after *ForkState) {
 
 // requests looks at what became of the check's requests, by what the routers counted.
 func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
-	if bare := e.Seen.Bare; len(bare) > 0 {
-		d.bar(BareBaseline, "requests could bypass the fork by %s, without a router", some(bare))
+	if bare := e.Seen.Routerless; len(bare) > 0 {
+		d.block(RouterMissing, "requests could bypass the fork by %s, without a router", some(bare))
 	}
 	if total.FellBack > 0 {
-		d.bar(FellBack, "%s answered by the baseline in place of the fork (--when-unready=baseline)", were(total.FellBack))
+		d.block(FellBack, "%s answered by the baseline in place of the fork (--when-unready=baseline)", were(total.FellBack))
 	}
 	if total.Refused > 0 {
-		d.doubt(Refused, "%s refused, as no pod of the fork was ready", were(total.Refused))
+		d.add(Refused, "%s refused, as no pod of the fork was ready", were(total.Refused))
 	}
 	d.beside(e)
 	lost := ended(e.Before.Routers, e.After.Routers, e.After.Ended)
 	uncounted := e.uncounted()
 	if uncounted != "" {
-		d.doubt(NotCounted, "%s", uncounted)
+		d.add(NotCounted, "%s", uncounted)
 	}
 	d.lost(lost)
 	sent := e.Sent
 	switch {
 	case sent == nil: // for reported to tell
 	case sent.Begun == 0:
-		d.bar(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
+		d.block(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
 		return
 	case sent.OtherKeys > 0 && sent.OtherKeys >= sent.Begun:
-		d.bar(OtherKey, "the test's requests carried another key than the sandbox's")
+		d.block(OtherKey, "the test's requests carried another key than the sandbox's")
 		return
 	}
 	none := total.Fork+total.Unfinished == 0 && total.Refused == 0
 	switch {
 	case none && total.FellBack > 0: // which is told
 	case none && (uncounted != "" || len(lost) > 0):
-		d.bar(NotCounted, "whether any request came to the fork is not known")
+		d.block(NotCounted, "whether any request came to the fork is not known")
 	case none:
-		d.bar(NotReached, "%s", lostWhere(e, by))
+		d.block(NotReached, "%s", lostWhere(e, by))
 	case total.Fork == 0 && total.Unfinished > 0:
-		d.doubt(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
+		d.add(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
 	case sent != nil && sent.Answered == 0 && total.Fork > 0:
-		d.doubt(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
+		d.add(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
 	}
 }
 
@@ -273,11 +273,11 @@ func (d *doubts) beside(e *Evidence) {
 		}
 	}
 	if n > 0 {
-		d.barring = append(d.barring, *blamed(FaultCluster, FellBack, fmt.Sprintf("%s answered by %s, which a Service of the fork's workload leads to as well: "+
+		d.blocking = append(d.blocking, *blamed(FaultCluster, FellBack, fmt.Sprintf("%s answered by %s, which a Service of the fork's workload leads to as well: "+
 			"fork it too, or test by a Service that leads to the fork's workload alone", were(n), some(by))))
 	}
 	if len(unknown) > 0 {
-		d.doubt(NotCounted, "a Service of the fork's workload leads to %s as well, and whether that answered any request is not known", some(unknown))
+		d.add(NotCounted, "a Service of the fork's workload leads to %s as well, and whether that answered any request is not known", some(unknown))
 	}
 }
 
@@ -297,7 +297,7 @@ func (e *Evidence) uncounted() string {
 // reported looks at whether the router beside the test said what it sent.
 func (d *doubts) reported(e *Evidence) {
 	if e.Sent == nil && e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
-		d.doubt(NotReported, "the router beside the test did not say what it sent")
+		d.add(NotReported, "the router beside the test did not say what it sent")
 	}
 }
 
@@ -315,7 +315,7 @@ func ended(before, after, handedOver []string) (pods []string) {
 
 func (d *doubts) lost(pods []string) {
 	if len(pods) > 0 {
-		d.bar(RouterLost, "the routers of %s ended while the check ran, and what they counted last may be lost", some(pods))
+		d.block(RouterLost, "the routers of %s ended while the check ran, and what they counted last may be lost", some(pods))
 	}
 }
 

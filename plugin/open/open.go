@@ -64,9 +64,9 @@ type Proxy struct {
 	// Notice is told what a person should know, each thing once, by one goroutine at a time. May be nil.
 	Notice func(string)
 
-	press preview.Press
-	mu    sync.Mutex
-	told  map[string]bool
+	renderer preview.Press
+	mu       sync.Mutex
+	noticed  map[string]bool
 }
 
 // notice tells what was not told before, as far as anybody would read it.
@@ -75,13 +75,13 @@ func (p *Proxy) notice(format string, args ...any) {
 	s := fmt.Sprintf(format, args...)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.Notice == nil || p.told[s] || len(p.told) == most {
+	if p.Notice == nil || p.noticed[s] || len(p.noticed) == most {
 		return
 	}
-	if p.told == nil {
-		p.told = map[string]bool{}
+	if p.noticed == nil {
+		p.noticed = map[string]bool{}
 	}
-	p.told[s] = true
+	p.noticed[s] = true
 	p.Notice(s)
 }
 
@@ -102,7 +102,7 @@ func (*Proxy) Default() (engine.Backend, bool) { return engine.Backend{}, false 
 // concurrent use, so one Proxy decides for all connections.
 func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 	html := preview.WantsHTML(h)
-	refuse := func(g *preview.Page) engine.Decision { return engine.Decision{Refusal: p.press.Refusal(g, html)} }
+	refuse := func(g *preview.Page) engine.Decision { return engine.Decision{Refusal: p.renderer.Refusal(g, html)} }
 	host, refusal := preview.Stamp{Carriers: p.Carriers}.Admit(h)
 	if refusal != nil {
 		return refuse(p.page(refusal.Status, "Bad request", refusal.Reason))
@@ -125,7 +125,7 @@ func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 	stamp := preview.Stamp{Carriers: p.Carriers, Key: t.key}
 	d := engine.Decision{
 		Backends: []engine.Backend{p.backend(t)},
-		Failure:  p.press.Failure(p.unreachable(t), html),
+		Failure:  p.renderer.Failure(p.unreachable(t), html),
 		Edits:    stamp.Edits(h),
 	}
 	authority := string(h.Authority)
@@ -228,7 +228,7 @@ func (p *Proxy) foreign(h *engine.Head, host preview.Host, t destination) *previ
 }
 
 // ours says whether an origin is a page of this machine, of the host that is asked, or allowed.
-func (p *Proxy) ours(origin string, asked preview.Host) bool {
+func (p *Proxy) ours(origin string, requested preview.Host) bool {
 	for _, o := range p.Origins {
 		if strings.EqualFold(o, origin) {
 			return true
@@ -245,5 +245,5 @@ func (p *Proxy) ours(origin string, asked preview.Host) bool {
 		return false
 	}
 	addr, err := netip.ParseAddr(from.Name)
-	return from.Name == asked.Name && from.Port == asked.Port || from.Name == domain || strings.HasSuffix(from.Name, "."+domain) || err == nil && addr.IsLoopback()
+	return from.Name == requested.Name && from.Port == requested.Port || from.Name == domain || strings.HasSuffix(from.Name, "."+domain) || err == nil && addr.IsLoopback()
 }

@@ -20,10 +20,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Surroundings are what the namespace holds, forks aside, that a fork's pods could disturb or be caught by.
+// NamespaceObjects are what the namespace holds, forks aside, that a fork's pods could disturb or be caught by.
 //
 // ServiceMonitors are not among them: they select Services, and scrape those pods alone that a Service of theirs selects.
-type Surroundings struct {
+type NamespaceObjects struct {
 	Workloads   []*Workload // Deployments, StatefulSets, DaemonSets, and ReplicaSets that are no Deployment's
 	Autoscalers []autoscalingv2.HorizontalPodAutoscaler
 	// Scaled are the targets of Autoscalers that are of other kinds than Workloads, by ScaledKey: how they select their pods.
@@ -43,7 +43,7 @@ func Scales(h *autoscalingv2.HorizontalPodAutoscaler) (target autoscalingv2.Cros
 	return target, group != "apps"
 }
 
-// ScaledKey returns the key in Surroundings.Scaled of what an autoscaler scales.
+// ScaledKey returns the key in NamespaceObjects.Scaled of what an autoscaler scales.
 func ScaledKey(target autoscalingv2.CrossVersionObjectReference) string {
 	group, _, ok := strings.Cut(target.APIVersion, "/")
 	if kind := strings.ToLower(target.Kind); ok {
@@ -52,16 +52,16 @@ func ScaledKey(target autoscalingv2.CrossVersionObjectReference) string {
 	return strings.ToLower(target.Kind) + "/" + target.Name
 }
 
-// A catcher is an object that takes pods of the namespace for its own by their labels.
-type catcher struct {
+// A selectingObject is an object that takes pods of the namespace for its own by their labels.
+type selectingObject struct {
 	object   string // as kubectl names it
 	selector labels.Selector
 	would    string                            // what it would do to a fork's pods
-	mend     func() (say string, fix []string) // has it leave out pods of sandboxes; nil: it can't
+	exclude  func() (say string, fix []string) // has it leave out pods of sandboxes; nil: it can't
 }
 
-// unknowable is the value of a label that a fork's pods will have and that is not known yet: none that a selector can name.
-const unknowable = "?"
+// unknownValue is the value of a label that a fork's pods will have and that is not known yet: none that a selector can name.
+const unknownValue = "?"
 
 // podLabels returns the labels of the workload's pod template.
 func (w *Workload) podLabels() labels.Set {
@@ -72,38 +72,38 @@ func (w *Workload) podLabels() labels.Set {
 // forkLabels returns the labels that the fork's pods will have.
 func forkLabels(d *unstructured.Unstructured) labels.Set {
 	l, _, _ := unstructured.NestedStringMap(d.Object, "spec", "template", "metadata", "labels")
-	set := labels.Set{"pod-template-hash": unknowable} // from the Deployment controller
+	set := labels.Set{"pod-template-hash": unknownValue} // from the Deployment controller
 	maps.Copy(set, l)
 	return set
 }
 
-// catchers returns all that selects pods by label in the namespace, and whose selecting a fork would be wrong.
-func catchers(workloads []*Workload, state *ForkState) []catcher {
-	var all []catcher
+// selectingObjects returns all that selects pods by label in the namespace, and whose selecting a fork would be wrong.
+func selectingObjects(workloads []*Workload, state *ForkState) []selectingObject {
+	var all []selectingObject
 	for i := range state.Services {
 		if s := &state.Services[i]; len(s.Spec.Selector) > 0 { // without one, its endpoints are written by others
-			all = append(all, catcher{
+			all = append(all, selectingObject{
 				object: "service/" + s.Name, selector: labels.SelectorFromSet(s.Spec.Selector),
 				would: "would send requests to them that are the baseline's",
-				mend: func() (string, []string) {
+				exclude: func() (string, []string) {
 					return "have it select baselines alone", mergeSpec("service/"+s.Name, "selector", map[string]string{sandbox.LabelRole: sandbox.RoleBaseline})
 				},
 			})
 		}
 	}
-	around := &state.Around
+	objects := &state.Objects
 	scalers := map[string]string{}
-	for i := range around.Autoscalers {
-		h := &around.Autoscalers[i]
+	for i := range objects.Autoscalers {
+		h := &objects.Autoscalers[i]
 		key := ScaledKey(h.Spec.ScaleTargetRef)
 		scalers[key] = h.Name
-		if s, err := labels.Parse(around.Scaled[key]); err == nil && !s.Empty() {
-			all = append(all, catcher{object: key, selector: s, would: "would take them for its own"})
+		if s, err := labels.Parse(objects.Scaled[key]); err == nil && !s.Empty() {
+			all = append(all, selectingObject{object: key, selector: s, would: "would take them for its own"})
 		}
 	}
-	for _, w := range distinct(slices.Concat(workloads, around.Workloads)) {
+	for _, w := range distinct(slices.Concat(workloads, objects.Workloads)) {
 		if s, ok := selectorAt(w.Object, "spec", "selector"); ok {
-			all = append(all, catcher{object: w.String(), selector: s, would: "would take them for its own"})
+			all = append(all, selectingObject{object: w.String(), selector: s, would: "would take them for its own"})
 		}
 	}
 	for i := range all {
@@ -111,13 +111,13 @@ func catchers(workloads []*Workload, state *ForkState) []catcher {
 			all[i].would += ", and horizontalpodautoscaler/" + h + " would measure them with it"
 		}
 	}
-	for i := range around.Budgets {
-		b := &around.Budgets[i]
+	for i := range objects.Budgets {
+		b := &objects.Budgets[i]
 		if s, err := metav1.LabelSelectorAsSelector(b.Spec.Selector); err == nil {
-			all = append(all, catcher{
+			all = append(all, selectingObject{
 				object: "poddisruptionbudget.policy/" + b.Name, selector: s,
 				would: "would count them as the baseline's",
-				mend: func() (string, []string) {
+				exclude: func() (string, []string) {
 					selector := map[string]any{"matchExpressions": append(slices.Clone(b.Spec.Selector.MatchExpressions), noSandbox())}
 					return "have it leave out the pods of sandboxes", mergeSpec("poddisruptionbudget/"+b.Name, "selector", selector)
 				},
@@ -130,7 +130,9 @@ func catchers(workloads []*Workload, state *ForkState) []catcher {
 // unkept returns the labels of a fork's pods without those kept of the baseline's.
 func unkept(pods labels.Set) labels.Set {
 	own := maps.Clone(pods)
-	maps.DeleteFunc(own, func(name, value string) bool { return !strings.HasPrefix(name, sandbox.Prefix) && value != unknowable })
+	maps.DeleteFunc(own, func(name, value string) bool {
+		return !strings.HasPrefix(name, sandbox.Prefix) && value != unknownValue
+	})
 	return own
 }
 
@@ -164,9 +166,9 @@ func selectorAt(u *unstructured.Unstructured, fields ...string) (labels.Selector
 
 // captured says what would catch the fork's pods: a *Problem, as every selector that the baseline relies on would go by them too.
 func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, state *ForkState) error {
-	all := catchers(workloads, state)
+	all := selectingObjects(workloads, state)
 	pods, baseline := forkLabels(f.Deployment), f.Workload.podLabels()
-	caught := func(pods labels.Set) (by []catcher) {
+	selectedBy := func(pods labels.Set) (by []selectingObject) {
 		for _, c := range all {
 			if c.selector.Matches(pods) {
 				by = append(by, c)
@@ -174,7 +176,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 		}
 		return by
 	}
-	by := caught(pods)
+	by := selectedBy(pods)
 	if len(by) == 0 {
 		return nil
 	}
@@ -191,22 +193,22 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 	if blamed := blame(first.selector, pods); !first.selector.Matches(unkept(pods)) && len(blamed) > 0 {
 		problem.What = "--keep-label " + strings.Join(blamed, ", ") + ": with it, " + problem.What
 		again.KeepLabels = dropped(o.KeepLabels, blamed, f.Replaces != 0)
-		return problem.propose("fork without it", &again, workloads...)
+		return problem.proposeFork("fork without it", &again, workloads...)
 	}
-	if first.mend != nil {
-		problem.Say, problem.Fix = first.mend()
+	if first.exclude != nil {
+		problem.Hint, problem.Fix = first.exclude()
 		return problem
 	}
 	for _, name := range slices.Sorted(maps.Keys(baseline)) {
 		with := maps.Clone(pods)
 		with[name] = baseline[name]
-		if _, has := pods[name]; !has && fork.Keeps(name) && len(caught(with)) == 0 {
+		if _, has := pods[name]; !has && fork.Keeps(name) && len(selectedBy(with)) == 0 {
 			again.KeepLabels = append(slices.Clone(o.KeepLabels), LabelChange{Name: name})
-			return problem.propose("with the label "+name+" kept, it does not", &again, workloads...)
+			return problem.proposeFork("with the label "+name+" kept, it does not", &again, workloads...)
 		}
 	}
 	problem.What += "; a selector can't be changed, so " + first.object + " has to be made anew with one that asks for a label of its own"
-	problem.Say, problem.Fix = "see it", Kubectl("get", first.object, "-o", "yaml")
+	problem.Hint, problem.Fix = "see it", Kubectl("get", first.object, "-o", "yaml")
 	return problem
 }
 
@@ -214,7 +216,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 func blame(s labels.Selector, pods labels.Set) (names []string) {
 	var kept []string
 	for name, value := range pods {
-		if strings.HasPrefix(name, sandbox.Prefix) || value == unknowable {
+		if strings.HasPrefix(name, sandbox.Prefix) || value == unknownValue {
 			continue
 		}
 		kept = append(kept, name)

@@ -15,10 +15,10 @@ import (
 
 // watchers warns of what would see a fork's pods without harming what the baseline serves: PodMonitors, and other workloads that
 // place their pods by where the fork's are.
-func (p *ForkPlan) watchers(f *Fork, workloads []*Workload, around *Surroundings) {
+func (p *ForkPlan) watchers(f *Fork, workloads []*Workload, objects *NamespaceObjects) {
 	pods := forkLabels(f.Deployment)
-	for i := range around.Monitors {
-		m := &around.Monitors[i]
+	for i := range objects.Monitors {
+		m := &objects.Monitors[i]
 		s, ok := monitored(m, p.Namespace)
 		if !ok || !s.Matches(pods) {
 			continue
@@ -29,7 +29,7 @@ func (p *ForkPlan) watchers(f *Fork, workloads []*Workload, around *Surroundings
 		}
 		p.warn("%s selects the pods of %s as well: their metrics stand among the baseline's, told apart by the pod's name alone", name, deployment(f.Name()))
 	}
-	for _, w := range distinct(slices.Concat(workloads, around.Workloads)) {
+	for _, w := range distinct(slices.Concat(workloads, objects.Workloads)) {
 		if how := placedBy(w, p.Namespace, pods); len(how) > 0 {
 			p.warn("%s places its pods by its %s, which counts those of %s as well", w, strings.Join(how, " and "), deployment(f.Name()))
 		}
@@ -126,7 +126,7 @@ func (o *ForkOptions) keepable(workloads []*Workload) error {
 		if len(have) > 0 {
 			what += "; there is " + strings.Join(have, ", ")
 		}
-		return (&Problem{What: what}).propose("fork without it", &again, workloads...)
+		return (&Problem{What: what}).proposeFork("fork without it", &again, workloads...)
 	}
 	return nil
 }

@@ -231,9 +231,9 @@ func listWords(flag string, values []string) []string {
 // none says that nothing is to be changed.
 func (c *Change) none() bool { return len(c.words()) == 0 }
 
-// lay returns template, which is a copy of w's with the changes of earlier forks laid on, with the change and the images laid on
+// applyChange returns template, which is a copy of w's with the changes of earlier forks laid on, with the change and the images laid on
 // that. What it could not do, such as to remove what is not there, it warns of.
-func (p *ForkPlan) lay(o *ForkOptions, w *Workload, several bool, template map[string]any, images []ImageChange, known EnvSources) (map[string]any, error) {
+func (p *ForkPlan) applyChange(o *ForkOptions, w *Workload, several bool, template map[string]any, images []ImageChange, known EnvSources) (map[string]any, error) {
 	changed := runtime.DeepCopyJSON(template)
 	if o.Patch != nil {
 		var err error
@@ -309,7 +309,7 @@ func (o *ForkOptions) targets(w *Workload, several bool, template map[string]any
 		problem.What = flag + " does not say for which of the workloads' containers it is"
 		say = "fork them one after the other into the same sandbox"
 	}
-	return nil, nil, problem.propose(say, &again, w)
+	return nil, nil, problem.proposeFork(say, &again, w)
 }
 
 // mainFlag returns a flag that is given and is for one container; empty when there is none.
@@ -346,7 +346,7 @@ func (o *ForkOptions) noContainer(workloads []*Workload, forks []Fork) error {
 			again.Containers[i] = have[0]
 		}
 		p := &Problem{What: fmt.Sprintf("--container %s: no container is named %q; there is %s", name, name, strings.Join(have, ", "))}
-		return p.propose("name one there is", &again, workloads...)
+		return p.proposeFork("name one there is", &again, workloads...)
 	}
 	return nil
 }

@@ -72,21 +72,21 @@ func (v *Inventory) describeFork(s *Sandbox, d *appsv1.Deployment, command func(
 // upToDate is the condition of that name.
 func (v *Inventory) upToDate(d *appsv1.Deployment, command func([]string) string) status.Condition {
 	c := status.Condition{Type: status.ConditionUpToDate, Status: metav1.ConditionTrue, Reason: status.ReasonUpToDate}
-	standing, known := v.Standings[d.Namespace+"/"+d.Name]
+	baselineState, known := v.BaselineStates[d.Namespace+"/"+d.Name]
 	switch {
 	case !known:
 		c.Status, c.Reason = metav1.ConditionUnknown, status.ReasonBaselineError
 		c.Message = "the baseline " + WorkloadOf(d) + " can't be read"
-	case standing.Gone:
+	case baselineState.Gone:
 		c.Status, c.Reason = metav1.ConditionFalse, status.ReasonBaselineGone
-	case standing.Conflict != "":
+	case baselineState.Conflict != "":
 		c.Status, c.Reason = metav1.ConditionFalse, status.ReasonConflict
-	case standing.Behind:
+	case baselineState.Behind:
 		c.Status, c.Reason = metav1.ConditionFalse, status.ReasonBehind
 	case d.Annotations[sandbox.AnnotationBaseline] == "":
 		c.Status, c.Reason = metav1.ConditionUnknown, status.ReasonNotRecorded
 	}
-	if p := standing.Problem(d); p != nil {
+	if p := baselineState.Problem(d); p != nil {
 		c.Message, c.Command = p.What, command(p.Fix)
 	}
 	return c

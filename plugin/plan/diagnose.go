@@ -96,7 +96,7 @@ func Diagnose(f health.Facts) ForkStatus {
 
 // CauseProblem is the Problem of a fork that requests do not reach.
 func CauseProblem(d *appsv1.Deployment, c health.Cause) *Problem {
-	p := &Problem{What: deployment(d.Name) + ": " + c.Message, Say: c.Say, Fix: c.Fix, Admin: c.Admin, Code: string(c.Code), Object: deployment(d.Name)}
+	p := &Problem{What: deployment(d.Name) + ": " + c.Message, Hint: c.Say, Fix: c.Fix, Admin: c.Admin, Code: string(c.Code), Object: deployment(d.Name)}
 	if c.Code == health.WebhookAway {
 		p.What = c.Message
 	}

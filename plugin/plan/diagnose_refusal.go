@@ -30,14 +30,14 @@ func ExplainRefusal(s *metav1.Status, err error) *Problem {
 			p.What = object + " can't be made: " + why
 		}
 		if fix := health.RaiseQuota(firstLine(s.Message)); fix != nil {
-			p.Say, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the namespace's quota raised", fix, true
+			p.Hint, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the namespace's quota raised", fix, true
 		}
 		return p
 	case strings.Contains(s.Message, `failed calling webhook "sandbox.`+strings.TrimSuffix(sandbox.Prefix, "/")):
 		c := health.Webhook(firstLine(s.Message))
 		return &Problem{
 			What: strings.Replace(c.Message, "no pod of a fork can be created", "no sandbox can be made", 1),
-			Say:  "nothing was made; start it, and fork again", Fix: c.Fix, Err: err,
+			Hint: "nothing was made; start it, and fork again", Fix: c.Fix, Err: err,
 		}
 	}
 	return nil
@@ -51,10 +51,10 @@ func explainCause(s *metav1.Status, err error) *Problem {
 	for _, c := range s.Details.Causes {
 		switch string(c.Type) {
 		case sandbox.CauseKeyInUse:
-			return &Problem{What: c.Message, Say: "leave --key out to have one generated; the keys in use", Fix: Kubectl("sandbox", "list"), Err: err}
+			return &Problem{What: c.Message, Hint: "leave --key out to have one generated; the keys in use", Fix: Kubectl("sandbox", "list"), Err: err}
 		case sandbox.CauseTooMany:
 			return &Problem{
-				What: c.Message, Say: "delete one that is not needed any more, or have the limit raised; those there are",
+				What: c.Message, Hint: "delete one that is not needed any more, or have the limit raised; those there are",
 				Fix: Kubectl("sandbox", "list"), Err: err,
 			}
 		case sandbox.CauseMalformed:
@@ -87,7 +87,7 @@ func explainMark(message string, err error) *Problem {
 	}
 	role := map[string]string{sandbox.VerbFork: "sandbox-user", sandbox.VerbRoute: "sandbox-admin"}[m[3]]
 	return &Problem{
-		What: "not allowed: " + m[1], Say: "whoever administers the namespace can allow it", Fix: Grant(m[2], role), Admin: true, Err: err,
+		What: "not allowed: " + m[1], Hint: "whoever administers the namespace can allow it", Fix: Grant(m[2], role), Admin: true, Err: err,
 	}
 }
 
@@ -95,7 +95,7 @@ func explainMark(message string, err error) *Problem {
 func MayNotRoute(user, namespace string, missing []string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("not allowed in namespace %s: %s", namespace, strings.Join(missing, ", ")),
-		Say:  "whoever administers the namespace can allow it", Fix: Grant(user, "sandbox-admin"), Admin: true,
+		Hint: "whoever administers the namespace can allow it", Fix: Grant(user, "sandbox-admin"), Admin: true,
 	}
 }
 

@@ -81,7 +81,7 @@ func ServicePort(s *corev1.Service, port string) (corev1.ServicePort, error) {
 	case len(all) == 0:
 		return corev1.ServicePort{}, &Problem{
 			What: fmt.Sprintf("service %q of namespace %q has no TCP port", s.Name, s.Namespace),
-			Say:  "what it has", Fix: Kubectl("get", "service", s.Name, "-n", s.Namespace, "-o", "yaml"),
+			Hint: "what it has", Fix: Kubectl("get", "service", s.Name, "-n", s.Namespace, "-o", "yaml"),
 		}
 	case port != "":
 		return corev1.ServicePort{}, &Problem{What: fmt.Sprintf("service %q of namespace %q has no TCP port %s; there is %s",
@@ -163,13 +163,13 @@ func FindEntry(namespace string, services []corev1.Service, ingresses []networki
 	if len(all) == 0 {
 		return e, &Problem{
 			What: fmt.Sprintf("namespace %q has no Service to open", namespace),
-			Say:  "one of another namespace", Fix: append(slices.Clone(command), "svc/SERVICE.NAMESPACE"),
+			Hint: "one of another namespace", Fix: append(slices.Clone(command), "svc/SERVICE.NAMESPACE"),
 		}
 	}
 	names := slices.Sorted(maps.Keys(candidates))
 	return e, &Problem{
 		What: fmt.Sprintf("it is not clear by which Service requests enter namespace %q; there is %s", namespace, strings.Join(names, ", ")),
-		Say:  "name it", Fix: append(slices.Clone(command), "svc/"+names[0]),
+		Hint: "name it", Fix: append(slices.Clone(command), "svc/"+names[0]),
 	}
 }
 

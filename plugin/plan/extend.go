@@ -25,12 +25,12 @@ func Extend(s *Sandbox, ttl, byDefault *time.Duration, now time.Time) (*Extensio
 	case s.ConfigMap == nil:
 		return nil, &Problem{
 			What: fmt.Sprintf("sandbox %q has lost its ConfigMap, and with it when it expires", s.Name),
-			Say:  "delete what is left of it", Fix: Kubectl("sandbox", "delete", s.Name),
+			Hint: "delete what is left of it", Fix: Kubectl("sandbox", "delete", s.Name),
 		}
 	case s.ConfigMap.DeletionTimestamp != nil:
 		return nil, &Problem{
 			What: fmt.Sprintf("sandbox %q is being deleted", s.Name),
-			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+s.ConfigMap.Name),
+			Hint: "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+s.ConfigMap.Name),
 		}
 	}
 	life := DefaultTTL

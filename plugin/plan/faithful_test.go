@@ -315,13 +315,13 @@ func TestForks_TellAdmissionOfEnvFrom(t *testing.T) {
 	if refs, want := plan.EnvSourceRefs(&o, in.workloads, nil), []string{"configmap/corp", "secret/none", "secret/otel"}; !slices.Equal(refs, want) {
 		t.Errorf("it reads %v, want %v", refs, want)
 	}
-	told := func(p *plan.ForkPlan) string { return annotationsOf(p.Forks[0].Deployment)[sandbox.AnnotationEnvFrom] }
+	warned := func(p *plan.ForkPlan) string { return annotationsOf(p.Forks[0].Deployment)[sandbox.AnnotationEnvFrom] }
 	in.state.EnvFrom = plan.EnvSources{
 		"configmap/corp": {Data: map[string]string{"HTTP_PROXY": "http://p", "NO_PROXY": ".svc", "OTHER": "x"}},
 		"secret/otel":    {Data: map[string]string{"PROPAGATORS": ""}, NamesOnly: true},
 	}
 	first := forked(t, in, o)
-	if got, want := told(first), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want || len(first.Warnings) > 0 {
+	if got, want := warned(first), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want || len(first.Warnings) > 0 {
 		t.Errorf("told %s, want %s; it warns %q", got, want, first.Warnings)
 	}
 
@@ -330,7 +330,7 @@ func TestForks_TellAdmissionOfEnvFrom(t *testing.T) {
 	in.state.EnvFrom["secret/otel"] = env.Object{Unread: true}
 	delete(in.state.EnvFrom, "configmap/corp")
 	second := forked(t, in, o)
-	if got, want := told(second), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want {
+	if got, want := warned(second), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want {
 		t.Errorf("told %s, want %s", got, want)
 	}
 	if warns := strings.Join(second.Warnings, "\n"); !strings.Contains(warns, "container api has variables from secret/otel by envFrom, which you may not read: if HTTP_PROXY, NO_PROXY or OTEL_PROPAGATORS") {

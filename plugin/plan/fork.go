@@ -35,7 +35,7 @@ type ForkState struct {
 	Services []corev1.Service
 	// EnvFrom are the objects of EnvSourceRefs.
 	EnvFrom   EnvSources
-	Around    Surroundings
+	Objects   NamespaceObjects
 	Admission Admission
 	Policies  PolicyView
 }
@@ -44,10 +44,10 @@ type ForkState struct {
 type ForkPlan struct {
 	Sandbox, Namespace, Key string
 	CreatedBy               string
-	// KeyNotAsked says that a new sandbox may get another key, should another sandbox take this one first.
-	KeyNotAsked bool
-	Expires     time.Time         // zero: never
-	ConfigMap   *corev1.ConfigMap // as it is to be
+	// KeyMayChange says that a new sandbox may get another key, should another sandbox take this one first.
+	KeyMayChange bool
+	Expires      time.Time         // zero: never
+	ConfigMap    *corev1.ConfigMap // as it is to be
 	// Exists is the ConfigMap's uid where there is one: only its expiry may change. Empty: it is created.
 	Exists   string
 	Forks    []Fork
@@ -157,7 +157,7 @@ func forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 		if err := p.captured(o, workloads, f, state); err != nil {
 			return nil, err
 		}
-		p.watchers(f, workloads, &state.Around)
+		p.watchers(f, workloads, &state.Objects)
 		p.Forks = append(p.Forks, *f)
 	}
 	if len(conflicts) > 0 {
@@ -166,7 +166,7 @@ func forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 	if err := o.noContainer(workloads, p.Forks); err != nil {
 		return nil, err
 	}
-	p.unread(state.Around.Unread)
+	p.unread(state.Objects.Unread)
 	return p, nil
 }
 
@@ -209,7 +209,7 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 // chooseKey sets the key of a new sandbox: the one that is asked for, else the sandbox's name, else, where another sandbox has that, a
 // random one.
 func (p *ForkPlan) chooseKey(o *ForkOptions, workloads []*Workload, state *ForkState) error {
-	p.Key, p.KeyNotAsked = o.OwnKey(), o.Key == ""
+	p.Key, p.KeyMayChange = o.OwnKey(), o.Key == ""
 	i := slices.IndexFunc(state.Sandboxes, func(c corev1.ConfigMap) bool { return c.Data[sandbox.DataKey] == p.Key })
 	switch {
 	case i < 0:
@@ -311,7 +311,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, workloads []*Workload, 
 	if _, same := setImages(template, images); same && old != nil && !o.Restart && o.none() {
 		p.warn("%s runs image %s already, so it stays as it is; --restart rolls it", deployment(options.Name), joined(images))
 	}
-	changed, err := p.lay(o, w, len(workloads) > 1, template, images, state.EnvFrom)
+	changed, err := p.applyChange(o, w, len(workloads) > 1, template, images, state.EnvFrom)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +328,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, workloads []*Workload, 
 	}
 	f.Gated = gated(f.Deployment)
 	p.noteBehind(o, f, old)
-	p.notices(w, f, changed, &state.Around)
+	p.notices(w, f, changed, &state.Objects)
 	if err := p.planPolicies(f, &state.Policies); err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func (m *noticeMaker) election() {
 	}
 	if by == "" {
 		pods := m.podNames()
-		for _, l := range m.around.Leases {
+		for _, l := range m.objects.Leases {
 			if h := l.Spec.HolderIdentity; h != nil && pods.MatchString(*h) {
 				by = "lease/" + l.Name
 				break

@@ -40,7 +40,7 @@ func knownToAdmission(name string) bool {
 // others.
 func (p *ForkPlan) keepLabels(o *ForkOptions, w *Workload, workloads []*Workload, options *fork.Options, state *ForkState) []string {
 	template := w.podLabels()
-	pods := labels.Set{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: w.Label(), "pod-template-hash": unknowable}
+	pods := labels.Set{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: w.Label(), "pod-template-hash": unknownValue}
 	for _, name := range options.KeepLabels {
 		if value, ok := template[name]; ok {
 			pods[name] = value
@@ -64,12 +64,12 @@ func (p *ForkPlan) keepLabels(o *ForkOptions, w *Workload, workloads []*Workload
 			if len(by) > 0 {
 				reader = strings.Join(by, ", ")
 			}
-			mend := "--keep-label=" + name + " keeps it all the same"
+			fix := "--keep-label=" + name + " keeps it all the same"
 			if selected[at].refuses {
-				mend = "so a fork can't have it"
+				fix = "so a fork can't have it"
 			}
 			p.warn("%s: the fork's pods lack the label %s, by which %s chooses the pods that it changes: %s selects by it as well; %s",
-				w, name, reader, selected[at].object, mend)
+				w, name, reader, selected[at].object, fix)
 			continue
 		}
 		pods, kept = with, append(kept, name)
@@ -160,16 +160,16 @@ type selecting struct {
 // selectors returns all that is known to select pods of the namespace.
 func selectors(workloads []*Workload, state *ForkState) []selecting {
 	var all []selecting
-	for _, c := range catchers(workloads, state) {
+	for _, c := range selectingObjects(workloads, state) {
 		all = append(all, selecting{c.object, true, func(pods labels.Set) bool { return c.selector.Matches(pods) }})
 	}
-	for i := range state.Around.Monitors {
-		m := &state.Around.Monitors[i]
+	for i := range state.Objects.Monitors {
+		m := &state.Objects.Monitors[i]
 		if s, ok := monitored(m, state.Namespace); ok {
 			all = append(all, selecting{"podmonitor.monitoring.coreos.com/" + m.GetName(), false, func(pods labels.Set) bool { return s.Matches(pods) }})
 		}
 	}
-	for _, w := range distinct(slices.Concat(workloads, state.Around.Workloads)) {
+	for _, w := range distinct(slices.Concat(workloads, state.Objects.Workloads)) {
 		all = append(all, selecting{w.String(), false, func(pods labels.Set) bool { return len(placedBy(w, state.Namespace, pods)) > 0 }})
 	}
 	for _, policies := range [][]networkingv1.NetworkPolicy{state.Policies.Policies, state.Policies.Elsewhere} {

@@ -102,7 +102,7 @@ var hostNameWord = regexp.MustCompile(`(?i)\bhostname\b|\bordinal|\bpod_?name\b`
 
 // stableNames warns where a StatefulSet's pods make something of their names, which end in an ordinal there; told is whether the
 // ordinal was warned of.
-func (m *noticeMaker) stableNames(told bool) (relied bool) {
+func (m *noticeMaker) stableNames(warned bool) (relied bool) {
 	peer := regexp.MustCompile(`(^|[^a-z0-9.-])` + regexp.QuoteMeta(m.workload.Name()) + `-[0-9]+([^a-z0-9-]|$)`)
 	for _, c := range slices.Concat(m.pod.Spec.InitContainers, m.pod.Spec.Containers) {
 		var uses, peers []string
@@ -121,7 +121,7 @@ func (m *noticeMaker) stableNames(told bool) (relied bool) {
 				peers = append(peers, "variable "+e.Name)
 			}
 		}
-		if len(uses) > 0 && !told {
+		if len(uses) > 0 && !warned {
 			relied = true
 			m.warn("container %s makes something of its pod's name (%s), which ends in an ordinal in a StatefulSet; the fork's pods have random names and no ordinal", c.Name, strings.Join(uses, ", "))
 		}

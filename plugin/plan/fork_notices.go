@@ -22,18 +22,18 @@ type noticeMaker struct {
 	fork     *Fork
 	pod      *corev1.PodTemplateSpec // of the fork
 	baseline jsonObject              // the baseline's pod template with the fork's change
-	around   *Surroundings
+	objects  *NamespaceObjects
 }
 
 // notices lists what a fork inherits, and warns of what makes it, or its baseline, behave otherwise than one would expect. Nothing
 // is said of what is as ever.
-func (p *ForkPlan) notices(w *Workload, f *Fork, changed jsonObject, around *Surroundings) {
+func (p *ForkPlan) notices(w *Workload, f *Fork, changed jsonObject, objects *NamespaceObjects) {
 	template, _, _ := unstructured.NestedMap(f.Deployment.Object, "spec", "template")
 	var pod corev1.PodTemplateSpec
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(template, &pod) != nil {
 		return // the API server will say why it is no pod template
 	}
-	m := &noticeMaker{p, w, f, &pod, changed, around}
+	m := &noticeMaker{p, w, f, &pod, changed, objects}
 	f.Inherits = m.inherited()
 	for _, what := range fork.Lost(w.Template()) {
 		m.warn("can't be kept in a fork: %s", what)
@@ -214,10 +214,10 @@ func (m *noticeMaker) claims() {
 			continue
 		}
 		name := v.PersistentVolumeClaim.ClaimName
-		at := slices.IndexFunc(m.around.Claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == name })
+		at := slices.IndexFunc(m.objects.Claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == name })
 		var modes []corev1.PersistentVolumeAccessMode
 		if at >= 0 {
-			modes = m.around.Claims[at].Spec.AccessModes
+			modes = m.objects.Claims[at].Spec.AccessModes
 		}
 		has := func(mode corev1.PersistentVolumeAccessMode) bool { return slices.Contains(modes, mode) }
 		writes := m.written(v.Name) && !v.PersistentVolumeClaim.ReadOnly

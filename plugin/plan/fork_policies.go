@@ -95,9 +95,9 @@ type forkPolicies struct {
 	workload       *Workload
 	fork           string     // the Deployment's name
 	baseline, pods labels.Set // of the baseline's pods, and of the fork's
-	hops           []uint16   // ports to which the baseline's routers connect
+	routerPorts    []uint16   // ports to which the baseline's routers connect
 	routed, forked *metav1.LabelSelector
-	made           map[string]*networkingv1.NetworkPolicy // by selector
+	created        map[string]*networkingv1.NetworkPolicy // by selector
 	origins        map[*networkingv1.NetworkPolicy][]string
 	lax            []string // policies that admit the fork to what the baseline is not admitted to
 	unnamed        map[string]int32
@@ -115,15 +115,15 @@ func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
 		forked: &metav1.LabelSelector{MatchLabels: map[string]string{
 			sandbox.LabelSandbox: p.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: f.Workload.Label(),
 		}},
-		made: map[string]*networkingv1.NetworkPolicy{}, origins: map[*networkingv1.NetworkPolicy][]string{},
+		created: map[string]*networkingv1.NetworkPolicy{}, origins: map[*networkingv1.NetworkPolicy][]string{},
 	}
 	m.unnamed = unnamedPorts(f)
 	if f.Workload.Routed() {
-		m.hops = hops(f.Deployment, annotations[sandbox.AnnotationPorts])
+		m.routerPorts = routerPorts(f.Deployment, annotations[sandbox.AnnotationPorts])
 	}
 	for _, direction := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress} {
-		m.follow(direction)
-		m.hop(direction)
+		m.copyPolicies(direction)
+		m.admitRouters(direction)
 	}
 	for _, want := range m.sorted() {
 		if err := p.addPolicy(f, want, view); err != nil {
@@ -141,8 +141,8 @@ func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
 	return nil
 }
 
-// hops returns the ports of a fork's pods to which routers connect: those of the captured ports' names, else their numbers.
-func hops(fork *unstructured.Unstructured, captured string) []uint16 {
+// routerPorts returns the ports of a fork's pods to which routers connect: those of the captured ports' names, else their numbers.
+func routerPorts(fork *unstructured.Unstructured, captured string) []uint16 {
 	// Admission declines what does not parse, and then there are no routers.
 	ports, _ := sandbox.ParsePorts(captured)
 	var template corev1.PodTemplateSpec
@@ -164,11 +164,11 @@ func hops(fork *unstructured.Unstructured, captured string) []uint16 {
 	return numbers
 }
 
-// follow has what the namespace's policies say of the baseline's pods in one direction hold for the fork's.
-func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
+// copyPolicies has what the namespace's policies say of the baseline's pods in one direction hold for the fork's.
+func (m *forkPolicies) copyPolicies(direction networkingv1.PolicyType) {
 	var closed, confined bool // what policies isolate: the baseline; the fork
 	var rules []policyRule    // that hold for the baseline
-	var gained, held []*networkingv1.NetworkPolicy
+	var gained, copied []*networkingv1.NetworkPolicy
 	for i := range m.view.Policies {
 		p := &m.view.Policies[i]
 		if !isolates(p, direction) {
@@ -180,7 +180,7 @@ func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
 		case baseline:
 			rules = append(rules, rulesOf(p, direction)...)
 			if !fork {
-				held = append(held, p)
+				copied = append(copied, p)
 			}
 		case fork:
 			gained = append(gained, p)
@@ -190,8 +190,8 @@ func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
 			m.lax = appendNew(m.lax, "networkpolicy/"+p.Name)
 		}
 	}
-	for _, p := range held {
-		m.layAgain(p, direction, confined)
+	for _, p := range copied {
+		m.copyPolicy(p, direction, confined)
 	}
 	switch {
 	case confined && !closed: // as open as the baseline
@@ -209,9 +209,9 @@ func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
 	}
 }
 
-// layAgain has what p says of the baseline's pods hold for the fork's, which may be isolated anyway. Peers that are the
+// copyPolicy has what p says of the baseline's pods hold for the fork's, which may be isolated anyway. Peers that are the
 // baseline's pods themselves are joined by the fork's.
-func (m *forkPolicies) layAgain(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, isolated bool) {
+func (m *forkPolicies) copyPolicy(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, isolated bool) {
 	rules := rulesOf(p, direction)
 	if p.Name == sandbox.PolicyName(m.workload.Kind(), m.workload.Name(), "") && m.ours(p) {
 		rules = nil // what only routers need
@@ -248,9 +248,9 @@ func (m *forkPolicies) admitBeside(p *networkingv1.NetworkPolicy, direction netw
 	}
 }
 
-// hop admits the connections of the baseline's routers to the fork, at the end where they are made or at that where they
+// admitRouters admits the connections of the baseline's routers to the fork, at the end where they are made or at that where they
 // arrive, if nothing there admits them yet.
-func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
+func (m *forkPolicies) admitRouters(direction networkingv1.PolicyType) {
 	subject, selector, other, peer := m.pods, *m.forked, m.baseline, m.routed
 	if direction == networkingv1.PolicyTypeEgress {
 		subject, selector, other, peer = m.baseline, *m.routed, m.pods, m.forked
@@ -263,7 +263,7 @@ func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
 		}
 	}
 	isolated := len(on) > 0
-	for _, p := range m.made {
+	for _, p := range m.created {
 		if isolates(p, direction) && matches(&p.Spec.PodSelector, subject) {
 			isolated, rules = true, append(rules, rulesOf(p, direction)...)
 		}
@@ -272,7 +272,7 @@ func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
 		return
 	}
 	add := policyRule{peers: []networkingv1.NetworkPolicyPeer{{PodSelector: peer}}}
-	for _, port := range m.hops {
+	for _, port := range m.routerPorts {
 		if !slices.ContainsFunc(rules, func(r policyRule) bool {
 			return m.admitsPods(r.peers, m.view.NamespaceLabels, other) && (len(r.ports) == 0 ||
 				slices.ContainsFunc(r.ports, func(p networkingv1.NetworkPolicyPort) bool { return admits(p, port) }))
@@ -298,7 +298,7 @@ func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkin
 	if err != nil {
 		panic(err) // strings always encode
 	}
-	p := m.made[string(key)]
+	p := m.created[string(key)]
 	if p == nil {
 		suffix := string(key)
 		if reflect.DeepEqual(selector, *m.forked) {
@@ -311,7 +311,7 @@ func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkin
 			},
 			Spec: networkingv1.NetworkPolicySpec{PodSelector: *selector.DeepCopy()},
 		}
-		m.made[string(key)] = p
+		m.created[string(key)] = p
 	}
 	p.Spec.PolicyTypes = appendNew(p.Spec.PolicyTypes, direction)
 	for _, o := range on {
@@ -323,7 +323,7 @@ func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkin
 // sorted returns what was made, in order of name.
 func (m *forkPolicies) sorted() []*networkingv1.NetworkPolicy {
 	var all []*networkingv1.NetworkPolicy
-	for _, p := range m.made {
+	for _, p := range m.created {
 		names := slices.Sorted(slices.Values(m.origins[p]))
 		p.Annotations = map[string]string{sandbox.AnnotationPolicies: strings.Join(names, ",")}
 		all = append(all, p)
@@ -425,7 +425,7 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 	if slices.ContainsFunc(view.Policies, named) {
 		return &Problem{
 			What: fmt.Sprintf("networkpolicy/%s is not of kubectl sandbox's making, and has the name of one that is needed", want.Name),
-			Say:  "if nobody needs it",
+			Hint: "if nobody needs it",
 			Fix:  Kubectl("delete", "networkpolicy", want.Name),
 		}
 	}
@@ -437,7 +437,7 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 		if left || add.Before.DeletionTimestamp != nil {
 			return &Problem{
 				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and about to be deleted with it", want.Name, p.Sandbox),
-				Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
+				Hint: "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
 			}
 		}
 	}
@@ -449,7 +449,7 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 func (p *ForkPlan) PolicyProblem(policy *ForkPolicy, err error) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("networkpolicy/%s was changed by others than this command: %s", policy.Name, firstLine(err.Error())),
-		Say:  "take its fields over", Fix: p.force, Err: err,
+		Hint: "take its fields over", Fix: p.force, Err: err,
 	}
 }
 

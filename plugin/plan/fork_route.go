@@ -46,9 +46,9 @@ type proposal struct {
 	workloads []*Workload
 }
 
-// propose has the problem propose a fork, and returns it. Say is what it is.
-func (p *Problem) propose(say string, o *ForkOptions, workloads ...*Workload) *Problem {
-	p.Say, p.Fix, p.proposed = say, o.command(workloads...), &proposal{o, workloads}
+// proposeFork has the problem propose a fork, and returns it. Say is what it is.
+func (p *Problem) proposeFork(say string, o *ForkOptions, workloads ...*Workload) *Problem {
+	p.Hint, p.Fix, p.proposed = say, o.command(workloads...), &proposal{o, workloads}
 	return p
 }
 
@@ -64,7 +64,7 @@ func provenFork(err error, state *ForkState, depth int) error {
 	case !errors.As(next, &refused), refused.Code == status.CodeNotRouted:
 		return err
 	case depth == 0 || refused.What == p.What:
-		return &Problem{What: p.What, Code: p.Code, Object: p.Object, Err: p.Err, Say: "see what can be given", Fix: Kubectl("sandbox", "fork", "--help")}
+		return &Problem{What: p.What, Code: p.Code, Object: p.Object, Err: p.Err, Hint: "see what can be given", Fix: Kubectl("sandbox", "fork", "--help")}
 	}
 	if !errors.As(provenFork(refused, state, depth-1), &refused) {
 		return err
@@ -99,7 +99,7 @@ func UnroutedProblem(err error, view *RouteView) error {
 	if _, _, why := RouteSteps(view, Route); errors.As(why, &refused) {
 		return &Problem{
 			What: p.What + "; and routing is refused: " + refused.What, Lines: refused.Lines,
-			Say: refused.Say, Fix: refused.Fix, Admin: refused.Admin, Code: p.Code,
+			Hint: refused.Hint, Fix: refused.Fix, Admin: refused.Admin, Code: p.Code,
 		}
 	}
 	with := *p
@@ -122,9 +122,9 @@ func (s *ForkState) after(workloads []*Workload, view *RouteView) ([]*Workload, 
 		mapped[i] = now(w)
 	}
 	after := *s
-	after.Around.Workloads = make([]*Workload, len(s.Around.Workloads))
-	for i, w := range s.Around.Workloads {
-		after.Around.Workloads[i] = now(w)
+	after.Objects.Workloads = make([]*Workload, len(s.Objects.Workloads))
+	for i, w := range s.Objects.Workloads {
+		after.Objects.Workloads[i] = now(w)
 	}
 	after.Services = make([]corev1.Service, len(view.Services))
 	for i, svc := range view.Services {

@@ -299,7 +299,7 @@ func show(t *testing.T, p *plan.ForkPlan, err error) string {
 		for _, line := range problem.Lines {
 			fmt.Fprintf(&b, "  %s\n", line)
 		}
-		fmt.Fprintf(&b, "hint: %s: %s\n", problem.Say, plan.Quote(problem.Fix))
+		fmt.Fprintf(&b, "hint: %s: %s\n", problem.Hint, plan.Quote(problem.Fix))
 		return b.String()
 	}
 	for _, w := range p.Warnings {

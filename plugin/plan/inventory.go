@@ -18,13 +18,13 @@ import (
 
 // An Inventory is what a namespace, or all of them, held of sandboxes and routed workloads at about one moment.
 type Inventory struct {
-	Now        time.Time
-	ConfigMaps []corev1.ConfigMap // of sandboxes
-	Forks      []appsv1.Deployment
-	Sets       []appsv1.ReplicaSet // of forks
-	Pods       []corev1.Pod        // of forks and of baselines
-	Services   *[]corev1.Service   // nil: they may not be read
-	Standings  map[string]Standing // by "NAMESPACE/NAME" of the fork
+	Now            time.Time
+	ConfigMaps     []corev1.ConfigMap // of sandboxes
+	Forks          []appsv1.Deployment
+	Sets           []appsv1.ReplicaSet      // of forks
+	Pods           []corev1.Pod             // of forks and of baselines
+	Services       *[]corev1.Service        // nil: they may not be read
+	BaselineStates map[string]BaselineState // by "NAMESPACE/NAME" of the fork
 	// Routed are the workloads that have routers, or were left on the way there or back.
 	Routed []*Workload
 	// Gateway is the domain of previews; empty: none, or not read.
@@ -100,11 +100,11 @@ func (v *Inventory) baseline(d *appsv1.Deployment) *health.Baseline {
 		}
 		b.Services = &services
 	}
-	standing, known := v.Standings[d.Namespace+"/"+d.Name]
+	baselineState, known := v.BaselineStates[d.Namespace+"/"+d.Name]
 	if !known {
 		return b
 	}
-	b.Gone, b.Behind = &standing.Gone, &standing.Behind
+	b.Gone, b.Behind = &baselineState.Gone, &baselineState.Behind
 	for _, w := range v.Routed {
 		if w.Namespace() == d.Namespace && w.Label() == d.Labels[sandbox.LabelWorkload] {
 			marked := w.Routed()

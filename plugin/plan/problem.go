@@ -23,8 +23,8 @@ type Problem struct {
 	What string
 	// Lines are others' words that explain it, such as the end of a log; often none.
 	Lines []string
-	// Say is what Fix does, in a few words; may be empty.
-	Say string
+	// Hint is what Fix does, in a few words; may be empty.
+	Hint string
 	// Fix is a command line that mends it, as words yet unquoted. Where it begins with "kubectl", the flags by which the
 	// caller chose cluster and namespace are added as it is printed, so that it does the same when pasted.
 	Fix []string

@@ -86,13 +86,13 @@ func CheckTrial(w *Workload, u *unstructured.Unstructured, controlNamespace stri
 	if _, answered := pod.Annotations[sandbox.AnnotationInjected]; answered {
 		return &Problem{
 			What: fmt.Sprintf("%s: admission would leave its pods without a router: %s", w, declined(pod.Annotations)),
-			Say:  "its pod template",
+			Hint: "its pod template",
 			Fix:  Kubectl("edit", w.Arg()),
 		}
 	}
 	p := &Problem{What: fmt.Sprintf("%s: its pods would get no router, since the webhook does not answer", w)}
 	if controlNamespace != "" {
-		p.Say, p.Fix = "see how it is", Kubectl("get", "pods", "--namespace="+controlNamespace)
+		p.Hint, p.Fix = "see how it is", Kubectl("get", "pods", "--namespace="+controlNamespace)
 	}
 	return p
 }

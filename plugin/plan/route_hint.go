@@ -42,23 +42,23 @@ func (v *RouteView) tested(p *Problem, depth int) *Problem {
 	if verb == nil {
 		return p
 	}
-	asked := v.naming(args)
-	if asked == nil {
+	narrowed := v.naming(args)
+	if narrowed == nil {
 		return p // it names something that was not read: its own plan will tell
 	}
-	_, _, err := planRoute(asked, verb)
+	_, _, err := planRoute(narrowed, verb)
 	var refused *Problem
 	if !errors.As(err, &refused) {
 		known := *p
-		known.Fix = append(slices.Clone(p.Fix), asked.templateFlag()...)
+		known.Fix = append(slices.Clone(p.Fix), narrowed.templateFlag()...)
 		return &known
 	}
 	if depth == 0 || refused.What == p.What {
 		return &Problem{What: p.What, Err: p.Err, Code: p.Code, Object: p.Object}
 	}
-	refused = asked.tested(refused, depth-1)
+	refused = narrowed.tested(refused, depth-1)
 	return &Problem{
-		What: p.What + "; and " + refused.What, Lines: refused.Lines, Say: refused.Say, Fix: refused.Fix, Admin: refused.Admin,
+		What: p.What + "; and " + refused.What, Lines: refused.Lines, Hint: refused.Hint, Fix: refused.Fix, Admin: refused.Admin,
 		Err: p.Err, Code: p.Code, Object: p.Object,
 	}
 }

@@ -257,7 +257,7 @@ func (a *analysis) writePolicies() ([]RouteWrite, error) {
 			if !ofTarget(have, t.Workload) {
 				return nil, &Problem{
 					What: fmt.Sprintf("networkpolicy/%s is not of kubectl sandbox's making, and has the name of one that is needed", p.Name),
-					Say:  "if nobody needs it",
+					Hint: "if nobody needs it",
 					Fix:  Kubectl("delete", "networkpolicy", p.Name),
 				}
 			}

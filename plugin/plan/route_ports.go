@@ -117,7 +117,7 @@ func newTarget(w *Workload) (*routeTarget, error) {
 	}
 	record, err := sandbox.ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
 	if err != nil {
-		return nil, &Problem{What: w.String() + ": " + err.Error(), Say: "look at it", Fix: Kubectl("edit", w.Arg())}
+		return nil, &Problem{What: w.String() + ": " + err.Error(), Hint: "look at it", Fix: Kubectl("edit", w.Arg())}
 	}
 	m := &routeMember{workload: w, pod: templatePod(template), labels: template.Labels, arg: w.Arg(), movable: true}
 	m.target = &routeTarget{Workload: w, routeMember: m, record: record}
@@ -156,7 +156,7 @@ func (a *analysis) findServices() error {
 		if text := svc.Annotations[sandbox.AnnotationTargetPorts]; text != "" {
 			marks, err := sandbox.ParseTargetPorts(text)
 			if err != nil {
-				return &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+				return &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
 			}
 			s.marks = marks
 		}
@@ -253,7 +253,7 @@ func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMembe
 			if len(common) == 0 {
 				return "", &Problem{
 					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s and %s names %s: routing needs one name for both", s.Name, number, named.arg, candidates[0], m.arg, usable[0]),
-					Say:  "give the port the same name in both",
+					Hint: "give the port the same name in both",
 					Fix:  Kubectl("edit", m.arg),
 				}
 			}
@@ -276,7 +276,7 @@ func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMembe
 			if but != "" {
 				return "", &Problem{
 					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s, but in %s %s: routing needs one name for both", s.Name, number, named.arg, name, m.arg, but),
-					Say:  "name the ports alike in both",
+					Hint: "name the ports alike in both",
 					Fix:  Kubectl("edit", m.arg),
 				}
 			}
@@ -310,7 +310,7 @@ func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*route
 		if !m.movable {
 			return &Problem{
 				What: fmt.Sprintf("service/%s also selects %s, which has no name for port %d and can't be given one", s.Name, m.arg, number),
-				Say:  "take it out of the way",
+				Hint: "take it out of the way",
 				Fix:  Kubectl("delete", m.arg),
 			}
 		}
@@ -325,7 +325,7 @@ func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*route
 	}
 	return &Problem{
 		What: fmt.Sprintf("service/%s also selects pods of %s, where port %d has no name", s.Name, list(args), number),
-		Say:  "route all of them together",
+		Hint: "route all of them together",
 		Fix:  append(command, args...),
 	}
 }
@@ -437,20 +437,20 @@ func (a *analysis) nothingToRoute(t *routeTarget) error {
 	if len(headless) > 0 {
 		return &Problem{
 			What: fmt.Sprintf("%s is reached by the headless %s alone: its clients dial the pods' own addresses, where no router can stand in; it needs a Service with an address too", t.Workload, list(headless)),
-			Say:  "Services of this namespace, and what they select",
+			Hint: "Services of this namespace, and what they select",
 			Fix:  Kubectl("get", "services", "-o", "wide"),
 		}
 	}
 	p := &Problem{
 		What: fmt.Sprintf("no Service sends TCP connections to the pods of %s, so there is nothing to route", t.Workload),
-		Say:  "Services of this namespace, and what they select",
+		Hint: "Services of this namespace, and what they select",
 		Fix:  Kubectl("get", "services", "-o", "wide"),
 	}
 	if t.Kind() == "Deployment" && t.exposable() {
 		for _, c := range servingContainers(t.pod) {
 			for _, port := range c.Ports {
 				if port.Protocol == corev1.ProtocolTCP {
-					p.Say, p.Fix = "put a Service in front of it", Kubectl("expose", t.Arg(), "--port", strconv.Itoa(int(port.ContainerPort)))
+					p.Hint, p.Fix = "put a Service in front of it", Kubectl("expose", t.Arg(), "--port", strconv.Itoa(int(port.ContainerPort)))
 					if name := a.view.serviceName(t.Name()); name != t.Name() {
 						p.Fix = append(p.Fix, "--name="+name)
 					}
@@ -465,7 +465,7 @@ func (a *analysis) nothingToRoute(t *routeTarget) error {
 func sharedName(m *routeMember, name string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("%s: containers %s all name a port %s, so that no router can take its place", m.arg, list(containersNaming(m.pod, name)), name),
-		Say:  "rename all but one",
+		Hint: "rename all but one",
 		Fix:  Kubectl("edit", m.arg),
 	}
 }

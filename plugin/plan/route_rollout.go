@@ -70,19 +70,19 @@ func checkKind(w *Workload) *Problem {
 	case w.Object.GetLabels()[sandbox.LabelRole] == sandbox.RoleFork:
 		return &Problem{
 			What: w.String() + " is a fork: routers stand in front of baselines",
-			Say:  "baselines and their routes",
+			Hint: "baselines and their routes",
 			Fix:  Kubectl("sandbox", "route"),
 		}
 	case w.Kind() == "ReplicaSet" && w.Resource.Group == "apps" && owner != nil:
 		return &Problem{
 			What: fmt.Sprintf("%s belongs to %s/%s, which makes it anew at every change", w, strings.ToLower(owner.Kind), owner.Name),
-			Say:  "route that",
+			Hint: "route that",
 			Fix:  Kubectl("sandbox", "route", strings.ToLower(owner.Kind)+"/"+owner.Name),
 		}
 	case w.Kind() == "ReplicaSet" && w.Resource.Group == "apps", w.Kind() == "ReplicationController" && w.Resource.Group == "":
 		return &Problem{
 			What: fmt.Sprintf("%s replaces no pod when its template changes, so that it can't be routed without an outage; a Deployment with the same selector and template can", w),
-			Say:  "its template, to make a Deployment of",
+			Hint: "its template, to make a Deployment of",
 			Fix:  Kubectl("get", w.Arg(), "-o", "yaml"),
 		}
 	case slices.Contains([]string{"Job", "CronJob"}, w.Kind()):
@@ -90,14 +90,14 @@ func checkKind(w *Workload) *Problem {
 	case owner != nil:
 		return &Problem{
 			What: fmt.Sprintf("%s is kept by %s/%s, whose controller would undo the change", w, strings.ToLower(owner.Kind), owner.Name),
-			Say:  "see whether its owner can carry the labels and annotations for the pod template",
+			Hint: "see whether its owner can carry the labels and annotations for the pod template",
 			Fix:  Kubectl("describe", strings.ToLower(owner.Kind), owner.Name),
 		}
 	}
 	if hostNetwork, _, _ := unstructured.NestedBool(w.Object.Object, w.templateFields("spec", "hostNetwork")...); hostNetwork {
 		return &Problem{
 			What: fmt.Sprintf("%s uses its node's network (hostNetwork), where a router's port would be everybody's", w),
-			Say:  "give it a network of its own, if it can do with that",
+			Hint: "give it a network of its own, if it can do with that",
 			Fix:  Kubectl("edit", w.Arg()),
 		}
 	}
@@ -124,13 +124,13 @@ func gate(w *Workload) *Problem {
 		if isRollout(w) {
 			return &Problem{
 				What: fmt.Sprintf("%s is paused, and its pods would not change", w),
-				Say:  "resume it",
+				Hint: "resume it",
 				Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"paused":false}}`),
 			}
 		}
 		return &Problem{
 			What: fmt.Sprintf("%s is paused, and its pods would not change", w),
-			Say:  "resume it",
+			Hint: "resume it",
 			Fix:  Kubectl("rollout", "resume", w.Arg()),
 		}
 	}
@@ -138,7 +138,7 @@ func gate(w *Workload) *Problem {
 	case str("updateStrategy", "type") == "OnDelete":
 		return &Problem{
 			What: fmt.Sprintf("%s has the update strategy OnDelete: its pods change only when somebody deletes them", w),
-			Say:  "have it replace its pods",
+			Hint: "have it replace its pods",
 			Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}`),
 		}
 	case isRollout(w):
@@ -148,7 +148,7 @@ func gate(w *Workload) *Problem {
 	if n := asInt(partition); n > 0 {
 		return &Problem{
 			What: fmt.Sprintf("%s is partitioned: its pods below %d would keep the template they have", w, n),
-			Say:  "let all of them change",
+			Hint: "let all of them change",
 			Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}`),
 		}
 	}
@@ -160,7 +160,7 @@ func gateRollout(w *Workload) *Problem {
 	if auto, found, _ := unstructured.NestedBool(w.Object.Object, "spec", "strategy", "blueGreen", "autoPromotionEnabled"); found && !auto {
 		return &Problem{
 			What: fmt.Sprintf("%s waits for a promotion by hand (autoPromotionEnabled: false), twice in the course of this", w),
-			Say:  "have it promote by itself meanwhile",
+			Hint: "have it promote by itself meanwhile",
 			Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"strategy":{"blueGreen":{"autoPromotionEnabled":true}}}}`),
 		}
 	}
@@ -175,7 +175,7 @@ func gateRollout(w *Workload) *Problem {
 		if _, timed := fields["duration"]; !timed {
 			return &Problem{
 				What: fmt.Sprintf("%s stops at step %d of its canary until somebody promotes it, twice in the course of this", w, i+1),
-				Say:  "take the steps away meanwhile",
+				Hint: "take the steps away meanwhile",
 				Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"strategy":{"canary":{"steps":null}}}}`),
 			}
 		}

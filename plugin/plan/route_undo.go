@@ -109,7 +109,7 @@ func (a *analysis) orphans() *Problem {
 		}
 		return &Problem{
 			What: fmt.Sprintf("%s is in use: %s would get no more requests (--force takes the routers away all the same)", t.Workload, what),
-			Say:  "delete first what needs them",
+			Hint: "delete first what needs them",
 			Fix:  Kubectl(append([]string{"sandbox", "delete"}, sandboxes...)...),
 		}
 	}
@@ -158,7 +158,7 @@ func (a *analysis) writeRestores() ([]RouteWrite, error) {
 			}
 			return nil, &Problem{
 				What: fmt.Sprintf("service/%s sends to port names that %s was given, and sends to routers of %s too", svc.Name, losing.Workload, list(keepers)),
-				Say:  "take the routers away from all of them together",
+				Hint: "take the routers away from all of them together",
 				Fix:  append(command, keepers...),
 			}
 		default:
@@ -179,7 +179,7 @@ func markedService(svc *corev1.Service) (*routeService, error) {
 	}
 	marks, err := sandbox.ParseTargetPorts(text)
 	if err != nil {
-		return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+		return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
 	}
 	s.marks = marks
 	return s, nil

@@ -55,9 +55,9 @@ func RunningImages(pod *corev1.Pod) []RunningImage {
 	return out
 }
 
-// LastWords returns, of the end of a crashed app's log, the few lines that tell most: the last ones, but for the stack that
+// LogTail returns, of the end of a crashed app's log, the few lines that tell most: the last ones, but for the stack that
 // Go prints after a panic.
-func LastWords(log []string) []string {
+func LogTail(log []string) []string {
 	const most = 5
 	for i, line := range log {
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {

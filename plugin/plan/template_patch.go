@@ -198,13 +198,13 @@ func (p *TemplatePatch) strategic(template map[string]any) (changed map[string]a
 func patchProblem(o *ForkOptions, w *Workload, err error) error {
 	p := &Problem{
 		What: fmt.Sprintf("%s does not fit the pod template of %s: %s", o.Patch.Flag, w, firstLine(err.Error())),
-		Say:  "see the template", Fix: Kubectl("get", w.Arg(), "-o", "yaml"), Err: err,
+		Hint: "see the template", Fix: Kubectl("get", w.Arg(), "-o", "yaml"), Err: err,
 	}
 	if o.Patch.Type == PatchStrategic && strings.Contains(err.Error(), "unable to find api field") {
 		again := *o
 		patch := *o.Patch
 		patch.Type, again.Patch = PatchMerge, &patch
-		return p.propose("a JSON merge patch needs no schema (and replaces lists whole)", &again, w)
+		return p.proposeFork("a JSON merge patch needs no schema (and replaces lists whole)", &again, w)
 	}
 	return p
 }

@@ -116,7 +116,7 @@ func (w *Workload) Routed() bool {
 
 // CheckWorkload says why an object is not a workload that serves requests. Every error is a *Problem.
 func CheckWorkload(w *Workload) error {
-	p := &Problem{Say: "workloads of this namespace", Fix: Kubectl("get", "deployments,statefulsets,daemonsets")}
+	p := &Problem{Hint: "workloads of this namespace", Fix: Kubectl("get", "deployments,statefulsets,daemonsets")}
 	refers, _, _ := unstructured.NestedStringMap(w.Object.Object, "spec", "workloadRef")
 	owner := metav1.GetControllerOf(w.Object)
 	switch {
@@ -126,16 +126,16 @@ func CheckWorkload(w *Workload) error {
 		return nil
 	case w.Kind() == "Pod" && w.Resource.Group == "" && owner != nil:
 		p.What = fmt.Sprintf("%s is one pod of %s %q, not a workload with a pod template", w, strings.ToLower(owner.Kind), owner.Name)
-		p.Say, p.Fix = "see what keeps it", Kubectl("get", strings.ToLower(owner.Kind)+"/"+owner.Name)
+		p.Hint, p.Fix = "see what keeps it", Kubectl("get", strings.ToLower(owner.Kind)+"/"+owner.Name)
 	case refers["kind"] != "" && refers["name"] != "": // an Argo Rollout beside the Deployment it took over
 		arg := strings.ToLower(refers["kind"]) + "/" + refers["name"]
 		p.What = fmt.Sprintf("%s has no pod template of its own: its spec.workloadRef takes that of %s", w, arg)
-		p.Say, p.Fix = "name that", Kubectl("get", arg)
+		p.Hint, p.Fix = "name that", Kubectl("get", arg)
 	default:
 		p.What = fmt.Sprintf("%s has no pod template at %s, so it is no workload", w, strings.Join(w.templateFields(), "."))
 		if !fork.BuiltIn(w.Object.GroupVersionKind()) && w.Resource.Group != "" {
 			p.What = fmt.Sprintf("%s has no pod template at %s (--template-path says where its kind has it)", w, strings.Join(w.templateFields(), "."))
-			p.Say, p.Fix = "see where", Kubectl("get", w.Arg(), "-o", "yaml")
+			p.Hint, p.Fix = "see where", Kubectl("get", w.Arg(), "-o", "yaml")
 		}
 	}
 	return p

@@ -96,10 +96,10 @@ func describe(l *experiment.LoadReport) string {
 		if l.List.Host != "" {
 			s += ", recorded of " + l.List.Host
 		}
-		s += result.SayLeftOut(", ", l.List.LeftOut)
+		s += result.FormatLeftOut(", ", l.List.LeftOut)
 	}
 	if len(l.Statuses) > 0 {
-		s += "; the baseline answered " + experiment.SayStatuses(l.Statuses)
+		s += "; the baseline answered " + experiment.FormatStatuses(l.Statuses)
 	}
 	return s
 }
@@ -126,7 +126,7 @@ func measured(m *experiment.Measured) string {
 		texts[i] = d.Text
 	}
 	if len(m.Statuses) > 0 {
-		texts = append(texts, "answered "+experiment.SayStatuses(m.Statuses))
+		texts = append(texts, "answered "+experiment.FormatStatuses(m.Statuses))
 	}
 	return strings.Join(texts, ", ")
 }

@@ -92,7 +92,7 @@ func Parse(data []byte, format Format, prefer string, open func(name string) (io
 		return List{}, fmt.Errorf("reading the list as %s: %w", format, err)
 	}
 	if len(l.Requests) == 0 {
-		return List{}, fmt.Errorf("reading the list as %s: it has no request%s", format, result.SayLeftOut(" that can be sent; ", l.LeftOut))
+		return List{}, fmt.Errorf("reading the list as %s: it has no request%s", format, result.FormatLeftOut(" that can be sent; ", l.LeftOut))
 	}
 	return l, nil
 }

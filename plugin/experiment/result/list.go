@@ -40,8 +40,8 @@ func (l List) validate() error {
 	return nil
 }
 
-// SayLeftOut says what was left out, after a prefix; nothing where nothing was.
-func SayLeftOut(prefix string, all []LeftOut) string {
+// FormatLeftOut says what was left out, after a prefix; nothing where nothing was.
+func FormatLeftOut(prefix string, all []LeftOut) string {
 	if len(all) == 0 {
 		return ""
 	}

@@ -22,14 +22,14 @@ const monitoring = "monitoring.coreos.com"
 // maxScaled is how many targets of autoscalers that are of custom kinds are asked how they select their pods.
 const maxScaled = 3
 
-// A reader reads surroundings by calls that run at the same time. What the caller may not list is noted and left out.
-type reader struct {
-	*plan.Surroundings
+// A namespaceReader reads surroundings by calls that run at the same time. What the caller may not list is noted and left out.
+type namespaceReader struct {
+	*plan.NamespaceObjects
 	mu sync.Mutex
 }
 
 // list adds what read returns to the surroundings.
-func (r *reader) list(resource string, read func() (add func(), err error)) func() error {
+func (r *namespaceReader) list(resource string, read func() (add func(), err error)) func() error {
 	return func() error {
 		add, err := read()
 		r.mu.Lock()
@@ -46,9 +46,9 @@ func (r *reader) list(resource string, read func() (add func(), err error)) func
 	}
 }
 
-// surroundings reads what every fork is held against.
-func (c *Client) surroundings(ctx context.Context, into *plan.Surroundings) error {
-	r := &reader{Surroundings: into}
+// readNamespace reads what every fork is held against.
+func (c *Client) readNamespace(ctx context.Context, into *plan.NamespaceObjects) error {
+	r := &namespaceReader{NamespaceObjects: into}
 	notForks := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork}
 	var calls []func() error
 	byKind := make([][]*plan.Workload, 4) // in the order of the kinds, whichever answer comes first
@@ -85,14 +85,14 @@ func (c *Client) surroundings(ctx context.Context, into *plan.Surroundings) erro
 			return nil // they only bear out what arguments and variables say of elections
 		},
 	)
-	err := together(calls...)
+	err := inParallel(calls...)
 	into.Workloads = slices.Concat(byKind...)
 	return err
 }
 
-// furtherSurroundings reads what depends on what was read: nothing in most namespaces.
-func (c *Client) furtherSurroundings(ctx context.Context, workloads []*plan.Workload, into *plan.Surroundings) error {
-	r := &reader{Surroundings: into}
+// readDependents reads what depends on what was read: nothing in most namespaces.
+func (c *Client) readDependents(ctx context.Context, workloads []*plan.Workload, into *plan.NamespaceObjects) error {
+	r := &namespaceReader{NamespaceObjects: into}
 	var calls []func() error
 	if slices.ContainsFunc(workloads, (*plan.Workload).Claims) {
 		calls = append(calls, func() error {
@@ -111,13 +111,13 @@ func (c *Client) furtherSurroundings(ctx context.Context, workloads []*plan.Work
 		}))
 	}
 	into.Scaled = map[string]string{}
-	asked := 0
+	requested := 0
 	for i := range into.Autoscalers {
 		target, other := plan.Scales(&into.Autoscalers[i])
 		if !other {
 			continue
 		}
-		if asked++; asked > maxScaled {
+		if requested++; requested > maxScaled {
 			into.Unread = append(into.Unread, "further targets of horizontalpodautoscalers.autoscaling")
 			break
 		}
@@ -127,7 +127,7 @@ func (c *Client) furtherSurroundings(ctx context.Context, workloads []*plan.Work
 			return func() { r.Scaled[key] = selector }, err
 		}))
 	}
-	return together(calls...)
+	return inParallel(calls...)
 }
 
 // served returns the version in which the API server serves the group, by what is known of it already; empty where it does not.

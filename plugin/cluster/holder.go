@@ -23,26 +23,26 @@ import (
 // that it is still there, and whose writes are made on condition that it is the holder. Another client takes over where nothing was heard
 // for long enough, by its own clock: clocks are not compared.
 const (
-	dataHolder = "holder"
-	dataHeard  = "heard" // another value each time
+	dataHolder    = "holder"
+	dataHeartbeat = "heard" // another value each time
 
-	heartbeat  = 5 * time.Second
-	silentTime = 4 * heartbeat // without anything heard, until a holder is taken for gone
+	heartbeatInterval = 5 * time.Second
+	holderTimeout     = 4 * heartbeatInterval // without anything heard, until a holder is taken for gone
 )
 
 // ErrNotHolder is that an experiment is not this client's to run, or to delete, any more.
 var ErrNotHolder = errors.New("not the experiment's holder")
 
-// Hold writes that the experiment's holder is still there, until ctx ends or it is so no more: that is the error.
-func (c *Client) Hold(ctx context.Context, e *Experiment) error {
-	tick := time.NewTicker(heartbeat)
+// SendHeartbeats writes that the experiment's holder is still there, until ctx ends or it is so no more: that is the error.
+func (c *Client) SendHeartbeats(ctx context.Context, e *Experiment) error {
+	tick := time.NewTicker(heartbeatInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := c.writeHeld(ctx, e, map[string]string{dataHeard: rand.Text()}); err != nil && ctx.Err() == nil {
+			if err := c.patchAsHolder(ctx, e, map[string]string{dataHeartbeat: rand.Text()}); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
@@ -53,17 +53,17 @@ func (c *Client) Hold(ctx context.Context, e *Experiment) error {
 func (c *Client) Release(ctx context.Context, e *Experiment) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	_ = c.writeHeld(ctx, e, map[string]string{dataHolder: ""})
+	_ = c.patchAsHolder(ctx, e, map[string]string{dataHolder: ""})
 }
 
 // takeOver makes e this client's, when nothing was heard of its holder for some time.
 func (c *Client) takeOver(ctx context.Context, e *Experiment) error {
-	if err := c.unheld(ctx, e); err != nil {
+	if err := c.waitReleased(ctx, e); err != nil {
 		return err
 	}
-	is := map[string]string{dataHolder: e.ConfigMap.Data[dataHolder], dataHeard: e.ConfigMap.Data[dataHeard]}
+	is := map[string]string{dataHolder: e.ConfigMap.Data[dataHolder], dataHeartbeat: e.ConfigMap.Data[dataHeartbeat]}
 	e.holder = rand.Text()
-	err := c.writeIf(ctx, e, is, map[string]string{dataHolder: e.holder, dataHeard: rand.Text()})
+	err := c.patchIf(ctx, e, is, map[string]string{dataHolder: e.holder, dataHeartbeat: rand.Text()})
 	if errors.Is(err, ErrNotHolder) { // where an answer was lost, it was this client that made the next try fail
 		if now, again := c.Experiment(ctx, e.Report.ID); again == nil && now.ConfigMap.UID == e.ConfigMap.UID && now.ConfigMap.Data[dataHolder] == e.holder {
 			return nil
@@ -72,30 +72,30 @@ func (c *Client) takeOver(ctx context.Context, e *Experiment) error {
 	return err
 }
 
-// unheld waits until nothing was heard of an experiment's holder for long enough. Where something is, that is a *plan.Problem; so it is
+// waitReleased waits until nothing was heard of an experiment's holder for long enough. Where something is, that is a *plan.Problem; so it is
 // where the experiment ends meanwhile.
-func (c *Client) unheld(ctx context.Context, e *Experiment) error {
+func (c *Client) waitReleased(ctx context.Context, e *Experiment) error {
 	if e.ConfigMap.Data[dataHolder] == "" {
 		return nil
 	}
 	// What can't be read may have been written, or kept from being: silence counts from when it can be again.
-	for end := time.Now().Add(silentTime); time.Now().Before(end); {
+	for end := time.Now().Add(holderTimeout); time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(persistBetween):
+		case <-time.After(retryInterval):
 		}
 		now, err := c.Experiment(ctx, e.Report.ID)
 		switch {
 		case IsTransient(err):
-			end = time.Now().Add(silentTime)
+			end = time.Now().Add(holderTimeout)
 			continue
 		case err != nil:
 			return err
 		case !now.Report.Window.Ended.IsZero():
 			return hasEnded(now.Report)
 		}
-		silent := now.ConfigMap.Data[dataHolder] == e.ConfigMap.Data[dataHolder] && now.ConfigMap.Data[dataHeard] == e.ConfigMap.Data[dataHeard]
+		silent := now.ConfigMap.Data[dataHolder] == e.ConfigMap.Data[dataHolder] && now.ConfigMap.Data[dataHeartbeat] == e.ConfigMap.Data[dataHeartbeat]
 		e.ConfigMap, e.Report = now.ConfigMap, now.Report
 		switch {
 		case e.ConfigMap.Data[dataHolder] == "":
@@ -103,7 +103,7 @@ func (c *Client) unheld(ctx context.Context, e *Experiment) error {
 		case !silent:
 			return &plan.Problem{
 				What: fmt.Sprintf("experiment %q is being run by another client; choose another --id, or wait for that one", e.Report.ID),
-				Say:  "wait for it", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
+				Hint: "wait for it", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
 			}
 		}
 	}
@@ -114,16 +114,16 @@ func (c *Client) unheld(ctx context.Context, e *Experiment) error {
 func hasEnded(r *experiment.Report) error {
 	return &plan.Problem{
 		What: fmt.Sprintf("experiment %q has ended, at %s; for another one, choose another --id", r.ID, r.Window.Ended.Format(time.RFC3339)),
-		Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
+		Hint: "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
 	}
 }
 
-// writeHeld writes data of the experiment's ConfigMap, on condition that this client is the experiment's holder.
-func (c *Client) writeHeld(ctx context.Context, e *Experiment, data map[string]string) error {
-	return c.writeIf(ctx, e, map[string]string{dataHolder: e.holder}, data)
+// patchAsHolder writes data of the experiment's ConfigMap, on condition that this client is the experiment's holder.
+func (c *Client) patchAsHolder(ctx context.Context, e *Experiment, data map[string]string) error {
+	return c.patchIf(ctx, e, map[string]string{dataHolder: e.holder}, data)
 }
 
-func (c *Client) writeIf(ctx context.Context, e *Experiment, is, data map[string]string) error {
+func (c *Client) patchIf(ctx context.Context, e *Experiment, is, data map[string]string) error {
 	type operation struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
@@ -140,14 +140,14 @@ func (c *Client) writeIf(ctx context.Context, e *Experiment, is, data map[string
 	if err != nil {
 		return err
 	}
-	err = Persist(ctx, func() error {
+	err = Retry(ctx, func() error {
 		_, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Patch(ctx, e.ConfigMap.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: sandbox.FieldManager})
 		return err
 	})
 	if apierrors.IsInvalid(err) || apierrors.IsNotFound(err) {
 		return &plan.Problem{
 			What: fmt.Sprintf("experiment %q was deleted, or another client goes on with it", e.Report.ID), Err: ErrNotHolder,
-			Say: "what it finds", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
+			Hint: "what it finds", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
 		}
 	}
 	return Explain(err)

@@ -7,23 +7,23 @@ import (
 	"net/http/httptrace"
 )
 
-// handshakes is how often a connection is tried. Each try may take client-go's 10 seconds.
-const handshakes = 4
+// maxConnects is how often a connection is tried. Each try may take client-go's 10 seconds.
+const maxConnects = 4
 
-// Patient tries again where an API server did not come to shaking hands in time, as one does that hundreds of commands begin to
+// RetryConnect tries again where an API server did not come to shaking hands in time, as one does that hundreds of commands begin to
 // talk to at once. Nothing was sent then, so it is safe for writes as well. A server that refuses connections, or that does not
 // answer a request, is not tried again.
-func Patient(next http.RoundTripper) http.RoundTripper { return patient{next} }
+func RetryConnect(next http.RoundTripper) http.RoundTripper { return connectRetrier{next} }
 
-type patient struct{ next http.RoundTripper }
+type connectRetrier struct{ next http.RoundTripper }
 
-func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+func (p connectRetrier) RoundTrip(r *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
 		connected := false
 		trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }}
 		resp, err := p.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
 		var timeout net.Error
-		if err == nil || connected || try == handshakes || r.Context().Err() != nil || !errors.As(err, &timeout) || !timeout.Timeout() {
+		if err == nil || connected || try == maxConnects || r.Context().Err() != nil || !errors.As(err, &timeout) || !timeout.Timeout() {
 			return resp, err
 		}
 		if r.Body == nil || r.Body == http.NoBody {
@@ -42,4 +42,4 @@ func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // WrappedRoundTripper lets client-go find the transport, to close its idle connections.
-func (p patient) WrappedRoundTripper() http.RoundTripper { return p.next }
+func (p connectRetrier) WrappedRoundTripper() http.RoundTripper { return p.next }

@@ -12,8 +12,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Standing is how a fork stands to its baseline.
-type Standing struct {
+// A BaselineState is how a fork stands to its baseline.
+type BaselineState struct {
 	// Gone says that there is no baseline any more.
 	Gone bool
 	// Unmarked says that the baseline's pod template lacks the marks of `route`.
@@ -27,10 +27,10 @@ type Standing struct {
 	Generation int64
 }
 
-// StandingOf says how the fork d stands to its baseline; nil: there is none. Of a fork that does not say what it was laid on, as
+// BaselineStateOf says how the fork d stands to its baseline; nil: there is none. Of a fork that does not say what it was laid on, as
 // those made by old versions, nothing is known, and it is not behind.
-func StandingOf(d *appsv1.Deployment, baseline *unstructured.Unstructured) (Standing, error) {
-	s := Standing{Gone: baseline == nil, Follows: d.Annotations[sandbox.AnnotationFollow] == sandbox.FollowOn}
+func BaselineStateOf(d *appsv1.Deployment, baseline *unstructured.Unstructured) (BaselineState, error) {
+	s := BaselineState{Gone: baseline == nil, Follows: d.Annotations[sandbox.AnnotationFollow] == sandbox.FollowOn}
 	if baseline == nil {
 		return s, nil
 	}
@@ -56,7 +56,7 @@ func StandingOf(d *appsv1.Deployment, baseline *unstructured.Unstructured) (Stan
 }
 
 // Word is what a fork that stands so is called.
-func (s Standing) Word() string {
+func (s BaselineState) Word() string {
 	switch {
 	case s.Gone:
 		return "gone"
@@ -69,28 +69,28 @@ func (s Standing) Word() string {
 }
 
 // Problem says what is to be done about a fork's standing; nil where nothing is.
-func (s Standing) Problem(d *appsv1.Deployment) *Problem {
+func (s BaselineState) Problem(d *appsv1.Deployment) *Problem {
 	name, of, in := deployment(d.Name), WorkloadOf(d), d.Labels[sandbox.LabelSandbox]
 	rebase := Kubectl("sandbox", "rebase", in, of)
 	switch {
 	case s.Gone:
-		return &Problem{What: fmt.Sprintf("%s is of %s, which is gone", name, of), Say: "remove the sandbox", Fix: Kubectl("sandbox", "delete", in)}
+		return &Problem{What: fmt.Sprintf("%s is of %s, which is gone", name, of), Hint: "remove the sandbox", Fix: Kubectl("sandbox", "delete", in)}
 	case s.Conflict != "":
 		return &Problem{
 			What:  fmt.Sprintf("%s can't follow %s to generation %d", name, of, s.Generation),
-			Lines: []string{s.Conflict}, Say: "begin anew", Fix: Kubectl("sandbox", "delete", in),
+			Lines: []string{s.Conflict}, Hint: "begin anew", Fix: Kubectl("sandbox", "delete", in),
 		}
 	case s.Behind:
-		return &Problem{What: fmt.Sprintf("%s was laid on %s before that changed", name, of), Say: "lay its change on it as it is now", Fix: rebase}
+		return &Problem{What: fmt.Sprintf("%s was laid on %s before that changed", name, of), Hint: "lay its change on it as it is now", Fix: rebase}
 	}
 	return nil
 }
 
 // Behind counts the forks that are behind, of those whose standing is known, by name of the Deployment.
-func (s *Sandbox) Behind(standings map[string]Standing) int {
+func (s *Sandbox) Behind(baselines map[string]BaselineState) int {
 	n := 0
 	for i := range s.Forks {
-		if standings[s.Forks[i].Namespace+"/"+s.Forks[i].Name].Behind {
+		if baselines[s.Forks[i].Namespace+"/"+s.Forks[i].Name].Behind {
 			n++
 		}
 	}
@@ -99,8 +99,8 @@ func (s *Sandbox) Behind(standings map[string]Standing) int {
 
 // RebaseCommand returns the command that lays the forks of the sandboxes on their baselines, for the first of them that is behind;
 // nil where none is.
-func RebaseCommand(all []Sandbox, standings map[string]Standing) []string {
-	i := slices.IndexFunc(all, func(s Sandbox) bool { return s.Behind(standings) > 0 })
+func RebaseCommand(all []Sandbox, baselines map[string]BaselineState) []string {
+	i := slices.IndexFunc(all, func(s Sandbox) bool { return s.Behind(baselines) > 0 })
 	if i < 0 {
 		return nil
 	}
