@@ -111,7 +111,7 @@ func newSelfTest() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "selftest",
-		Short: "Make a small baseline and a fork of it, send requests to both, and say what does not work",
+		Short: "Create a small baseline and a fork of it, send requests to both, and report what does not work",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Image == "" {
@@ -127,7 +127,7 @@ func newSelfTest() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Namespace, "namespace", "default", "Namespace of what is made: one that admission does not exclude.")
+	f.StringVar(&o.Namespace, "namespace", "default", "Namespace to create objects in: one that admission does not exclude.")
 	f.StringVar(&o.Image, "image", "", "Image of this program, which is the application as well. Required.")
 	f.StringVar(&o.PullPolicy, "image-pull-policy", "IfNotPresent", "Pull policy of the image.")
 	f.StringArrayVar(&o.PullSecrets, "image-pull-secret", nil, "Name of a pull secret in the namespace. Repeat it for further ones.")

@@ -170,7 +170,7 @@ func (c *Client) explainWorkload(err error) error {
 	}
 	return &plan.Problem{
 		What: fmt.Sprintf("%s %q not found in namespace %q", kind, d.Name, c.Namespace),
-		Hint: "those there are", Fix: plan.Kubectl("get", kind), Err: err,
+		Hint: "list what exists", Fix: plan.Kubectl("get", kind), Err: err,
 	}
 }
 

@@ -27,7 +27,7 @@ func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.Con
 	if _, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, job.Spec.Template.Spec.ServiceAccountName, metav1.GetOptions{}); apierrors.IsNotFound(err) {
 		return &plan.Problem{
 			What: fmt.Sprintf("--service-account: serviceaccount %q not found in namespace %q", job.Spec.Template.Spec.ServiceAccountName, c.Namespace),
-			Hint: "those there are", Fix: plan.Kubectl("get", "serviceaccounts"),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "serviceaccounts"),
 		}
 	} // whoever may not read them learns it from the Job
 	there, err := c.Kube.BatchV1().Jobs(c.Namespace).Get(ctx, job.Name, metav1.GetOptions{})

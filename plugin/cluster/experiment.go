@@ -35,7 +35,7 @@ func (c *Client) CronJob(ctx context.Context, name string) (*batchv1.CronJob, er
 	if apierrors.IsNotFound(err) {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("cronjob %q not found in namespace %q (--from)", name, c.Namespace),
-			Hint: "those there are", Fix: plan.Kubectl("get", "cronjobs"),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "cronjobs"),
 		}
 	}
 	return job, Explain(err)
@@ -47,7 +47,7 @@ func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox
 	if apierrors.IsNotFound(err) {
 		return sandbox.Service{}, &plan.Problem{
 			What: fmt.Sprintf("service %q not found in namespace %q", ref.Name, ref.Namespace),
-			Hint: "those there are", Fix: plan.Kubectl("get", "services", "--namespace="+ref.Namespace),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "services", "--namespace="+ref.Namespace),
 		}
 	}
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *Client) StartExperiment(ctx context.Context, r *experiment.Report, requ
 	case there.ConfigMap.Data[dataSpec] != requested:
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("experiment %q is there already, of another suite or of other variants; choose another --id", r.ID),
-			Hint: "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
+			Hint: "see its report", Fix: plan.Kubectl("sandbox", "report", r.ID),
 		}
 	case !there.Report.Window.Ended.IsZero():
 		return nil, hasEnded(there.Report)
@@ -159,7 +159,7 @@ func (c *Client) Experiment(ctx context.Context, id string) (*Experiment, error)
 	if apierrors.IsNotFound(err) || err == nil && cm.Labels[sandbox.LabelRole] != sandbox.RoleRun {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("experiment %q not found in namespace %q", id, c.Namespace),
-			Hint: "those there are", Fix: plan.Kubectl("get", "configmaps", "--selector="+sandbox.LabelRole+"="+sandbox.RoleRun),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "configmaps", "--selector="+sandbox.LabelRole+"="+sandbox.RoleRun),
 		}
 	}
 	if err != nil {

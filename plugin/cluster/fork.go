@@ -141,7 +141,7 @@ type Applied struct {
 }
 
 // errSandboxExists says that the sandbox was made by somebody else since it was read: the plan has to be made anew.
-var errSandboxExists = errors.New("the sandbox was made by somebody else just now")
+var errSandboxExists = errors.New("the sandbox was created by somebody else just now")
 
 // IsStale reports whether a plan must be made anew because what it was planned against has changed.
 func IsStale(err error) bool { return errors.Is(err, errSandboxExists) }

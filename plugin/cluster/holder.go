@@ -114,7 +114,7 @@ func (c *Client) waitReleased(ctx context.Context, e *Experiment) error {
 func hasEnded(r *experiment.Report) error {
 	return &plan.Problem{
 		What: fmt.Sprintf("experiment %q has ended, at %s; for another one, choose another --id", r.ID, r.Window.Ended.Format(time.RFC3339)),
-		Hint: "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
+		Hint: "see its report", Fix: plan.Kubectl("sandbox", "report", r.ID),
 	}
 }
 
@@ -146,8 +146,8 @@ func (c *Client) patchIf(ctx context.Context, e *Experiment, is, data map[string
 	})
 	if apierrors.IsInvalid(err) || apierrors.IsNotFound(err) {
 		return &plan.Problem{
-			What: fmt.Sprintf("experiment %q was deleted, or another client goes on with it", e.Report.ID), Err: ErrNotHolder,
-			Hint: "what it finds", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
+			What: fmt.Sprintf("experiment %q was deleted, or another client runs it now", e.Report.ID), Err: ErrNotHolder,
+			Hint: "see its report", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
 		}
 	}
 	return Explain(err)

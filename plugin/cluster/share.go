@@ -81,7 +81,7 @@ func (c *Client) serviceExists(ctx context.Context, service string, own []corev1
 				return nil
 			}
 		}
-		return &plan.Problem{What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace), Hint: "those there are", Fix: plan.Kubectl("get", "services")}
+		return &plan.Problem{What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace), Hint: "list what exists", Fix: plan.Kubectl("get", "services")}
 	}
 	ns, err := c.Kube.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	switch {

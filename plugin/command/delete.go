@@ -38,13 +38,13 @@ func newDelete(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "delete NAME... | -l SELECTOR | --all",
 		DisableFlagsInUseLine: true,
-		Short:                 "Delete sandboxes with all that is in them",
+		Short:                 "Delete sandboxes and everything in them",
 		Long: templates.LongDesc(`
-			Delete sandboxes with all that is in them, and wait until it is gone. Requests that a fork is serving are
-			finished; those that come after go to the baseline.
+			Delete sandboxes and everything in them, and wait until that is done. Requests that a fork is serving are
+			finished; later ones go to the baseline.
 
-			Of several names, those that exist are deleted; one that does not exist is an error, unless --ignore-not-found
-			is given.`),
+			If you name several sandboxes, those that exist are deleted. A name that does not exist is an error, unless
+			you give --ignore-not-found.`),
 		Example: templates.Examples(`
 			# Delete a sandbox
 			kubectl sandbox delete pr-42
@@ -68,8 +68,8 @@ func newDelete(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	f.addFlags(cmd, "Delete")
 	flags.BoolVar(&f.ignoreNotFound, "ignore-not-found", false, "Treat a sandbox that does not exist as deleted.")
-	flags.BoolVar(&f.wait, "wait", true, "Wait until all that was in the sandboxes is gone.")
-	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait until everything in the sandboxes is deleted.")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 means no limit.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
@@ -129,7 +129,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	if len(names) < len(doomed) {
 		return &plan.Problem{
 			What: fmt.Sprintf("interrupted; %d of %d sandboxes are deleted", len(names), len(doomed)),
-			Hint: "those that are left", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
+			Hint: "list the remaining ones", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
 		}
 	}
 	if len(missing) > 0 && !f.ignoreNotFound {

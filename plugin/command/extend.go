@@ -35,9 +35,9 @@ func newExtend(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "extend NAME... | -l SELECTOR | --all",
 		DisableFlagsInUseLine: true,
-		Short:                 "Let sandboxes live longer",
+		Short:                 "Extend the lifetime of sandboxes",
 		Long: templates.LongDesc(`
-			Let sandboxes live for some time from now on. One that lives longer than that anyway is left as it is.`),
+			Extend the lifetime of sandboxes, counted from now. A sandbox that already lives longer is not changed.`),
 		Example: templates.Examples(`
 			# Let a sandbox live for the cluster's default time from now on
 			kubectl sandbox extend pr-42
@@ -62,7 +62,7 @@ func newExtend(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&f.ttl, "ttl", 0, "How long they live from now on, such as 8h; 0 for ever. Without it, the cluster's default: 8h, or what the chart's sandboxes.defaultTTL says.")
+	flags.DurationVar(&f.ttl, "ttl", 0, "Lifetime of the sandboxes from now on, such as 8h; 0 means forever. The default is the cluster's: 8h, or the chart's sandboxes.defaultTTL.")
 	f.addFlags(cmd, "Extend")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)

@@ -39,8 +39,8 @@ func newList(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "List sandboxes",
 		Long: templates.LongDesc(`
-			List the sandboxes of a namespace. STATE is that of the worst fork; kubectl sandbox status says why. With -o yaml,
-			json and the like, a SandboxStatusList is printed.`),
+			List the sandboxes of a namespace. STATE is that of the worst fork; kubectl sandbox status says why. With -o
+			yaml, -o json and the like, the output is a SandboxStatusList.`),
 		Example: templates.Examples(`
 			# The sandboxes of this namespace
 			kubectl sandbox list
@@ -149,7 +149,7 @@ func (f *listFlags) show(v *plan.Inventory, namespace string) error {
 		return err
 	}
 	if words := plan.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
-		fmt.Fprintf(f.ErrOut, "hint: lay the changes on the baselines as they are now: %s\n", f.line(words))
+		fmt.Fprintf(f.ErrOut, "hint: rebase the forks: %s\n", f.line(words))
 	}
 	return nil
 }

@@ -48,19 +48,20 @@ func newOpen(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Open a sandbox on this machine, in a browser or for a command",
 		Long: templates.LongDesc(`
-			Serve a sandbox on this machine, until it is interrupted: requests to http://NAME.localhost:PORT go to the
-			Service, through the API server, with the sandbox's key. Any key that they bring is replaced; other baggage is
-			kept. Nobody needs a header for it, nor an extension of the browser.
+			Serve a sandbox on this machine until the command is interrupted. Requests to http://NAME.localhost:PORT go
+			to the Service, through the API server, with the sandbox's key. A key that a request already has is
+			replaced; other baggage is kept. You need neither a header nor a browser extension.
 
-			All sandboxes of the namespace are served at once, each at its name, and at http://baseline.localhost:PORT the
-			baseline, without a key. Another Service is at SERVICE.NAME.localhost, one of another namespace at
-			SERVICE.NAMESPACE.NAME.localhost. http://127.0.0.1:PORT is the sandbox NAME as well, for programs that do not
-			resolve such names.
+			All sandboxes of the namespace are served at once, each at its name. The baseline, without a key, is at
+			http://baseline.localhost:PORT. Another Service is at SERVICE.NAME.localhost, and one of another namespace
+			at SERVICE.NAMESPACE.NAME.localhost. The sandbox NAME is also at http://127.0.0.1:PORT, for programs that
+			can't resolve such names.
 
-			The Service may be left out where it is clear: the one behind the namespace's Ingresses and HTTPRoutes, its only
-			LoadBalancer or NodePort, or its only Service. Pods may come and go: a request waits up to 10 seconds for one.
+			You may omit the Service if the namespace has one obvious entry: the Service behind its Ingresses and
+			HTTPRoutes, its only LoadBalancer or NodePort, or its only Service. While no pod is ready, a request waits
+			up to 10 seconds for one.
 
-			With a command after --, the command is run with the address in SANDBOX_URL, and its exit code is the result.`),
+			With a command after --, open runs the command with the address in SANDBOX_URL and exits with its exit code.`),
 		Example: templates.Examples(`
 			# Open a sandbox in the browser
 			kubectl sandbox open pr-42 --browser
@@ -82,8 +83,8 @@ func newOpen(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.Uint16Var(&f.port, "port", openPort, "Port to serve at; 0 for any that is free. If it is left out and taken, or a command is run, any.")
-	flags.StringVar(&f.address, "address", "localhost", `Where to listen: "localhost", or an IP address of this machine. On other addresses than this machine's own, all who reach it can use it.`)
+	flags.Uint16Var(&f.port, "port", openPort, "Port to serve at; 0 means any free port. Without --port, any free port is used if the default is taken or a command is run.")
+	flags.StringVar(&f.address, "address", "localhost", `Where to listen: "localhost", or an IP address of this machine. On an address other than loopback, everybody who can reach it can use the sandbox.`)
 	flags.StringArrayVar(&f.origins, "allow-origin", nil, "Origin of web pages that may send requests, as https://HOST. Repeat it for further ones. Pages on this machine may.")
 	flags.BoolVar(&f.browser, "browser", false, "Open the address in the browser.")
 	flags.StringVarP(&f.output, "output", "o", "", `Output format: "json" prints the addresses as one object.`)
@@ -209,7 +210,7 @@ func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, 
 	if !ok {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("service %q not found in namespace %q", p.Entry.Name, p.Entry.Namespace),
-			Hint: "those there are", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
 		}
 	}
 	port, err := plan.ServicePort(s, p.Entry.Port)
@@ -292,7 +293,7 @@ func (f *openFlags) show(ctx context.Context, p *open.Proxy) error {
 		fmt.Fprintf(f.Out, "browsers and curl know these names, this machine's resolver does not; for other programs:\n  %s\n", f.plainURL(p))
 	}
 	if slices.ContainsFunc(f.addresses, func(a netip.Addr) bool { return !a.IsLoopback() }) {
-		f.warn("all who reach %s port %d can use this sandbox and the baseline", f.address, p.Port)
+		f.warn("everybody who can reach %s port %d can use this sandbox and the baseline", f.address, p.Port)
 	}
 	return nil
 }

@@ -45,23 +45,22 @@ func newRoute(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "route [TYPE/NAME... | --all]",
 		DisableFlagsInUseLine: true,
-		Short:                 "Put routers in front of workloads, or list the routes there are",
+		Short:                 "Put routers in front of workloads, or list the existing routes",
 		Long: templates.LongDesc(`
-			Put a router in front of each pod of one or more workloads, so that they can be forked; without arguments,
-			list the workloads that have routers, and the routes that forks have made. With -o yaml, json and the like, the
+			Put a router in front of each pod of one or more workloads, so that they can be forked. Without arguments,
+			list the workloads that have routers and the routes to their forks. With -o yaml, -o json and the like, the
 			list is a RouteStatusList.
 
-			With --all, workloads are left out by name that are not healthy, since each step waits for all of them, and those
-			at whose ports no key can work: databases, and what is reached by TLS alone. A workload that is named is routed
-			all the same, with a warning.
+			With --all, route skips two sorts of workloads and names them: those that are not healthy, because each step
+			waits for all pods; and those whose ports can't carry a key, such as databases and ports that only serve
+			TLS. A workload that you name is routed anyway, with a warning.
 
-			Requests keep reaching the same pods at every step. Where a Service knows a port by number, the port gets a
-			name, which rolls the workload out, and the Service goes to the name. Then the pods are told to ask for
-			routers, which rolls the workload out once more, or for the only time. NetworkPolicies that admit the app's
-			ports get others beside them that admit the router's.
+			Requests keep reaching the same pods at every step. If a Service refers to a port by number, route names the
+			port, which rolls the workload out, and then switches the Service to the name. A further rollout adds the
+			labels that request routers. For NetworkPolicies that admit the app's ports, route adds policies that admit
+			the router's.
 
-			Interrupted anywhere, the same command goes on where it stopped, and kubectl sandbox unroute undoes what
-			was done.`),
+			If the command is interrupted, run it again to resume, or run kubectl sandbox unroute to undo what was done.`),
 		Example: templates.Examples(`
 			# Put routers in front of a Deployment
 			kubectl sandbox route deploy/api
@@ -91,9 +90,9 @@ func newRoute(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.all, "all", false, "Route all workloads of the namespace that Services send requests to.")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, roll workloads out without asking.")
-	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Those before it are waited for in any case.")
-	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in all; 0 for as long as it takes.")
-	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. It is remembered.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Earlier rollouts are always waited for.")
+	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in total; 0 means no limit.")
+	flags.StringVar(&f.templatePath, "template-path", "", "Path of the pod template in workloads of a custom kind, such as spec.workload.template. route records it in the workload.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routed workloads of all namespaces.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
@@ -113,9 +112,9 @@ func (f *routeFlags) complete(cmd *cobra.Command, args []string) (err error) {
 func (f *routeFlags) validate(cmd *cobra.Command) error {
 	switch {
 	case f.all && len(f.workloads) > 0:
-		return usageError(cmd, "--all goes without TYPE/NAME")
+		return usageError(cmd, "--all can't be combined with TYPE/NAME")
 	case f.allNamespaces && (f.all || len(f.workloads) > 0):
-		return usageError(cmd, "--all-namespaces is for listing: it goes without TYPE/NAME and --all")
+		return usageError(cmd, "--all-namespaces only lists: leave out TYPE/NAME and --all")
 	case f.timeout < 0:
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
@@ -143,7 +142,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 			f.warn("left out: %s", why)
 		}
 		if len(workloads) == 0 {
-			fmt.Fprintf(f.ErrOut, "No workload in namespace %s that a Service sends requests to.\n", c.Namespace)
+			fmt.Fprintf(f.ErrOut, "No workload in namespace %s receives requests through a Service.\n", c.Namespace)
 			return nil
 		}
 	} else if workloads, err = c.Workloads(ctx, f.workloads, f.templatePath); err != nil {
@@ -442,6 +441,6 @@ func (r *routeRun) checkRouters(view *plan.RouteView) error {
 	}
 	return &plan.Problem{
 		What: fmt.Sprintf("%s was rolled out, but not all its pods have routers: no request reaches a fork of it", gaps[0].Workload),
-		Hint: "once the reason above is mended, make its pods anew", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
+		Hint: "fix the reason above, then recreate its pods", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
 	}
 }

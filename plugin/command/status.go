@@ -36,11 +36,12 @@ func newStatus(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Show what is ready in a sandbox, what is not, and why",
 		Long: templates.LongDesc(`
-			Show a sandbox: its forks, whether requests with its key reach each of them, and if not why, with the command
-			that fixes it. With -o yaml, json and the like, a SandboxStatus is printed.
+			Show a sandbox and its forks, and whether requests with its key reach each of them. If they do not, status
+			prints the reason and the command that fixes it. With -o yaml, -o json and the like, the output is a
+			SandboxStatus.
 
-			With --exit-code it exits with 0 where requests with the key reach all forks, with 1 where they do not, and with 2
-			where that can't be told.`),
+			With --exit-code, the exit status is 0 if requests with the key reach all forks, 1 if they do not, and 2 if
+			that is unknown.`),
 		Example: templates.Examples(`
 			# What is ready in a sandbox, and what is not
 			kubectl sandbox status pr-42
@@ -61,7 +62,7 @@ func newStatus(t *tool) *cobra.Command {
 			return f.run(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "Exit with 1 where requests do not reach all forks, and with 2 where that can't be told.")
+	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "Exit with 1 if requests do not reach all forks, and with 2 if that is unknown.")
 	f.print.AddFlags(cmd)
 	return cmd
 }
@@ -146,9 +147,9 @@ func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
 func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 	about := []string{"sandbox " + s.Name + " in " + s.Namespace, "key " + none(s.Key)}
 	if s.ConfigMap == nil {
-		about = append(about, "its ConfigMap is gone")
+		about = append(about, "its ConfigMap is missing")
 	} else {
-		made := "made " + duration.HumanDuration(now.Sub(s.Created)) + " ago"
+		made := "created " + duration.HumanDuration(now.Sub(s.Created)) + " ago"
 		if s.CreatedBy != "" {
 			made += " by " + s.CreatedBy
 		}
@@ -200,7 +201,7 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 func (f *statusFlags) showPolicies(s *cluster.Status) {
 	for i := range s.Policies {
 		p := &s.Policies[i]
-		fmt.Fprintf(f.Out, "\npolicy: networkpolicy/%s has hold for the fork of %s what does for the baseline by %s\n", p.Name,
+		fmt.Fprintf(f.Out, "\npolicy: networkpolicy/%s gives the fork of %s the rules that the baseline has by %s\n", p.Name,
 			strings.Replace(p.Labels[sandbox.LabelWorkload], ".", "/", 1), strings.ReplaceAll(none(p.Annotations[sandbox.AnnotationPolicies]), ",", ", "))
 	}
 }
@@ -236,9 +237,9 @@ func (f *statusFlags) showBaselineStates(s *cluster.Status) {
 			fmt.Fprintln(f.Out)
 			printProblem(f.Out, baselineState.Word()+": ", p, given(f.globals))
 		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); baselineState.Follows && err == nil {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was laid on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was rebased on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
 		} else if baselineState.Follows {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is laid on %s whenever that changes\n", d.Name, plan.WorkloadOf(d))
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is rebased whenever %s changes\n", d.Name, plan.WorkloadOf(d))
 		}
 	}
 }

@@ -199,7 +199,7 @@ func (r *testRun) begin(ctx context.Context) error {
 	}
 	r.kept, r.run.UID = kept, kept.ConfigMap.UID
 	if !kept.Began {
-		fmt.Fprintf(r.ErrOut, "experiment %s goes on where it was broken off\n", r.id)
+		fmt.Fprintf(r.ErrOut, "experiment %s resumes where it was interrupted\n", r.id)
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 		}
 		return &plan.Problem{
 			What: what + "; what it found so far is kept", Err: cause,
-			Hint: "go on with it", Fix: append(slices.Clone(r.command), "--id="+r.id),
+			Hint: "resume it", Fix: append(slices.Clone(r.command), "--id="+r.id),
 		}
 	}
 	var made []string

@@ -36,14 +36,14 @@ func newUnroute(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "unroute TYPE/NAME... | svc/NAME... | --all",
 		DisableFlagsInUseLine: true,
-		Short:                 "Take the routers of workloads away",
+		Short:                 "Remove routers from workloads",
 		Long: templates.LongDesc(`
-			Take the routers of one or more workloads away, and leave specs, labels and annotations as they were before
-			kubectl sandbox route: Services first, then the workloads, in one rollout.
+			Remove the routers from one or more workloads, and restore specs, labels and annotations to what they were
+			before kubectl sandbox route. Services are restored first, then the workloads, in one rollout.
 
-			A Service whose workload is gone goes back to its port numbers by svc/NAME, or with --all.
+			If the workload of a Service no longer exists, svc/NAME or --all switches the Service back to port numbers.
 
-			Also undoes a route that was interrupted. Interrupted itself, the same command goes on where it stopped.`),
+			unroute also undoes a route that was interrupted. If unroute itself is interrupted, run it again to resume.`),
 		Example: templates.Examples(`
 			# Take the routers of a Deployment away
 			kubectl sandbox unroute deploy/api
@@ -69,11 +69,11 @@ func newUnroute(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&f.force, "force", false, "Take the routers away from forks that still need them.")
-	flags.BoolVar(&f.all, "all", false, "Unroute all workloads of the namespace, and the Services that lead to none any more.")
+	flags.BoolVar(&f.force, "force", false, "Remove the routers even if forks still need them.")
+	flags.BoolVar(&f.all, "all", false, "Unroute all workloads of the namespace, and the Services whose workloads no longer exist.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "With --all, unroute the workloads and Services of all namespaces.")
-	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, do not ask, where there is a terminal to ask at.")
-	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in each namespace; 0 for as long as it takes.")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, do not ask for confirmation.")
+	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in each namespace; 0 means no limit.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
@@ -99,11 +99,11 @@ func (f *unrouteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 func (f *unrouteFlags) validate(cmd *cobra.Command) error {
 	switch named := len(f.workloads)+len(f.services) > 0; {
 	case f.all && named:
-		return usageError(cmd, "--all goes without TYPE/NAME")
+		return usageError(cmd, "--all can't be combined with TYPE/NAME")
 	case f.allNamespaces && !f.all:
-		return usageError(cmd, "--all-namespaces goes with --all")
+		return usageError(cmd, "--all-namespaces requires --all")
 	case !f.all && !named:
-		return usageError(cmd, "no workload is named: TYPE/NAME, such as deploy/api")
+		return usageError(cmd, "no workload is named: give it as TYPE/NAME, such as deploy/api")
 	case slices.Contains(f.services, ""):
 		return usageError(cmd, "svc/ lacks the name of a Service")
 	case f.timeout < 0:

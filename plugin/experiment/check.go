@@ -215,7 +215,7 @@ func ParseServiceRefs(s string) ([]ServiceRef, error) {
 		}
 		if has && len(validation.IsValidPortName(port)) > 0 {
 			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-				return nil, fmt.Errorf("%q: %q is no port", part, port)
+				return nil, fmt.Errorf("%q: %q is not a port", part, port)
 			}
 		}
 		if slices.ContainsFunc(refs, func(r ServiceRef) bool { return r.Name == name }) {

@@ -109,7 +109,7 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 	case e.Job.Failed && e.Job.Broken == nil:
 		d.block(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
 	case m.broken != "" && e.Job.Broken == nil:
-		d.block(NotRun, "the check told nothing: %s", m.broken)
+		d.block(NotRun, "the check gave no usable result: %s", m.broken)
 	}
 	d.sandbox(e)
 	total, by := e.counted()
@@ -120,9 +120,9 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 		failures = m.underLoad(variant, &d)
 		switch {
 		case e.Passed == nil || e.Baseline == nil:
-			d.add(NotCounted, "what became of requests at workloads that are not forked is not known: the webhook did not tell it")
+			d.add(NotCounted, "the outcome of requests at workloads that are not forked is unknown: the webhook did not report it")
 		case e.PassedMissing != "":
-			d.add(NotCounted, "what became of requests at workloads that are not forked is not known: the routers of %s did not say", e.PassedMissing)
+			d.add(NotCounted, "the outcome of requests at workloads that are not forked is unknown: the routers of %s did not report it", e.PassedMissing)
 		}
 		d.lost(bystandersEnded(e))
 	case m.contract != nil:
@@ -165,9 +165,9 @@ func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 			noisy = true // which is the same of every budget
 			d.add(TooNoisy, "%s", m.noise())
 		case o.Reason == stats.Few:
-			d.add(TooFew, "too few requests were answered to tell %s%s", o.Budget.Metric, afterSettling(o.Settle))
+			d.add(TooFew, "too few requests were answered to measure %s%s", o.Budget.Metric, afterSettling(o.Settle))
 		case o.Reason == stats.Close:
-			d.add(TooClose, "%s can't be told from %s%s", describeOutcome(c, &o), o.Budget, afterSettling(o.Settle))
+			d.add(TooClose, "%s can't be distinguished from %s%s", describeOutcome(c, &o), o.Budget, afterSettling(o.Settle))
 		}
 	}
 	return failures

@@ -351,10 +351,10 @@ func refusal(message string) *Reason {
 	case strings.Contains(message, "is invalid:"):
 		fault = FaultTest
 	}
-	return broken(fault, string(code), "the Job came to no pod: "+cmp.Or(message, "no reason is given"))
+	return broken(fault, string(code), "the Job got no pod: "+cmp.Or(message, "no reason is given"))
 }
 
 // NotCreated is the end of a Job that the API server refused.
 func NotCreated(message string) JobEnd {
-	return JobEnd{Failed: true, Broken: broken(FaultTest, "", "the Job could not be made: "+message)}
+	return JobEnd{Failed: true, Broken: broken(FaultTest, "", "the Job could not be created: "+message)}
 }

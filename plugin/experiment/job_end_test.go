@@ -269,7 +269,7 @@ func TestJobWatch_EndsWhatTellsNothing(t *testing.T) {
 		}), minute, 0, NotRun, FaultTest, "PodForbidden", `serviceaccount "ci" not found`},
 		{"a policy refuses its pods", scene(noPods, func(v *JobView) { v.Refused = `admission webhook "validate.kyverno.svc" denied the request` }), minute, 0, NotRun, FaultCluster, "PodForbidden", "kyverno"},
 		{"an admission webhook is away", scene(noPods, func(v *JobView) { v.Refused = `failed calling webhook "x": no endpoints` }), minute, patience, NotRun, FaultCluster, "WebhookAway", "failed calling webhook"},
-		{"nobody makes its pods", scene(noPods), minute, startTime, NotRun, FaultCluster, "", "came to no pod within 5m0s"},
+		{"nobody makes its pods", scene(noPods), minute, startTime, NotRun, FaultCluster, "", "got no pod within 5m0s"},
 		{"it is suspended", scene(noPods, spec(func(s *batchv1.JobSpec) { s.Suspend = ptr.To(true) })), minute, time.Minute, NotRun, FaultTest, "", "the Job is suspended (spec.suspend: true), and nobody resumed it within 1m0s"},
 		{"a queue does not admit it", scene(noPods, spec(func(s *batchv1.JobSpec) { s.Suspend = ptr.To(true) }), func(v *JobView) { v.Job.Labels = map[string]string{"kueue.x-k8s.io/queue-name": "ci"} }), minute,
 			time.Minute, NotRun, FaultCluster, "", "queue ci did not resume it"},

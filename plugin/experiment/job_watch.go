@@ -124,7 +124,7 @@ func (w *JobWatch) starting(v *JobView) Step {
 	if v.Now.Sub(w.startedAt) > w.Limits.Start {
 		why := v.notStarted(fmt.Sprintf("no test began within %s", w.Limits.Start))
 		if len(v.Pods) == 0 {
-			why = broken(FaultCluster, "", fmt.Sprintf("the Job came to no pod within %s, and why is not known: its controller may be away", w.Limits.Start))
+			why = broken(FaultCluster, "", fmt.Sprintf("the Job got no pod within %s for an unknown reason: check that its controller runs", w.Limits.Start))
 		}
 		return Step{Stop: &Stop{Reason: *why}}
 	}

@@ -99,7 +99,7 @@ func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
 		{"timeout", annotation("timeout", "10"), `annotation kubectl-sandbox.dev/timeout: "10" is not a duration`},
 		{"short timeout", annotation("timeout", "10ms"), `annotation kubectl-sandbox.dev/timeout: "10ms" is not a duration`},
 		{"service", annotation("services", "a b"), `annotation kubectl-sandbox.dev/services: "a b" is not SERVICE`},
-		{"service's port", annotation("services", "a:0"), `annotation kubectl-sandbox.dev/services: "a:0": "0" is no port`},
+		{"service's port", annotation("services", "a:0"), `annotation kubectl-sandbox.dev/services: "a:0": "0" is not a port`},
 		{"service twice", annotation("services", "a,a:80"), `annotation kubectl-sandbox.dev/services: "a" comes twice`},
 		{"thresholds", annotation("thresholds", "p95<200ms"), "annotation kubectl-sandbox.dev/thresholds: is of built-in checks (image: sandbox-probe); a Job of one's own is judged by its exit status"},
 		{"a probe's other container", probe("", "load", ", {name: u, image: i}"), "a built-in check has one container"},

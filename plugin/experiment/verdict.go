@@ -169,7 +169,7 @@ func (d *doubts) sandbox(e *Evidence) {
 		d.block(SandboxGone, "the sandbox expired or was deleted before the check ended")
 		return
 	case e.Before.UID != e.After.UID:
-		d.block(SandboxGone, "the sandbox was deleted and made anew")
+		d.block(SandboxGone, "the sandbox was deleted and recreated")
 		return
 	case len(e.Before.Forks) == 0:
 		d.block(ForkGone, "the sandbox has no fork")
@@ -256,7 +256,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	case total.Fork == 0 && total.Unfinished > 0:
 		d.add(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
 	case sent != nil && sent.Answered == 0 && total.Fork > 0:
-		d.add(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
+		d.add(Unanswered, "the test cancelled its %s before they were answered", requests(sent.Begun))
 	}
 }
 
@@ -297,7 +297,7 @@ func (e *Evidence) uncounted() string {
 // reported looks at whether the router beside the test said what it sent.
 func (d *doubts) reported(e *Evidence) {
 	if e.Sent == nil && e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
-		d.add(NotReported, "the router beside the test did not say what it sent")
+		d.add(NotReported, "the router beside the test did not report what it sent")
 	}
 }
 
@@ -334,9 +334,9 @@ func lostWhere(e *Evidence, by route.Totals) string {
 	unknown := ""
 	switch {
 	case e.Passed == nil:
-		unknown = "the webhook did not tell what passed other workloads"
+		unknown = "the webhook did not report what passed other workloads"
 	case e.PassedMissing != "":
-		unknown = "the routers of " + e.PassedMissing + " did not say what passed them"
+		unknown = "the routers of " + e.PassedMissing + " did not report what passed them"
 	}
 	switch {
 	case len(e.Passed) > 0 && unknown != "":
@@ -346,7 +346,7 @@ func lostWhere(e *Evidence, by route.Totals) string {
 	case sent == nil:
 		return "no request with the key came to " + where
 	case sent.Answered+sent.Refused == 0:
-		return fmt.Sprintf("the test gave its %s up before they were answered; whether they came to %s is not known", requests(sent.Begun), where)
+		return fmt.Sprintf("the test cancelled its %s before they were answered; whether they came to %s is not known", requests(sent.Begun), where)
 	case unknown != "":
 		return fmt.Sprintf("of the test's %s, none with the key came to %s; where the key was lost is not known, as %s", requests(sent.Begun), where, unknown)
 	case sent.Answered == 0:

@@ -188,14 +188,14 @@ func TestJudge_StatesNoHopWhereCountsAreMissing(t *testing.T) {
 		{"of one that ended", func(e *Evidence) { e.After.Routers, e.Passed = e.After.Routers[:1], map[string]route.Observation{} },
 			NotCounted, "whether any request came to the fork is not known"},
 		{"of all others", func(*Evidence) {}, NotReached,
-			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the webhook did not tell what passed other workloads"},
+			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the webhook did not report what passed other workloads"},
 		{"of one other", func(e *Evidence) { e.Passed, e.PassedMissing = map[string]route.Observation{}, "api-1" }, NotReached,
-			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the routers of api-1 did not say what passed them"},
+			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the routers of api-1 did not report what passed them"},
 		{"of one other, and one told", func(e *Evidence) {
 			e.Passed, e.PassedMissing = map[string]route.Observation{"deployment.api": {Requests: 3}}, "api-1"
 		}, NotReached,
 			"the key was last seen at deployment/api, in 3 requests: it does not pass the key on, or makes no call, to deployment/customer; it may have come further, " +
-				"as the routers of api-1 did not say what passed them"},
+				"as the routers of api-1 did not report what passed them"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := sound()

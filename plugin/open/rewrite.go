@@ -27,7 +27,7 @@ func (p *Proxy) rewrite(r *engine.Reply, t destination, authority string) engine
 func (p *Proxy) moved(to preview.Redirect, t destination, authority string) (string, bool) {
 	if strings.EqualFold(to.Authority, authority) {
 		if to.Scheme == "https" {
-			p.notice("%s redirects to https on its own host: it wants TLS, which a local preview has not", authority)
+			p.notice("%s redirects to https on its own host: it requires TLS, which a local preview does not offer", authority)
 		}
 		return "", false
 	}

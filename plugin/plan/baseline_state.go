@@ -74,14 +74,14 @@ func (s BaselineState) Problem(d *appsv1.Deployment) *Problem {
 	rebase := Kubectl("sandbox", "rebase", in, of)
 	switch {
 	case s.Gone:
-		return &Problem{What: fmt.Sprintf("%s is of %s, which is gone", name, of), Hint: "remove the sandbox", Fix: Kubectl("sandbox", "delete", in)}
+		return &Problem{What: fmt.Sprintf("%s is a fork of %s, which no longer exists", name, of), Hint: "remove the sandbox", Fix: Kubectl("sandbox", "delete", in)}
 	case s.Conflict != "":
 		return &Problem{
 			What:  fmt.Sprintf("%s can't follow %s to generation %d", name, of, s.Generation),
-			Lines: []string{s.Conflict}, Hint: "begin anew", Fix: Kubectl("sandbox", "delete", in),
+			Lines: []string{s.Conflict}, Hint: "delete it, then fork again", Fix: Kubectl("sandbox", "delete", in),
 		}
 	case s.Behind:
-		return &Problem{What: fmt.Sprintf("%s was laid on %s before that changed", name, of), Hint: "lay its change on it as it is now", Fix: rebase}
+		return &Problem{What: fmt.Sprintf("%s lacks later changes of %s", name, of), Hint: "rebase the fork", Fix: rebase}
 	}
 	return nil
 }

@@ -207,7 +207,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 			return problem.proposeFork("with the label "+name+" kept, it does not", &again, workloads...)
 		}
 	}
-	problem.What += "; a selector can't be changed, so " + first.object + " has to be made anew with one that asks for a label of its own"
+	problem.What += "; a selector can't be changed, so " + first.object + " has to be recreated with one that requires a label of its own"
 	problem.Hint, problem.Fix = "see it", Kubectl("get", first.object, "-o", "yaml")
 	return problem
 }

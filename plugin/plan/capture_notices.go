@@ -27,7 +27,7 @@ func (p *ForkPlan) watchers(f *Fork, workloads []*Workload, objects *NamespaceOb
 		if m.GetNamespace() != p.Namespace {
 			name += " of namespace " + m.GetNamespace()
 		}
-		p.warn("%s selects the pods of %s as well: their metrics stand among the baseline's, told apart by the pod's name alone", name, deployment(f.Name()))
+		p.warn("%s selects the pods of %s as well: their metrics appear among the baseline's and differ only in the pod's name", name, deployment(f.Name()))
 	}
 	for _, w := range distinct(slices.Concat(workloads, objects.Workloads)) {
 		if how := placedBy(w, p.Namespace, pods); len(how) > 0 {

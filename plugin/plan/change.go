@@ -141,7 +141,7 @@ func ParseResources(s string) ([]ResourceChange, error) {
 		if set {
 			q, err := resource.ParseQuantity(quantity)
 			if err != nil {
-				return nil, fmt.Errorf("--resources %q: %q is no quantity, such as 500m or 1Gi", s, quantity)
+				return nil, fmt.Errorf("--resources %q: %q is not a quantity, such as 500m or 1Gi", s, quantity)
 			}
 			if q.Sign() < 0 {
 				return nil, fmt.Errorf("--resources %q: %q is negative", s, quantity)
@@ -412,7 +412,7 @@ func (p *ForkPlan) checkPatched(o *ForkOptions, w *Workload, template, changed m
 		return patchProblem(o, w, err)
 	}
 	if len(typed.Spec.Containers) == 0 {
-		return patchProblem(o, w, errors.New("no container is left"))
+		return patchProblem(o, w, errors.New("it removes all containers"))
 	}
 	return checkMetadata(o, w, template, changed)
 }

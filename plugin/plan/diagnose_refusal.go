@@ -27,7 +27,7 @@ func ExplainRefusal(s *metav1.Status, err error) *Problem {
 	case strings.Contains(s.Message, "exceeded quota"):
 		p := &Problem{What: s.Message, Err: err}
 		if object, why, ok := strings.Cut(s.Message, " is forbidden: "); ok {
-			p.What = object + " can't be made: " + why
+			p.What = object + " can't be created: " + why
 		}
 		if fix := health.RaiseQuota(firstLine(s.Message)); fix != nil {
 			p.Hint, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the namespace's quota raised", fix, true
@@ -37,7 +37,7 @@ func ExplainRefusal(s *metav1.Status, err error) *Problem {
 		c := health.Webhook(firstLine(s.Message))
 		return &Problem{
 			What: strings.Replace(c.Message, "no pod of a fork can be created", "no sandbox can be made", 1),
-			Hint: "nothing was made; start it, and fork again", Fix: c.Fix, Err: err,
+			Hint: "nothing was created; start it, then fork again", Fix: c.Fix, Err: err,
 		}
 	}
 	return nil

@@ -38,7 +38,7 @@ func Diffs(name string, workloads []*Workload, forks []unstructured.Unstructured
 		if err != nil {
 			return nil, &Problem{
 				What: fmt.Sprintf("the change of %s no longer fits %s: %v", deployment(d.GetName()), w, err),
-				Hint: "the change itself", Fix: Kubectl("get", deployment(d.GetName()), "-o", "yaml"), Err: err,
+				Hint: "show the change", Fix: Kubectl("get", deployment(d.GetName()), "-o", "yaml"), Err: err,
 			}
 		}
 		one := ForkDiff{Fork: deployment(d.GetName()), Baseline: w.String()}

@@ -48,7 +48,7 @@ func ParseServiceRef(s, namespace string) (ServiceRef, error) {
 		return ServiceRef{}, fmt.Errorf("%q: %q is no namespace's name", s, r.Namespace)
 	case hasPort && len(validation.IsValidPortName(port)) > 0:
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return ServiceRef{}, fmt.Errorf("%q: %q is no port", s, port)
+			return ServiceRef{}, fmt.Errorf("%q: %q is not a port", s, port)
 		}
 	}
 	return r, nil

@@ -30,7 +30,7 @@ func Extend(s *Sandbox, ttl, byDefault *time.Duration, now time.Time) (*Extensio
 	case s.ConfigMap.DeletionTimestamp != nil:
 		return nil, &Problem{
 			What: fmt.Sprintf("sandbox %q is being deleted", s.Name),
-			Hint: "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+s.ConfigMap.Name),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+s.ConfigMap.Name),
 		}
 	}
 	life := DefaultTTL

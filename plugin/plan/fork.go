@@ -184,7 +184,7 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 		}
 		p.Exists, p.Key, p.CreatedBy = string(old.UID), old.Data[sandbox.DataKey], old.Data[sandbox.DataCreatedBy]
 		if p.CreatedBy != "" && state.User != "" && p.CreatedBy != state.User {
-			p.warn("sandbox %q was made by %s", o.Sandbox, p.CreatedBy)
+			p.warn("sandbox %q was created by %s", o.Sandbox, p.CreatedBy)
 		}
 	}
 	p.Expires = expires(o, old, state.DefaultTTL)
@@ -309,7 +309,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, workloads []*Workload, 
 		return nil, &conflict{deployment(options.Name), w, err}
 	}
 	if _, same := setImages(template, images); same && old != nil && !o.Restart && o.none() {
-		p.warn("%s runs image %s already, so it stays as it is; --restart rolls it", deployment(options.Name), joined(images))
+		p.warn("%s runs image %s already, so it does not change; --restart rolls it out", deployment(options.Name), joined(images))
 	}
 	changed, err := p.applyChange(o, w, len(workloads) > 1, template, images, state.EnvFrom)
 	if err != nil {

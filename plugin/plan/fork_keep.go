@@ -64,7 +64,7 @@ func (p *ForkPlan) keepLabels(o *ForkOptions, w *Workload, workloads []*Workload
 			if len(by) > 0 {
 				reader = strings.Join(by, ", ")
 			}
-			fix := "--keep-label=" + name + " keeps it all the same"
+			fix := "--keep-label=" + name + " keeps it anyway"
 			if selected[at].refuses {
 				fix = "so a fork can't have it"
 			}
@@ -96,7 +96,7 @@ func (p *ForkPlan) unknownReaders(w *Workload, pods labels.Set, options *fork.Op
 		}
 	}
 	if len(names) > 0 {
-		p.warn("%s: the fork's pods lack the labels %s; whether admission goes by them is not known, as you may not list mutatingwebhookconfigurations; --keep-label=%s keeps one",
+		p.warn("%s: the fork's pods lack the labels %s; whether admission webhooks read them is unknown, as you may not list mutatingwebhookconfigurations; --keep-label=%s keeps one",
 			w, strings.Join(names, ", "), names[0])
 	}
 }

@@ -123,7 +123,7 @@ func (m *noticeMaker) stableNames(warned bool) (relied bool) {
 		}
 		if len(uses) > 0 && !warned {
 			relied = true
-			m.warn("container %s makes something of its pod's name (%s), which ends in an ordinal in a StatefulSet; the fork's pods have random names and no ordinal", c.Name, strings.Join(uses, ", "))
+			m.warn("container %s uses its pod's name (%s), which ends in an ordinal in a StatefulSet; the fork's pods have random names and no ordinal", c.Name, strings.Join(uses, ", "))
 		}
 		if len(peers) > 0 {
 			relied = true
@@ -166,6 +166,6 @@ func (m *noticeMaker) completion() {
 	policy, _, _ := unstructured.NestedString(m.baseline, "spec", "restartPolicy")
 	_, limited, _ := unstructured.NestedFieldNoCopy(m.baseline, "spec", "activeDeadlineSeconds")
 	if policy != "" && policy != string(corev1.RestartPolicyAlways) || limited {
-		m.warn("its pods come to an end, and those of the fork, a Deployment's, are started again whenever they do")
+		m.warn("its pods run to completion; the fork is a Deployment, which restarts its pods whenever they end")
 	}
 }

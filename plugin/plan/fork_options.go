@@ -88,7 +88,7 @@ func ParseKeepLabel(s string) (LabelChange, error) {
 	var c LabelChange
 	c.Name, c.Remove = strings.CutSuffix(s, "-")
 	if errs := validation.IsQualifiedName(c.Name); len(errs) > 0 {
-		return c, fmt.Errorf("--keep-label %q is no label's name: %s", s, errs[0])
+		return c, fmt.Errorf("--keep-label %q is not a label name: %s", s, errs[0])
 	}
 	if !fork.Keeps(c.Name) {
 		return c, fmt.Errorf("--keep-label %q: by this label a controller or a tool finds what is its own, so a fork can't have it", s)

@@ -424,7 +424,7 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 	named := func(q networkingv1.NetworkPolicy) bool { return q.Name == want.Name }
 	if slices.ContainsFunc(view.Policies, named) {
 		return &Problem{
-			What: fmt.Sprintf("networkpolicy/%s is not of kubectl sandbox's making, and has the name of one that is needed", want.Name),
+			What: fmt.Sprintf("networkpolicy/%s exists and was not created by kubectl sandbox, which needs its name", want.Name),
 			Hint: "if nobody needs it",
 			Fix:  Kubectl("delete", "networkpolicy", want.Name),
 		}
@@ -436,8 +436,8 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 		left := len(owners) > 0 && !slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return string(r.UID) == p.Exists })
 		if left || add.Before.DeletionTimestamp != nil {
 			return &Problem{
-				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and about to be deleted with it", want.Name, p.Sandbox),
-				Hint: "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
+				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and will be deleted with it", want.Name, p.Sandbox),
+				Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
 			}
 		}
 	}

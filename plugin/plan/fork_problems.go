@@ -82,7 +82,7 @@ func ownSandbox(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) erro
 	case c.DeletionTimestamp != nil:
 		return &Problem{
 			What: fmt.Sprintf("sandbox %q is being deleted", o.Sandbox),
-			Hint: "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+c.Name),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+c.Name),
 		}
 	case sandbox.ValidateKey(key) != nil:
 		return &Problem{
@@ -116,7 +116,7 @@ func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 	if d.GetDeletionTimestamp() != nil {
 		return &Problem{
 			What: fmt.Sprintf("%s of sandbox %q is being deleted", name, p.Sandbox),
-			Hint: "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", name),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", name),
 		}
 	}
 	owners := d.GetOwnerReferences()
@@ -130,12 +130,12 @@ func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 		return nil
 	case len(owners) > 0:
 		return &Problem{
-			What: fmt.Sprintf("%s is left from an earlier sandbox %q, and about to be deleted with it", name, p.Sandbox),
-			Hint: "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", name),
+			What: fmt.Sprintf("%s is left from an earlier sandbox %q, and will be deleted with it", name, p.Sandbox),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", name),
 		}
 	}
 	return &Problem{
-		What: fmt.Sprintf("%s carries the labels of sandbox %q, but kubectl-sandbox did not make it", name, p.Sandbox),
+		What: fmt.Sprintf("%s carries the labels of sandbox %q, but kubectl-sandbox did not create it", name, p.Sandbox),
 		Hint: "see whose it is", Fix: Kubectl("describe", name),
 	}
 }
@@ -146,7 +146,7 @@ func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	name := deployment(f.Name())
 	if field, ok := UnknownField(err); ok {
 		return &Problem{
-			What: fmt.Sprintf("%s can't be made: the API server knows no field %s of Deployments", name, field),
+			What: fmt.Sprintf("%s can't be created: the API server knows no field %s of Deployments", name, field),
 			Hint: "see what fields there are", Fix: Kubectl("explain", "deployment.spec.template", "--recursive"), Err: err,
 		}
 	}
@@ -159,15 +159,15 @@ func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	}
 	if f.Replaces == 0 {
 		return &Problem{
-			What: fmt.Sprintf("%s, which fork would make of %s, exists and was not made by kubectl-sandbox", name, f.Workload),
+			What: fmt.Sprintf("%s, which fork would create from %s, exists and was not created by kubectl-sandbox", name, f.Workload),
 			Hint: "see whose it is", Fix: Kubectl("describe", name), Err: err,
 		}
 	}
 	var status apierrors.APIStatus
 	if !apierrors.IsConflict(err) || !errors.As(err, &status) || status.Status().Details == nil {
 		return &Problem{
-			What: fmt.Sprintf("%s can't be changed as asked: %s", name, firstLine(err.Error())),
-			Hint: "begin anew", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: err,
+			What: fmt.Sprintf("%s can't be changed as requested: %s", name, firstLine(err.Error())),
+			Hint: "delete it, then fork again", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: err,
 		}
 	}
 	var fields []string
@@ -220,7 +220,7 @@ func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
 // Interrupted is the Problem of a wait that the caller broke off.
 func (p *ForkPlan) Interrupted() *Problem {
 	return &Problem{
-		What: fmt.Sprintf("interrupted; sandbox %q is there, and its forks may still become ready", p.Sandbox),
+		What: fmt.Sprintf("interrupted; sandbox %q exists, and its forks may still become ready", p.Sandbox),
 		Hint: "remove it", Fix: Kubectl("sandbox", "delete", p.Sandbox), Code: status.CodeInterrupted, Object: "sandbox/" + p.Sandbox,
 	}
 }
@@ -229,7 +229,7 @@ func (p *ForkPlan) Interrupted() *Problem {
 func (p *ForkPlan) TimedOut(after time.Duration, reasons []string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("not routed after %s (--timeout): %s", after, strings.Join(reasons, "; ")),
-		Hint: "it stays, and may still become ready; look again, or remove it with `kubectl sandbox delete " + p.Sandbox + "`",
+		Hint: "the sandbox stays, and its forks may still become ready; check again, or delete it with `kubectl sandbox delete " + p.Sandbox + "`",
 		Fix:  Kubectl("sandbox", "status", p.Sandbox),
 		Code: status.CodeTimedOut, Object: "sandbox/" + p.Sandbox,
 	}
@@ -242,7 +242,7 @@ func NoSandbox(name, namespace string, more ...string) *Problem {
 		what += fmt.Sprintf(", nor %q", other)
 	}
 	return &Problem{
-		What: what, Hint: "those there are", Fix: Kubectl("sandbox", "list"),
+		What: what, Hint: "list what exists", Fix: Kubectl("sandbox", "list"),
 		Code: string(metav1.StatusReasonNotFound), Object: "sandbox/" + name,
 	}
 }

@@ -35,7 +35,7 @@ func Rebase(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan,
 func noFork(name, workload string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("sandbox %q has no fork of %s", name, workload),
-		Hint: "those it has", Fix: Kubectl("sandbox", "status", name),
+		Hint: "list its forks", Fix: Kubectl("sandbox", "status", name),
 	}
 }
 
@@ -43,7 +43,7 @@ func noFork(name, workload string) *Problem {
 func NoForks(name string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("sandbox %q has no forks", name),
-		Hint: "what there is of it", Fix: Kubectl("sandbox", "status", name),
+		Hint: "show its state", Fix: Kubectl("sandbox", "status", name),
 	}
 }
 
@@ -79,7 +79,7 @@ func (c *conflict) lines() []string {
 
 // conflictProblem is the Problem of forks whose changes do not fit their baselines any more. Nothing was written.
 func conflictProblem(o *ForkOptions, conflicts []*conflict) *Problem {
-	p := &Problem{Hint: "begin anew", Fix: Kubectl("sandbox", "delete", o.Sandbox), Err: conflicts[0].err}
+	p := &Problem{Hint: "delete it, then fork again", Fix: Kubectl("sandbox", "delete", o.Sandbox), Err: conflicts[0].err}
 	if len(conflicts) == 1 {
 		c := conflicts[0]
 		p.What = fmt.Sprintf("the change of %s no longer fits %s, which changed since; nothing was written", c.fork, c.workload)
@@ -106,7 +106,7 @@ func (p *ForkPlan) noteBehind(o *ForkOptions, f *Fork, old *unstructured.Unstruc
 	behind = behind || err != nil
 	f.Rebased = behind && o.Rebase
 	if behind && was != "" && !o.Rebase {
-		p.warn("%s was behind %s, and is laid on it as it is now", deployment(f.Name()), f.Workload)
+		p.warn("%s was behind %s and is rebased on it", deployment(f.Name()), f.Workload)
 	}
 }
 

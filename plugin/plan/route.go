@@ -162,7 +162,7 @@ func routeSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rou
 			return steps, v, nil
 		}
 		if len(step.Writes) == 0 {
-			return nil, nil, fmt.Errorf("planning does not get past %q", step.Title)
+			return nil, nil, fmt.Errorf("planning is stuck at step %q", step.Title)
 		}
 		for i := range step.Writes {
 			if err := v.apply(&step.Writes[i]); err != nil {
@@ -171,7 +171,7 @@ func routeSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rou
 		}
 		steps = append(steps, step)
 	}
-	return nil, nil, fmt.Errorf("planning finds no end")
+	return nil, nil, fmt.Errorf("planning does not terminate")
 }
 
 // MergeSteps returns one write for each object that the steps write, doing all that they do to it; the patch of one that Forgets leaves the
@@ -218,7 +218,7 @@ func declined(annotations map[string]string) string {
 	if reason, ok := strings.CutPrefix(annotations[sandbox.AnnotationInjected], "declined: "); ok {
 		return reason
 	}
-	return "admission did not answer when it was made"
+	return "admission did not answer when it was created"
 }
 
 func (v *RouteView) clone() *RouteView {
@@ -331,7 +331,7 @@ func (a *analysis) unmarkedPods() []RouteWait {
 	for _, t := range a.targets {
 		for _, pod := range a.view.podsOf(t.Workload) {
 			if pod.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || pod.Annotations[sandbox.AnnotationPorts] != sandbox.FormatPorts(t.ports) {
-				waits = append(waits, RouteWait{Workload: t.Workload, Message: "pod/" + pod.Name + " is still of the template before"})
+				waits = append(waits, RouteWait{Workload: t.Workload, Message: "pod/" + pod.Name + " still has the old pod template"})
 				break
 			}
 		}

@@ -256,7 +256,7 @@ func (a *analysis) writePolicies() ([]RouteWrite, error) {
 			have := a.view.Policies[i]
 			if !ofTarget(have, t.Workload) {
 				return nil, &Problem{
-					What: fmt.Sprintf("networkpolicy/%s is not of kubectl sandbox's making, and has the name of one that is needed", p.Name),
+					What: fmt.Sprintf("networkpolicy/%s exists and was not created by kubectl sandbox, which needs its name", p.Name),
 					Hint: "if nobody needs it",
 					Fix:  Kubectl("delete", "networkpolicy", p.Name),
 				}

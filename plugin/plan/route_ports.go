@@ -117,7 +117,7 @@ func newTarget(w *Workload) (*routeTarget, error) {
 	}
 	record, err := sandbox.ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
 	if err != nil {
-		return nil, &Problem{What: w.String() + ": " + err.Error(), Hint: "look at it", Fix: Kubectl("edit", w.Arg())}
+		return nil, &Problem{What: w.String() + ": " + err.Error(), Hint: "edit it", Fix: Kubectl("edit", w.Arg())}
 	}
 	m := &routeMember{workload: w, pod: templatePod(template), labels: template.Labels, arg: w.Arg(), movable: true}
 	m.target = &routeTarget{Workload: w, routeMember: m, record: record}
@@ -156,7 +156,7 @@ func (a *analysis) findServices() error {
 		if text := svc.Annotations[sandbox.AnnotationTargetPorts]; text != "" {
 			marks, err := sandbox.ParseTargetPorts(text)
 			if err != nil {
-				return &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+				return &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "edit it", Fix: Kubectl("edit", "service/"+svc.Name)}
 			}
 			s.marks = marks
 		}
@@ -325,7 +325,7 @@ func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*route
 	}
 	return &Problem{
 		What: fmt.Sprintf("service/%s also selects pods of %s, where port %d has no name", s.Name, list(args), number),
-		Hint: "route all of them together",
+		Hint: "route all of them at once",
 		Fix:  append(command, args...),
 	}
 }

@@ -75,21 +75,21 @@ func checkKind(w *Workload) *Problem {
 		}
 	case w.Kind() == "ReplicaSet" && w.Resource.Group == "apps" && owner != nil:
 		return &Problem{
-			What: fmt.Sprintf("%s belongs to %s/%s, which makes it anew at every change", w, strings.ToLower(owner.Kind), owner.Name),
+			What: fmt.Sprintf("%s belongs to %s/%s, which recreates it on every change", w, strings.ToLower(owner.Kind), owner.Name),
 			Hint: "route that",
 			Fix:  Kubectl("sandbox", "route", strings.ToLower(owner.Kind)+"/"+owner.Name),
 		}
 	case w.Kind() == "ReplicaSet" && w.Resource.Group == "apps", w.Kind() == "ReplicationController" && w.Resource.Group == "":
 		return &Problem{
 			What: fmt.Sprintf("%s replaces no pod when its template changes, so that it can't be routed without an outage; a Deployment with the same selector and template can", w),
-			Hint: "its template, to make a Deployment of",
+			Hint: "see its template, to create a Deployment from it",
 			Fix:  Kubectl("get", w.Arg(), "-o", "yaml"),
 		}
 	case slices.Contains([]string{"Job", "CronJob"}, w.Kind()):
-		return &Problem{What: w.String() + " runs to its end: nothing sends it requests to route"}
+		return &Problem{What: w.String() + " runs to completion: nothing sends it requests to route"}
 	case owner != nil:
 		return &Problem{
-			What: fmt.Sprintf("%s is kept by %s/%s, whose controller would undo the change", w, strings.ToLower(owner.Kind), owner.Name),
+			What: fmt.Sprintf("%s is managed by %s/%s, whose controller would undo the change", w, strings.ToLower(owner.Kind), owner.Name),
 			Hint: "see whether its owner can carry the labels and annotations for the pod template",
 			Fix:  Kubectl("describe", strings.ToLower(owner.Kind), owner.Name),
 		}
@@ -97,7 +97,7 @@ func checkKind(w *Workload) *Problem {
 	if hostNetwork, _, _ := unstructured.NestedBool(w.Object.Object, w.templateFields("spec", "hostNetwork")...); hostNetwork {
 		return &Problem{
 			What: fmt.Sprintf("%s uses its node's network (hostNetwork), where a router's port would be everybody's", w),
-			Hint: "give it a network of its own, if it can do with that",
+			Hint: "give it a network of its own, if that works for it",
 			Fix:  Kubectl("edit", w.Arg()),
 		}
 	}
@@ -159,7 +159,7 @@ func gate(w *Workload) *Problem {
 func gateRollout(w *Workload) *Problem {
 	if auto, found, _ := unstructured.NestedBool(w.Object.Object, "spec", "strategy", "blueGreen", "autoPromotionEnabled"); found && !auto {
 		return &Problem{
-			What: fmt.Sprintf("%s waits for a promotion by hand (autoPromotionEnabled: false), twice in the course of this", w),
+			What: fmt.Sprintf("%s waits for a promotion by hand (autoPromotionEnabled: false), twice during this command", w),
 			Hint: "have it promote by itself meanwhile",
 			Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"strategy":{"blueGreen":{"autoPromotionEnabled":true}}}}`),
 		}
@@ -174,8 +174,8 @@ func gateRollout(w *Workload) *Problem {
 		fields, _ := pause.(map[string]any)
 		if _, timed := fields["duration"]; !timed {
 			return &Problem{
-				What: fmt.Sprintf("%s stops at step %d of its canary until somebody promotes it, twice in the course of this", w, i+1),
-				Hint: "take the steps away meanwhile",
+				What: fmt.Sprintf("%s stops at step %d of its canary until somebody promotes it, twice during this command", w, i+1),
+				Hint: "remove the steps meanwhile",
 				Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"strategy":{"canary":{"steps":null}}}}`),
 			}
 		}

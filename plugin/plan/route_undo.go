@@ -54,7 +54,7 @@ func unroute(v *RouteView, force bool) (*RouteStep, error) {
 		return &RouteStep{Title: "switching Services back to port numbers", Writes: restores}, nil
 	}
 	if len(rolls) > 0 {
-		return &RouteStep{Title: "taking routers away", Writes: rolls}, nil
+		return &RouteStep{Title: "removing routers", Writes: rolls}, nil
 	}
 
 	var records []RouteWrite
@@ -78,7 +78,7 @@ func unroute(v *RouteView, force bool) (*RouteStep, error) {
 		step.Title = "deleting NetworkPolicies"
 		return &step, nil
 	}
-	return &RouteStep{Title: "forgetting what was changed", Writes: records}, nil
+	return &RouteStep{Title: "removing the record of the changes", Writes: records}, nil
 }
 
 // Touched reports whether `route` left something at a workload: it is routed, or was left on the way there or back.
@@ -108,7 +108,7 @@ func (a *analysis) orphans() *Problem {
 			what = "sandboxes " + list(sandboxes) + " have forks of it that"
 		}
 		return &Problem{
-			What: fmt.Sprintf("%s is in use: %s would get no more requests (--force takes the routers away all the same)", t.Workload, what),
+			What: fmt.Sprintf("%s is in use: %s would get no more requests (--force removes the routers anyway)", t.Workload, what),
 			Hint: "delete first what needs them",
 			Fix:  Kubectl(append([]string{"sandbox", "delete"}, sandboxes...)...),
 		}
@@ -158,7 +158,7 @@ func (a *analysis) writeRestores() ([]RouteWrite, error) {
 			}
 			return nil, &Problem{
 				What: fmt.Sprintf("service/%s sends to port names that %s was given, and sends to routers of %s too", svc.Name, losing.Workload, list(keepers)),
-				Hint: "take the routers away from all of them together",
+				Hint: "unroute all of them at once",
 				Fix:  append(command, keepers...),
 			}
 		default:
@@ -179,7 +179,7 @@ func markedService(svc *corev1.Service) (*routeService, error) {
 	}
 	marks, err := sandbox.ParseTargetPorts(text)
 	if err != nil {
-		return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+		return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "edit it", Fix: Kubectl("edit", "service/"+svc.Name)}
 	}
 	s.marks = marks
 	return s, nil

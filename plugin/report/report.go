@@ -44,7 +44,7 @@ func Write(w io.Writer, format string, r *experiment.Report) error {
 	case HTML:
 		return writeHTML(w, r)
 	}
-	return fmt.Errorf("%q is no format of a report", format)
+	return fmt.Errorf("%q is not a report format", format)
 }
 
 // outcome is how an outcome is written in a table: what is not required is in brackets.
