@@ -12,23 +12,26 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A BaselineState is how a fork stands to its baseline.
+// A BaselineState is the state of a fork relative to its baseline.
 type BaselineState struct {
-	// Gone says that there is no baseline any more.
+	// Gone means that the baseline no longer exists.
 	Gone bool
-	// Unmarked says that the baseline's pod template lacks the marks of `route`.
+	// Unmarked means that the baseline's pod template lacks the marks of `route`.
 	Unmarked bool
-	// Behind says that the baseline has changed since the fork was laid on it, in what the fork inherits.
+	// Behind means that the parts of the baseline that the fork inherits have changed since the fork was created or
+	// rebased.
 	Behind bool
-	// Follows says that the controller lays the fork on its baseline whenever that changes.
+	// Follows means that the controller rebases the fork whenever its baseline changes.
 	Follows bool
-	// Conflict says why the controller could not, and Generation on which of the baseline's; empty where it could, or was not to.
+	// Conflict is why the controller could not rebase the fork, and Generation is the baseline's generation that it
+	// tried. Conflict is empty if the rebase succeeded or was not due.
 	Conflict   string
 	Generation int64
 }
 
-// BaselineStateOf says how the fork d stands to its baseline; nil: there is none. Of a fork that does not say what it was laid on, as
-// those made by old versions, nothing is known, and it is not behind.
+// BaselineStateOf returns the state of the fork d relative to its baseline, which is nil if it no longer exists.
+// Forks of old versions do not record what they were created from. Nothing is known of these, and they count as not
+// behind.
 func BaselineStateOf(d *appsv1.Deployment, baseline *unstructured.Unstructured) (BaselineState, error) {
 	s := BaselineState{Gone: baseline == nil, Follows: d.Annotations[sandbox.AnnotationFollow] == sandbox.FollowOn}
 	if baseline == nil {
@@ -48,14 +51,14 @@ func BaselineStateOf(d *appsv1.Deployment, baseline *unstructured.Unstructured) 
 	if s.Behind, err = fork.Behind(&unstructured.Unstructured{Object: content}, baseline); err != nil {
 		return s, err
 	}
-	// What the controller said of another generation, or of a change that was replaced, is of the past.
+	// What the controller recorded for another generation, or for a change that was replaced, is outdated.
 	if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); err == nil && s.Follows && s.Behind {
 		s.Conflict, s.Generation = said.Conflict, said.Generation
 	}
 	return s, nil
 }
 
-// Word is what a fork that stands so is called.
+// Word returns the word for the state in tables; empty if there is nothing to report.
 func (s BaselineState) Word() string {
 	switch {
 	case s.Gone:
@@ -68,7 +71,7 @@ func (s BaselineState) Word() string {
 	return ""
 }
 
-// Problem says what is to be done about a fork's standing; nil where nothing is.
+// Problem returns what to do about the state of the fork d; nil if nothing is to be done.
 func (s BaselineState) Problem(d *appsv1.Deployment) *Problem {
 	name, of, in := deployment(d.Name), WorkloadOf(d), d.Labels[sandbox.LabelSandbox]
 	rebase := Kubectl("sandbox", "rebase", in, of)
@@ -86,7 +89,8 @@ func (s BaselineState) Problem(d *appsv1.Deployment) *Problem {
 	return nil
 }
 
-// Behind counts the forks that are behind, of those whose standing is known, by name of the Deployment.
+// Behind counts the forks that are behind, among those whose baseline state is known. The map's keys are
+// "NAMESPACE/NAME" of the forks.
 func (s *Sandbox) Behind(baselines map[string]BaselineState) int {
 	n := 0
 	for i := range s.Forks {
@@ -97,8 +101,8 @@ func (s *Sandbox) Behind(baselines map[string]BaselineState) int {
 	return n
 }
 
-// RebaseCommand returns the command that lays the forks of the sandboxes on their baselines, for the first of them that is behind;
-// nil where none is.
+// RebaseCommand returns the command that rebases the forks of the first sandbox that has a fork behind its baseline;
+// nil if none has.
 func RebaseCommand(all []Sandbox, baselines map[string]BaselineState) []string {
 	i := slices.IndexFunc(all, func(s Sandbox) bool { return s.Behind(baselines) > 0 })
 	if i < 0 {

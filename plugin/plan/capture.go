@@ -20,13 +20,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// NamespaceObjects are what the namespace holds, forks aside, that a fork's pods could disturb or be caught by.
+// NamespaceObjects are the objects of the namespace, except forks, that a fork's pods could disturb or that could
+// select them.
 //
-// ServiceMonitors are not among them: they select Services, and scrape those pods alone that a Service of theirs selects.
+// ServiceMonitors are not among them: they select Services, and scrape only the pods that these Services select.
 type NamespaceObjects struct {
 	Workloads   []*Workload // Deployments, StatefulSets, DaemonSets, and ReplicaSets that are no Deployment's
 	Autoscalers []autoscalingv2.HorizontalPodAutoscaler
-	// Scaled are the targets of Autoscalers that are of other kinds than Workloads, by ScaledKey: how they select their pods.
+	// Scaled holds the pod selectors of those targets of Autoscalers whose kinds are not among Workloads, by
+	// ScaledKey.
 	Scaled   map[string]string
 	Budgets  []policyv1.PodDisruptionBudget
 	Monitors []unstructured.Unstructured // PodMonitors, of this namespace and, as far as they may be read, of others
@@ -36,14 +38,14 @@ type NamespaceObjects struct {
 	Unread []string
 }
 
-// Scales says what an autoscaler scales that is not among Workloads: it is of no kind that they are of.
+// Scales returns what an autoscaler scales, and whether that is of a kind that is not among Workloads.
 func Scales(h *autoscalingv2.HorizontalPodAutoscaler) (target autoscalingv2.CrossVersionObjectReference, other bool) {
 	target = h.Spec.ScaleTargetRef
 	group, _, _ := strings.Cut(target.APIVersion, "/")
 	return target, group != "apps"
 }
 
-// ScaledKey returns the key in NamespaceObjects.Scaled of what an autoscaler scales.
+// ScaledKey returns the key in NamespaceObjects.Scaled of an autoscaler's target.
 func ScaledKey(target autoscalingv2.CrossVersionObjectReference) string {
 	group, _, ok := strings.Cut(target.APIVersion, "/")
 	if kind := strings.ToLower(target.Kind); ok {
@@ -52,15 +54,16 @@ func ScaledKey(target autoscalingv2.CrossVersionObjectReference) string {
 	return strings.ToLower(target.Kind) + "/" + target.Name
 }
 
-// A selectingObject is an object that takes pods of the namespace for its own by their labels.
+// A selectingObject is an object that claims pods of the namespace by their labels.
 type selectingObject struct {
 	object   string // as kubectl names it
 	selector labels.Selector
 	would    string                            // what it would do to a fork's pods
-	exclude  func() (say string, fix []string) // has it leave out pods of sandboxes; nil: it can't
+	exclude  func() (say string, fix []string) // makes it exclude the pods of sandboxes; nil: it can't
 }
 
-// unknownValue is the value of a label that a fork's pods will have and that is not known yet: none that a selector can name.
+// unknownValue stands for the value of a label that the fork's pods will have and that is not known yet. No selector
+// can name it.
 const unknownValue = "?"
 
 // podLabels returns the labels of the workload's pod template.
@@ -77,7 +80,7 @@ func forkLabels(d *unstructured.Unstructured) labels.Set {
 	return set
 }
 
-// selectingObjects returns all that selects pods by label in the namespace, and whose selecting a fork would be wrong.
+// selectingObjects returns the objects that select pods of the namespace by label and must not select a fork.
 func selectingObjects(workloads []*Workload, state *ForkState) []selectingObject {
 	var all []selectingObject
 	for i := range state.Services {
@@ -127,7 +130,7 @@ func selectingObjects(workloads []*Workload, state *ForkState) []selectingObject
 	return all
 }
 
-// unkept returns the labels of a fork's pods without those kept of the baseline's.
+// unkept returns the labels of a fork's pods without those that it keeps from the baseline.
 func unkept(pods labels.Set) labels.Set {
 	own := maps.Clone(pods)
 	maps.DeleteFunc(own, func(name, value string) bool {
@@ -136,7 +139,7 @@ func unkept(pods labels.Set) labels.Set {
 	return own
 }
 
-// noSandbox is what a selector that is to leave out the pods of sandboxes says.
+// noSandbox returns the requirement that a selector needs to exclude the pods of sandboxes.
 func noSandbox() metav1.LabelSelectorRequirement {
 	return metav1.LabelSelectorRequirement{Key: sandbox.LabelSandbox, Operator: metav1.LabelSelectorOpDoesNotExist}
 }
@@ -150,7 +153,7 @@ func mergeSpec(object, field string, value any) []string {
 	return Kubectl("patch", object, "--type=merge", "--patch="+string(b))
 }
 
-// selectorAt reads a label selector; not ok where there is none, or none that this program understands.
+// selectorAt reads a label selector. It is not ok if there is none, or none that this program understands.
 func selectorAt(u *unstructured.Unstructured, fields ...string) (labels.Selector, bool) {
 	m, ok, err := unstructured.NestedMap(u.Object, fields...)
 	if !ok || err != nil {
@@ -164,7 +167,8 @@ func selectorAt(u *unstructured.Unstructured, fields ...string) (labels.Selector
 	return s, err == nil && !s.Empty()
 }
 
-// captured says what would catch the fork's pods: a *Problem, as every selector that the baseline relies on would go by them too.
+// captured returns a *Problem if an object of the namespace would select the fork's pods: every selector that the
+// baseline relies on would then select them too.
 func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, state *ForkState) error {
 	all := selectingObjects(workloads, state)
 	pods, baseline := forkLabels(f.Deployment), f.Workload.podLabels()
@@ -212,7 +216,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 	return problem
 }
 
-// blame returns the labels kept of the baseline by which a selector selects the fork.
+// blame returns the labels kept from the baseline that make a selector select the fork.
 func blame(s labels.Selector, pods labels.Set) (names []string) {
 	var kept []string
 	for name, value := range pods {
@@ -233,7 +237,7 @@ func blame(s labels.Selector, pods labels.Set) (names []string) {
 	return names
 }
 
-// dropped returns the changes without the names; those that an earlier fork kept are taken back.
+// dropped returns the changes without the names. Labels that an earlier fork kept are dropped explicitly.
 func dropped(changes []LabelChange, names []string, earlier bool) []LabelChange {
 	left := slices.DeleteFunc(slices.Clone(changes), func(c LabelChange) bool { return slices.Contains(names, c.Name) })
 	if !earlier {
@@ -245,7 +249,7 @@ func dropped(changes []LabelChange, names []string, earlier bool) []LabelChange 
 	return left
 }
 
-// Claims reports whether the workload's pods use a PersistentVolumeClaim that is there before them.
+// Claims reports whether the workload's pods use a PersistentVolumeClaim that exists before them.
 func (w *Workload) Claims() bool {
 	t, err := w.PodTemplate()
 	return err == nil && slices.ContainsFunc(t.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })

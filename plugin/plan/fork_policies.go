@@ -20,26 +20,28 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A fork carries none of its baseline's labels, so a NetworkPolicy that selects the baseline, or that admits it somewhere, does
-// not hold for the fork. The policies made here have it hold. Policies only ever add: a pod that one selects is isolated, and
-// reached by what any policy admits. So what is made for the fork's own pods isolates them where the baseline's are, and no
-// more; and what is made for others selects exactly the pods of a policy there is, in its direction, which isolates them already.
+// A fork carries none of its baseline's labels, so a NetworkPolicy that selects the baseline, or admits it somewhere,
+// does not apply to the fork. This file creates policies with the same effect for the fork. Policies only add: a pod
+// that a policy selects is isolated, and every policy that admits a connection is enough to let it in. So a policy
+// for the fork's own pods isolates them only where the baseline's pods are isolated. A policy for other pods selects
+// exactly the pods of an existing policy, in its direction, which isolates them already.
 
-// A PolicyView is what a fork's policies are planned against.
+// A PolicyView is the state that a fork's policies are planned against.
 type PolicyView struct {
 	Policies  []networkingv1.NetworkPolicy // of the namespace, but for those of forks
 	Forks     []networkingv1.NetworkPolicy // of the sandbox's forks
 	Elsewhere []networkingv1.NetworkPolicy // of other namespaces, as far as they may be read
-	// ElsewhereCut says that Elsewhere is only the first of them.
+	// ElsewhereCut means that Elsewhere holds only the first of them.
 	ElsewhereCut bool
-	// Unreadable names the kinds of policy that are in force here and that this program does not understand.
+	// Unreadable names the kinds of policy that are in force here and that this program can't read.
 	Unreadable []string
-	// NamespaceLabels are the labels of the namespace; NamespaceUnread says that only its name is known.
+	// NamespaceLabels are the labels of the namespace. NamespaceUnread means that only its name is known.
 	NamespaceLabels map[string]string
 	NamespaceUnread bool
 }
 
-// AsksForNamespaces says whether a policy selects namespaces by other labels than the one that every namespace has.
+// AsksForNamespaces reports whether a policy selects namespaces by labels other than the name label that every
+// namespace has.
 func (v *PolicyView) AsksForNamespaces() bool {
 	asks := func(p networkingv1.NetworkPolicy) bool {
 		for _, r := range append(rulesOf(&p, networkingv1.PolicyTypeIngress), rulesOf(&p, networkingv1.PolicyTypeEgress)...) {
@@ -59,18 +61,18 @@ func (v *PolicyView) AsksForNamespaces() bool {
 // A ForkPolicy is a NetworkPolicy of a fork.
 type ForkPolicy struct {
 	*networkingv1.NetworkPolicy
-	// Before is the one there is; nil where there is none.
+	// Before is the existing policy; nil if there is none.
 	Before *networkingv1.NetworkPolicy
 }
 
-// Changed says whether the policy has to be written.
+// Changed reports whether the policy has to be written.
 func (p *ForkPolicy) Changed() bool {
 	return p.Before == nil || len(p.Before.OwnerReferences) == 0 ||
 		!equality.Semantic.DeepEqual(p.Spec, p.Before.Spec) || !reflect.DeepEqual(p.Labels, p.Before.Labels) ||
 		!reflect.DeepEqual(p.Annotations, p.Before.Annotations)
 }
 
-// Object returns the policy as it is applied, but for the reference to its owner; one that does not change, as it is.
+// Object returns the policy to apply, without the owner reference. An unchanged policy is returned as it is.
 func (p *ForkPolicy) Object() *unstructured.Unstructured {
 	if !p.Changed() {
 		return toUnstructured(p.Before, "NetworkPolicy")
@@ -78,7 +80,7 @@ func (p *ForkPolicy) Object() *unstructured.Unstructured {
 	return Manifest(toUnstructured(p.NetworkPolicy, "NetworkPolicy"))
 }
 
-// Verb says what becomes of the policy, in the words of `kubectl apply`.
+// Verb returns what happens to the policy, in the words of `kubectl apply`.
 func (p *ForkPolicy) Verb() string {
 	switch {
 	case p.Before == nil:
@@ -89,13 +91,13 @@ func (p *ForkPolicy) Verb() string {
 	return "unchanged"
 }
 
-// forkPolicies makes the policies of one fork.
+// forkPolicies plans the policies of one fork.
 type forkPolicies struct {
 	view           *PolicyView
 	workload       *Workload
 	fork           string     // the Deployment's name
 	baseline, pods labels.Set // of the baseline's pods, and of the fork's
-	routerPorts    []uint16   // ports to which the baseline's routers connect
+	routerPorts    []uint16   // ports of the fork's pods to which the baseline's routers connect
 	routed, forked *metav1.LabelSelector
 	created        map[string]*networkingv1.NetworkPolicy // by selector
 	origins        map[*networkingv1.NetworkPolicy][]string
@@ -105,7 +107,7 @@ type forkPolicies struct {
 
 // planPolicies plans the NetworkPolicies of a fork.
 func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
-	// Labels that are not text are the API server's to refuse.
+	// The API server refuses labels that are not strings.
 	baseline, _, _ := unstructured.NestedStringMap(f.Workload.Template(), "metadata", "labels")
 	pods, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "labels")
 	annotations, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "annotations")
@@ -141,13 +143,14 @@ func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
 	return nil
 }
 
-// routerPorts returns the ports of a fork's pods to which routers connect: those of the captured ports' names, else their numbers.
+// routerPorts returns the ports of a fork's pods to which routers connect. A captured port is found by its name, else
+// by its number.
 func routerPorts(fork *unstructured.Unstructured, captured string) []uint16 {
-	// Admission declines what does not parse, and then there are no routers.
+	// Admission skips pods whose annotation does not parse, so these have no routers.
 	ports, _ := sandbox.ParsePorts(captured)
 	var template corev1.PodTemplateSpec
 	if content, _, _ := unstructured.NestedMap(fork.Object, "spec", "template"); runtime.DefaultUnstructuredConverter.FromUnstructured(content, &template) != nil {
-		template = corev1.PodTemplateSpec{} // the API server will say what is wrong
+		template = corev1.PodTemplateSpec{} // the API server will report the error
 	}
 	var numbers []uint16
 	for _, want := range ports {
@@ -164,7 +167,8 @@ func routerPorts(fork *unstructured.Unstructured, captured string) []uint16 {
 	return numbers
 }
 
-// copyPolicies has what the namespace's policies say of the baseline's pods in one direction hold for the fork's.
+// copyPolicies creates policies for the fork's pods with the effect that the namespace's policies have on the
+// baseline's, in one direction.
 func (m *forkPolicies) copyPolicies(direction networkingv1.PolicyType) {
 	var closed, confined bool // what policies isolate: the baseline; the fork
 	var rules []policyRule    // that hold for the baseline
@@ -209,8 +213,8 @@ func (m *forkPolicies) copyPolicies(direction networkingv1.PolicyType) {
 	}
 }
 
-// copyPolicy has what p says of the baseline's pods hold for the fork's, which may be isolated anyway. Peers that are the
-// baseline's pods themselves are joined by the fork's.
+// copyPolicy applies the rules that p has for the baseline's pods to the fork's pods, which other policies may
+// isolate too. If the peers are the baseline's pods themselves, the fork's pods are added to them.
 func (m *forkPolicies) copyPolicy(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, isolated bool) {
 	rules := rulesOf(p, direction)
 	if p.Name == sandbox.PolicyName(m.workload.Kind(), m.workload.Name(), "") && m.ours(p) {
@@ -231,7 +235,7 @@ func (m *forkPolicies) copyPolicy(p *networkingv1.NetworkPolicy, direction netwo
 	}
 }
 
-// admitBeside admits the fork where p admits the baseline's pods by their labels.
+// admitBeside admits the fork wherever p admits the baseline's pods by their labels.
 func (m *forkPolicies) admitBeside(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType) {
 	if m.ours(p) && (direction == networkingv1.PolicyTypeEgress || !matches(&p.Spec.PodSelector, m.baseline)) {
 		return // the way to the baseline's routers, which forks have none of
@@ -248,8 +252,8 @@ func (m *forkPolicies) admitBeside(p *networkingv1.NetworkPolicy, direction netw
 	}
 }
 
-// admitRouters admits the connections of the baseline's routers to the fork, at the end where they are made or at that where they
-// arrive, if nothing there admits them yet.
+// admitRouters admits the connections from the baseline's routers to the fork, at their source or at their
+// destination, unless a policy admits them already.
 func (m *forkPolicies) admitRouters(direction networkingv1.PolicyType) {
 	subject, selector, other, peer := m.pods, *m.forked, m.baseline, m.routed
 	if direction == networkingv1.PolicyTypeEgress {
@@ -284,15 +288,17 @@ func (m *forkPolicies) admitRouters(direction networkingv1.PolicyType) {
 		return
 	}
 	if direction == networkingv1.PolicyTypeEgress {
-		// Only pods that are isolated already: while the baseline rolls out, those of an older template may not be. What was made
-		// for the baseline selects as one of these does, so there is one.
+		// Select only pods that are isolated already: during a rollout of the baseline, pods of an older template may
+		// not be. "on" is not empty, because a created policy that isolates the baseline has the selector of one in
+		// it.
 		on = on[:1]
 		selector = both(on[0].Spec.PodSelector, selector)
 	}
 	addRule(m.policy(selector, direction, on...), direction, add)
 }
 
-// policy returns the fork's policy that selects so, for that direction too from now on, and on account of those policies.
+// policy returns the fork's policy with that selector, and creates it if needed. It adds the direction, and records
+// the policies in on as its origins.
 func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkingv1.PolicyType, on ...*networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	key, err := json.Marshal(selector)
 	if err != nil {
@@ -320,7 +326,7 @@ func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkin
 	return p
 }
 
-// sorted returns what was made, in order of name.
+// sorted returns the created policies in order of name.
 func (m *forkPolicies) sorted() []*networkingv1.NetworkPolicy {
 	var all []*networkingv1.NetworkPolicy
 	for _, p := range m.created {
@@ -332,12 +338,12 @@ func (m *forkPolicies) sorted() []*networkingv1.NetworkPolicy {
 	return all
 }
 
-// ours says whether `route` made p for the fork's own baseline.
+// ours reports whether `route` created p for the fork's own baseline.
 func (m *forkPolicies) ours(p *networkingv1.NetworkPolicy) bool {
 	return p.Labels[sandbox.LabelRole] == sandbox.RoleRoute && p.Labels[sandbox.LabelWorkload] == m.workload.Label()
 }
 
-// admitsPods says whether peers of a policy admit pods of those labels, in a namespace whose labels the policy knows.
+// admitsPods reports whether peers of a policy admit pods of those labels, in a namespace of those labels.
 func (m *forkPolicies) admitsPods(peers []networkingv1.NetworkPolicyPeer, namespace map[string]string, pods labels.Set) bool {
 	return len(peers) == 0 || slices.ContainsFunc(peers, func(peer networkingv1.NetworkPolicyPeer) bool {
 		return peer.IPBlock == nil && isPod(&peer, namespace, pods)
@@ -348,8 +354,8 @@ func (m *forkPolicies) admitsOnlyBaseline(peers []networkingv1.NetworkPolicyPeer
 	return m.admitsPods(peers, namespace, m.baseline) && !m.admitsPods(peers, namespace, m.pods)
 }
 
-// admitsMore says whether p admits the fork's pods, which lack labels, where it does not admit the baseline's. That somebody
-// wrote a policy for sandboxes is no mistake.
+// admitsMore reports whether p admits the fork's pods, which lack labels, but not the baseline's. It ignores policies
+// that were written for sandboxes.
 func (m *forkPolicies) admitsMore(p *networkingv1.NetworkPolicy, namespace map[string]string, direction networkingv1.PolicyType) bool {
 	if p.Labels[sandbox.LabelRole] == sandbox.RoleRoute {
 		return false
@@ -368,7 +374,7 @@ func (m *forkPolicies) admitsMore(p *networkingv1.NetworkPolicy, namespace map[s
 	})
 }
 
-// warnings says what of the policies there are can't be made to hold.
+// warnings lists the effects of existing policies that can't be reproduced for the fork.
 func (m *forkPolicies) warnings() []string {
 	var warnings []string
 	var strict []string
@@ -378,7 +384,7 @@ func (m *forkPolicies) warnings() []string {
 			elsewhere := *p
 			elsewhere.Spec.Ingress, elsewhere.Spec.Egress = nil, nil
 			for _, r := range rulesOf(p, direction) {
-				// A peer without namespaceSelector is in the policy's own namespace, which is not this.
+				// A peer without namespaceSelector is in the policy's own namespace, which is another one.
 				if len(r.peers) > 0 {
 					r.peers = slices.DeleteFunc(slices.Clone(r.peers), func(peer networkingv1.NetworkPolicyPeer) bool {
 						return peer.NamespaceSelector == nil && peer.IPBlock == nil
@@ -419,7 +425,7 @@ func (m *forkPolicies) warnings() []string {
 	return warnings
 }
 
-// addPolicy adds a policy to what is written of f.
+// addPolicy adds a policy to those of f.
 func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *PolicyView) error {
 	named := func(q networkingv1.NetworkPolicy) bool { return q.Name == want.Name }
 	if slices.ContainsFunc(view.Policies, named) {
@@ -445,7 +451,7 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 	return nil
 }
 
-// PolicyProblem says why the API server would not take a policy of a fork: somebody else wrote fields of it.
+// PolicyProblem explains why the API server refused a policy of a fork: somebody else wrote fields of it.
 func (p *ForkPlan) PolicyProblem(policy *ForkPolicy, err error) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("networkpolicy/%s was changed by others than this command: %s", policy.Name, firstLine(err.Error())),
@@ -459,7 +465,7 @@ type policyRule struct {
 	ports []networkingv1.NetworkPolicyPort
 }
 
-// rulesOf returns the rules of p in a direction, none where p is not of it.
+// rulesOf returns the rules of p in a direction; none if p does not have that policy type.
 func rulesOf(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType) (rules []policyRule) {
 	switch {
 	case !isolates(p, direction):
@@ -483,7 +489,7 @@ func addRule(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, r
 	}
 }
 
-// both returns what selects what a and b select.
+// both returns a selector for what a and b both select.
 func both(a, b metav1.LabelSelector) metav1.LabelSelector {
 	s := *a.DeepCopy()
 	for key, value := range b.MatchLabels {
@@ -493,7 +499,7 @@ func both(a, b metav1.LabelSelector) metav1.LabelSelector {
 	return s
 }
 
-// ofSandboxes says whether a selector asks for labels of ours, as only one that is written with forks in mind does.
+// ofSandboxes reports whether a selector requires labels of this project, as only one written for forks does.
 func ofSandboxes(s *metav1.LabelSelector) bool {
 	for key := range s.MatchLabels {
 		if strings.HasPrefix(key, sandbox.Prefix) {

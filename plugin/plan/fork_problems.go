@@ -17,7 +17,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// NoWebhook is the Problem of a cluster without the webhook.
+// NoWebhook returns the Problem of a cluster without the webhook.
 func NoWebhook() *Problem {
 	return &Problem{
 		What: "the kubectl-sandbox webhook is not installed in this cluster, so no pod gets a router",
@@ -45,7 +45,7 @@ func unroutedProblem(unrouted []*Workload) *Problem {
 	}
 }
 
-// forkable says why a workload can't be forked, other than CheckWorkload.
+// forkable returns a *Problem if a workload can't be forked, for reasons other than those of CheckWorkload.
 func forkable(o *ForkOptions, w *Workload) error {
 	if l := w.Object.GetLabels(); l[sandbox.LabelRole] == sandbox.RoleFork {
 		p := &Problem{What: fmt.Sprintf("%s is itself a fork, of sandbox %q", w, l[sandbox.LabelSandbox]), Hint: "fork its baseline"}
@@ -69,7 +69,7 @@ func forkable(o *ForkOptions, w *Workload) error {
 	return nil
 }
 
-// ownSandbox says why the ConfigMap there is can't be the sandbox.
+// ownSandbox returns a *Problem if the existing ConfigMap can't be the sandbox.
 func ownSandbox(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) error {
 	other := *o
 	other.Sandbox = strings.TrimRight(o.Sandbox[:min(len(o.Sandbox), sandbox.MaxName-2)], "-") + "-2"
@@ -109,8 +109,8 @@ func keyInUse(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) *Probl
 	return &Problem{What: what, Hint: "have a key generated", Fix: other.command(workloads...)}
 }
 
-// ownFork says why the Deployment that carries the fork's labels can't be updated: it must be owned by this sandbox, or, where
-// it came from Git and was not adopted yet, hold its key.
+// ownFork returns a *Problem if the Deployment with the fork's labels can't be updated. This sandbox must own it; or,
+// if it came from Git and was not adopted yet, it must hold the sandbox's key.
 func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 	name := deployment(d.GetName())
 	if d.GetDeletionTimestamp() != nil {
@@ -140,7 +140,7 @@ func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 	}
 }
 
-// ApplyProblem says why the API server would not take a fork that was planned: somebody else's object has its name, or somebody
+// ApplyProblem explains why the API server refused a planned fork: somebody else's object has its name, or somebody
 // else wrote fields of it.
 func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	name := deployment(f.Name())
@@ -184,8 +184,8 @@ func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	}
 }
 
-// UnknownField returns the path of a field that an object was refused for, because its kind has none such. The API server answers so
-// with an internal error of no reason and no details, which has been its way since server-side apply began:
+// UnknownField returns the path of a field that an object was refused for because its kind has no such field. The API
+// server answers with an internal error without reason or details, as it has since server-side apply exists:
 // sigs.k8s.io/structured-merge-diff/v6/typed.
 func UnknownField(err error) (path string, ok bool) {
 	if err == nil || !strings.Contains(err.Error(), "failed to create typed patch object") {
@@ -200,12 +200,12 @@ func UnknownField(err error) (path string, ok bool) {
 	return "", false
 }
 
-// aboutSelector says whether an object was refused for its selector, which can't be changed: another has its name.
+// aboutSelector reports whether an object was refused because of its immutable selector: another object has its name.
 func aboutSelector(s metav1.Status) bool {
 	return s.Details != nil && slices.ContainsFunc(s.Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "spec.selector" })
 }
 
-// LeftProblem is cause, with what it left behind.
+// LeftProblem returns the Problem cause, with what it left behind.
 func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
 	why := cause.Error()
 	if errors.Is(cause, context.Canceled) {
@@ -217,7 +217,7 @@ func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
 	}
 }
 
-// Interrupted is the Problem of a wait that the caller broke off.
+// Interrupted returns the Problem of a wait that the caller interrupted.
 func (p *ForkPlan) Interrupted() *Problem {
 	return &Problem{
 		What: fmt.Sprintf("interrupted; sandbox %q exists, and its forks may still become ready", p.Sandbox),
@@ -225,7 +225,7 @@ func (p *ForkPlan) Interrupted() *Problem {
 	}
 }
 
-// TimedOut is the Problem of forks that were not ready in time. The reasons are one a fork: what it waits for.
+// TimedOut returns the Problem of forks that were not ready in time. reasons holds, for each fork, what it waits for.
 func (p *ForkPlan) TimedOut(after time.Duration, reasons []string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("not routed after %s (--timeout): %s", after, strings.Join(reasons, "; ")),
@@ -235,7 +235,7 @@ func (p *ForkPlan) TimedOut(after time.Duration, reasons []string) *Problem {
 	}
 }
 
-// NoSandbox is the Problem of a name that no sandbox of the namespace has; more are further such names.
+// NoSandbox returns the Problem of a name that no sandbox of the namespace has; more are further such names.
 func NoSandbox(name, namespace string, more ...string) *Problem {
 	what := fmt.Sprintf("there is no sandbox %q in namespace %q", name, namespace)
 	for _, other := range more {

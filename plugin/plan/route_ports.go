@@ -15,7 +15,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// analysis is what follows from a view: which ports of which Services reach the targets, by what names, and what is missing.
+// analysis holds what follows from a view: which ports of which Services reach the targets, by what names, and what
+// is missing.
 type analysis struct {
 	view     *RouteView
 	targets  []*routeTarget
@@ -24,7 +25,7 @@ type analysis struct {
 	notices  []string
 }
 
-// A routeTarget is a target and what it comes to.
+// A routeTarget is a target with the results of its analysis.
 type routeTarget struct {
 	*Workload
 	*routeMember
@@ -33,17 +34,18 @@ type routeTarget struct {
 	ports  []sandbox.Port      // what its routers capture, once the names are there
 }
 
-// A routeMember is whatever has pods behind a Service: a workload's template, or a pod of no workload that was read.
+// A routeMember is anything that has pods behind a Service: a workload's template, or a pod whose workload was not
+// read.
 type routeMember struct {
 	workload *Workload // nil for a pod of something unknown
 	pod      *corev1.Pod
 	labels   labels.Set
 	arg      string // as one types it
-	movable  bool   // `route` can be told to change it
+	movable  bool   // `route` can change it if it is named
 	target   *routeTarget
 }
 
-// A routeService is a Service that has a port routers capture.
+// A routeService is a Service with a port that routers capture.
 type routeService struct {
 	*corev1.Service
 	marks    sandbox.TargetPorts
@@ -51,7 +53,7 @@ type routeService struct {
 	switches []portSwitch // ports known by number, in the Service's order
 }
 
-// A portSwitch is one port of a Service that is to name what it knew by number.
+// A portSwitch is one port of a Service to switch from a number to a name.
 type portSwitch struct {
 	index  int
 	number uint16
@@ -124,7 +126,7 @@ func newTarget(w *Workload) (*routeTarget, error) {
 	return m.target, nil
 }
 
-// ownerArg returns what one types for a workload that is known by reference only.
+// ownerArg returns the command-line argument for a workload that is known only by a reference.
 func ownerArg(ref metav1.OwnerReference) string {
 	group, _, found := strings.Cut(ref.APIVersion, "/")
 	if !found || group == "apps" {
@@ -133,8 +135,8 @@ func ownerArg(ref metav1.OwnerReference) string {
 	return strings.ToLower(ref.Kind) + "." + group + "/" + ref.Name
 }
 
-// findServices collects the Services whose TCP connections a router can capture: those with a cluster address that select
-// pods of a target.
+// findServices collects the Services whose TCP connections a router can capture: those that have a cluster address
+// and select pods of a target.
 func (a *analysis) findServices() error {
 	services := slices.SortedFunc(slices.Values(a.view.Services), func(s, t *corev1.Service) int { return cmp.Compare(s.Name, t.Name) })
 	for _, svc := range services {
@@ -170,8 +172,8 @@ func (a *analysis) findServices() error {
 	return nil
 }
 
-// numberOf returns the number that a TCP port of a Service sends to, or sent to before `route` named it; false for a port
-// that its author named.
+// numberOf returns the number that a TCP port of a Service sends to, or sent to before `route` switched it to a name;
+// false for a port that its author named.
 func numberOf(p *corev1.ServicePort, marks sandbox.TargetPorts) (uint16, bool) {
 	if protocol(p.Protocol) != corev1.ProtocolTCP {
 		return 0, false
@@ -183,8 +185,9 @@ func numberOf(p *corev1.ServicePort, marks sandbox.TargetPorts) (uint16, bool) {
 	return portNumber(cmp.Or(p.TargetPort.IntVal, p.Port)), true
 }
 
-// nameNumbers finds one name for each number that a Service sends to, the same in all that the Service has pods of, and so
-// the same in all Services that share such a workload. A name that a port has already is kept: others may know it.
+// nameNumbers finds one name for each number that a Service sends to. The name is the same in everything that the
+// Service has pods of, and so in all Services that share such a workload. An existing name of a port is kept, because
+// others may refer to it.
 func (a *analysis) nameNumbers() error {
 	for _, s := range a.services {
 		for i := range s.switches {
@@ -209,8 +212,8 @@ func (a *analysis) nameNumbers() error {
 	return nil
 }
 
-// sharing returns the Services that send to number and that share, directly or over others of them, a member with s; and
-// all their members.
+// sharing returns the Services that send to number and share a member with s, directly or through other such
+// Services; and all their members.
 func (a *analysis) sharing(s *routeService, number uint16) ([]*routeService, []*routeMember) {
 	services := []*routeService{s}
 	var members []*routeMember
@@ -231,9 +234,9 @@ func (a *analysis) sharing(s *routeService, number uint16) ([]*routeService, []*
 	return services, members
 }
 
-// nameFor chooses the name by which Services reach number in all members, and notes which targets have to be given it.
+// nameFor chooses the name by which Services reach number in all members, and records which targets lack it.
 func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMember) (string, error) {
-	// Targets first: their order is the caller's, so what is chosen does not depend on what else is there.
+	// Targets come first: their order is the caller's, so the choice does not depend on other objects.
 	slices.SortStableFunc(members, func(m, n *routeMember) int { return cmp.Compare(rank(m), rank(n)) })
 	var candidates []string
 	var named *routeMember
@@ -300,7 +303,7 @@ func rank(m *routeMember) int {
 	return 2
 }
 
-// unchangeable returns a Problem when some of those that lack a name are not among the targets.
+// unchangeable returns a Problem if some members that lack a name are not targets.
 func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*routeMember) error {
 	var args []string
 	for _, m := range lacking {
@@ -330,7 +333,7 @@ func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*route
 	}
 }
 
-// knowing returns a Service of m's that its author has send to the name; nil when there is none.
+// knowing returns a Service of m that its author made send to the name; nil if there is none.
 func (a *analysis) knowing(m *routeMember, name string) *corev1.Service {
 	for _, s := range a.view.Services {
 		if selects(s, m.labels) && slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
@@ -343,7 +346,7 @@ func (a *analysis) knowing(m *routeMember, name string) *corev1.Service {
 	return nil
 }
 
-// newName makes a name for number that nothing in members uses, nor any of their Services in vain.
+// newName returns a name for number that is unused in members, and that none of their Services refers to.
 func (a *analysis) newName(number uint16, members []*routeMember) string {
 	taken := func(name string) bool {
 		return slices.ContainsFunc(members, func(m *routeMember) bool { return nameTaken(m.pod, name) || a.knowing(m, name) != nil })
@@ -363,7 +366,7 @@ func marksOf(s *corev1.Service) sandbox.TargetPorts {
 	return marks
 }
 
-// addName has the target give number a name: where the port is declared, or else as a port of the first container.
+// addName makes the target name a port number: where the port is declared, or else as a port of the first container.
 func (t *routeTarget) addName(number uint16, name string, notices *[]string) {
 	added := sandbox.AddedName{Port: number, Name: name}
 	for _, c := range servingContainers(t.pod) {

@@ -14,9 +14,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// RolledOut reports whether all pods of a workload are of its present template and available, as `kubectl rollout status`
-// judges it, or else what it waits for. An error says that it waits in vain. Of kinds that kubectl does not know it believes
-// the status fields that custom kinds share with Deployments, as far as they are there.
+// RolledOut reports whether all pods of a workload are available and of its current template, by the rules of
+// `kubectl rollout status`; or else what is missing. An error means that the rollout can't complete. For kinds that
+// kubectl does not know it reads the status fields that custom kinds share with Deployments, if present.
 func RolledOut(w *Workload) (message string, done bool, err error) {
 	if viewer, err := polymorphichelpers.StatusViewerFor(w.Object.GroupVersionKind().GroupKind()); err == nil {
 		message, done, err := viewer.Status(w.Object, 0)
@@ -63,7 +63,7 @@ func isRollout(w *Workload) bool {
 	return w.Resource.Group == "argoproj.io" && w.Kind() == "Rollout"
 }
 
-// checkKind returns a Problem for a workload whose pods do not follow its template, or follow somebody else's.
+// checkKind returns a Problem for a workload whose pods do not follow its own template.
 func checkKind(w *Workload) *Problem {
 	owner := metav1.GetControllerOf(w.Object)
 	switch {
@@ -104,7 +104,7 @@ func checkKind(w *Workload) *Problem {
 	return nil
 }
 
-// checkRollout returns a Problem for a target that has yet to roll out and can't on its own.
+// checkRollout returns a Problem for a target that still has to roll out and does not do so by itself.
 func (t *routeTarget) checkRollout() *Problem {
 	_, done, _ := RolledOut(t.Workload)
 	marks, changes := t.writeMarks()
@@ -114,7 +114,7 @@ func (t *routeTarget) checkRollout() *Problem {
 	return gate(t.Workload)
 }
 
-// gate returns a Problem for a workload that does not bring out a new template by itself.
+// gate returns a Problem for a workload that does not roll out a new template by itself.
 func gate(w *Workload) *Problem {
 	str := func(path ...string) string {
 		s, _, _ := unstructured.NestedString(w.Object.Object, append([]string{"spec"}, path...)...)
@@ -155,7 +155,8 @@ func gate(w *Workload) *Problem {
 	return nil
 }
 
-// gateRollout returns a Problem for an Argo Rollout that stops for somebody's word, or has its template elsewhere.
+// gateRollout returns a Problem for an Argo Rollout that waits for a manual step, or whose template is in another
+// object.
 func gateRollout(w *Workload) *Problem {
 	if auto, found, _ := unstructured.NestedBool(w.Object.Object, "spec", "strategy", "blueGreen", "autoPromotionEnabled"); found && !auto {
 		return &Problem{
@@ -183,7 +184,7 @@ func gateRollout(w *Workload) *Problem {
 	return nil
 }
 
-// ofArgo reports whether Argo CD keeps an object as it is in Git.
+// ofArgo reports whether Argo CD syncs an object from Git.
 func ofArgo(labels, annotations map[string]string) bool {
 	return annotations["argocd.argoproj.io/tracking-id"] != "" || labels["argocd.argoproj.io/instance"] != ""
 }

@@ -130,7 +130,7 @@ func (p *TemplatePatch) words() []string {
 	return words
 }
 
-// Apply returns template with the patch laid on it; the template itself is left as it is.
+// Apply returns template with the patch applied; the template itself does not change.
 func (p *TemplatePatch) Apply(template map[string]any) (changed map[string]any, err error) {
 	if p.Type == PatchStrategic {
 		return p.strategic(template)
@@ -194,7 +194,7 @@ func (p *TemplatePatch) strategic(template map[string]any) (changed map[string]a
 	return changed, nil
 }
 
-// patchProblem says that --patch does not fit a workload.
+// patchProblem returns the Problem of a --patch that does not fit a workload.
 func patchProblem(o *ForkOptions, w *Workload, err error) error {
 	p := &Problem{
 		What: fmt.Sprintf("%s does not fit the pod template of %s: %s", o.Patch.Flag, w, firstLine(err.Error())),

@@ -33,7 +33,7 @@ func NewWorkload(object *unstructured.Unstructured, resource schema.GroupResourc
 	return w
 }
 
-// CheckTemplatePath says what is wrong with the value of --template-path.
+// CheckTemplatePath checks the value of --template-path.
 func CheckTemplatePath(path string) error {
 	if _, err := fork.ParseTemplatePath(path); err != nil {
 		return fmt.Errorf("--template-path %q %w", path, err)
@@ -41,7 +41,8 @@ func CheckTemplatePath(path string) error {
 	return nil
 }
 
-// RememberTemplate has the pod template be where the fork in the sandbox that there is says, unless it was said anew.
+// RememberTemplate sets the path of the pod template to that of the existing fork in the sandbox, unless it was
+// given.
 func (w *Workload) RememberTemplate(name string, forks []unstructured.Unstructured) {
 	if old := existingFork(w, name, forks); old != nil && w.TemplateAt == "" {
 		w.TemplateAt = old.GetAnnotations()[sandbox.AnnotationTemplate]
@@ -114,7 +115,7 @@ func (w *Workload) Routed() bool {
 	return labels[sandbox.LabelRole] == sandbox.RoleBaseline && labels[sandbox.LabelWorkload] == w.Label()
 }
 
-// CheckWorkload says why an object is not a workload that serves requests. Every error is a *Problem.
+// CheckWorkload returns why an object is not a workload that serves requests. Every error is a *Problem.
 func CheckWorkload(w *Workload) error {
 	p := &Problem{Hint: "workloads of this namespace", Fix: Kubectl("get", "deployments,statefulsets,daemonsets")}
 	refers, _, _ := unstructured.NestedStringMap(w.Object.Object, "spec", "workloadRef")
