@@ -15,13 +15,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// PluginImage is the image of the plugin that the cluster's chart names. Where there is none, that is a *plan.Problem.
+// PluginImage returns the plugin's image that the cluster's chart names. If it names none, the error is a
+// *plan.Problem.
 func (c *Client) PluginImage(ctx context.Context) (string, error) {
 	annotations, err := c.chartAnnotations(ctx, sandbox.AnnotationPluginImage, "--wait=false: the cluster's chart names no image of the plugin")
 	return annotations[sandbox.AnnotationPluginImage], err
 }
 
-// Dispatch makes what runs an experiment in the cluster, where there is nothing that does so already: neither its Job nor a client.
+// Dispatch creates the Job that runs an experiment in the cluster, unless a Job or a client already runs it.
 func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.ConfigMap, job *batchv1.Job) error {
 	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
 	if _, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, job.Spec.Template.Spec.ServiceAccountName, metav1.GetOptions{}); apierrors.IsNotFound(err) {
@@ -60,8 +61,8 @@ func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.Con
 	return Explain(err)
 }
 
-// WaitExperiment reads an experiment again and again until it has ended. It fails where nobody runs it any more: nothing was heard for
-// some time of a client that does, and no Job is to.
+// WaitExperiment polls an experiment until it has ended. It fails if nobody runs it any more: there is no Job for it,
+// and its client's heartbeat has stopped.
 func (c *Client) WaitExperiment(ctx context.Context, id string) (*Experiment, error) {
 	lastHeartbeat, since := "", time.Now()
 	for {

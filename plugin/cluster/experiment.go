@@ -20,16 +20,16 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Keys of the data of an experiment's ConfigMap, beside sandbox.DataExpires.
+// Keys of the data of an experiment's ConfigMap, besides sandbox.DataExpires.
 const (
 	dataReport = "report" // JSON, an experiment.Report
-	dataSpec   = "asked"  // what the experiment is of: the same, or it is another experiment
+	dataSpec   = "asked"  // identifies the specification: an experiment with another one is a different experiment
 )
 
-// maxReport bounds what a report takes of the ConfigMap, in bytes: the rest of a megabyte is for what is observed.
+// maxReport bounds the size of the report in the ConfigMap, in bytes: the rest of a megabyte is for observations.
 const maxReport = 400 << 10
 
-// CronJob reads a CronJob, to take a check from.
+// CronJob reads a CronJob to take a check from.
 func (c *Client) CronJob(ctx context.Context, name string) (*batchv1.CronJob, error) {
 	job, err := c.Kube.BatchV1().CronJobs(c.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -41,7 +41,7 @@ func (c *Client) CronJob(ctx context.Context, name string) (*batchv1.CronJob, er
 	return job, Explain(err)
 }
 
-// CheckService finds the host and port that a check means by ref.
+// CheckService finds the host and port of the Service that a check refers to.
 func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox.Service, error) {
 	s, err := c.Kube.CoreV1().Services(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -64,8 +64,8 @@ func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox
 	return sandbox.Service{Host: host, Port: uint16(port.Port)}, nil //nolint:gosec // the API server admits 1 to 65535
 }
 
-// Probes reads what the cluster says of built-in checks, all but what carries keys. Where it names no image of theirs, that is a
-// *plan.Problem.
+// Probes reads the cluster's settings for built-in checks, except the key carriers. If the chart names no image for
+// them, the error is a *plan.Problem.
 func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
 	annotations, err := c.chartAnnotations(ctx, sandbox.AnnotationProbeImage, "the suite has built-in checks (image: "+experiment.ProbeImage+"), and the cluster's chart names no image of theirs")
 	if err != nil {
@@ -78,7 +78,8 @@ func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
 	return p, nil
 }
 
-// chartAnnotations returns what the chart tells the plugin: annotations of its MutatingWebhookConfiguration, among them the one that is needed.
+// chartAnnotations returns the annotations of the chart's MutatingWebhookConfiguration. If the needed one is missing,
+// the error is a *plan.Problem.
 func (c *Client) chartAnnotations(ctx context.Context, needed, without string) (map[string]string, error) {
 	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -93,7 +94,7 @@ func (c *Client) chartAnnotations(ctx context.Context, needed, without string) (
 	return config.Annotations, nil
 }
 
-// An Experiment is what the cluster keeps of one.
+// An Experiment is the stored state of an experiment.
 type Experiment struct {
 	ConfigMap *corev1.ConfigMap
 	Report    *experiment.Report
@@ -105,8 +106,9 @@ type Experiment struct {
 	observe []string   // keys that are observed, as they came; nil: those of ConfigMap
 }
 
-// StartExperiment writes the ConfigMap of an experiment that has not begun, or, where there is one of its ID that is of the same and has
-// not ended, returns that: it is to be gone on with. With hold, it is this client that runs it from then on, and no other may do so.
+// StartExperiment creates the ConfigMap of an experiment. If one of the same ID and specification exists and has not
+// ended, it returns that, to be resumed. With hold, this client becomes the holder, and no other may run the
+// experiment.
 func (c *Client) StartExperiment(ctx context.Context, r *experiment.Report, requested string, expires time.Time, hold bool) (*Experiment, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -153,7 +155,7 @@ func (c *Client) StartExperiment(ctx context.Context, r *experiment.Report, requ
 	return there, err
 }
 
-// Experiment reads what the cluster keeps of an experiment. One that does not exist is a *plan.Problem.
+// Experiment reads the stored state of an experiment. If it does not exist, the error is a *plan.Problem.
 func (c *Client) Experiment(ctx context.Context, id string) (*Experiment, error) {
 	cm, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, sandbox.RunName(id), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || err == nil && cm.Labels[sandbox.LabelRole] != sandbox.RoleRun {
@@ -185,8 +187,8 @@ func (c *Client) ExperimentIDs(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// SaveReport writes what an experiment has found so far. It fails where the experiment was deleted meanwhile, or another client goes on
-// with it.
+// SaveReport stores the results so far. It fails if the experiment was deleted meanwhile, or another client runs it
+// now.
 func (c *Client) SaveReport(ctx context.Context, e *Experiment) error {
 	data, err := e.Report.Encode(maxReport)
 	if err != nil {
@@ -195,8 +197,9 @@ func (c *Client) SaveReport(ctx context.Context, e *Experiment) error {
 	return c.patchAsHolder(ctx, e, map[string]string{dataReport: string(data), dataHeartbeat: rand.Text()})
 }
 
-// AbandonExperiment deletes an experiment, its Jobs with it, and the sandboxes named. It returns what is left, and is bounded in
-// time by itself: ctx may have ended. Of an experiment that another client goes on with it deletes nothing: the error is ErrNotHolder.
+// AbandonExperiment deletes an experiment with its Jobs, and the named sandboxes, and returns what is left. It has
+// its own timeout, because ctx may have ended. If another client runs the experiment now, it deletes nothing and
+// returns ErrNotHolder.
 func (c *Client) AbandonExperiment(ctx context.Context, e *Experiment, sandboxes []string) (left []string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
@@ -211,7 +214,7 @@ func (c *Client) AbandonExperiment(ctx context.Context, e *Experiment, sandboxes
 	return append(left, c.DeleteCreated(ctx, e.Report.ID, sandboxes)...), nil
 }
 
-// DeleteCreated deletes those of the sandboxes that experiment id made, and returns which are left.
+// DeleteCreated deletes those of the sandboxes that experiment id created, and returns which are left.
 func (c *Client) DeleteCreated(ctx context.Context, id string, sandboxes []string) (left []string) {
 	for _, name := range sandboxes {
 		cm, err := c.sandboxConfigMap(ctx, name)
@@ -228,8 +231,8 @@ func (c *Client) DeleteCreated(ctx context.Context, id string, sandboxes []strin
 	return left
 }
 
-// createJob creates a check's Job. One that is there already is of a client that ended before it: nobody has seen what it did, so it
-// is done anew.
+// createJob creates a check's Job. An existing Job is of a client that ended earlier. Nobody observed it, so it is
+// deleted and created again.
 func (c *Client) createJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, error) {
 	api := c.Kube.BatchV1().Jobs(c.Namespace)
 	for {

@@ -15,8 +15,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// Explain turns an error of client-go's that whoever ran the command can mend into a *plan.Problem, and returns any other
-// as it is.
+// Explain turns an error of client-go that the user can fix into a *plan.Problem, and returns any other error
+// unchanged.
 func Explain(err error) error {
 	var p *plan.Problem
 	if err == nil || errors.As(err, &p) {
@@ -38,7 +38,7 @@ func Explain(err error) error {
 	return explainStatus(err)
 }
 
-// noCluster is the Problem of a kubeconfig, or of flags, that choose no cluster.
+// noCluster returns the Problem of a kubeconfig, or of flags, that choose no cluster.
 func noCluster(err error) error {
 	err = Explain(err)
 	var p *plan.Problem
@@ -51,7 +51,7 @@ func noCluster(err error) error {
 	}
 }
 
-// clientcmd says in these ways, on its several paths, that the kubeconfig lacks a context, cluster or user.
+// clientcmd reports in these forms, depending on the code path, that the kubeconfig lacks a context, cluster or user.
 var (
 	noSuch   = regexp.MustCompile(`(context|cluster|auth info) "([^"]*)" does not exist`)
 	noServer = regexp.MustCompile(`no server found for (cluster) "([^"]*)"`)

@@ -17,23 +17,24 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// How an experiment is one client's.
+// An experiment has one holder at a time.
 //
-// Two that ran the same checks at once would count each other's requests. So the ConfigMap names a holder, who writes every now and then
-// that it is still there, and whose writes are made on condition that it is the holder. Another client takes over where nothing was heard
-// for long enough, by its own clock: clocks are not compared.
+// Two clients that ran the same checks at once would count each other's requests. So the ConfigMap names a holder,
+// which writes a heartbeat periodically, and whose writes are conditional on being the holder. Another client takes
+// over after it has seen no heartbeat for holderTimeout by its own clock: clocks are not compared.
 const (
 	dataHolder    = "holder"
-	dataHeartbeat = "heard" // another value each time
+	dataHeartbeat = "heard" // the heartbeat: another value each time
 
 	heartbeatInterval = 5 * time.Second
-	holderTimeout     = 4 * heartbeatInterval // without anything heard, until a holder is taken for gone
+	holderTimeout     = 4 * heartbeatInterval // without a heartbeat, before another client takes over
 )
 
-// ErrNotHolder is that an experiment is not this client's to run, or to delete, any more.
+// ErrNotHolder means that this client may no longer run or delete the experiment.
 var ErrNotHolder = errors.New("not the experiment's holder")
 
-// SendHeartbeats writes that the experiment's holder is still there, until ctx ends or it is so no more: that is the error.
+// SendHeartbeats writes the holder's heartbeat until ctx ends, or until this client is no longer the holder, which is
+// an error.
 func (c *Client) SendHeartbeats(ctx context.Context, e *Experiment) error {
 	tick := time.NewTicker(heartbeatInterval)
 	defer tick.Stop()
@@ -49,14 +50,15 @@ func (c *Client) SendHeartbeats(ctx context.Context, e *Experiment) error {
 	}
 }
 
-// Release lets another client go on with an experiment at once. Where it fails, that one has to wait.
+// Release lets another client resume an experiment at once. If it fails, the other client has to wait for
+// holderTimeout.
 func (c *Client) Release(ctx context.Context, e *Experiment) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
 	_ = c.patchAsHolder(ctx, e, map[string]string{dataHolder: ""})
 }
 
-// takeOver makes e this client's, when nothing was heard of its holder for some time.
+// takeOver makes this client the holder of e, once the present holder has released it or its heartbeat has stopped.
 func (c *Client) takeOver(ctx context.Context, e *Experiment) error {
 	if err := c.waitReleased(ctx, e); err != nil {
 		return err
@@ -64,7 +66,7 @@ func (c *Client) takeOver(ctx context.Context, e *Experiment) error {
 	is := map[string]string{dataHolder: e.ConfigMap.Data[dataHolder], dataHeartbeat: e.ConfigMap.Data[dataHeartbeat]}
 	e.holder = rand.Text()
 	err := c.patchIf(ctx, e, is, map[string]string{dataHolder: e.holder, dataHeartbeat: rand.Text()})
-	if errors.Is(err, ErrNotHolder) { // where an answer was lost, it was this client that made the next try fail
+	if errors.Is(err, ErrNotHolder) { // if an answer was lost, this client's own write made the retry fail
 		if now, again := c.Experiment(ctx, e.Report.ID); again == nil && now.ConfigMap.UID == e.ConfigMap.UID && now.ConfigMap.Data[dataHolder] == e.holder {
 			return nil
 		}
@@ -72,13 +74,13 @@ func (c *Client) takeOver(ctx context.Context, e *Experiment) error {
 	return err
 }
 
-// waitReleased waits until nothing was heard of an experiment's holder for long enough. Where something is, that is a *plan.Problem; so it is
-// where the experiment ends meanwhile.
+// waitReleased waits until the holder has released the experiment, or its heartbeat has stopped for holderTimeout. A
+// heartbeat is a *plan.Problem, and so is the end of the experiment.
 func (c *Client) waitReleased(ctx context.Context, e *Experiment) error {
 	if e.ConfigMap.Data[dataHolder] == "" {
 		return nil
 	}
-	// What can't be read may have been written, or kept from being: silence counts from when it can be again.
+	// During an outage a heartbeat may be missed, or may not be written. So the timeout starts again after it.
 	for end := time.Now().Add(holderTimeout); time.Now().Before(end); {
 		select {
 		case <-ctx.Done():
@@ -99,7 +101,7 @@ func (c *Client) waitReleased(ctx context.Context, e *Experiment) error {
 		e.ConfigMap, e.Report = now.ConfigMap, now.Report
 		switch {
 		case e.ConfigMap.Data[dataHolder] == "":
-			return nil // it was let go
+			return nil // it was released
 		case !silent:
 			return &plan.Problem{
 				What: fmt.Sprintf("experiment %q is being run by another client; choose another --id, or wait for that one", e.Report.ID),
@@ -110,7 +112,7 @@ func (c *Client) waitReleased(ctx context.Context, e *Experiment) error {
 	return nil
 }
 
-// hasEnded is the problem that an experiment can't be gone on with: what its images are by now it does not know.
+// hasEnded returns the Problem of an experiment that can't be resumed because it has ended.
 func hasEnded(r *experiment.Report) error {
 	return &plan.Problem{
 		What: fmt.Sprintf("experiment %q has ended, at %s; for another one, choose another --id", r.ID, r.Window.Ended.Format(time.RFC3339)),
@@ -118,7 +120,7 @@ func hasEnded(r *experiment.Report) error {
 	}
 }
 
-// patchAsHolder writes data of the experiment's ConfigMap, on condition that this client is the experiment's holder.
+// patchAsHolder writes data of the experiment's ConfigMap, on condition that this client is the holder.
 func (c *Client) patchAsHolder(ctx context.Context, e *Experiment, data map[string]string) error {
 	return c.patchIf(ctx, e, map[string]string{dataHolder: e.holder}, data)
 }

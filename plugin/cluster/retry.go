@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	retryTimeout  = time.Minute // how long an API server may be away while an experiment runs
+	retryTimeout  = time.Minute // how long an API server may be unavailable while an experiment runs
 	retryInterval = time.Second
 )
 
-// Retry does what may be done twice, again where an API server is away or too busy for a moment: an experiment of half an hour is
-// not to end with that.
+// Retry retries an idempotent call while the API server is unavailable or too busy, for up to retryTimeout: a short
+// outage must not end an experiment of half an hour.
 func Retry(ctx context.Context, do func() error) error {
 	for end := time.Now().Add(retryTimeout); ; {
 		err := do()
@@ -31,7 +31,7 @@ func Retry(ctx context.Context, do func() error) error {
 	}
 }
 
-// IsTransient says whether an error is one of an API server that is away or too busy, and not an answer.
+// IsTransient reports whether an error means that the API server is unavailable or too busy, and is not its answer.
 func IsTransient(err error) bool {
 	var dial *net.OpError
 	var name *net.DNSError

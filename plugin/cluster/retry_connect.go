@@ -7,12 +7,12 @@ import (
 	"net/http/httptrace"
 )
 
-// maxConnects is how often a connection is tried. Each try may take client-go's 10 seconds.
+// maxConnects is the number of attempts to connect. Each may take client-go's 10 seconds.
 const maxConnects = 4
 
-// RetryConnect tries again where an API server did not come to shaking hands in time, as one does that hundreds of commands begin to
-// talk to at once. Nothing was sent then, so it is safe for writes as well. A server that refuses connections, or that does not
-// answer a request, is not tried again.
+// RetryConnect retries a request if connecting to the API server, including the TLS handshake, timed out, as it may
+// when hundreds of commands start at once. Nothing was sent by then, so this is safe for writes too. It does not
+// retry if the server refuses connections or does not answer a request.
 func RetryConnect(next http.RoundTripper) http.RoundTripper { return connectRetrier{next} }
 
 type connectRetrier struct{ next http.RoundTripper }

@@ -15,8 +15,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// CreateObjects creates what a suite holds beside Jobs, as experiment.Place returns it. What the experiment has created before stays. A
-// ServiceAccount that is there already is used as it is, and one of another experiment is kept for this one as well.
+// CreateObjects creates the objects of a suite other than Jobs, as experiment.Place returns them. Objects that the
+// experiment created before stay. An existing ServiceAccount is used as it is. If it belongs to another experiment,
+// this one becomes an owner too.
 func (c *Client) CreateObjects(ctx context.Context, objects []experiment.Object) error {
 	for _, o := range objects {
 		err := Retry(ctx, func() error { return c.createObject(ctx, o) })
@@ -47,7 +48,7 @@ func (c *Client) createObject(ctx context.Context, o experiment.Object) (err err
 	return err
 }
 
-// adoptObject looks at what is there in the place of an object. It must be the experiment's own, or a ServiceAccount.
+// adoptObject checks the existing object of that name. It must belong to the experiment, or be a ServiceAccount.
 func (c *Client) adoptObject(ctx context.Context, o experiment.Object) error {
 	there, err := c.readObject(ctx, o)
 	if err != nil {
@@ -61,7 +62,7 @@ func (c *Client) adoptObject(ctx context.Context, o experiment.Object) error {
 		return &plan.Problem{What: fmt.Sprintf("%s: %s/%s is there already, and not of this experiment; give it another name in the suite, or choose another --id",
 			o.Source, strings.ToLower(o.Kind), o.GetName())}
 	case there.GetLabels()[sandbox.LabelRun] == "":
-		return nil // somebody's own, who may have granted it rights
+		return nil // created by a user, who may have granted it rights
 	default:
 		account := there.(*corev1.ServiceAccount) //nolint:forcetypeassert // by its kind
 		account.OwnerReferences = append(account.OwnerReferences, owner)
