@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// deleteFlags are the flags of `delete`, and what Complete makes of them.
+// deleteFlags are the flags and arguments of `delete`.
 type deleteFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -76,7 +76,7 @@ func newDelete(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *deleteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.selection.complete(args)
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
@@ -105,7 +105,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 		return err
 	}
 	var names []string
-	// A write is never cut off midway: ctx is looked at between them.
+	// A write is never cancelled midway: ctx is checked between writes.
 	write := context.WithoutCancel(ctx)
 	for i := range doomed {
 		if ctx.Err() != nil {
@@ -138,7 +138,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	return nil
 }
 
-// find returns the sandboxes that are asked for, and the names that none has.
+// find returns the requested sandboxes, and the names of those that do not exist.
 func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan.Sandbox, missing []string, err error) {
 	if len(f.names) > 0 {
 		return c.SandboxesNamed(ctx, f.names)
@@ -153,7 +153,8 @@ func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan
 	return found, nil, err
 }
 
-// withPolicies adds the policies of the sandboxes' forks. What has nothing but policies counts where no selector leaves it out.
+// withPolicies adds the policies of the sandboxes' forks. Without a selector, it also adds sandboxes of which only
+// policies are left.
 func (f *deleteFlags) withPolicies(ctx context.Context, c *cluster.Client, all []plan.Sandbox) ([]plan.Sandbox, error) {
 	with, err := c.WithPolicies(ctx, all)
 	if f.selector != "" {
@@ -189,7 +190,7 @@ func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []stri
 	}
 }
 
-// printDeleted prints what went.
+// printDeleted prints the deleted objects.
 func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
 	var objects []runtime.Object
 	for i := range gone {
@@ -208,7 +209,7 @@ func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
 	return p.printAll("deleted", objects)
 }
 
-// completeSandboxes completes the names of sandboxes; at most so many, 0 for any number.
+// completeSandboxes completes the names of up to most sandboxes; 0 means any number.
 func (t *tool) completeSandboxes(most int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if most > 0 && len(args) >= most {

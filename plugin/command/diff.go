@@ -13,7 +13,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// diffFlags are the flags of `diff`, and what Complete makes of them.
+// diffFlags are the flags and arguments of `diff`.
 type diffFlags struct {
 	*tool
 	output string

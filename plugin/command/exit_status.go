@@ -5,7 +5,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 )
 
-// newExitStatus is a topic of help: what exit statuses and codes of errors mean, as package status defines them.
+// newExitStatus returns a help topic on exit statuses and error codes, as package status defines them.
 func newExitStatus() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exit-status",

@@ -18,7 +18,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// extendFlags are the flags of `extend`, and what complete makes of them.
+// extendFlags are the flags and arguments of `extend`.
 type extendFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -70,7 +70,7 @@ func newExtend(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *extendFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.selection.complete(args)
 	f.ttlGiven = cmd.Flags().Changed("ttl")
@@ -132,7 +132,7 @@ func (f *extendFlags) run(ctx context.Context) error {
 	return f.printExtended(all, now)
 }
 
-// extended are sandboxes that were extended, each with its ConfigMap as it is then.
+// extended are sandboxes that were extended, each with its resulting ConfigMap.
 type extended []extension
 
 // An extension is one of them.
@@ -163,7 +163,7 @@ func (f *extendFlags) printExtended(all extended, now time.Time) error {
 	return nil
 }
 
-// find returns the sandboxes that are asked for. One that is not there is a *plan.Problem.
+// find returns the requested sandboxes. If one does not exist, the error is a *plan.Problem.
 func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
 	if len(f.names) == 0 {
 		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)

@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// An exitError ends the program with another status than its error would; without an error, silently.
+// An exitError sets the program's exit status. Without an error, nothing is printed.
 type exitError struct {
 	code int
 	err  error
@@ -32,7 +32,8 @@ func (e *exitError) Error() string { return fmt.Sprint(e.err) }
 // Unwrap returns the error.
 func (e *exitError) Unwrap() error { return e.err }
 
-// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit status, as package status documents it.
+// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit status that package status
+// documents.
 func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	root := cmd.Root()
 	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
@@ -58,7 +59,7 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 		notices.release()
 		return exit.code
 	case ctx.Err() != nil && !errors.As(err, &p):
-		// Whatever the call that it broke off made of it.
+		// The interrupted call may have returned any error.
 		p = &plan.Problem{What: "interrupted", Code: status.CodeInterrupted}
 	default:
 		p = problemOf(err)
@@ -79,7 +80,7 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	return code
 }
 
-// problemOf makes a Problem of any error.
+// problemOf converts any error to a Problem.
 func problemOf(err error) *plan.Problem {
 	err = cluster.Explain(err)
 	var p *plan.Problem
@@ -108,8 +109,8 @@ func printFailure(w io.Writer, p *plan.Problem, exit int, globals, notices []str
 	_ = encoder.Encode(e) // strings always encode, and there is nowhere to report that stderr is closed
 }
 
-// asJSON says that the caller asks for JSON. Where the flags can't be parsed, -o may come after the one that is wrong: so the arguments
-// are looked at as well.
+// asJSON reports whether the caller requests JSON. If the flags can't be parsed, -o may come after the wrong one, so
+// the arguments are checked too.
 func asJSON(ran *cobra.Command, args []string) bool {
 	if ran != nil {
 		if f := ran.Flags().Lookup("output"); f != nil && f.Changed {
@@ -129,8 +130,8 @@ func asJSON(ran *cobra.Command, args []string) bool {
 	return false
 }
 
-// notices holds back what a command writes to standard error while it runs with -o json: when it fails, all of standard error is one
-// object, which holds these lines.
+// notices buffers what a command writes to standard error while it runs with -o json. If the command fails, standard
+// error must be one object, which contains these lines.
 type notices struct {
 	screen io.Writer
 
@@ -138,14 +139,14 @@ type notices struct {
 	buffer bytes.Buffer
 }
 
-// Write holds the text back.
+// Write buffers the text.
 func (n *notices) Write(text []byte) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.buffer.Write(text)
 }
 
-// release writes what is held back.
+// release writes the buffered text.
 func (n *notices) release() {
 	if n == nil {
 		return
@@ -155,7 +156,7 @@ func (n *notices) release() {
 	_, _ = n.buffer.WriteTo(n.screen) // there is nowhere to say that stderr is closed
 }
 
-// or returns where the lines would go; w where nothing is held back.
+// or returns the underlying writer; w if nothing is buffered.
 func (n *notices) or(w io.Writer) io.Writer {
 	if n == nil {
 		return w
@@ -163,7 +164,7 @@ func (n *notices) or(w io.Writer) io.Writer {
 	return n.screen
 }
 
-// lines returns what is held back.
+// lines returns the buffered lines.
 func (n *notices) lines() []string {
 	if n == nil {
 		return nil
@@ -177,8 +178,8 @@ func (n *notices) lines() []string {
 	return strings.Split(text, "\n")
 }
 
-// bufferNotices begins to hold back where the command is asked for JSON, but for commands that go on until they are stopped: what they
-// have to say can't wait for their end.
+// bufferNotices starts to buffer if the command is to print JSON. Commands that run until they are stopped are
+// excluded: their notices can't wait for the end.
 func (t *tool) bufferNotices(cmd *cobra.Command) {
 	watch := cmd.Flags().Lookup("watch")
 	if !asJSON(cmd, nil) || cmd.Name() == "open" || watch != nil && watch.Changed {
@@ -189,7 +190,7 @@ func (t *tool) bufferNotices(cmd *cobra.Command) {
 	cmd.SetErr(n)
 }
 
-// bufferedNotices returns what a command that ran holds back; nil: nothing.
+// bufferedNotices returns the notices of a command that ran; nil if they were not buffered.
 func bufferedNotices(ran *cobra.Command) *notices {
 	if ran == nil {
 		return nil
@@ -198,7 +199,7 @@ func bufferedNotices(ran *cobra.Command) *notices {
 	return n
 }
 
-// warningHandler has the warnings of API servers go where a command's own go.
+// warningHandler writes the warnings of API servers to where the command's own notices go.
 func (t *tool) warningHandler(before rest.WarningHandler) rest.WarningHandler {
 	if _, held := t.ErrOut.(*notices); held {
 		return rest.NewWarningWriter(t.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
@@ -206,7 +207,7 @@ func (t *tool) warningHandler(before rest.WarningHandler) rest.WarningHandler {
 	return before
 }
 
-// progress returns the line that shows what a command waits for, on the screen itself.
+// progress returns the line that shows what a command waits for. It bypasses the buffer.
 func (t *tool) progress() *progress {
 	if n, held := t.ErrOut.(*notices); held {
 		return newProgress(n.screen)

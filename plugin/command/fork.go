@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// forkFlags are the flags of `fork`, and what Complete makes of them.
+// forkFlags are the flags and arguments of `fork`.
 type forkFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -126,7 +126,7 @@ func newFork(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.begun = time.Now()
 	f.workloads, f.timeoutGiven = args, cmd.Flags().Changed("timeout")
@@ -185,7 +185,7 @@ func (f *forkFlags) validate(cmd *cobra.Command) error {
 	return validOutput(cmd, f.print)
 }
 
-// maxPlans bounds how often a plan is made anew because somebody else made the same sandbox in between.
+// maxPlans bounds how often fork plans again because somebody else created the same sandbox meanwhile.
 const maxPlans = 3
 
 func (f *forkFlags) run(ctx context.Context) error {
@@ -223,8 +223,9 @@ func (f *forkFlags) run(ctx context.Context) error {
 	return f.printRouted(p, applied, statuses)
 }
 
-// plan reads and plans. With --route it plans the routing of workloads that need it as well, and the forks on what that leaves; it takes
-// the steps unless this is a dry run, and then plans anew on what there is. What can't be forked is not routed either.
+// plan reads the namespace and plans the forks. With --route, it first plans the routing of workloads that need it.
+// Unless this is a dry run, it then routes them, and plans the forks again on the result. A workload that can't be
+// forked is not routed.
 func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
 	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
 	if err != nil {
@@ -274,7 +275,7 @@ func (f *forkFlags) warnings(p *plan.ForkPlan) {
 	}
 }
 
-// partial warns of forks that some of the requests with their key do not reach.
+// partial warns of forks that only some of the requests with their key reach.
 func (f *forkFlags) partial(statuses map[string]plan.ForkStatus) {
 	for _, name := range slices.Sorted(maps.Keys(statuses)) {
 		for _, c := range statuses[name].Causes {

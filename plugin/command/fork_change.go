@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// changeFlags are the flags of `fork` that say what changes in a pod template, beside --image.
+// changeFlags are the flags of `fork`, besides --image, that change a pod template.
 type changeFlags struct {
 	env, containers, resources  []string
 	command, args               []string
@@ -33,7 +33,7 @@ func (f *changeFlags) addFlags(cmd *cobra.Command) {
 	completeValues(cmd, "patch-type", plan.PatchStrategic, plan.PatchMerge, plan.PatchJSON)
 }
 
-// parse makes a change of the flags. The errors are about how they were given.
+// parse converts the flags to a change. Its errors are usage errors.
 func (f *changeFlags) parse(cmd *cobra.Command, in io.Reader) (c plan.Change, err error) {
 	c.Containers, c.ServiceAccount = f.containers, f.serviceAccount
 	given := cmd.Flags().Changed

@@ -181,7 +181,7 @@ func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sa
 	return table.printTable(f.Out, columns, rows)
 }
 
-// printObjects prints the sandboxes as other programs can read them; by name, their ConfigMaps.
+// printObjects prints the sandboxes for programs; -o name prints their ConfigMaps.
 func (f *listFlags) printObjects(v *plan.Inventory, all []plan.Sandbox) error {
 	if *f.print.OutputFormat != "name" {
 		return printStatus(f.print, f.Out, v.DescribeSandboxes(f.line))
@@ -204,7 +204,7 @@ type listWatch struct {
 	seen    map[string]string // what was last said of each sandbox, by namespace and name
 }
 
-// news returns the sandboxes that are other than they were.
+// news returns the sandboxes that have changed since the last call.
 func (w *listWatch) news(v *plan.Inventory) (changed []plan.Sandbox) {
 	for _, s := range v.Sandboxes() {
 		id := s.Namespace + "/" + s.Name
@@ -241,7 +241,7 @@ func (w *listWatch) print(v *plan.Inventory) error {
 	return nil
 }
 
-// typed gives a ConfigMap that came from a typed client its kind back.
+// typed sets the kind of a ConfigMap, which typed clients leave empty.
 func typed(cm *corev1.ConfigMap) *corev1.ConfigMap {
 	cm = cm.DeepCopy()
 	cm.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
@@ -266,7 +266,7 @@ func typedPolicy(p *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	return p
 }
 
-// asList puts objects of several kinds into one v1 List.
+// asList returns objects of several kinds as one v1 List.
 func asList(objects []runtime.Object) (runtime.Object, error) {
 	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
 	for _, o := range objects {
@@ -279,7 +279,7 @@ func asList(objects []runtime.Object) (runtime.Object, error) {
 	return list, nil
 }
 
-// none is what kubectl prints in place of nothing.
+// none returns s, or what kubectl prints for an empty value.
 func none(s string) string {
 	if s == "" {
 		return "<none>"

@@ -22,11 +22,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// openPort is where `open` serves when nothing is said and the port is free: the same each time, so that cookies, bookmarks and
-// what was registered with a sign-in service stay valid.
+// openPort is the default port of `open` if it is free. It is always the same, so that cookies, bookmarks and
+// registrations with a sign-in service stay valid.
 const openPort = 8080
 
-// openFlags are the flags of `open`, and what Complete makes of them.
+// openFlags are the flags and arguments of `open`.
 type openFlags struct {
 	*tool
 	port    uint16
@@ -94,7 +94,8 @@ func newOpen(t *tool) *cobra.Command {
 
 func (f *openFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-		if f.command, args = args[dash:], args[:dash]; len(f.command) == 0 {
+		f.command, args = args[dash:], args[:dash]
+		if len(f.command) == 0 {
 			return usageError(cmd, "no command follows --")
 		}
 	}
@@ -134,8 +135,9 @@ func (f *openFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	return nil
 }
 
-// openGC is the garbage collector's percentage (see runtime/debug) while a sandbox is open: each frame of a port-forward is read
-// into memory of its own, and little else lives, so that frequent collections are cheap, and keep the process small.
+// openGC is the garbage collector's percentage (see runtime/debug) while a sandbox is open. Each frame of a
+// port-forward is read into newly allocated memory, and little else is live. So frequent collections are cheap, and
+// keep the process small.
 const openGC = 25
 
 func (f *openFlags) run(ctx context.Context) error {
@@ -181,7 +183,7 @@ func (f *openFlags) run(ctx context.Context) error {
 	return nil
 }
 
-// proxy reads what there is to open.
+// proxy reads the sandbox and the Service to open, and returns the proxy for them.
 func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, error) {
 	p := &open.Proxy{Sandbox: f.name, Namespace: c.Namespace, Origins: f.origins, Notice: func(s string) { f.warn("%s", s) }}
 	found, missing, err := c.SandboxesNamed(ctx, []string{f.name})
@@ -221,7 +223,8 @@ func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, 
 	return p, nil
 }
 
-// reach finds out at once whether the Service can be reached: what is not allowed will not be later, and what is not ready may be.
+// reach checks at once whether the Service can be reached. Missing rights will not appear later and are an error;
+// pods may still become ready.
 func (f *openFlags) reach(ctx context.Context, p *open.Proxy) error {
 	const patience = 10 * time.Second
 	trying, cancel := context.WithTimeout(ctx, patience)
@@ -262,7 +265,7 @@ func (f *openFlags) listen(ctx context.Context, p *open.Proxy) ([]net.Listener, 
 	return listeners, nil
 }
 
-// plainURL is the address of the sandbox for programs that do not resolve its host name.
+// plainURL returns the address of the sandbox for programs that do not resolve its host name.
 func (f *openFlags) plainURL(p *open.Proxy) string {
 	return "http://" + netip.AddrPortFrom(f.addresses[0], p.Port).String()
 }

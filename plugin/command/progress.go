@@ -7,8 +7,8 @@ import (
 	"k8s.io/kubectl/pkg/util/term"
 )
 
-// A progress shows what a command waits for, on one line that is wiped when it ends. Where the stream is not a terminal, it shows
-// nothing.
+// A progress shows what a command waits for, on one line that is erased at the end. If the stream is not a terminal,
+// it shows nothing.
 type progress struct {
 	out   io.Writer
 	width int
@@ -39,7 +39,7 @@ func (p *progress) update(line string) {
 	fmt.Fprintf(p.out, "\r\033[K%s", line)
 }
 
-// end wipes the line.
+// end erases the line.
 func (p *progress) end() {
 	if p.shown {
 		fmt.Fprint(p.out, "\r\033[K")

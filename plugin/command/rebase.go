@@ -16,7 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// rebaseFlags are the flags of `rebase`: those of a `fork` that asks for no change.
+// rebaseFlags are the flags of `rebase`: those of a `fork` without a change.
 type rebaseFlags struct{ forkFlags }
 
 func newRebase(t *tool) *cobra.Command {
@@ -68,7 +68,7 @@ func newRebase(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses, and says what is wrong with the arguments.
+// complete reads the flags and arguments, and checks the arguments.
 func (f *rebaseFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.begun = time.Now()
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 )
 
-// reportFlags are the flags of `report`: those of `test` that say how to print.
+// reportFlags are the flags of `report`: the output flags of `test`.
 type reportFlags struct {
 	testFlags
 }

@@ -23,10 +23,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// routeTimeout is as long as a Deployment's rollout may stand still before its controller calls it failed, by default.
+// routeTimeout is the default progress deadline of a Deployment.
 const routeTimeout = 10 * time.Minute
 
-// routeFlags are the flags of `route`, and what Complete makes of them.
+// routeFlags are the flags and arguments of `route`.
 type routeFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -100,7 +100,7 @@ func newRoute(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *routeFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.workloads = args
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
@@ -172,14 +172,14 @@ func (f *routeFlags) run(ctx context.Context) error {
 	return run.printDone("routed")
 }
 
-// A planner works out all steps from a view, and what it shows then.
+// A planner plans all steps from a view, and returns the resulting view.
 type planner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
 
 func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
 	return plan.RouteSteps(view, plan.Route)
 }
 
-// plan reads, plans and announces.
+// plan reads the namespace, plans the steps and announces the rollouts.
 func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload, steps planner) (*routeRun, error) {
 	r, err := c.Routing(ctx, workloads)
 	if err != nil {
@@ -264,13 +264,13 @@ type routeRun struct {
 	waits    []plan.RouteWait // the last known
 }
 
-// A routeWritten is an object as the API server had it after a write.
+// A routeWritten is an object as the API server stored it.
 type routeWritten struct {
 	write  plan.RouteWrite
 	object *unstructured.Unstructured
 }
 
-// plan works out all steps, and returns the view that they begin from.
+// plan plans all steps, and returns the view that they start from.
 func (r *routeRun) plan(ctx context.Context, steps planner) (*plan.RouteView, error) {
 	view, err := r.routing.View(ctx)
 	if err != nil {
@@ -305,7 +305,7 @@ func (r *routeRun) rollouts(w *plan.Workload) int {
 	return n
 }
 
-// announce says which workloads roll out, before they do.
+// announce prints which workloads will roll out.
 func (r *routeRun) announce() {
 	will := "will"
 	if r.strategy != cmdutil.DryRunNone {
@@ -322,13 +322,13 @@ func (r *routeRun) announce() {
 	}
 }
 
-// canAsk says that there is a terminal to ask at.
+// canAsk reports whether there is a terminal for a question.
 func (r *routeRun) canAsk() bool {
 	tty := term.TTY{In: r.In, Out: r.ErrOut}
 	return tty.IsTerminalIn() && tty.IsTerminalOut()
 }
 
-// confirm asks whether to go on, where there is a terminal to ask at.
+// confirm asks the user whether to continue, if there is a terminal.
 func (r *routeRun) confirm() error {
 	if !r.canAsk() {
 		return &plan.Problem{
@@ -344,7 +344,7 @@ func (r *routeRun) confirm() error {
 	return nil
 }
 
-// admission finds out beforehand whether the pods would get routers.
+// admission checks before any change whether the pods would get routers.
 func (r *routeRun) admission(ctx context.Context) error {
 	if !r.rolls() {
 		return nil
@@ -389,7 +389,7 @@ func describeWait(w plan.RouteWait) string {
 	return w.Workload.String() + ": " + w.Message
 }
 
-// explain says what ended the steps, what of them is done, and how to go on or undo it.
+// explain adds to an error which steps are done, and how to resume or undo them.
 func (r *routeRun) explain(ctx context.Context, err error) error {
 	p := &plan.Problem{What: err.Error(), Err: err}
 	var known *plan.Problem
@@ -421,7 +421,7 @@ func (r *routeRun) explain(ctx context.Context, err error) error {
 	return p
 }
 
-// command returns a command over the same workloads, to paste.
+// command returns a command for the same workloads, for pasting.
 func (r *routeRun) command(verb string) string {
 	words := plan.Kubectl("sandbox", verb)
 	for _, t := range r.targets {
@@ -430,7 +430,8 @@ func (r *routeRun) command(verb string) string {
 	return plan.Quote(withGlobals(words, given(r.globals)))
 }
 
-// checkRouters warns of ready pods that were to have a router and have none, and fails when a workload has no pod with one.
+// checkRouters warns of ready pods that should have a router and have none. It fails if a workload has no pod with a
+// router.
 func (r *routeRun) checkRouters(view *plan.RouteView) error {
 	gaps := plan.RouterGaps(view)
 	for _, g := range gaps {

@@ -13,7 +13,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
-// shareFlags are the flags of `share`, and what Complete makes of them.
+// shareFlags are the flags and arguments of `share`.
 type shareFlags struct {
 	*tool
 	expires       time.Duration

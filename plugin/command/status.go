@@ -115,7 +115,7 @@ func (f *statusFlags) run(ctx context.Context) error {
 	return f.exit(v)
 }
 
-// exit makes an exit status of what was found, with --exit-code.
+// exit returns the error for the exit status, with --exit-code.
 func (f *statusFlags) exit(v *plan.Inventory) error {
 	all := v.Sandboxes()
 	switch found := v.State(&all[0]); {
@@ -127,7 +127,7 @@ func (f *statusFlags) exit(v *plan.Inventory) error {
 	return &exitError{code: status.ExitFailed}
 }
 
-// printSandbox prints a sandbox's objects: each for itself where the format can hold several, else as a list.
+// printSandbox prints a sandbox's objects: one after the other if the format allows it, else as a list.
 func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
 	var objects []runtime.Object
 	if s.ConfigMap != nil {
@@ -197,7 +197,7 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 	return nil
 }
 
-// showPolicies names the policies of forks, and those on whose account they are there.
+// showPolicies prints the policies of forks, and the policies that they are derived from.
 func (f *statusFlags) showPolicies(s *cluster.Status) {
 	for i := range s.Policies {
 		p := &s.Policies[i]
@@ -206,7 +206,7 @@ func (f *statusFlags) showPolicies(s *cluster.Status) {
 	}
 }
 
-// showForks says of each fork why requests do not reach it, or not all, and what else is to be known of it.
+// showForks prints, for each fork, why requests do not reach it, or not all, and further facts about it.
 func (f *statusFlags) showForks(s *cluster.Status) {
 	for i, fork := range s.Forks {
 		d := &s.Sandbox.Forks[i]
@@ -229,7 +229,7 @@ func (f *statusFlags) showForks(s *cluster.Status) {
 	}
 }
 
-// showBaselineStates says which forks are behind their baselines, and what mends it.
+// showBaselineStates prints which forks are behind their baselines, and how to fix that.
 func (f *statusFlags) showBaselineStates(s *cluster.Status) {
 	for i, baselineState := range s.Standings {
 		d := &s.Sandbox.Forks[i]
@@ -244,7 +244,7 @@ func (f *statusFlags) showBaselineStates(s *cluster.Status) {
 	}
 }
 
-// expiry says when a sandbox ends.
+// expiry describes when a sandbox expires.
 func expiry(at, now time.Time) string {
 	switch {
 	case at.IsZero():
@@ -255,8 +255,8 @@ func expiry(at, now time.Time) string {
 	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
 }
 
-// warnUnrouted warns where requests with a sandbox's key do not reach all its forks, with what fixes it. What can't be read is not
-// warned of: the command has another purpose.
+// warnUnrouted warns if requests with a sandbox's key do not reach all its forks, with the command that fixes it. It
+// ignores what can't be read, because the command has another purpose.
 func (t *tool) warnUnrouted(ctx context.Context, c *cluster.Client, name string) {
 	v, err := c.Inventory(ctx, c.Namespace)
 	if err != nil {

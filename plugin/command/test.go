@@ -23,14 +23,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// What becomes of the sandboxes that an experiment made.
+// Values of --delete: which of the sandboxes that an experiment created it deletes.
 const (
 	deleteNone   = "none"
 	deleteLosers = "losers"
 	deleteAll    = "all"
 )
 
-// testFlags are the flags of `test`, and what complete makes of them.
+// testFlags are the flags and arguments of `test`.
 type testFlags struct {
 	*tool
 	variantArgs, files, from, reports []string
@@ -138,7 +138,7 @@ func newTest(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses, and reads the suite's files.
+// complete reads the flags and arguments, and the suite's files.
 func (f *testFlags) complete(cmd *cobra.Command, args []string) error {
 	f.version, f.command = cmd.Parent().Version, []string{"kubectl", "sandbox", "test"}
 	f.args = args
@@ -223,7 +223,7 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 
 func isWorkloadArg(s string) bool { return strings.Contains(sandboxArg(s), "/") }
 
-// sandboxOf is the name of the sandbox that is made of a variant.
+// sandboxOf returns the name of a variant's sandbox.
 func (f *testFlags) sandboxOf(variant string) string { return f.id + "-" + variant }
 
 func parseVariant(s string) (variantImage, error) {
@@ -249,7 +249,7 @@ func parseReport(s string) (reportFile, error) {
 	return reportFile{format, file}, nil
 }
 
-// words writes down the command as it was typed, for the report.
+// words records the command line for the report.
 func (f *testFlags) words(cmd *cobra.Command) {
 	f.command = append(f.command, f.args...)
 	add := func(flag string, values ...string) {
@@ -334,7 +334,7 @@ func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
 	return nil
 }
 
-// spec identifies what the experiment is of: an experiment of the same ID that is of something else is another one.
+// spec identifies what the experiment tests. An experiment with the same ID and another spec is a different one.
 func (f *testFlags) spec() string {
 	sum := sha256.New()
 	encoder := json.NewEncoder(sum)
@@ -350,7 +350,7 @@ func (f *testFlags) spec() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// exitOf is the exit status that goes with an outcome.
+// exitOf returns the error for the exit status of an outcome.
 func exitOf(o experiment.Outcome) error {
 	switch o {
 	case experiment.Passed:

@@ -18,12 +18,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// roomInterval is how long a check waits, before it looks again for room in the namespace's quota: what takes it may not be the
-// experiment's.
+// roomInterval is how long a check waits before it tries the namespace's quota again: others than the experiment may
+// use it up.
 const roomInterval = 10 * time.Second
 
-// testAll runs the tests of all variants, so many variants at the same time as may be, and then the built-in checks, each of all
-// variants at once and while nothing else runs: what one measures is not to be what another one costs.
+// testAll runs the tests of all variants, up to --parallel variants at once. Then it runs the built-in checks, each
+// for all variants at once and while nothing else runs, so that they do not disturb each other's measurements.
 func (r *testRun) testAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -58,7 +58,8 @@ func (r *testRun) testAll(ctx context.Context) error {
 	return nil
 }
 
-// test runs the checks of one variant, one after the other: what the routers count for its key is then of one check.
+// test runs the checks of one variant, one after the other, so that the routers' counts for its key belong to one
+// check.
 func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 	if r.done(v) {
 		return nil
@@ -84,7 +85,7 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 	return nil
 }
 
-// compare runs a built-in check of all variants that are there.
+// compare runs a built-in check of all existing variants.
 func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	var variants []experiment.Variant
 	var sandboxes []string
@@ -199,7 +200,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	})
 }
 
-// record changes the report, and writes it down.
+// record changes the report, and saves it.
 func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -210,7 +211,7 @@ func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) e
 	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
 }
 
-// checkJob is a Job of a check, which says what it waits for where that is not its test.
+// checkJob returns the Job of a check, which shows what it waits for before its test runs.
 func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) cluster.CheckJob {
 	said := ""
 	return cluster.CheckJob{Job: job, Limits: c.Limits(r.run), Waits: func(wait string) {
@@ -222,8 +223,9 @@ func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) c
 	}}
 }
 
-// retryOnQuota runs a check. While the namespace's quota has no room for it, it tries again whenever another one has ended, and now and
-// then; it gives up, as full says, when none has for as long as the check may take.
+// retryOnQuota runs a check. While the namespace's quota has no room for it, it tries again whenever another check
+// has ended, and periodically. It gives up, and returns the error as full, if no check has ended for as long as this
+// one may take.
 func (r *testRun) retryOnQuota(ctx context.Context, job cluster.CheckJob, check func(cluster.CheckJob) error) (full *cluster.QuotaError, err error) {
 	for since := time.Now(); ; {
 		r.mu.Lock()
@@ -247,7 +249,7 @@ func (r *testRun) retryOnQuota(ctx context.Context, job cluster.CheckJob, check 
 	}
 }
 
-// ready has the variant's forks there and routed.
+// ready makes sure that the variant's forks exist and are routed.
 func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 	if len(r.images) == 0 {
 		return nil // the evidence says whether it is
@@ -282,7 +284,7 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 	}
 }
 
-// forkOf is the fork that makes a variant.
+// forkOf returns the fork that creates a variant.
 func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
 	quiet := *r.tool // several at once would write over each other
 	quiet.ErrOut = io.Discard

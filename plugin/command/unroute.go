@@ -19,7 +19,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// unrouteFlags are the flags of `unroute`, and what Complete makes of them.
+// unrouteFlags are the flags and arguments of `unroute`.
 type unrouteFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -80,7 +80,7 @@ func newUnroute(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *unrouteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	for _, a := range args {
 		kind, name, ok := strings.Cut(a, "/")
@@ -155,7 +155,7 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	return f.finish(ctx, runs)
 }
 
-// in plans for workloads, and for the Services that are named or, with --all, those that were switched, of one namespace.
+// in plans for one namespace: for workloads, and for the named Services or, with --all, the switched ones.
 func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
 	routing, err := c.Routing(ctx, workloads)
 	if err != nil {
@@ -205,7 +205,7 @@ func (f *unrouteFlags) finish(ctx context.Context, runs []*routeRun) error {
 	return runs[0].printer().printDone(done)
 }
 
-// undo takes the steps of one namespace, and returns what was done; in a dry run, what would be.
+// undo takes the steps of one namespace, and returns what was done or, in a dry run, would be.
 func (r *routeRun) undo(ctx context.Context) ([]doneObject, error) {
 	switch r.strategy {
 	case cmdutil.DryRunClient:
