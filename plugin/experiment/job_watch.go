@@ -14,42 +14,42 @@ import (
 )
 
 const (
-	// patience is how long what may pass by itself is waited for: a registry that does not answer, a node that has no room.
+	// patience is how long to wait for what may pass by itself: a registry that does not answer, a node without room.
 	patience = 30 * time.Second
-	// settleTime is how long after the containers of a test those beside it may take to end: they end with it, as a rule.
+	// settleTime is how long the containers beside a test may take to end after it: usually they end with it.
 	settleTime = 5 * time.Second
 )
 
-// A JobWatch decides, while a Job of a check runs, whether it is to be ended. It knows how long what was seen has lasted, by the clock
-// of whoever looks: clocks are not compared.
+// A JobWatch decides, while the Job of a check runs, whether to stop it. It measures how long a state has lasted by
+// the client's clock: clocks are not compared.
 type JobWatch struct {
 	Limits Limits
 
 	createdAt, startedAt, testStarted, done time.Time
-	seen                                    map[string]time.Time // troubles, and since when
+	seen                                    map[string]time.Time // what keeps pods from starting, and since when
 }
 
-// A Step is what is to be done about a Job.
+// A Step is what to do about a Job.
 type Step struct {
 	Over bool   // it has ended
 	Stop *Stop  // end it now
 	Wait string // what it waits for, where that is not the test
 }
 
-// A Stop is why a Job is ended before it does so by itself: one of the three.
+// A Stop is why to stop a Job before it ends by itself: one of the three.
 type Stop struct {
-	Reason Reason    // what keeps its test from an end of its own
-	Limit  string    // the time that is over
-	Done   *TestDone // the test has ended, and what is beside it has not
+	Reason Reason    // what keeps its test from ending by itself
+	Limit  string    // the limit that was exceeded
+	Done   *TestDone // the test has ended, and the containers beside it have not
 }
 
-// TestDone is how a test ended: the container that failed, and its status; of none, Container is empty.
+// TestDone is how a test ended: the container that failed, and its status. If none failed, Container is empty.
 type TestDone struct {
 	Container string
 	Exit      int32
 }
 
-// Next takes in what is seen of the Job.
+// Next returns what to do in the Job's present state.
 func (w *JobWatch) Next(v *JobView) Step {
 	if v.Gone || Ended(v.Job) {
 		return Step{Over: true}
@@ -75,8 +75,8 @@ func (w *JobWatch) Next(v *JobView) Step {
 	return w.testing(v)
 }
 
-// waitsForController says who keeps the Job from beginning, and whose that is; empty: nobody does. A Job that is suspended again once its test runs is
-// in the hands of who does it: its time goes on.
+// waitsForController returns what keeps the Job from starting, and whose fault that is; empty if nothing does. If a
+// Job is suspended again once its test runs, its time goes on.
 func (w *JobWatch) waitsForController(v *JobView) (string, Fault) {
 	spec := &v.Job.Spec
 	switch queue := v.Job.Labels["kueue.x-k8s.io/queue-name"]; {
@@ -91,7 +91,7 @@ func (w *JobWatch) waitsForController(v *JobView) (string, Fault) {
 	return "", ""
 }
 
-// starting looks at a Job none of whose tests has begun.
+// starting judges a Job none of whose tests has begun.
 func (w *JobWatch) starting(v *JobView) Step {
 	seen := map[string]time.Time{}
 	defer func() { w.seen = seen }()
@@ -131,7 +131,7 @@ func (w *JobWatch) starting(v *JobView) Step {
 	return Step{Wait: wait}
 }
 
-// lastsFor says whether the same has been seen for so long, and notes in seen that it is still.
+// lastsFor reports whether a state has lasted for so long, and records in seen that it still does.
 func (w *JobWatch) lastsFor(seen map[string]time.Time, now time.Time, what string, long time.Duration) bool {
 	since, ok := w.seen[what]
 	if !ok {
@@ -141,7 +141,7 @@ func (w *JobWatch) lastsFor(seen map[string]time.Time, now time.Time, what strin
 	return now.Sub(since) >= long
 }
 
-// testing looks at a Job whose test runs.
+// testing judges a Job whose test runs.
 func (w *JobWatch) testing(v *JobView) Step {
 	tests := v.tests()
 	for i := range v.Pods {
@@ -172,8 +172,8 @@ func (w *JobWatch) testing(v *JobView) Step {
 	return Step{}
 }
 
-// testDone says how the test ended where all of its containers have, and only such as are none of the test's keep the Job from ending;
-// nil: that is not so. A test that may be tried again has not ended.
+// testDone returns how the test ended, if all of its containers have ended and only other containers keep the Job
+// from ending; else nil. A test that may be retried has not ended.
 func (v *JobView) testDone(tests []podTest) *TestDone {
 	spec := &v.Job.Spec
 	need := 1
@@ -203,10 +203,10 @@ func (v *JobView) testDone(tests []podTest) *TestDone {
 	return nil
 }
 
-// notFound finds what a volume names that is not there, in the kubelet's or the scheduler's words.
+// notFound matches the messages of the kubelet and the scheduler about a missing object that a volume names.
 var notFound = regexp.MustCompile(`(?i)(secret|configmap|persistentvolumeclaim) "[^"]+" not found|references non-existent (secret|config) key`)
 
-// startCause is the cause why a pod does not start, by its status and by the Events of it.
+// startCause returns why a pod does not start, from its status and its Events.
 func (w *JobWatch) startCause(v *JobView, p *corev1.Pod) health.Cause {
 	c := v.cause(p)
 	warning := v.Events[p.UID].Warning
@@ -226,7 +226,7 @@ func (w *JobWatch) startCause(v *JobView, p *corev1.Pod) health.Cause {
 	return c
 }
 
-// over says that a pod has ended, or is about to.
+// over reports whether a pod has ended, or is being deleted.
 func over(p *corev1.Pod) bool {
 	return p.DeletionTimestamp != nil || slices.Contains([]corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed}, p.Status.Phase)
 }

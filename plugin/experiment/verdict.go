@@ -10,7 +10,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// An Outcome is what came of a check, a variant or an experiment.
+// An Outcome is the result of a check, a variant or an experiment.
 type Outcome string
 
 // Outcomes.
@@ -23,7 +23,7 @@ const (
 // A Code says why something has not passed. Codes are stable: scripts use them.
 type Code string
 
-// Codes of failures. They are the variant's, where requests of the check reached its fork and nothing else.
+// Codes of failures. They are the variant's fault if the check's requests reached its fork and nothing else.
 const (
 	TestFailed Code = "test-failed" // the test says so, by its exit status
 	TimedOut   Code = "timed-out"   // the test did not end within its time
@@ -33,12 +33,12 @@ const (
 	Bystander      Code = "bystander-fails" // a workload that is not forked fails more of its requests than of the baseline's
 )
 
-// Codes of what can't be told.
+// Codes of inconclusive verdicts.
 const (
 	NotFinished     Code = "not-finished"      // the Job has not ended
 	NotRun          Code = "not-run"           // the test did not come to an end of its own: no image, no room, no node
 	NotInjected     Code = "not-injected"      // admission gave the check's pod no router
-	NotReported     Code = "not-reported"      // the check's router did not say what it sent
+	NotReported     Code = "not-reported"      // the check's router did not report what it sent
 	NothingSent     Code = "nothing-sent"      // the test sent no request by its router
 	OtherKey        Code = "other-key"         // the test's requests carried another key
 	NotReached      Code = "fork-not-reached"  // no request with the key came to the fork's workload
@@ -48,22 +48,22 @@ const (
 	RouterMissing   Code = "baseline-unrouted" // a ready pod of the baseline had no router
 	NotCounted      Code = "not-counted"       // the routers' counts could not be had
 	RouterLost      Code = "router-lost"       // a router ended within the window, and what it had counted may be lost
-	SandboxGone     Code = "sandbox-gone"      // the sandbox expired, was deleted or was made anew
+	SandboxGone     Code = "sandbox-gone"      // the sandbox expired, was deleted or was recreated
 	ForkGone        Code = "fork-gone"         // the same of a fork
 	ForkNotReady    Code = "fork-not-ready"    // the fork was not ready all the time
 	ForkRestarted   Code = "fork-restarted"    // a pod of the fork was restarted or replaced
 	ForkChanged     Code = "fork-changed"      // the fork was updated or rebased
-	DigestMismatch  Code = "digest-mismatch"   // what ran is not what was asked for, or not the same all the time
+	DigestMismatch  Code = "digest-mismatch"   // what ran is not what was requested, or changed during the check
 	ForkUntested    Code = "fork-untested"     // of a variant: no check that passed reached one of its forks
 	TooNoisy        Code = "too-noisy"         // the baseline differs from itself
-	TooFew          Code = "too-few-requests"  // for a budget's metric to be told at all
-	TooClose        Code = "too-close"         // to a budget: more requests would tell
+	TooFew          Code = "too-few-requests"  // for a budget's metric to be measured
+	TooClose        Code = "too-close"         // to a budget: more requests would decide it
 	NothingCompared Code = "nothing-compared"  // the contract has no operation that could be looked at
 	NotForked       Code = "not-forked"        // of a variant: it could not be forked
 	ChecksMissing   Code = "checks-missing"    // of a variant: not all its checks have run
 )
 
-// A Reason is one thing that keeps a check or a variant from having passed.
+// A Reason is one thing that keeps a check or a variant from passing.
 type Reason struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`         // one clause for people
@@ -95,11 +95,11 @@ type Verdict struct {
 	Reasons []Reason `json:"reasons,omitempty"`
 }
 
-// Judge makes a verdict. A check has passed only where its test did, and all evidence says that at least one of its requests was
-// served by the fork, and none that came to the fork's workload by anything else.
+// Judge returns a verdict. A check passes only if its test did, and all evidence shows that the fork served at least
+// one of its requests, and that nothing else served a request to the fork's workload.
 //
-// A test that failed is the variant's failure only where its requests came to the fork, or were refused in its place, and what ran
-// there is what was asked for: a test that never reached the variant says nothing of it, whatever its exit status.
+// A failed test is the variant's failure only if its requests reached the fork, or were refused in its place, and the
+// fork ran what was requested. A test that never reached the variant says nothing about it, whatever its exit status.
 func Judge(e *Evidence) Verdict {
 	var doubts doubts
 	doubts.job(&e.Job)
@@ -120,7 +120,7 @@ func Judge(e *Evidence) Verdict {
 	return Verdict{Outcome: Passed}
 }
 
-// failure is why a Job that failed did.
+// failure returns why a Job failed.
 func failure(j *JobEnd) Reason {
 	switch {
 	case j.TimedOut != "":
@@ -133,8 +133,8 @@ func failure(j *JobEnd) Reason {
 	return because(TestFailed, "the Job failed")
 }
 
-// doubts are what keeps a check from having passed. Those that bar say that it is not this variant, or not the variant alone, that
-// was tested: then a failure is not the variant's either.
+// doubts are reasons that keep a check from passing. Blocking ones mean that this variant, or this variant alone, was
+// not what was tested. Then a failure is not the variant's either.
 type doubts struct{ blocking, other []Reason }
 
 func (d *doubts) block(c Code, format string, args ...any) {
@@ -159,7 +159,7 @@ func (d *doubts) job(j *JobEnd) {
 	}
 }
 
-// sandbox looks at what was there to be tested.
+// sandbox checks that the sandbox and its forks stayed the same during the check.
 func (d *doubts) sandbox(e *Evidence) {
 	switch {
 	case !e.Before.Exists:
@@ -218,7 +218,7 @@ func (d *doubts) fork(before, after *ForkState) {
 	}
 }
 
-// requests looks at what became of the check's requests, by what the routers counted.
+// requests checks where the check's requests went, according to the routers' counts.
 func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	if bare := e.Seen.Routerless; len(bare) > 0 {
 		d.block(RouterMissing, "requests could bypass the fork by %s, without a router", some(bare))
@@ -238,7 +238,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	d.lost(lost)
 	sent := e.Sent
 	switch {
-	case sent == nil: // for reported to tell
+	case sent == nil: // reported adds the reason
 	case sent.Begun == 0:
 		d.block(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
 		return
@@ -248,7 +248,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	}
 	none := total.Fork+total.Unfinished == 0 && total.Refused == 0
 	switch {
-	case none && total.FellBack > 0: // which is told
+	case none && total.FellBack > 0: // the reason was added above
 	case none && (uncounted != "" || len(lost) > 0):
 		d.block(NotCounted, "whether any request came to the fork is not known")
 	case none:
@@ -260,7 +260,7 @@ func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
 	}
 }
 
-// beside looks for answers by workloads that stand behind the same Services as the forks' baselines, and are not forked.
+// beside checks whether other workloads behind the same Services, which are not forked, answered requests.
 func (d *doubts) beside(e *Evidence) {
 	var by, unknown []string
 	var n uint64
@@ -281,7 +281,8 @@ func (d *doubts) beside(e *Evidence) {
 	}
 }
 
-// uncounted says why what the routers in front of the forks' workloads counted is not known, or not all of it; empty: it is.
+// uncounted returns why the counts of the routers in front of the forks' workloads are unknown or incomplete; empty
+// if they are complete.
 func (e *Evidence) uncounted() string {
 	switch {
 	case !e.Before.Counted || !e.After.Counted:
@@ -294,14 +295,14 @@ func (e *Evidence) uncounted() string {
 	return ""
 }
 
-// reported looks at whether the router beside the test said what it sent.
+// reported checks that the router beside the test reported what it sent.
 func (d *doubts) reported(e *Evidence) {
 	if e.Sent == nil && e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
 		d.add(NotReported, "the router beside the test did not report what it sent")
 	}
 }
 
-// ended returns the pods whose routers have, of those that there were, but for those that handed over what they had counted.
+// ended returns the pods whose routers ended during the check, except those that handed over their counts.
 func ended(before, after, handedOver []string) (pods []string) {
 	for _, r := range before {
 		if !slices.Contains(after, r) {
@@ -319,7 +320,7 @@ func (d *doubts) lost(pods []string) {
 	}
 }
 
-// lostWhere says which hop saw the key last, as far as what is counted tells.
+// lostWhere describes which hop saw the key last, as far as the counts show.
 func lostWhere(e *Evidence, by route.Totals) string {
 	sent := e.Sent
 	workloads := make([]string, 0, len(by))
@@ -356,7 +357,7 @@ func lostWhere(e *Evidence, by route.Totals) string {
 		"what is between drops it, answers by itself, or is not the way there", requests(sent.Answered), where)
 }
 
-// lastSeen names the workloads that saw the key, the one first that saw it last, by the routers' clocks.
+// lastSeen names the workloads that saw the key, the latest first, by the routers' clocks.
 func lastSeen(passed map[string]route.Observation) string {
 	hops := slices.SortedFunc(maps.Keys(passed), func(a, b string) int {
 		return cmp.Or(cmp.Compare(passed[b].Last, passed[a].Last), cmp.Compare(a, b))
@@ -371,7 +372,7 @@ func lastSeen(passed map[string]route.Observation) string {
 	return fmt.Sprintf("the key was last seen at %s, in %s, and before at %s: none of these passes the key on, or makes a call,", hops[0], last, some(hops[1:]))
 }
 
-// workloadOf makes KIND/NAME of a workload's label.
+// workloadOf converts a workload's label to KIND/NAME.
 func workloadOf(label string) string { return strings.Replace(label, ".", "/", 1) }
 
 func requests(n uint64) string {
@@ -388,7 +389,7 @@ func were(n uint64) string {
 	return fmt.Sprintf("%d requests were", n)
 }
 
-// some joins at most five.
+// some joins at most five strings, and counts the rest.
 func some(all []string) string {
 	const most = 5
 	if len(all) > most {

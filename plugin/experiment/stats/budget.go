@@ -140,7 +140,7 @@ func parseLimit(s string) (v float64, isPercent bool, err error) {
 	return d.Seconds(), false, nil
 }
 
-// quantilesOf returns the latency metrics that are told always, or that budgets name.
+// quantilesOf returns the latency metrics that are always reported, or that budgets name.
 func quantilesOf(budgets []Budget) []Metric {
 	var metrics []Metric
 	for _, c := range contrastsOf(budgets) {
@@ -151,7 +151,7 @@ func quantilesOf(budgets []Budget) []Metric {
 	return metrics
 }
 
-// contrastsOf returns what is compared of every variant: its differences, and what budgets ask for beyond them.
+// contrastsOf returns what is compared for every variant: its differences, and what budgets need beyond them.
 func contrastsOf(budgets []Budget) []contrast {
 	var contrasts []contrast
 	for _, m := range compared() {
