@@ -11,7 +11,7 @@ import (
 //go:embed report.html
 var page string
 
-// writeHTML writes one file that loads nothing: it may be opened from a disk, and says so to the browser.
+// writeHTML writes one self-contained file: it loads nothing, and its policy tells the browser so.
 func writeHTML(w io.Writer, r *experiment.Report) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
 		"mark": sign, "reach": reach, "reproduce": reproduce,
