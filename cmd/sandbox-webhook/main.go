@@ -1,4 +1,4 @@
-// Command sandbox-webhook admits pods with routers, and tells the routers where requests go.
+// Command sandbox-webhook adds routers to pods at admission, and sends the routers their routes.
 package main
 
 import (
@@ -66,7 +66,7 @@ func newCommand() *cobra.Command {
 	return cmd
 }
 
-// logger returns the program's logger, which its libraries log to as well.
+// logger returns the program's logger, which its libraries use too.
 func logger(w io.Writer, level func() (slog.Level, error)) (logr.Logger, error) {
 	l, err := level()
 	if err != nil {
@@ -78,8 +78,8 @@ func logger(w io.Writer, level func() (slog.Level, error)) (logr.Logger, error) 
 	return log, nil
 }
 
-// newGateway is a mode of this program and not one of its own: they share what watches the cluster, and one image. It runs in pods of
-// its own, with rights of its own.
+// newGateway is a mode of this program and not a program of its own: both share the watches of the cluster, and one
+// image. It runs in separate pods, with separate rights.
 func newGateway() *cobra.Command {
 	var o server.GatewayOptions
 	cmd := &cobra.Command{
