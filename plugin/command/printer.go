@@ -33,7 +33,7 @@ func validOutput(cmd *cobra.Command, flags *genericclioptions.PrintFlags) error 
 	_, err := flags.ToPrinter()
 	switch {
 	case genericclioptions.IsNoCompatiblePrinterError(err):
-		return usageError(cmd, fmt.Sprintf("--output %q is none of %s", *flags.OutputFormat, strings.Join(flags.AllowedFormats(), ", ")))
+		return usageError(cmd, fmt.Sprintf("--output %q is not one of %s", *flags.OutputFormat, strings.Join(flags.AllowedFormats(), ", ")))
 	case err != nil:
 		return usageError(cmd, fmt.Sprintf("--output %q: %v", *flags.OutputFormat, err))
 	}

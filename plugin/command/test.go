@@ -148,7 +148,7 @@ func (f *testFlags) complete(cmd *cobra.Command, args []string) error {
 			return usageError(cmd, err.Error())
 		}
 		if slices.ContainsFunc(f.images, func(o variantImage) bool { return o.name == v.name }) {
-			return usageError(cmd, fmt.Sprintf("--variant %s: the name comes twice", s))
+			return usageError(cmd, fmt.Sprintf("--variant %s: the name is given twice", s))
 		}
 		f.images = append(f.images, v)
 	}
@@ -188,7 +188,7 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 	case f.ttl < 0:
 		return usageError(cmd, fmt.Sprintf("--ttl %s is negative", f.ttl))
 	case !slices.Contains([]string{deleteNone, deleteLosers, deleteAll}, f.delete):
-		return usageError(cmd, fmt.Sprintf("--delete %q is none of %s, %s and %s", f.delete, deleteNone, deleteLosers, deleteAll))
+		return usageError(cmd, fmt.Sprintf("--delete %q is not one of %s, %s and %s", f.delete, deleteNone, deleteLosers, deleteAll))
 	case f.require != experiment.RequireAny && f.require != experiment.RequireAll:
 		return usageError(cmd, fmt.Sprintf("--require %q is neither %s nor %s", f.require, experiment.RequireAny, experiment.RequireAll))
 	case f.output != "" && f.output != "json":
@@ -211,7 +211,7 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 	if len(f.images) == 0 {
 		for i, name := range f.args {
 			if f.args[i] = sandboxArg(name); slices.Contains(f.args[:i], f.args[i]) {
-				return usageError(cmd, fmt.Sprintf("sandbox %q comes twice", f.args[i]))
+				return usageError(cmd, fmt.Sprintf("sandbox %q is given twice", f.args[i]))
 			}
 			if err := validName(cmd, f.args[i]); err != nil {
 				return err

@@ -171,7 +171,7 @@ func (c *Check) annotations(all map[string]string) error {
 		case sandbox.AnnotationKind:
 			c.Kind = Kind(value)
 			if !slices.Contains([]Kind{E2E, Load, Contract}, c.Kind) {
-				err = fmt.Errorf("%q is none of %s, %s and %s", value, E2E, Load, Contract)
+				err = fmt.Errorf("%q is not one of %s, %s and %s", value, E2E, Load, Contract)
 			}
 		case sandbox.AnnotationRequired:
 			if c.Required, err = strconv.ParseBool(value); err != nil {
@@ -220,7 +220,7 @@ func ParseServiceRefs(s string) ([]ServiceRef, error) {
 			}
 		}
 		if slices.ContainsFunc(refs, func(r ServiceRef) bool { return r.Name == name }) {
-			return nil, fmt.Errorf("%q comes twice", name)
+			return nil, fmt.Errorf("%q is given twice", name)
 		}
 		refs = append(refs, ServiceRef{name, port})
 	}

@@ -65,7 +65,7 @@ func ParseEnv(s string) (EnvChange, error) {
 		}
 	default:
 		if c.Name, c.Remove = strings.CutSuffix(s, "-"); !c.Remove {
-			return c, fmt.Errorf("--env %q is none of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-", s)
+			return c, fmt.Errorf("--env %q is not one of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-", s)
 		}
 	}
 	if errs := validation.IsEnvVarName(c.Name); len(errs) > 0 {
@@ -184,7 +184,7 @@ func (c *Change) validate(images bool) error {
 			return fmt.Errorf("--container %q: %s", name, errs[0])
 		}
 		if slices.Contains(c.Containers[:i], name) {
-			return fmt.Errorf("--container %s comes twice", name)
+			return fmt.Errorf("--container %s is given twice", name)
 		}
 	}
 	if c.ServiceAccount != "" {

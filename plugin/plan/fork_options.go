@@ -120,7 +120,7 @@ func (o *ForkOptions) Validate() error {
 	seen := map[string]bool{}
 	for _, c := range o.Images {
 		if seen[c.Container] {
-			return fmt.Errorf("--image %s: the container comes twice", c)
+			return fmt.Errorf("--image %s: the container is given twice", c)
 		}
 		seen[c.Container] = true
 	}

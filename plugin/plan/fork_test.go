@@ -221,7 +221,7 @@ func TestParse(t *testing.T) {
 		{env: "A=", want: "A="},
 		{env: "A=b=c-", want: "A=b=c-"},
 		{env: "A-", want: "A-"},
-		{env: "A", err: `--env "A" is none of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-`},
+		{env: "A", err: `--env "A" is not one of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-`},
 		{env: "-", err: `--env "-": `},
 		{env: "=1", err: `--env "=1": `},
 	} {

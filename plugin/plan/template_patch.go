@@ -59,7 +59,7 @@ func ParsePatch(flag, patchType, text string) (*TemplatePatch, error) {
 	case PatchJSON:
 		err = checkJSONPatch(p.doc)
 	default:
-		return nil, fmt.Errorf("--patch-type %q is none of %s, %s and %s", patchType, PatchStrategic, PatchMerge, PatchJSON)
+		return nil, fmt.Errorf("--patch-type %q is not one of %s, %s and %s", patchType, PatchStrategic, PatchMerge, PatchJSON)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
@@ -106,7 +106,7 @@ func checkJSONPatch(doc any) error {
 			}
 		case "remove":
 		default:
-			return fmt.Errorf("operation %d: %q is none of add, remove, replace, move, copy and test", i, name)
+			return fmt.Errorf("operation %d: %q is not one of add, remove, replace, move, copy and test", i, name)
 		}
 		if !strings.HasPrefix(path, "/") {
 			return fmt.Errorf("operation %d: path %q is none such as /spec/containers/0/image", i, path)
