@@ -15,7 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 )
 
-// connections that a contract check needs: it waits for each answer.
+// connections is the number of connections that a contract check needs: it waits for each answer.
 const connections = 4
 
 func newContract() *cobra.Command {

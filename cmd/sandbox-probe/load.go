@@ -66,7 +66,7 @@ func newLoad() *cobra.Command {
 			if err := o.Validate(); err != nil {
 				return err
 			}
-			log.Info("load", "url", base.String(), "requests", len(read.Requests), "host", read.Host, "leftOut", result.SayLeftOut("", read.LeftOut), "variants", len(variants),
+			log.Info("load", "url", base.String(), "requests", len(read.Requests), "host", read.Host, "leftOut", result.FormatLeftOut("", read.LeftOut), "variants", len(variants),
 				"rate", o.Rate, "seed", o.Seed)
 			return load.Run(cmd.Context(), o, func(l result.Load) error { return result.Write(cmd.OutOrStdout(), l) })
 		},
@@ -85,7 +85,7 @@ func newLoad() *cobra.Command {
 	f.IntVar(&o.Turn, "turn", 1, "Requests to an arm in a row. 1 keeps noise off best; long turns show what an arm does to what all share.")
 	f.DurationVar(&o.Round, "round", 2*time.Second, "How long a round is, in which all arms are sent as many requests: what is resampled.")
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "How long a request may take, from the time at which it is to be sent.")
-	f.Uint64Var(&o.Seed, "seed", 0, "Seed of the order of turns. Left out: a random one.")
+	f.Uint64Var(&o.Seed, "seed", 0, "Seed of the order of turns. The default is random.")
 	f.DurationVar(&o.Every, "report-every", 15*time.Second, "How often to print what was measured so far. 0: at the end alone.")
 	_ = cmd.MarkFlagRequired("url") // it exists
 	return cmd

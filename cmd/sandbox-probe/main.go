@@ -1,5 +1,5 @@
-// Sandbox-probe runs the checks that the product brings, inside Jobs: it measures load and looks at contracts, and prints what it
-// found for the plugin to judge. It reaches the baseline and every variant by one URL, with and without routing keys.
+// Sandbox-probe runs the built-in checks, inside Jobs: it measures load and tests contracts, and prints its findings
+// for the plugin to judge. It reaches the baseline and every variant by one URL, with and without routing keys.
 package main
 
 import (
@@ -49,12 +49,12 @@ found, and nothing of what.`,
 	return cmd
 }
 
-// logger returns the program's logger. A line of it never begins as a result does.
+// logger returns the program's logger. Its lines never begin as a result does.
 func logger(cmd *cobra.Command) *slog.Logger {
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 }
 
-// arms are the flags that say what is compared.
+// arms are the flags that select what is compared.
 type arms struct {
 	variants []string
 	carriers route.Carriers
@@ -66,7 +66,7 @@ func (a *arms) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&a.carriers.Member, "key-member", sandbox.DefaultMember, "Member of baggage and tracestate that carries a routing key.")
 }
 
-// variant is one, as a flag names it.
+// variant is a variant, as a flag names it.
 type variant struct{ name, key string }
 
 func (a *arms) parse() ([]variant, error) {

@@ -1,4 +1,4 @@
-// Command sandbox-webhook admits pods with routers, and tells the routers where requests go.
+// Command sandbox-webhook adds routers to pods at admission, and sends the routers their routes.
 package main
 
 import (
@@ -66,7 +66,7 @@ func newCommand() *cobra.Command {
 	return cmd
 }
 
-// logger returns the program's logger, which its libraries log to as well.
+// logger returns the program's logger, which its libraries use too.
 func logger(w io.Writer, level func() (slog.Level, error)) (logr.Logger, error) {
 	l, err := level()
 	if err != nil {
@@ -78,8 +78,8 @@ func logger(w io.Writer, level func() (slog.Level, error)) (logr.Logger, error) 
 	return log, nil
 }
 
-// newGateway is a mode of this program and not one of its own: they share what watches the cluster, and one image. It runs in pods of
-// its own, with rights of its own.
+// newGateway is a mode of this program and not a program of its own: both share the watches of the cluster, and one
+// image. It runs in separate pods, with separate rights.
 func newGateway() *cobra.Command {
 	var o server.GatewayOptions
 	cmd := &cobra.Command{
@@ -111,7 +111,7 @@ func newSelfTest() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "selftest",
-		Short: "Make a small baseline and a fork of it, send requests to both, and say what does not work",
+		Short: "Create a small baseline and a fork of it, send requests to both, and report what does not work",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Image == "" {
@@ -127,7 +127,7 @@ func newSelfTest() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Namespace, "namespace", "default", "Namespace of what is made: one that admission does not exclude.")
+	f.StringVar(&o.Namespace, "namespace", "default", "Namespace to create objects in: one that admission does not exclude.")
 	f.StringVar(&o.Image, "image", "", "Image of this program, which is the application as well. Required.")
 	f.StringVar(&o.PullPolicy, "image-pull-policy", "IfNotPresent", "Pull policy of the image.")
 	f.StringArrayVar(&o.PullSecrets, "image-pull-secret", nil, "Name of a pull secret in the namespace. Repeat it for further ones.")

@@ -19,23 +19,24 @@ import (
 const (
 	jobInterval   = 500 * time.Millisecond // between two looks at a Job that has ended, until its routers have said what they sent
 	stateInterval = 3 * time.Second        // between two looks at the sandboxes that it tests
-	reportTimeout = 5 * time.Second        // for the kubelet to tell the end of a router after that of its Job
+	reportTimeout = 5 * time.Second        // for the kubelet to report the end of a router after that of its Job
 
-	// stopTimeout bounds how long a Job that was ended from here is waited for: its pods have their grace period.
+	// stopTimeout bounds the wait for a Job that this client stopped: its pods have their grace period.
 	stopTimeout = time.Minute
 
-	maxPrinted = 64 << 20 // bytes of what a built-in check prints: kubelets keep less of a log unless told otherwise
+	maxPrinted = 64 << 20 // bytes of a built-in check's output: by default, kubelets keep less of a log
 )
 
-// A CheckJob is a Job of a check that is to be run.
+// A CheckJob is the Job of a check to run.
 type CheckJob struct {
 	Job    *batchv1.Job
 	Limits experiment.Limits
 	Waits  func(string) // is called again and again with what it waits for; empty: for its test
 }
 
-// Check runs the Job of a check of a variant to its end and returns what was seen of it, and the end of the failed test's log. The
-// error is one of the client or of the caller's rights, or ctx's: then the Job is left where it is; or a *NoRoom.
+// Check runs the Job of a variant's check until it ends. It returns the evidence, and the end of the failed test's
+// log. The error may be a *QuotaError. Any other error is of the client, of the caller's rights, or ctx's; then the
+// Job is left as it is.
 func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant, job CheckJob) (*experiment.Evidence, []string, error) {
 	all, w, err := c.runJob(ctx, x, []experiment.Variant{*v}, "", job)
 	if err != nil {
@@ -51,8 +52,9 @@ func (c *Client) Check(ctx context.Context, x *Experiment, v *experiment.Variant
 	return e, log, nil
 }
 
-// Compare runs the Job of a built-in check of all the variants, and of the baseline by a key of its own, to its end and returns what was
-// seen of each, all that the probe printed, and, where it failed, the end of that for people. Its error is as Check's.
+// Compare runs the Job of a built-in check of all variants, and of the baseline by a key of its own, until it ends.
+// It returns the evidence for each variant, all output of the probe and, if that failed, the end of the output for
+// people. Its error is that of Check.
 func (c *Client) Compare(
 	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job CheckJob,
 ) (all []*experiment.Evidence, printed io.Reader, log []string, err error) {
@@ -82,17 +84,17 @@ func (c *Client) Compare(
 	return all, printed, log, nil
 }
 
-// A window is what is seen of variants from before a check's Job is made until after it has ended.
+// A window records the variants' states from before a check's Job is created until after it has ended.
 type window struct {
 	client    *Client
 	sandboxes []string
 	all       []*experiment.Evidence // by variant
 }
 
-// look sees what there is of the variants; keep, if any, takes the state of each.
+// look records the current state of the variants. keep, if not nil, receives the state of each.
 func (w *window) look(ctx context.Context, exact bool, keep func(*experiment.Evidence, experiment.State)) error {
 	var states []experiment.State
-	err := Persist(ctx, func() (err error) { states, err = w.client.observe(ctx, w.sandboxes, exact); return err })
+	err := Retry(ctx, func() (err error) { states, err = w.client.observe(ctx, w.sandboxes, exact); return err })
 	if err != nil {
 		return err
 	}
@@ -105,8 +107,9 @@ func (w *window) look(ctx context.Context, exact bool, keep func(*experiment.Evi
 	return nil
 }
 
-// runJob runs a Job to its end, and returns what was seen of it and of each of the variants from before it was made until after it
-// ended; no jobWatch where it could not be made. baseline is the key of what it sends to the baseline; it may be empty.
+// runJob runs a Job until it ends. It returns the Job's watch, and the evidence for each variant from before the Job
+// was created until after it ended. The jobWatch is nil if the Job could not be created. baseline is the key of the
+// requests to the baseline; it may be empty.
 func (c *Client) runJob(
 	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job CheckJob,
 ) ([]*experiment.Evidence, *jobWatch, error) {
@@ -126,7 +129,7 @@ func (c *Client) runJob(
 	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.Before = s }); err != nil {
 		return nil, nil, err
 	}
-	made, err := c.makeJob(ctx, job.Job)
+	made, err := c.createJob(ctx, job.Job)
 	if err != nil {
 		switch {
 		case ctx.Err() != nil:
@@ -134,17 +137,17 @@ func (c *Client) runJob(
 		case IsTransient(err):
 			return nil, nil, err
 		case overQuota(err.Error()):
-			return nil, nil, &NoRoom{err.Error()}
+			return nil, nil, &QuotaError{err.Error()}
 		}
 		for _, e := range seen.all {
-			e.Job, e.After = experiment.NotMade(err.Error()), e.Before
+			e.Job, e.After = experiment.NotCreated(err.Error()), e.Before
 		}
 		return seen.all, nil, nil
 	}
 	w := &jobWatch{
-		client: c, job: made, pods: map[types.UID]corev1.Pod{}, watch: experiment.JobWatch{Limits: job.Limits}, waits: job.Waits,
+		client: c, job: made, pods: map[types.UID]corev1.Pod{}, watch: experiment.JobWatch{Limits: job.Limits}, reportWait: job.Waits,
 	}
-	if err := w.toItsEnd(ctx, func() error { return seen.look(ctx, false, nil) }); err != nil {
+	if err := w.waitEnd(ctx, func() error { return seen.look(ctx, false, nil) }); err != nil {
 		return nil, nil, err
 	}
 	if err := seen.look(ctx, true, func(e *experiment.Evidence, s experiment.State) { e.After = s }); err != nil {

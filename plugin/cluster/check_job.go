@@ -20,44 +20,46 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A jobWatch is a Job, with every pod of it that was ever seen, as it was seen last: the Job controller deletes those of a Job that took
-// too long.
+// A jobWatch is a Job with the last known state of every pod that it ever had: the Job controller deletes the pods of
+// a Job that took too long.
 type jobWatch struct {
-	client  *Client
-	job     *batchv1.Job
-	gone    bool
-	pods    map[types.UID]corev1.Pod
-	refused string                           // what keeps it from having any pod, as the API server says it
-	news    map[types.UID]experiment.PodNews // of pods that do not start
-	watch   experiment.JobWatch
-	stopped *experiment.Stop // why it was ended from here
-	since   time.Time        // when it was
-	waits   func(string)     // is told what the Job waits for
+	client     *Client
+	job        *batchv1.Job
+	gone       bool
+	pods       map[types.UID]corev1.Pod
+	refused    string                             // why it has no pod, as the API server reports it
+	events     map[types.UID]experiment.PodEvents // of pods that do not start
+	watch      experiment.JobWatch
+	stopped    *experiment.Stop // why this client stopped it
+	stoppedAt  time.Time        // when it was
+	reportWait func(string)     // receives what the Job waits for
 }
 
-// NoRoom is that a quota of the namespace keeps a check's Job from having its pod, or from being made: nothing of it is left.
-type NoRoom struct{ Message string }
+// QuotaError means that a quota of the namespace keeps a check's Job from being created or from getting a pod.
+// Nothing of the Job is left.
+type QuotaError struct{ Message string }
 
-func (e *NoRoom) Error() string {
+func (e *QuotaError) Error() string {
 	return "the namespace's quota has no room for the check: " + e.Message
 }
 
-// overQuota says whether a refusal is that of a quota that is used up, in the words of the API server's admission plugin ResourceQuota.
+// overQuota reports whether a refusal is due to an exhausted quota, by the message of the API server's admission
+// plugin ResourceQuota.
 func overQuota(message string) bool { return strings.Contains(message, "exceeded quota:") }
 
-// toItsEnd runs until the Job has ended and all of it is known that will be. It fails with a *NoRoom where a quota keeps the Job from
-// having a pod.
-func (w *jobWatch) toItsEnd(ctx context.Context, beside func() error) error {
+// waitEnd waits until the Job has ended and everything about it is known. It fails with a *QuotaError if a quota
+// keeps the Job from having a pod.
+func (w *jobWatch) waitEnd(ctx context.Context, beside func() error) error {
 	for over := false; !over; {
 		err := w.run(ctx, beside)
 		if err == nil {
-			err = w.lookForReports(ctx)
+			err = w.waitReports(ctx)
 		}
 		if err != nil {
 			return err
 		}
 		if overQuota(w.refused) { // else there was room after all
-			return w.giveUp(ctx)
+			return w.deleteRefused(ctx)
 		}
 		if over, err = w.step(ctx); err != nil {
 			return err
@@ -66,15 +68,16 @@ func (w *jobWatch) toItsEnd(ctx context.Context, beside func() error) error {
 	return nil
 }
 
-// run watches the Job and its pods until it has ended, or a quota keeps it from having any, and calls beside every now and then. What a
-// watch that was cut off did not see, it looks for then too. What can't come to an end that tells anything is ended.
+// run watches the Job and its pods until it has ended, or a quota keeps it from having any. It calls beside
+// periodically, and reads again what an interrupted watch may have missed. It stops a Job that can't end with a
+// result.
 func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	events := make(chan func(*jobWatch) error)
 	ns, nothing := w.job.Namespace, func(*jobWatch) {}
-	go follow(watching, metav1.ListOptions{FieldSelector: "metadata.name=" + w.job.Name}, w.client.Kube.BatchV1().Jobs(ns).Watch, events, nothing, (*jobWatch).seeJob)
-	go follow(watching, w.selectPods(), w.client.Kube.CoreV1().Pods(ns).Watch, events, nothing, (*jobWatch).seePod)
+	go watchObjects(watching, metav1.ListOptions{FieldSelector: "metadata.name=" + w.job.Name}, w.client.Kube.BatchV1().Jobs(ns).Watch, events, nothing, (*jobWatch).updateJob)
+	go watchObjects(watching, w.selectPods(), w.client.Kube.CoreV1().Pods(ns).Watch, events, nothing, (*jobWatch).updatePod)
 	tick := time.NewTicker(stateInterval)
 	defer tick.Stop()
 	for {
@@ -85,11 +88,11 @@ func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case event := <-events:
-			if err := event(w); err != nil && !IsTransient(err) { // else it is looked at all the same
+			if err := event(w); err != nil && !IsTransient(err) { // otherwise the next tick reads it
 				return err
 			}
 		case <-tick.C:
-			if err := Persist(ctx, func() error { return w.look(ctx) }); err != nil {
+			if err := Retry(ctx, func() error { return w.refresh(ctx) }); err != nil {
 				return err
 			}
 			if err := beside(); err != nil {
@@ -99,27 +102,27 @@ func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 	}
 }
 
-// step ends the Job where it is to be ended, and says whether it is over.
+// step stops the Job if it is to be stopped, and reports whether it is over.
 func (w *jobWatch) step(ctx context.Context) (over bool, err error) {
 	if overQuota(w.refused) {
 		return true, nil
 	}
-	s := w.watch.Look(w.view())
+	s := w.watch.Next(w.view())
 	switch {
-	case s.Over, w.stopped != nil && time.Since(w.since) > stopTimeout:
+	case s.Over, w.stopped != nil && time.Since(w.stoppedAt) > stopTimeout:
 		return true, nil
 	case w.stopped != nil:
 		return false, nil
 	case s.Stop != nil:
-		w.stopped, w.since = s.Stop, time.Now()
-		return false, Persist(ctx, func() error { return w.stop(ctx) })
+		w.stopped, w.stoppedAt = s.Stop, time.Now()
+		return false, Retry(ctx, func() error { return w.stop(ctx) })
 	}
-	w.waits(s.Wait)
+	w.reportWait(s.Wait)
 	return false, nil
 }
 
-// stop has the Job end: by its deadline, so that it stays, and its pods end as those of any Job do. One that another controller may begin
-// later is deleted.
+// stop ends the Job by its deadline, so that the Job stays and its pods end as those of any Job do. A Job that
+// another controller may start later is deleted.
 func (w *jobWatch) stop(ctx context.Context) error {
 	jobs := w.client.Kube.BatchV1().Jobs(w.job.Namespace)
 	suspended := w.job.Spec.Suspend != nil && *w.job.Spec.Suspend
@@ -136,25 +139,25 @@ func (w *jobWatch) stop(ctx context.Context) error {
 	return Explain(err)
 }
 
-// view is what is seen of the Job.
+// view returns what is known of the Job.
 func (w *jobWatch) view() *experiment.JobView {
-	return &experiment.JobView{Job: w.job, Gone: w.gone, Pods: w.sorted(), Refused: w.refused, News: w.news, Now: time.Now()}
+	return &experiment.JobView{Job: w.job, Gone: w.gone, Pods: w.sorted(), Refused: w.refused, Events: w.events, Now: time.Now()}
 }
 
 func (w *jobWatch) selectPods() metav1.ListOptions {
 	return metav1.ListOptions{LabelSelector: batchv1.ControllerUidLabel + "=" + string(w.job.UID)}
 }
 
-func (w *jobWatch) seeJob(job *batchv1.Job, gone bool) {
+func (w *jobWatch) updateJob(job *batchv1.Job, gone bool) {
 	if job.UID == w.job.UID {
 		w.job, w.gone = job, gone
 	}
 }
 
-func (w *jobWatch) seePod(p *corev1.Pod, _ bool) { w.pods[p.UID] = *p }
+func (w *jobWatch) updatePod(p *corev1.Pod, _ bool) { w.pods[p.UID] = *p }
 
-// look reads the Job and its pods as they are, and what Events say of those that do not come or do not start.
-func (w *jobWatch) look(ctx context.Context) error {
+// refresh reads the Job and its pods, and the Events of pods that are not created or do not start.
+func (w *jobWatch) refresh(ctx context.Context) error {
 	job, err := w.client.Kube.BatchV1().Jobs(w.job.Namespace).Get(ctx, w.job.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) || err == nil && job.UID != w.job.UID:
@@ -162,38 +165,38 @@ func (w *jobWatch) look(ctx context.Context) error {
 	case err != nil:
 		return Explain(err)
 	default:
-		w.seeJob(job, false)
+		w.updateJob(job, false)
 	}
 	pods, err := w.client.Kube.CoreV1().Pods(w.job.Namespace).List(ctx, w.selectPods())
 	if err != nil {
 		return Explain(err)
 	}
 	for i := range pods.Items {
-		w.seePod(&pods.Items[i], false)
+		w.updatePod(&pods.Items[i], false)
 	}
 	w.refused = ""
 	if suspended := w.job.Spec.Suspend != nil && *w.job.Spec.Suspend; len(w.pods) == 0 && !suspended {
 		w.refused = w.client.lastWarning(ctx, w.job.Namespace, "reason=FailedCreate,involvedObject.uid="+string(w.job.UID))
 	}
-	w.news = map[types.UID]experiment.PodNews{}
+	w.events = map[types.UID]experiment.PodEvents{}
 	for i := range pods.Items {
 		if p := &pods.Items[i]; p.Status.Phase == corev1.PodPending && p.DeletionTimestamp == nil {
-			w.news[p.UID] = w.client.podNews(ctx, p)
+			w.events[p.UID] = w.client.podEvents(ctx, p)
 		}
 	}
 	return nil
 }
 
-// podNews returns what Events say of a pod that does not start; nothing where the caller may not see them.
-func (c *Client) podNews(ctx context.Context, p *corev1.Pod) (n experiment.PodNews) {
+// podEvents returns what Events report of a pod that does not start; nothing if the caller may not read them.
+func (c *Client) podEvents(ctx context.Context, p *corev1.Pod) (n experiment.PodEvents) {
 	list, err := c.Kube.CoreV1().Events(p.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
 	if err != nil {
 		return n
 	}
 	var last time.Time
 	for _, e := range list.Items {
-		// The cluster autoscaler and Karpenter say so.
-		n.NodeComes = n.NodeComes || e.Reason == "TriggeredScaleUp" || e.Reason == "Nominated"
+		// These are the reasons of the cluster autoscaler and of Karpenter.
+		n.ScalesUp = n.ScalesUp || e.Reason == "TriggeredScaleUp" || e.Reason == "Nominated"
 		if at := eventTime(e); e.Type == corev1.EventTypeWarning && !at.Before(last) {
 			if lines := printable(strings.NewReader(e.Message)); len(lines) > 0 {
 				n.Warning, last = lines[0], at
@@ -203,24 +206,24 @@ func (c *Client) podNews(ctx context.Context, p *corev1.Pod) (n experiment.PodNe
 	return n
 }
 
-// giveUp deletes the Job, so that it comes to no pod when nobody looks at it any more.
-func (w *jobWatch) giveUp(ctx context.Context) error {
+// deleteRefused deletes the Job, so that it gets no pod after this client has stopped watching it.
+func (w *jobWatch) deleteRefused(ctx context.Context) error {
 	err := w.client.Kube.BatchV1().Jobs(w.job.Namespace).Delete(ctx, w.job.Name, deleteOptions(w.job.UID, false))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return Explain(err)
 	}
-	return &NoRoom{w.refused}
+	return &QuotaError{w.refused}
 }
 
-// lookForReports looks until every router has said what it sent, and what kept the Job from having a pod is known, or for so long that
-// neither will come any more.
-func (w *jobWatch) lookForReports(ctx context.Context) error {
+// waitReports waits until every router has reported what it sent, and until it is known why the Job has no pod. It
+// gives up after reportTimeout.
+func (w *jobWatch) waitReports(ctx context.Context) error {
 	for end := time.Now().Add(reportTimeout); ; {
-		if err := Persist(ctx, func() error { return w.look(ctx) }); err != nil {
+		if err := Retry(ctx, func() error { return w.refresh(ctx) }); err != nil {
 			return err
 		}
-		// Events are told after what they are of.
-		waiting := len(w.pods) == 0 && experiment.Ended(w.job) && w.refused == "" && w.stopped == nil && w.wanted()
+		// Events are written after what they report.
+		waiting := len(w.pods) == 0 && experiment.Ended(w.job) && w.refused == "" && w.stopped == nil && w.wantsPods()
 		for _, p := range w.pods {
 			waiting = waiting || health.HasRouter(&p) && routerEnd(&p) == nil && p.DeletionTimestamp == nil
 		}
@@ -235,7 +238,7 @@ func (w *jobWatch) lookForReports(ctx context.Context) error {
 	}
 }
 
-// sent adds up what the routers of all pods said; nil where one said nothing.
+// sent adds up the reports of all pods' routers; nil if one is missing.
 func (w *jobWatch) sent() *route.Sent {
 	var all route.Sent
 	for _, p := range w.pods {
@@ -255,13 +258,13 @@ func (w *jobWatch) sent() *route.Sent {
 	return &all
 }
 
-// wanted says whether the Job is to have any pod.
-func (w *jobWatch) wanted() bool {
+// wantsPods reports whether the Job is to have any pod.
+func (w *jobWatch) wantsPods() bool {
 	n := w.job.Spec.Parallelism
 	return n == nil || *n > 0
 }
 
-// end says how the Job ended.
+// end returns how the Job ended.
 func (w *jobWatch) end() experiment.JobEnd { return w.view().End(w.watch.Limits, w.stopped) }
 
 // sorted returns the pods, the oldest first.
@@ -279,7 +282,7 @@ func (w *jobWatch) sorted() []corev1.Pod {
 	return out
 }
 
-// log returns the end of the log of the test that failed, or of the last that ran.
+// log returns the end of the log of the failed test, or of the last one that ran.
 func (w *jobWatch) log(ctx context.Context) []string {
 	pods := w.sorted()
 	slices.Reverse(pods)
@@ -294,7 +297,7 @@ func (w *jobWatch) log(ctx context.Context) []string {
 		tail, limit := int64(20), int64(64<<10)
 		body, err := w.client.Kube.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: container, TailLines: &tail, LimitBytes: &limit}).Stream(ctx)
 		if err != nil {
-			continue // it is gone, or the caller may not: a nicety
+			continue // it is deleted, or the caller may not read it: the log is optional
 		}
 		lines := printable(body)
 		_ = body.Close()
@@ -308,7 +311,7 @@ func (w *jobWatch) log(ctx context.Context) []string {
 	return nil
 }
 
-// maxLogLine keeps the reports of many checks within one ConfigMap.
+// maxLogLine keeps the reports of many checks within the size of one ConfigMap.
 const maxLogLine = 160
 
 func routerStatus(p *corev1.Pod) *corev1.ContainerStatus {
@@ -320,7 +323,8 @@ func routerStatus(p *corev1.Pod) *corev1.ContainerStatus {
 	return nil
 }
 
-// routerEnd is how a pod's router ended; nil while it runs, or where there is none. One that was restarted has lost what it counted.
+// routerEnd returns how a pod's router ended; nil while it runs, or if there is none. A router that was restarted has
+// lost its counts, and counts as none.
 func routerEnd(p *corev1.Pod) *corev1.ContainerStateTerminated {
 	if s := routerStatus(p); s != nil && s.RestartCount == 0 {
 		return s.State.Terminated

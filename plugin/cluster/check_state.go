@@ -18,8 +18,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// observe reads what there is of sandboxes: all by the same few calls, so that looking at many disturbs little of what is measured.
-// With exact, the routers are asked for their counts; without, what there is may be that of a moment ago, and counts are left out.
+// observe reads the state of sandboxes. It makes the same few calls for any number, so that it disturbs the
+// measurement little. With exact, the routers report their counts first; without, the state may be a moment old and
+// has no counts.
 func (c *Client) observe(ctx context.Context, names []string, exact bool) ([]experiment.State, error) {
 	var (
 		forks    *appsv1.DeploymentList
@@ -46,7 +47,7 @@ func (c *Client) observe(ctx context.Context, names []string, exact bool) ([]exp
 			calls = append(calls, func() error { return c.count(ctx, name, &states[i]) })
 		}
 	}
-	if err := together(calls...); err != nil {
+	if err := inParallel(calls...); err != nil {
 		return nil, Explain(err)
 	}
 	for i, name := range names {
@@ -56,13 +57,13 @@ func (c *Client) observe(ctx context.Context, names []string, exact bool) ([]exp
 				s.Forks = append(s.Forks, forkState(d, sets.Items, pods.Items))
 			}
 		}
-		s.Routers, s.Bare, s.Beside = baselines(s.Forks, pods.Items, services.Items)
+		s.Routers, s.Routerless, s.Beside = baselines(s.Forks, pods.Items, services.Items)
 		s.Elsewhere = elsewhere(s.Forks, pods.Items)
 	}
 	return states, nil
 }
 
-// count reads a sandbox's ConfigMap into s, with counts as they are now.
+// count reads a sandbox's ConfigMap into s, with current counts.
 func (c *Client) count(ctx context.Context, name string, s *experiment.State) error {
 	cm, err := c.sandboxConfigMap(ctx, name)
 	if err != nil || !isSandbox(cm, name) || cm.DeletionTimestamp != nil {
@@ -100,8 +101,9 @@ func forkState(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod
 	return f
 }
 
-// baselines identifies the routers in front of the forks' baselines, and names what requests could come to instead: the ready pods
-// that a Service of a baseline's selects and that have no router, whatever workload they are of, and the workloads of those that have one.
+// baselines identifies the routers in front of the forks' baselines, and names what else could receive the requests.
+// bare are ready pods without a router: of these baselines, or of any workload that their Services select. beside are
+// routed workloads without a fork that these Services select.
 func baselines(forks []experiment.ForkState, pods []corev1.Pod, services []corev1.Service) (routers, bare, beside []string) {
 	var selectors []labels.Selector
 	for i := range pods {
@@ -164,7 +166,7 @@ func isForked(forks []experiment.ForkState, baseline *corev1.Pod) bool {
 	return slices.ContainsFunc(forks, func(f experiment.ForkState) bool { return f.Workload == baseline.Labels[sandbox.LabelWorkload] })
 }
 
-// routerLife identifies one life of a pod's router, as "POD/UID/RESTARTS"; empty where it has none.
+// routerLife identifies one run of a pod's router, as "POD/UID/RESTARTS"; empty if the pod has none.
 func routerLife(p *corev1.Pod) string {
 	if s := routerStatus(p); s != nil {
 		return fmt.Sprintf("%s/%s/%d", p.Name, p.UID, s.RestartCount)

@@ -1,4 +1,4 @@
-// Package cluster is the part of the plugin that talks to an API server, with the caller's credentials and no others.
+// Package cluster is the part of the plugin that calls the API server, with only the caller's credentials.
 package cluster
 
 import (
@@ -31,7 +31,7 @@ const webhookConfiguration = "kubectl-sandbox"
 
 // A Client reads and writes one cluster.
 type Client struct {
-	// Namespace is the one the command works in: that of --namespace, or of the context.
+	// Namespace is the command's namespace: that of --namespace, or of the context.
 	Namespace string
 	Kube      kubernetes.Interface
 	Dynamic   dynamic.Interface
@@ -39,7 +39,7 @@ type Client struct {
 
 	config  *rest.Config
 	builder func() *resource.Builder
-	// discovery answers from kubectl's cache, where that is not too old.
+	// discovery uses kubectl's cache while that is fresh.
 	discovery discovery.DiscoveryInterface
 }
 
@@ -72,9 +72,9 @@ func New(f cmdutil.Factory) (*Client, error) {
 	return &Client{Namespace: namespace, Kube: kube, Dynamic: dyn, Mapper: mapper, config: config, builder: f.NewBuilder, discovery: cached}, nil
 }
 
-// Workloads reads the workloads that args name as kubectl lets one name them ("deploy/api", "deployment api worker"), in
-// the client's namespace. One that does not exist, or that is no workload (plan.CheckWorkload), is a *plan.Problem. Those of custom
-// kinds have their pod templates at templatePath; where that is empty, where they say themselves.
+// Workloads reads the workloads that args name, in the forms of kubectl ("deploy/api", "deployment api worker"), in
+// the client's namespace. A workload that does not exist, or that is none (plan.CheckWorkload), is a *plan.Problem.
+// templatePath is the path of pod templates in custom kinds; if empty, that of the object's annotation.
 func (c *Client) Workloads(ctx context.Context, args []string, templatePath string) ([]*plan.Workload, error) {
 	workloads, err := c.objects(ctx, args, templatePath)
 	if err != nil {
@@ -94,7 +94,7 @@ func (c *Client) objects(ctx context.Context, args []string, templatePath string
 		infos []*resource.Info
 		err   error
 	}
-	// The builder takes no context; its reads change nothing, so on cancellation they are left to end by themselves.
+	// The builder takes no context. Its calls only read, so after cancellation they may end by themselves.
 	done := make(chan answer, 1)
 	go func() {
 		infos, err := c.builder().Unstructured().NamespaceParam(c.Namespace).DefaultNamespace().
@@ -121,8 +121,9 @@ func (c *Client) objects(ctx context.Context, args []string, templatePath string
 	return workloads, nil
 }
 
-// Apply writes obj by server-side apply as sandbox.FieldManager. Without force, a field that somebody else owns with another
-// value is a conflict (apierrors.IsConflict) and changes nothing. With dryRun the API server does all but store it.
+// Apply writes obj by server-side apply as sandbox.FieldManager. Without force, a field that another manager owns
+// with another value is a conflict (apierrors.IsConflict), and nothing changes. With dryRun the API server does
+// everything but store it.
 func (c *Client) Apply(ctx context.Context, resource schema.GroupVersionResource, obj *unstructured.Unstructured, force, dryRun bool) (*unstructured.Unstructured, error) {
 	options := metav1.ApplyOptions{FieldManager: sandbox.FieldManager, Force: force}
 	if dryRun {
@@ -137,7 +138,7 @@ func (c *Client) Apply(ctx context.Context, resource schema.GroupVersionResource
 	return applied, err
 }
 
-// formersOwn reports whether all that an apply conflicts with is owned by an earlier version of this program.
+// formersOwn reports whether an earlier version of this program owns all fields that an apply conflicts with.
 func formersOwn(err error) bool {
 	var status apierrors.APIStatus
 	if !apierrors.IsConflict(err) || !errors.As(err, &status) || status.Status().Details == nil {
@@ -170,13 +171,13 @@ func (c *Client) explainWorkload(err error) error {
 	}
 	return &plan.Problem{
 		What: fmt.Sprintf("%s %q not found in namespace %q", kind, d.Name, c.Namespace),
-		Say:  "those there are", Fix: plan.Kubectl("get", kind), Err: err,
+		Hint: "list what exists", Fix: plan.Kubectl("get", kind), Err: err,
 	}
 }
 
-// together runs calls at the same time, all of them to their end, and returns the error of the first in order that has one: what is
-// said does not depend on which answer came first.
-func together(calls ...func() error) error {
+// inParallel runs all calls concurrently to their end, and returns the first error in the order of the calls. So the
+// message does not depend on timing.
+func inParallel(calls ...func() error) error {
 	errs := make([]error, len(calls))
 	var wg sync.WaitGroup
 	for i, call := range calls {

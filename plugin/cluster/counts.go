@@ -17,22 +17,22 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// flushTimeout bounds the wait for counts that were asked for: the lease holder gives the routers a second.
+// flushTimeout bounds the wait for requested counts: the lease holder gives the routers a second.
 const flushTimeout = 3 * time.Second
 
-// countAll has the routers' counts written to the ConfigMaps of several sandboxes now, in place, and returns whether all of them are
-// there, and which routers did not answer.
+// countAll makes the routers write their counts to the ConfigMaps of several sandboxes now, and updates these in
+// place. It returns whether all counts are current, and which routers did not answer.
 func (c *Client) countAll(ctx context.Context, sandboxes []corev1.ConfigMap) (current bool, missing string) {
 	fresh := make([]bool, len(sandboxes))
-	var asked errgroup.Group
+	var requested errgroup.Group
 	for i := range sandboxes {
-		asked.Go(func() error {
+		requested.Go(func() error {
 			cm, ok := c.counted(ctx, &sandboxes[i])
 			sandboxes[i], fresh[i] = *cm, ok
 			return nil
 		})
 	}
-	_ = asked.Wait() // none returns an error
+	_ = requested.Wait() // none returns an error
 	var silent []string
 	for i := range sandboxes {
 		if names := sandboxes[i].Annotations[sandbox.AnnotationFlushMissing]; names != "" && !slices.Contains(silent, names) {
@@ -42,8 +42,9 @@ func (c *Client) countAll(ctx context.Context, sandboxes []corev1.ConfigMap) (cu
 	return !slices.Contains(fresh, false), strings.Join(silent, ", ")
 }
 
-// counted has the routers' counts written to the ConfigMap of a sandbox or an experiment now, and returns it with them, and whether they
-// are there: not where the caller may not patch it, or where no webhook answers. Counts are then those of some seconds ago.
+// counted makes the routers write their counts to the ConfigMap of a sandbox or an experiment now. It returns the
+// ConfigMap with them, and whether they are current. They are not, but some seconds old, if the caller may not patch
+// the ConfigMap or no webhook answers.
 func (c *Client) counted(ctx context.Context, cm *corev1.ConfigMap) (*corev1.ConfigMap, bool) {
 	nonce := rand.Text()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{

@@ -15,19 +15,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// PluginImage is the image of the plugin that the cluster's chart names. Where there is none, that is a *plan.Problem.
+// PluginImage returns the plugin's image that the cluster's chart names. If it names none, the error is a
+// *plan.Problem.
 func (c *Client) PluginImage(ctx context.Context) (string, error) {
-	told, err := c.told(ctx, sandbox.AnnotationPluginImage, "--wait=false: the cluster's chart names no image of the plugin")
-	return told[sandbox.AnnotationPluginImage], err
+	annotations, err := c.chartAnnotations(ctx, sandbox.AnnotationPluginImage, "--wait=false: the cluster's chart names no image of the plugin")
+	return annotations[sandbox.AnnotationPluginImage], err
 }
 
-// Dispatch makes what runs an experiment in the cluster, where there is nothing that does so already: neither its Job nor a client.
+// Dispatch creates the Job that runs an experiment in the cluster, unless a Job or a client already runs it.
 func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.ConfigMap, job *batchv1.Job) error {
 	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
 	if _, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, job.Spec.Template.Spec.ServiceAccountName, metav1.GetOptions{}); apierrors.IsNotFound(err) {
 		return &plan.Problem{
 			What: fmt.Sprintf("--service-account: serviceaccount %q not found in namespace %q", job.Spec.Template.Spec.ServiceAccountName, c.Namespace),
-			Say:  "those there are", Fix: plan.Kubectl("get", "serviceaccounts"),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "serviceaccounts"),
 		}
 	} // whoever may not read them learns it from the Job
 	there, err := c.Kube.BatchV1().Jobs(c.Namespace).Get(ctx, job.Name, metav1.GetOptions{})
@@ -38,7 +39,7 @@ func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.Con
 		return nil
 	}
 	if !e.Began {
-		if err := c.unheld(ctx, e); err != nil {
+		if err := c.waitReleased(ctx, e); err != nil {
 			return err
 		}
 	}
@@ -56,18 +57,18 @@ func (c *Client) Dispatch(ctx context.Context, e *Experiment, suites *corev1.Con
 	if err != nil {
 		return Explain(err)
 	}
-	_, err = c.makeJob(ctx, job)
+	_, err = c.createJob(ctx, job)
 	return Explain(err)
 }
 
-// AwaitExperiment reads an experiment again and again until it has ended. It fails where nobody runs it any more: nothing was heard for
-// some time of a client that does, and no Job is to.
-func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, error) {
-	heard, since := "", time.Now()
+// WaitExperiment polls an experiment until it has ended. It fails if nobody runs it any more: there is no Job for it,
+// and its client's heartbeat has stopped.
+func (c *Client) WaitExperiment(ctx context.Context, id string) (*Experiment, error) {
+	lastHeartbeat, since := "", time.Now()
 	for {
 		began := time.Now()
 		var job *batchv1.Job
-		err := Persist(ctx, func() (err error) {
+		err := Retry(ctx, func() (err error) {
 			job, err = c.Kube.BatchV1().Jobs(c.Namespace).Get(ctx, sandbox.RunJobName(id), metav1.GetOptions{})
 			return err
 		})
@@ -76,24 +77,24 @@ func (c *Client) AwaitExperiment(ctx context.Context, id string) (*Experiment, e
 		}
 		alone := err != nil
 		var e *Experiment // read after the Job: what that wrote last is in it
-		err = Persist(ctx, func() (err error) { e, err = c.Experiment(ctx, id); return err })
+		err = Retry(ctx, func() (err error) { e, err = c.Experiment(ctx, id); return err })
 		if err != nil || !e.Report.Window.Ended.IsZero() {
 			return e, err
 		}
-		if now := e.ConfigMap.Data[dataHeard]; now != heard || time.Since(began) > 2*persistBetween { // or nobody could write
-			heard, since = now, time.Now()
+		if now := e.ConfigMap.Data[dataHeartbeat]; now != lastHeartbeat || time.Since(began) > 2*retryInterval { // or nobody could write
+			lastHeartbeat, since = now, time.Now()
 		}
-		silent := time.Since(since) > silentTime
+		silent := time.Since(since) > holderTimeout
 		switch {
 		case silent && !alone && experiment.Ended(job):
 			return nil, &plan.Problem{
 				What: fmt.Sprintf("experiment %s was not done: the Job that was to run it has ended", id),
-				Say:  "its log", Fix: plan.Kubectl("logs", "job/"+job.Name),
+				Hint: "its log", Fix: plan.Kubectl("logs", "job/"+job.Name),
 			}
 		case silent && alone:
 			return nil, &plan.Problem{
 				What: fmt.Sprintf("experiment %s has not ended, and nobody runs it; the command that began it goes on with it, with --id=%s", id, id),
-				Say:  "what it found so far", Fix: plan.Kubectl("sandbox", "report", id),
+				Hint: "what it found so far", Fix: plan.Kubectl("sandbox", "report", id),
 			}
 		}
 		select {

@@ -20,34 +20,34 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Keys of the data of an experiment's ConfigMap, beside sandbox.DataExpires.
+// Keys of the data of an experiment's ConfigMap, besides sandbox.DataExpires.
 const (
 	dataReport = "report" // JSON, an experiment.Report
-	dataAsked  = "asked"  // what the experiment is of: the same, or it is another experiment
+	dataSpec   = "asked"  // identifies the specification: an experiment with another one is a different experiment
 )
 
-// maxReport bounds what a report takes of the ConfigMap, in bytes: the rest of a megabyte is for what is observed.
+// maxReport bounds the size of the report in the ConfigMap, in bytes: the rest of a megabyte is for observations.
 const maxReport = 400 << 10
 
-// CronJob reads a CronJob, to take a check from.
+// CronJob reads a CronJob to take a check from.
 func (c *Client) CronJob(ctx context.Context, name string) (*batchv1.CronJob, error) {
 	job, err := c.Kube.BatchV1().CronJobs(c.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("cronjob %q not found in namespace %q (--from)", name, c.Namespace),
-			Say:  "those there are", Fix: plan.Kubectl("get", "cronjobs"),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "cronjobs"),
 		}
 	}
 	return job, Explain(err)
 }
 
-// CheckService finds the host and port that a check means by ref.
+// CheckService finds the host and port of the Service that a check refers to.
 func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox.Service, error) {
 	s, err := c.Kube.CoreV1().Services(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return sandbox.Service{}, &plan.Problem{
 			What: fmt.Sprintf("service %q not found in namespace %q", ref.Name, ref.Namespace),
-			Say:  "those there are", Fix: plan.Kubectl("get", "services", "--namespace="+ref.Namespace),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "services", "--namespace="+ref.Namespace),
 		}
 	}
 	if err != nil {
@@ -64,22 +64,23 @@ func (c *Client) CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox
 	return sandbox.Service{Host: host, Port: uint16(port.Port)}, nil //nolint:gosec // the API server admits 1 to 65535
 }
 
-// Probes reads what the cluster says of built-in checks, all but what carries keys. Where it names no image of theirs, that is a
-// *plan.Problem.
+// Probes reads the cluster's settings for built-in checks, except the key carriers. If the chart names no image for
+// them, the error is a *plan.Problem.
 func (c *Client) Probes(ctx context.Context) (experiment.Probes, error) {
-	told, err := c.told(ctx, sandbox.AnnotationProbeImage, "the suite has built-in checks (image: "+experiment.ProbeImage+"), and the cluster's chart names no image of theirs")
+	annotations, err := c.chartAnnotations(ctx, sandbox.AnnotationProbeImage, "the suite has built-in checks (image: "+experiment.ProbeImage+"), and the cluster's chart names no image of theirs")
 	if err != nil {
 		return experiment.Probes{}, err
 	}
-	p := experiment.Probes{Image: told[sandbox.AnnotationProbeImage]}
-	if rate, err := strconv.ParseFloat(told[sandbox.AnnotationMaxRate], 64); err == nil && rate > 0 {
+	p := experiment.Probes{Image: annotations[sandbox.AnnotationProbeImage]}
+	if rate, err := strconv.ParseFloat(annotations[sandbox.AnnotationMaxRate], 64); err == nil && rate > 0 {
 		p.MaxRate = rate
 	}
 	return p, nil
 }
 
-// told returns what the chart tells the plugin: annotations of its MutatingWebhookConfiguration, among them the one that is needed.
-func (c *Client) told(ctx context.Context, needed, without string) (map[string]string, error) {
+// chartAnnotations returns the annotations of the chart's MutatingWebhookConfiguration. If the needed one is missing,
+// the error is a *plan.Problem.
+func (c *Client) chartAnnotations(ctx context.Context, needed, without string) (map[string]string, error) {
 	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, Explain(err)
@@ -87,13 +88,13 @@ func (c *Client) told(ctx context.Context, needed, without string) (map[string]s
 	if err != nil || config.Annotations[needed] == "" {
 		return nil, &plan.Problem{
 			What: without + ": it is not installed, or of an older version",
-			Say:  "see what is installed", Fix: plan.Kubectl("sandbox", "version"),
+			Hint: "see what is installed", Fix: plan.Kubectl("sandbox", "version"),
 		}
 	}
 	return config.Annotations, nil
 }
 
-// An Experiment is what the cluster keeps of one.
+// An Experiment is the stored state of an experiment.
 type Experiment struct {
 	ConfigMap *corev1.ConfigMap
 	Report    *experiment.Report
@@ -105,9 +106,10 @@ type Experiment struct {
 	observe []string   // keys that are observed, as they came; nil: those of ConfigMap
 }
 
-// BeginExperiment writes the ConfigMap of an experiment that has not begun, or, where there is one of its ID that is of the same and has
-// not ended, returns that: it is to be gone on with. With hold, it is this client that runs it from then on, and no other may do so.
-func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, asked string, expires time.Time, hold bool) (*Experiment, error) {
+// StartExperiment creates the ConfigMap of an experiment. If one of the same ID and specification exists and has not
+// ended, it returns that, to be resumed. With hold, this client becomes the holder, and no other may run the
+// experiment.
+func (c *Client) StartExperiment(ctx context.Context, r *experiment.Report, requested string, expires time.Time, hold bool) (*Experiment, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -117,13 +119,13 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 			Name: sandbox.RunName(r.ID), Namespace: c.Namespace,
 			Labels: map[string]string{sandbox.LabelRole: sandbox.RoleRun, sandbox.LabelRun: r.ID},
 		},
-		Data: map[string]string{dataReport: string(data), dataAsked: asked},
+		Data: map[string]string{dataReport: string(data), dataSpec: requested},
 	}
 	holder := ""
 	if hold {
 		holder = rand.Text()
 	}
-	cm.Data[dataHolder], cm.Data[dataHeard] = holder, rand.Text()
+	cm.Data[dataHolder], cm.Data[dataHeartbeat] = holder, rand.Text()
 	if !expires.IsZero() {
 		cm.Data[sandbox.DataExpires] = expires.UTC().Format(time.RFC3339)
 	}
@@ -139,10 +141,10 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 		return nil, err
 	}
 	switch {
-	case there.ConfigMap.Data[dataAsked] != asked:
+	case there.ConfigMap.Data[dataSpec] != requested:
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("experiment %q is there already, of another suite or of other variants; choose another --id", r.ID),
-			Say:  "what it found", Fix: plan.Kubectl("sandbox", "report", r.ID),
+			Hint: "see its report", Fix: plan.Kubectl("sandbox", "report", r.ID),
 		}
 	case !there.Report.Window.Ended.IsZero():
 		return nil, hasEnded(there.Report)
@@ -153,13 +155,13 @@ func (c *Client) BeginExperiment(ctx context.Context, r *experiment.Report, aske
 	return there, err
 }
 
-// Experiment reads what the cluster keeps of an experiment. One that does not exist is a *plan.Problem.
+// Experiment reads the stored state of an experiment. If it does not exist, the error is a *plan.Problem.
 func (c *Client) Experiment(ctx context.Context, id string) (*Experiment, error) {
 	cm, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, sandbox.RunName(id), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || err == nil && cm.Labels[sandbox.LabelRole] != sandbox.RoleRun {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("experiment %q not found in namespace %q", id, c.Namespace),
-			Say:  "those there are", Fix: plan.Kubectl("get", "configmaps", "--selector="+sandbox.LabelRole+"="+sandbox.RoleRun),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "configmaps", "--selector="+sandbox.LabelRole+"="+sandbox.RoleRun),
 		}
 	}
 	if err != nil {
@@ -185,34 +187,35 @@ func (c *Client) ExperimentIDs(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// SaveReport writes what an experiment has found so far. It fails where the experiment was deleted meanwhile, or another client goes on
-// with it.
+// SaveReport stores the results so far. It fails if the experiment was deleted meanwhile, or another client runs it
+// now.
 func (c *Client) SaveReport(ctx context.Context, e *Experiment) error {
 	data, err := e.Report.Encode(maxReport)
 	if err != nil {
 		return err
 	}
-	return c.writeHeld(ctx, e, map[string]string{dataReport: string(data), dataHeard: rand.Text()})
+	return c.patchAsHolder(ctx, e, map[string]string{dataReport: string(data), dataHeartbeat: rand.Text()})
 }
 
-// AbandonExperiment deletes an experiment, its Jobs with it, and the sandboxes named. It returns what is left, and is bounded in
-// time by itself: ctx may have ended. Of an experiment that another client goes on with it deletes nothing: the error is ErrNotHolder.
+// AbandonExperiment deletes an experiment with its Jobs, and the named sandboxes, and returns what is left. It has
+// its own timeout, because ctx may have ended. If another client runs the experiment now, it deletes nothing and
+// returns ErrNotHolder.
 func (c *Client) AbandonExperiment(ctx context.Context, e *Experiment, sandboxes []string) (left []string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
 	if e.holder != "" {
-		if err := c.writeHeld(ctx, e, map[string]string{dataHeard: rand.Text()}); errors.Is(err, ErrNotHolder) {
+		if err := c.patchAsHolder(ctx, e, map[string]string{dataHeartbeat: rand.Text()}); errors.Is(err, ErrNotHolder) {
 			return nil, err
 		}
 	}
 	if err := c.deleteSandbox(ctx, e.ConfigMap, false); err != nil {
 		left = append(left, "configmap/"+e.ConfigMap.Name)
 	}
-	return append(left, c.DeleteMade(ctx, e.Report.ID, sandboxes)...), nil
+	return append(left, c.DeleteCreated(ctx, e.Report.ID, sandboxes)...), nil
 }
 
-// DeleteMade deletes those of the sandboxes that experiment id made, and returns which are left.
-func (c *Client) DeleteMade(ctx context.Context, id string, sandboxes []string) (left []string) {
+// DeleteCreated deletes those of the sandboxes that experiment id created, and returns which are left.
+func (c *Client) DeleteCreated(ctx context.Context, id string, sandboxes []string) (left []string) {
 	for _, name := range sandboxes {
 		cm, err := c.sandboxConfigMap(ctx, name)
 		if err == nil && (!isSandbox(cm, name) || cm.Labels[sandbox.LabelRun] != id) {
@@ -228,13 +231,13 @@ func (c *Client) DeleteMade(ctx context.Context, id string, sandboxes []string) 
 	return left
 }
 
-// makeJob creates a check's Job. One that is there already is of a client that ended before it: nobody has seen what it did, so it
-// is done anew.
-func (c *Client) makeJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, error) {
+// createJob creates a check's Job. An existing Job is of a client that ended earlier. Nobody observed it, so it is
+// deleted and created again.
+func (c *Client) createJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, error) {
 	api := c.Kube.BatchV1().Jobs(c.Namespace)
 	for {
 		var made *batchv1.Job
-		err := Persist(ctx, func() (err error) {
+		err := Retry(ctx, func() (err error) {
 			made, err = api.Create(ctx, job, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
 			return err
 		})
@@ -242,7 +245,7 @@ func (c *Client) makeJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, e
 			return made, Explain(err)
 		}
 		var old *batchv1.Job
-		err = Persist(ctx, func() (err error) { old, err = api.Get(ctx, job.Name, metav1.GetOptions{}); return err })
+		err = Retry(ctx, func() (err error) { old, err = api.Get(ctx, job.Name, metav1.GetOptions{}); return err })
 		if apierrors.IsNotFound(err) {
 			continue
 		}
@@ -252,7 +255,7 @@ func (c *Client) makeJob(ctx context.Context, job *batchv1.Job) (*batchv1.Job, e
 		if old.Labels[sandbox.LabelRun] != job.Labels[sandbox.LabelRun] {
 			return nil, &plan.Problem{What: fmt.Sprintf("job/%s is there already, and not of experiment %s", job.Name, job.Labels[sandbox.LabelRun])}
 		}
-		err = Persist(ctx, func() error { return api.Delete(ctx, old.Name, deleteOptions(old.UID, false)) })
+		err = Retry(ctx, func() error { return api.Delete(ctx, old.Name, deleteOptions(old.UID, false)) })
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return nil, Explain(err)
 		}

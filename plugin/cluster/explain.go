@@ -15,8 +15,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// Explain turns an error of client-go's that whoever ran the command can mend into a *plan.Problem, and returns any other
-// as it is.
+// Explain turns an error of client-go that the user can fix into a *plan.Problem, and returns any other error
+// unchanged.
 func Explain(err error) error {
 	var p *plan.Problem
 	if err == nil || errors.As(err, &p) {
@@ -33,12 +33,12 @@ func Explain(err error) error {
 		if noResource != nil {
 			what = fmt.Sprintf("the server doesn't have a resource type %q", noResource.PartialResource.Resource)
 		}
-		return &plan.Problem{What: what, Say: "types it has", Fix: plan.Kubectl("api-resources"), Err: err}
+		return &plan.Problem{What: what, Hint: "types it has", Fix: plan.Kubectl("api-resources"), Err: err}
 	}
 	return explainStatus(err)
 }
 
-// noCluster is the Problem of a kubeconfig, or of flags, that choose no cluster.
+// noCluster returns the Problem of a kubeconfig, or of flags, that choose no cluster.
 func noCluster(err error) error {
 	err = Explain(err)
 	var p *plan.Problem
@@ -47,11 +47,11 @@ func noCluster(err error) error {
 	}
 	return &plan.Problem{
 		What: "no cluster can be chosen: " + strings.TrimPrefix(err.Error(), "error: "),
-		Say:  "contexts there are", Fix: plan.Kubectl("config", "get-contexts"), Err: err, Code: status.CodeNoCluster,
+		Hint: "contexts there are", Fix: plan.Kubectl("config", "get-contexts"), Err: err, Code: status.CodeNoCluster,
 	}
 }
 
-// clientcmd says in these ways, on its several paths, that the kubeconfig lacks a context, cluster or user.
+// clientcmd reports in these forms, depending on the code path, that the kubeconfig lacks a context, cluster or user.
 var (
 	noSuch   = regexp.MustCompile(`(context|cluster|auth info) "([^"]*)" does not exist`)
 	noServer = regexp.MustCompile(`no server found for (cluster) "([^"]*)"`)
@@ -72,12 +72,12 @@ func explainConfig(err error) *plan.Problem {
 	case what != "":
 		return &plan.Problem{
 			What: fmt.Sprintf("%s %q is not in the kubeconfig (--%s, or the kubeconfig itself)", what, name, what),
-			Say:  "contexts there are", Fix: contexts, Err: err, Code: status.CodeNoCluster,
+			Hint: "contexts there are", Fix: contexts, Err: err, Code: status.CodeNoCluster,
 		}
 	case clientcmd.IsEmptyConfig(err):
 		return &plan.Problem{
 			What: "no cluster is configured (--kubeconfig, KUBECONFIG or ~/.kube/config)",
-			Say:  "contexts there are", Fix: contexts, Err: err, Code: status.CodeNoCluster,
+			Hint: "contexts there are", Fix: contexts, Err: err, Code: status.CodeNoCluster,
 		}
 	case errors.As(err, &dial):
 		host := dial.URL
@@ -86,7 +86,7 @@ func explainConfig(err error) *plan.Problem {
 		}
 		return &plan.Problem{
 			What: fmt.Sprintf("the API server at %s can't be reached: %s", host, innermost(dial.Err)),
-			Say:  "other contexts", Fix: contexts, Err: err, Code: status.CodeNoCluster,
+			Hint: "other contexts", Fix: contexts, Err: err, Code: status.CodeNoCluster,
 		}
 	}
 	return nil
@@ -104,7 +104,7 @@ func explainStatus(err error) error {
 	case apierrors.IsUnauthorized(err):
 		return &plan.Problem{
 			What: "the API server does not accept these credentials: " + s.Message,
-			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err, Code: status.CodeUnauthorized,
+			Hint: "other contexts", Fix: plan.Kubectl("config", "get-contexts"), Err: err, Code: status.CodeUnauthorized,
 		}
 	case apierrors.IsForbidden(err):
 		if p := plan.ExplainRefusal(&s, err); p != nil {
@@ -115,7 +115,7 @@ func explainStatus(err error) error {
 		}
 		p := &plan.Problem{What: "not allowed: " + s.Message, Admin: true, Err: err}
 		if m := forbiddenUser.FindStringSubmatch(s.Message); m != nil {
-			p.Say = "whoever administers the cluster can allow it"
+			p.Hint = "whoever administers the cluster can allow it"
 			p.Fix = plan.Grant(m[1], "edit")
 		}
 		return p

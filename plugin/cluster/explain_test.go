@@ -44,7 +44,7 @@ func TestExplain(t *testing.T) {
 			`not allowed: deployments.apps "api" is forbidden: User "system:serviceaccount:ci:bot" cannot get it`,
 			"kubectl create rolebinding sandbox-bot --clusterrole=edit --serviceaccount=ci:bot",
 		},
-		{apierrors.NewForbidden(deployments, "api", errors.New("exceeded quota: objects")), `deployments.apps "api" can't be made: exceeded quota: objects`, ""},
+		{apierrors.NewForbidden(deployments, "api", errors.New("exceeded quota: objects")), `deployments.apps "api" can't be created: exceeded quota: objects`, ""},
 		{plan.NoWebhook(), plan.NoWebhook().What, plan.Quote(plan.NoWebhook().Fix)},
 	} {
 		got := Explain(tt.err)
@@ -87,7 +87,7 @@ func TestUncertain(t *testing.T) {
 
 func TestTogether_ReturnsTheFirstErrorInOrder(t *testing.T) {
 	second := make(chan struct{})
-	err := together(
+	err := inParallel(
 		func() error { <-second; return errors.New("first") },
 		func() error { defer close(second); return errors.New("second") },
 		func() error { return nil },

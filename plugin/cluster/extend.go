@@ -13,17 +13,17 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// DefaultTTL returns how long a sandbox lives without --ttl in this cluster, 0 for ever; nil where it does not tell.
+// DefaultTTL returns the cluster's lifetime of a sandbox without --ttl; 0 means forever, nil unknown.
 func (c *Client) DefaultTTL(ctx context.Context) (*time.Duration, error) {
 	installed, err := c.installation(ctx)
 	return installed.defaultTTL, Explain(err)
 }
 
-// maxExtensions bounds how often an extension is made anew because counts were written in between.
+// maxExtensions bounds how often an extension is planned again because the ConfigMap changed in between.
 const maxExtensions = 5
 
-// Extend writes the extension that plan makes of the sandbox, and of the sandbox as it is now where it has changed. With dryRun the
-// API server does all but store it.
+// Extend writes the extension that extend plans for the sandbox. If the sandbox has changed since it was read, Extend
+// reads it again. With dryRun the API server does everything but store it.
 func (c *Client) Extend(ctx context.Context, s *plan.Sandbox, dryRun bool, extend func(*plan.Sandbox) (*plan.Extension, error)) (*plan.Extension, *corev1.ConfigMap, error) {
 	options := metav1.PatchOptions{FieldManager: sandbox.FieldManager}
 	if dryRun {

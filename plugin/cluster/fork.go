@@ -23,8 +23,9 @@ func deployments() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 }
 
-// ReadFork reads the workloads that args name and what else a fork of them is planned against, as much at once as can be. The calls
-// do not grow with what the namespace holds, nor what is read with the number of its sandboxes: forks of others are left out.
+// ReadFork reads the workloads that args name and everything else that planning their forks needs, with as many
+// concurrent calls as possible. The number of calls does not depend on what the namespace holds. The amount of data
+// does not depend on the number of sandboxes, because other sandboxes' forks are left out.
 func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
 	state := &plan.ForkState{Namespace: c.Namespace}
 	var workloads []*plan.Workload
@@ -53,7 +54,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			return err
 		},
 		func() error { state.User = c.user(ctx); return nil },
-		func() error { return c.surroundings(ctx, &state.Around) },
+		func() error { return c.readNamespace(ctx, &state.Objects) },
 		func() error { return c.policies(ctx, &state.Policies) },
 		func() (err error) { state.Admission, err = c.admission(ctx); return err },
 	}
@@ -63,7 +64,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			return err
 		})
 	}
-	if err := together(reads...); err != nil {
+	if err := inParallel(reads...); err != nil {
 		return nil, nil, Explain(err)
 	}
 	for _, w := range workloads {
@@ -72,12 +73,12 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 			return nil, nil, err
 		}
 	}
-	err := together(
+	err := inParallel(
 		func() (err error) {
 			state.Taken, err = c.deploymentsNamed(ctx, plan.ForkNames(o.Sandbox, workloads, state.Forks))
 			return err
 		},
-		func() error { return c.furtherSurroundings(ctx, workloads, &state.Around) },
+		func() error { return c.readDependents(ctx, workloads, &state.Objects) },
 		func() error { return c.furtherPolicies(ctx, state, o.Sandbox) },
 		func() (err error) {
 			state.EnvFrom, err = c.envSources(ctx, plan.EnvSourceRefs(o, workloads, state.Forks))
@@ -87,7 +88,7 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 	return workloads, state, Explain(err)
 }
 
-// sandboxConfigMap returns the ConfigMap of that sandbox's name, nil where there is none.
+// sandboxConfigMap returns the ConfigMap of that sandbox name; nil if there is none.
 func (c *Client) sandboxConfigMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
 	cm, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, sandbox.ConfigMapName(name), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -96,7 +97,7 @@ func (c *Client) sandboxConfigMap(ctx context.Context, name string) (*corev1.Con
 	return cm, err
 }
 
-// user returns who the API server takes the caller for; empty where it does not say.
+// user returns the caller's name as the API server knows it; empty if it does not report one.
 func (c *Client) user(ctx context.Context) string {
 	review, err := c.Kube.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
@@ -105,7 +106,7 @@ func (c *Client) user(ctx context.Context) string {
 	return review.Status.UserInfo.Username
 }
 
-// deploymentsNamed returns which of the names are of Deployments that exist.
+// deploymentsNamed returns which of the names belong to existing Deployments.
 func (c *Client) deploymentsNamed(ctx context.Context, names []string) (map[string]bool, error) {
 	there := make([]bool, len(names))
 	reads := make([]func() error, len(names))
@@ -119,7 +120,7 @@ func (c *Client) deploymentsNamed(ctx context.Context, names []string) (map[stri
 			return err
 		}
 	}
-	err := together(reads...)
+	err := inParallel(reads...)
 	taken := map[string]bool{}
 	for i, name := range names {
 		taken[name] = taken[name] || there[i]
@@ -127,7 +128,7 @@ func (c *Client) deploymentsNamed(ctx context.Context, names []string) (map[stri
 	return taken, err
 }
 
-// cleanUpTime bounds what is done after a failure or an interrupt to leave nothing half-made.
+// cleanUpTime bounds the clean-up of partial writes after a failure or an interrupt.
 const cleanUpTime = 15 * time.Second
 
 // Applied is what ApplyFork wrote.
@@ -140,17 +141,18 @@ type Applied struct {
 	policies []*plan.ForkPolicy // those that were written, or may have been
 }
 
-// errSandboxExists says that the sandbox was made by somebody else since it was read: the plan has to be made anew.
-var errSandboxExists = errors.New("the sandbox was made by somebody else just now")
+// errSandboxExists means that somebody else created the sandbox since it was read: plan again.
+var errSandboxExists = errors.New("the sandbox was created by somebody else just now")
 
-// IsStale reports whether a plan must be made anew because what it was planned against has changed.
+// IsStale reports whether a plan must be made again because the state that it was based on has changed.
 func IsStale(err error) bool { return errors.Is(err, errSandboxExists) }
 
-// ApplyFork writes the plan: the ConfigMap, which decides who made the sandbox, then the forks, each after its policies, all of
-// which it owns. When a write fails, or ctx ends, what was made is deleted again; what existed and was updated stays so, and the
-// error says so. With dryRun the API server does all but store it.
+// ApplyFork writes the plan: first the ConfigMap, which decides who created the sandbox; then the forks, each after
+// its policies. The ConfigMap owns all of them. If a write fails, or ctx ends, ApplyFork deletes what it created.
+// Existing objects that it updated stay updated, and the error says so. With dryRun the API server does everything
+// but store it.
 func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*Applied, error) {
-	// A write is never cut off midway, so that what was written is known: ctx is looked at between them.
+	// A write is never cancelled midway, so that its outcome is known. ctx is checked between writes.
 	write := context.WithoutCancel(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -189,8 +191,8 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 	return nil, c.undo(write, p, applied, doubt, err)
 }
 
-// uncertain says whether a write that failed with err may have been made all the same: the API server did not say that it
-// was not.
+// uncertain reports whether a write that failed with err may have happened anyway: the API server did not answer that
+// it had not.
 func uncertain(err error) bool {
 	var status apierrors.APIStatus
 	_, unknown := plan.UnknownField(err)
@@ -198,8 +200,8 @@ func uncertain(err error) bool {
 		(!errors.As(err, &status) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err))
 }
 
-// applySandbox creates the ConfigMap, or writes its expiry. Creating, rather than applying, lets exactly one of several
-// commands that run at once choose the key.
+// applySandbox creates the ConfigMap, or writes its expiry. It creates instead of applying, so that exactly one of
+// several concurrent commands chooses the key.
 func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*corev1.ConfigMap, error) {
 	api := c.Kube.CoreV1().ConfigMaps(p.Namespace)
 	var dry []string
@@ -208,13 +210,13 @@ func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool
 	}
 	if p.Exists == "" {
 		cm, err := api.Create(ctx, p.ConfigMap, metav1.CreateOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
-		if apierrors.IsAlreadyExists(err) || p.KeyNotAsked && plan.KeyInUse(err) {
+		if apierrors.IsAlreadyExists(err) || p.KeyMayChange && plan.KeyInUse(err) {
 			return nil, errSandboxExists
 		}
 		return cm, err
 	}
 	cm, err := api.Patch(ctx, p.ConfigMap.Name, types.MergePatchType, p.Renewal(), metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // deleted meanwhile, or deleted and made anew
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // deleted meanwhile, or recreated
 		return nil, errSandboxExists
 	}
 	return cm, err
@@ -234,8 +236,8 @@ func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
 	return Explain(err)
 }
 
-// undo deletes what was made and returns cause, with what is left when there is something. With doubt, the write after those of
-// applied may have been made as well.
+// undo deletes what was created and returns cause, with what is left, if anything. With doubt, the write after those
+// in applied may have happened too.
 func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
 	defer cancel()
@@ -251,8 +253,8 @@ func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, d
 	return p.LeftProblem(cause, strings.Join(left, ", "))
 }
 
-// undoSandbox deletes the ConfigMap that was created, and leaves what it owns to the garbage collector. Where it is not known
-// whether it was created, it is known by its key.
+// undoSandbox deletes the created ConfigMap, and leaves what it owns to the garbage collector. If it is unknown
+// whether the ConfigMap was created, its key identifies it.
 func (c *Client) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1.ConfigMap) (left []string) {
 	err := error(nil)
 	if made == nil {
@@ -270,7 +272,7 @@ func (c *Client) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1
 	return nil
 }
 
-// undoForks deletes the forks that were added to a sandbox there was; those that were updated stay so.
+// undoForks deletes the forks that were added to an existing sandbox. Updated forks stay.
 func (c *Client) undoForks(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool) (left []string) {
 	written := len(applied.Forks)
 	if doubt {
@@ -299,7 +301,7 @@ func ownedBy(owners []metav1.OwnerReference, uid types.UID) bool {
 	return slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return r.UID == uid })
 }
 
-// deleteSandbox deletes that very ConfigMap, not one made anew by its name.
+// deleteSandbox deletes the ConfigMap by its uid, so that a recreated one of the same name stays.
 func (c *Client) deleteSandbox(ctx context.Context, cm *corev1.ConfigMap, dryRun bool) error {
 	err := c.Kube.CoreV1().ConfigMaps(cm.Namespace).Delete(ctx, cm.Name, deleteOptions(cm.UID, dryRun))
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
@@ -308,8 +310,8 @@ func (c *Client) deleteSandbox(ctx context.Context, cm *corev1.ConfigMap, dryRun
 	return err
 }
 
-// sandboxes returns the ConfigMaps of all sandboxes of the namespace that the label selector selects; of all namespaces where
-// it is empty.
+// sandboxes returns the ConfigMaps of the namespace's sandboxes that the label selector selects; of all namespaces if
+// namespace is empty.
 func (c *Client) sandboxes(ctx context.Context, namespace, selector string) ([]corev1.ConfigMap, error) {
 	only := sandbox.LabelRole + "=" + sandbox.RoleSandbox
 	if selector != "" {

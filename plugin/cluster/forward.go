@@ -22,15 +22,15 @@ import (
 	streamspdy "k8s.io/streaming/pkg/httpstream/spdy"
 )
 
-// forwardPing is how often a forward is asked whether it lives, forwardSilence how long it may take to answer.
+// forwardPing is the interval of pings to a forward, and forwardSilence the time that it may take to answer.
 const (
 	forwardPing    = 750 * time.Millisecond
 	forwardSilence = 2 * time.Second
 )
 
-// ForwardPod connects to a port of a pod, on the pod's loopback, by the API server's port-forward: by WebSocket where the API
-// server has it (KEP-4006), else by SPDY, as kubectl does. Each call makes a connection of its own to the API server, since
-// streams that share one have no flow control: a reader that does not read would hold up all others.
+// ForwardPod connects to a port on a pod's loopback, through the API server's port-forward: by WebSocket if the API
+// server supports it (KEP-4006), else by SPDY, as kubectl does. Each call opens its own connection to the API server,
+// because streams on one connection have no flow control: a reader that stops would block all others.
 func (c *Client) ForwardPod(ctx context.Context, namespace, pod string, port uint16) (net.Conn, error) {
 	type answer struct {
 		conn net.Conn
@@ -79,9 +79,9 @@ func (c *Client) forward(namespace, pod string, port uint16) (net.Conn, error) {
 	return nil, fmt.Errorf("%s: %w", at, err)
 }
 
-// upgrade makes a connection to the API server that holds the streams of one forward, and returns what carries it, where that
-// is known.
-func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, *watched, error) {
+// upgrade opens a connection to the API server for the streams of one forward. It also returns the underlying
+// connection, if that is known.
+func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, *watchedConn, error) {
 	url := c.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	transport, holder, err := websocket.RoundTripperFor(c.config)
 	if err != nil {
@@ -94,7 +94,7 @@ func (c *Client) upgrade(namespace, pod string) (httpstream.Connection, *watched
 	const tunnelled = "SPDY/3.1+" // k8s.io/apimachinery/pkg/util/portforward: WebsocketsSPDYTunnelingPrefix
 	conn, err := websocket.Negotiate(transport, holder, request, tunnelled+portforward.PortForwardProtocolV1Name)
 	if err == nil {
-		w := &watched{Conn: portforward.NewTunnelingConnection("client", conn)}
+		w := &watchedConn{Conn: portforward.NewTunnelingConnection("client", conn)}
 		session, err := streamspdy.NewClientConnectionWithPings(w, forwardPing)
 		return session, w, err
 	}
@@ -115,14 +115,14 @@ type forwarded struct {
 	at      string
 	session httpstream.Connection
 	data    httpstream.Stream
-	watched *watched    // carries session; nil where that is SPDY without WebSocket
-	failed  chan string // what the kubelet says went wrong; closed when nothing more is said
+	watched *watchedConn // carries session; nil where that is SPDY without WebSocket
+	failed  chan string  // what the kubelet says went wrong; closed when nothing more is said
 
 	close sync.Once
 	timer deadline
 }
 
-// watch reads what the kubelet says went wrong, such as that nobody listens on the port.
+// watch reads the errors that the kubelet reports, such as that nobody listens on the port.
 func (f *forwarded) watch(errors io.Reader) {
 	const limit = 1 << 10
 	said, _ := io.ReadAll(io.LimitReader(errors, limit))
@@ -133,7 +133,7 @@ func (f *forwarded) watch(errors io.Reader) {
 	close(f.failed)
 }
 
-// Read tells the end of the app's bytes from the loss of the forward: spdystream does not.
+// Read distinguishes the end of the app's bytes from the loss of the forward, which spdystream does not.
 func (f *forwarded) Read(b []byte) (int, error) {
 	n, err := f.data.Read(b)
 	if err == nil {
@@ -165,10 +165,10 @@ func (f *forwarded) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite ends the sending half.
+// CloseWrite closes the sending half.
 func (f *forwarded) CloseWrite() error { return f.data.Close() }
 
-// Close ends both halves, and the connection to the API server.
+// Close closes both halves, and the connection to the API server.
 func (f *forwarded) Close() error {
 	f.close.Do(func() {
 		f.timer.set(time.Time{}, nil)
@@ -178,7 +178,8 @@ func (f *forwarded) Close() error {
 	return nil
 }
 
-// SetReadDeadline, once it has passed, ends the connection: whoever sets one on a connection to a backend gives it up then.
+// SetReadDeadline closes the connection when the deadline has passed: a caller that sets one on a connection to a
+// backend gives the connection up then.
 func (f *forwarded) SetReadDeadline(t time.Time) error {
 	f.timer.set(t, func() { _ = f.data.Reset() })
 	return nil
@@ -196,7 +197,7 @@ type podAddr string
 func (podAddr) Network() string  { return "portforward" }
 func (a podAddr) String() string { return string(a) }
 
-// deadline runs something at a time, which may be put off or called off.
+// deadline runs a function at a time that can be moved or cancelled.
 type deadline struct {
 	mu    sync.Mutex
 	timer *time.Timer
@@ -214,41 +215,42 @@ func (d *deadline) set(at time.Time, run func()) {
 	}
 }
 
-// watched is a connection that carries SPDY, on which the other side answers pings: where it is silent all the same, the connection
-// is dead, whatever TCP still hopes for. Only while it may be busy with much that it was sent may it be silent: it reads no pings
-// then. It sends each frame in one message, which spdystream writes in three. It notes which streams the other side resets, which
-// spdystream tells nobody. Nothing is written concurrently, nor read.
-type watched struct {
+// watchedConn is a connection that carries SPDY. The other side answers pings, so if it is silent for too long, the
+// connection is dead, whatever TCP reports. The exception is a peer that may be busy with much unread data: it reads
+// no pings then. watchedConn sends each frame in one message, which spdystream writes in three. It also records which
+// streams the other side resets, which spdystream does not report. There is at most one concurrent writer and one
+// concurrent reader.
+type watchedConn struct {
 	net.Conn
-	frame []byte // begun, and not whole yet
-	head  []byte // of the frame that comes in
-	skip  int    // bytes of that frame that follow
+	frame []byte // incomplete outgoing frame
+	head  []byte // header of the incoming frame
+	skip  int    // remaining bytes of that frame
 
-	mu      sync.Mutex
-	unheard int // bytes sent since anything last came
-	resets  map[uint32]struct{}
+	mu         sync.Mutex
+	unanswered int // bytes sent since anything was received
+	resets     map[uint32]struct{}
 }
 
 const (
-	// frameHead is the length of what each SPDY/3.1 frame begins with; its last three bytes are the length of the rest.
+	// frameHead is the length of the header of an SPDY/3.1 frame. Its last three bytes are the length of the rest.
 	frameHead = 8
 	// resetLength is the length of the rest of a RST_STREAM: the stream and a status.
 	resetLength = 8
 	// typeReset is the type of a RST_STREAM: SPDY/3.1, section 2.6.3.
 	typeReset = 3
-	// muchUnheard is more than connections on the way hold with ease, in bytes: the kubelet takes frames for an app that does not
-	// read until its own buffers are full.
-	muchUnheard = 16 << 10
+	// maxUnanswered is more bytes than connections on the way usually buffer. The kubelet accepts frames for an app
+	// that does not read until its own buffers are full.
+	maxUnanswered = 16 << 10
 )
 
-func (w *watched) Write(b []byte) (int, error) {
+func (w *watchedConn) Write(b []byte) (int, error) {
 	w.frame = append(w.frame, b...)
 	for len(w.frame) >= frameHead {
 		n := frameHead + int(w.frame[5])<<16 + int(w.frame[6])<<8 + int(w.frame[7])
 		if len(w.frame) < n {
 			break
 		}
-		w.sends(n)
+		w.noteSent(n)
 		if _, err := w.Conn.Write(w.frame[:n]); err != nil {
 			return 0, err
 		}
@@ -257,30 +259,31 @@ func (w *watched) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (w *watched) sends(n int) {
+func (w *watchedConn) noteSent(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.unheard += n; w.unheard > muchUnheard {
+	w.unanswered += n
+	if w.unanswered > maxUnanswered {
 		_ = w.SetReadDeadline(time.Time{})
 	}
 }
 
-func (w *watched) Read(b []byte) (int, error) {
+func (w *watchedConn) Read(b []byte) (int, error) {
 	w.mu.Lock()
-	if w.unheard <= muchUnheard {
+	if w.unanswered <= maxUnanswered {
 		_ = w.SetReadDeadline(time.Now().Add(forwardSilence))
 	}
 	w.mu.Unlock()
 	n, err := w.Conn.Read(b)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.unheard = 0
-	w.heard(b[:n])
+	w.unanswered = 0
+	w.parseFrames(b[:n])
 	return n, err
 }
 
-// heard follows the frames that come in.
-func (w *watched) heard(b []byte) {
+// parseFrames parses the incoming frames and records resets of streams.
+func (w *watchedConn) parseFrames(b []byte) {
 	for len(b) > 0 {
 		if w.skip > 0 {
 			n := min(w.skip, len(b))
@@ -308,13 +311,13 @@ func (w *watched) heard(b []byte) {
 	}
 }
 
-// wasReset says whether the other side reset a stream. It is known before who reads from the stream finds its end.
-func (w *watched) wasReset(stream uint32) bool {
+// wasReset reports whether the other side reset a stream. It is known before a reader of the stream sees its end.
+func (w *watchedConn) wasReset(stream uint32) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, is := w.resets[stream]
 	return is
 }
 
-// IsForbidden says whether the API server refused a call for want of rights.
+// IsForbidden reports whether the API server refused a call because rights are missing.
 func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }

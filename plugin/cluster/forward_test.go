@@ -48,7 +48,7 @@ func (r *recorded) Read(b []byte) (int, error) {
 
 func TestFramesAreSentInOneMessageEach(t *testing.T) {
 	r := &recorded{}
-	w := &watched{Conn: r}
+	w := &watchedConn{Conn: r}
 	all := append(append(frame(5), frame(0)...), frame(70000)...)
 	for _, n := range []int{4, 4, 5, 8, 7, 1, 100} {
 		if wrote, err := w.Write(all[:n]); wrote != n || err != nil {
@@ -73,14 +73,14 @@ func TestSilenceEndsAForwardUnlessMuchWasSent(t *testing.T) {
 	}{"idle": {0, true}, "a request": {4000, true}, "an upload": {64 << 10, false}} {
 		t.Run(name, func(t *testing.T) {
 			r := &recorded{gives: true}
-			w := &watched{Conn: r}
+			w := &watchedConn{Conn: r}
 			_, _ = w.Read(make([]byte, 1))
 			r.gives = false
 			_, _ = w.Write(frame(test.sent))
 			if got := !r.deadline.IsZero(); got != test.want {
 				t.Errorf("bounded: %v", got)
 			}
-			w.unheard = test.sent
+			w.unanswered = test.sent
 			_, _ = w.Read(make([]byte, 1)) // what was heard counts anew
 			_, _ = w.Read(make([]byte, 1))
 			if r.deadline.IsZero() {
@@ -94,9 +94,9 @@ func TestAResetIsSeenHoweverTheBytesCome(t *testing.T) {
 	in := slices.Concat(frame(5), []byte{0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 7, 0, 0, 0, 5}, frame(0), frame(300),
 		[]byte{0x80, 3, 0, 3, 0, 0, 0, 8, 0x80, 0, 0, 9, 0, 0, 0, 5}, []byte{0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 11, 0, 0, 0, 0})
 	for size := 1; size <= len(in); size++ {
-		w := new(watched)
+		w := new(watchedConn)
 		for part := range slices.Chunk(in, size) {
-			w.heard(part)
+			w.parseFrames(part)
 		}
 		if !w.wasReset(7) || !w.wasReset(9) || w.wasReset(1) || w.wasReset(11) || len(w.head) != 0 || w.skip != 0 {
 			t.Errorf("in parts of %d: %v", size, w.resets)
@@ -128,7 +128,7 @@ func pair(t *testing.T) (f *forwarded, kubelet httpstream.Connection, data https
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &watched{Conn: conn}
+	w := &watchedConn{Conn: conn}
 	session, err := streamspdy.NewClientConnectionWithPings(w, forwardPing)
 	if err != nil {
 		t.Fatal(err)

@@ -11,20 +11,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// An installation is what the MutatingWebhookConfiguration tells of the webhook.
+// An installation is what the MutatingWebhookConfiguration states about the webhook.
 type installation struct {
 	missing bool // it is known to be not installed; where the caller may not look, that is not known
-	// defaultTTL is how long a sandbox lives without --ttl, 0 for ever; nil where it is not told.
+	// defaultTTL is the lifetime of a sandbox without --ttl; 0 means forever, nil not stated.
 	defaultTTL *time.Duration
 }
 
-// markRight is the right to mark baselines, which a cluster with the chart's policies asks for.
+// markRight returns the right to mark baselines, which the chart's policies require.
 func markRight() Right {
 	return Right{Verb: sandbox.VerbRoute, Group: sandbox.RightGroup, Resource: sandbox.RightResource}
 }
 
-// MayRoute says, as a *plan.Problem, that the caller lacks the right to mark baselines where the cluster asks for it: `route` must
-// not come to that after it has changed half.
+// MayRoute returns a *plan.Problem if the cluster requires the right to mark baselines and the caller lacks it, so
+// that `route` does not fail halfway.
 func (r *Routing) MayRoute(ctx context.Context) error {
 	if !r.guarded || len(r.client.Missing(ctx, []Right{markRight()})) == 0 {
 		return nil

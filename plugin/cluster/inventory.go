@@ -17,12 +17,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Inventory reads the sandboxes of a namespace, of all where it is empty, and what tells how their forks are.
+// Inventory reads the sandboxes of a namespace, or of all if it is empty, and what determines the state of their
+// forks.
 func (c *Client) Inventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
 	return c.inventory(ctx, namespace, "")
 }
 
-// SandboxInventory reads one sandbox of the client's namespace, with its requests as of now. One that does not exist is a *plan.Problem.
+// SandboxInventory reads one sandbox of the client's namespace, with current counts of requests. If it does not
+// exist, the error is a *plan.Problem.
 func (c *Client) SandboxInventory(ctx context.Context, name string) (*plan.Inventory, error) {
 	cm, err := c.sandboxConfigMap(ctx, name)
 	if err != nil {
@@ -36,20 +38,22 @@ func (c *Client) SandboxInventory(ctx context.Context, name string) (*plan.Inven
 	if err != nil {
 		return nil, err
 	}
-	if v.ConfigMaps = nil; isSandbox(cm, name) {
+	v.ConfigMaps = nil
+	if isSandbox(cm, name) {
 		v.ConfigMaps = []corev1.ConfigMap{*cm}
 	}
 	if len(v.ConfigMaps)+len(v.Forks) == 0 {
 		return nil, plan.NoSandbox(name, c.Namespace)
 	}
-	if v.Current = counted; counted {
+	v.Current = counted
+	if counted {
 		v.Missing = cm.Annotations[sandbox.AnnotationFlushMissing]
 	}
 	v.Gateway, err = c.Gateway(ctx)
 	return v, err
 }
 
-// inventory reads the sandboxes that a selector of the labels of their objects selects.
+// inventory reads the sandboxes whose objects the label selector selects.
 func (c *Client) inventory(ctx context.Context, namespace, selector string) (*plan.Inventory, error) {
 	v := &plan.Inventory{Now: time.Now()}
 	of := func(role string) metav1.ListOptions {
@@ -60,7 +64,7 @@ func (c *Client) inventory(ctx context.Context, namespace, selector string) (*pl
 		return metav1.ListOptions{LabelSelector: only}
 	}
 	var forkPods, baselinePods corev1.PodList
-	err := together(
+	err := inParallel(
 		func() (err error) { v.ConfigMaps, err = c.sandboxes(ctx, namespace, selector); return err },
 		func() (err error) { v.Forks, err = c.forks(ctx, namespace, selector); return err },
 		func() error {
@@ -99,15 +103,15 @@ func (c *Client) inventory(ctx context.Context, namespace, selector string) (*pl
 		return nil, Explain(err)
 	}
 	v.Pods = slices.Concat(forkPods.Items, baselinePods.Items)
-	v.Standings, err = c.Standings(ctx, v.Forks)
+	v.BaselineStates, err = c.BaselineStates(ctx, v.Forks)
 	return v, err
 }
 
-// maxCounted bounds for how many sandboxes RouteInventory asks the routers for their counts.
+// maxCounted is the largest number of sandboxes for which RouteInventory requests counts from the routers.
 const maxCounted = 16
 
-// RouteInventory is Inventory with the routed workloads of the namespace, forked or not, and with requests as of now where these are
-// of one namespace and of few sandboxes.
+// RouteInventory is Inventory with the routed workloads of the namespace, forked or not. Counts are current if it
+// reads one namespace with few sandboxes.
 func (c *Client) RouteInventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
 	v, err := c.Inventory(ctx, namespace)
 	if err != nil {
@@ -132,8 +136,8 @@ type RoutedNamespace struct {
 	Workloads []*plan.Workload
 }
 
-// RoutedByNamespace reads which workloads are routed, by namespace, with namespaces that have switched Services alone; of all namespaces
-// where namespace is empty.
+// RoutedByNamespace reads which workloads are routed, grouped by namespace; of all namespaces if namespace is empty.
+// Namespaces with only switched Services are included.
 func (c *Client) RoutedByNamespace(ctx context.Context, namespace string) ([]RoutedNamespace, error) {
 	v, err := c.RouteInventory(ctx, namespace)
 	if err != nil {
@@ -176,7 +180,7 @@ func (c *Client) everyWorkload(ctx context.Context, namespace string) ([]*plan.W
 		calls = append(calls, func() error {
 			list, err := c.Dynamic.Resource(gvr).Namespace(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork})
 			if apierrors.IsForbidden(err) {
-				return nil // whoever may only fork need not see them; their pods tell of those that are routed
+				return nil // a caller who may only fork need not see them; the routed ones are found through their pods
 			}
 			if err != nil {
 				return err
@@ -187,11 +191,12 @@ func (c *Client) everyWorkload(ctx context.Context, namespace string) ([]*plan.W
 			return nil
 		})
 	}
-	err := together(calls...)
+	err := inParallel(calls...)
 	return slices.Concat(byKind...), Explain(err)
 }
 
-// customBaselines reads the routed workloads of custom kinds, which only their pods tell of. What the caller may not read is left out.
+// customBaselines reads the routed workloads of custom kinds, which are found through their pods. It skips what the
+// caller may not read.
 func (c *Client) customBaselines(ctx context.Context, v *plan.Inventory) ([]*plan.Workload, error) {
 	var out []*plan.Workload
 	for _, ref := range plan.CustomBaselines(v) {
@@ -215,19 +220,19 @@ func (c *Client) customBaselines(ctx context.Context, v *plan.Inventory) ([]*pla
 	return out, nil
 }
 
-// settling is how long changes are gathered before a listing is read again.
+// settling is how long changes are collected before a listing is read again.
 const settling = 300 * time.Millisecond
 
-// WatchInventory sends on the channel that it returns whenever what an Inventory is read from has changed, until ctx ends; an error is
-// the last.
+// WatchInventory sends on the returned channel whenever the objects of an Inventory have changed, until ctx ends. An
+// error is the last value.
 func (c *Client) WatchInventory(ctx context.Context, namespace string) <-chan error {
 	changes := make(chan error, 1)
 	events := make(chan func(*struct{}) error)
 	roles := metav1.ListOptions{LabelSelector: sandbox.LabelRole}
-	go follow(ctx, roles, c.Kube.CoreV1().ConfigMaps(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.ConfigMap, bool) {})
-	go follow(ctx, roles, c.Kube.AppsV1().Deployments(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *appsv1.Deployment, bool) {})
-	go follow(ctx, roles, c.Kube.CoreV1().Pods(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.Pod, bool) {})
-	go follow(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	go watchObjects(ctx, roles, c.Kube.CoreV1().ConfigMaps(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.ConfigMap, bool) {})
+	go watchObjects(ctx, roles, c.Kube.AppsV1().Deployments(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *appsv1.Deployment, bool) {})
+	go watchObjects(ctx, roles, c.Kube.CoreV1().Pods(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.Pod, bool) {})
+	go watchObjects(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 		return c.Kube.CoreV1().Services(namespace).Watch(ctx, o)
 	}, events, func(*struct{}) {}, func(*struct{}, *corev1.Service, bool) {})
 	go func() {

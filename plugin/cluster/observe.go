@@ -12,14 +12,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ObserveKeys has the routers of the namespace observe keys, besides those that the experiment has observed already; of more than can
-// be, those that were asked for last. Routers do so from when Observed has had an answer.
+// ObserveKeys makes the routers of the namespace observe keys, besides those that the experiment observes already. If
+// there are too many, the latest are kept. Routers have begun to observe them once Observed has returned.
 func (c *Client) ObserveKeys(ctx context.Context, e *Experiment, keys []string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	before := e.observe
 	if before == nil {
-		before, _ = sandbox.ParseObserve(e.ConfigMap.Data[sandbox.DataObserve]) // what is nonsense is written anew
+		before, _ = sandbox.ParseObserve(e.ConfigMap.Data[sandbox.DataObserve]) // an invalid value is overwritten
 	}
 	all := slices.Clone(before)
 	for _, key := range keys {
@@ -41,7 +41,7 @@ func (c *Client) ObserveKeys(ctx context.Context, e *Experiment, keys []string) 
 	if err != nil {
 		return err
 	}
-	err = Persist(ctx, func() error {
+	err = Retry(ctx, func() error {
 		_, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Patch(ctx, e.ConfigMap.Name, types.MergePatchType, patch,
 			metav1.PatchOptions{FieldManager: sandbox.FieldManager})
 		return err
@@ -53,16 +53,16 @@ func (c *Client) ObserveKeys(ctx context.Context, e *Experiment, keys []string) 
 	return nil
 }
 
-// Observed has what the routers observed for an experiment written down now, and returns it, with what is not in it: routers that did
-// not answer; and the pods whose routers have ended, after they had handed over what they observed. It is not ok where nobody answered at
-// all.
+// Observed makes the routers write what they have observed for an experiment, and returns it. missing names routers
+// that did not answer. ended are pods whose routers ended after they had handed over their observations. It is not ok
+// if nobody answered.
 func (c *Client) Observed(ctx context.Context, e *Experiment) (all route.Observed, missing string, ended []string, ok bool) {
-	e.mu.Lock() // of two that ask at the same time, the first would not see its answer
+	e.mu.Lock() // of two concurrent requests, the first would miss its answer
 	defer e.mu.Unlock()
 	cm, ok := c.counted(ctx, e.ConfigMap)
 	if !ok || json.Unmarshal([]byte(cm.Data[sandbox.DataObserved]), &all) != nil {
 		return nil, "", nil, false
 	}
-	_ = json.Unmarshal([]byte(cm.Data[sandbox.DataEnded]), &ended) // of nonsense, none is known to have handed over
+	_ = json.Unmarshal([]byte(cm.Data[sandbox.DataEnded]), &ended) // an invalid value counts as none
 	return all, cm.Annotations[sandbox.AnnotationFlushMissing], ended, true
 }

@@ -16,16 +16,16 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// maxElsewhere is how many NetworkPolicies of the cluster are read at most to find those of other namespaces that name a
-// baseline: about a megabyte.
+// maxElsewhere is the largest number of NetworkPolicies of the cluster that are read to find those of other
+// namespaces which name a baseline: about a megabyte.
 const maxElsewhere = 500
 
-// policies reads what a fork's NetworkPolicies are planned from: by one call, or two where the caller may not read the policies of
-// all namespaces or there are too many, and one for each kind of policy that is not Kubernetes' own.
+// policies reads what a fork's NetworkPolicies are planned from: by one call, or by two if the caller may not read
+// the policies of all namespaces or there are too many, and one for each custom kind of policy.
 func (c *Client) policies(ctx context.Context, into *plan.PolicyView) error {
-	// Those of forks say nothing of others, and there are as many as there are sandboxes.
+	// Policies of forks do not concern other forks, and there are as many as sandboxes.
 	notForks := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork}
-	return together(
+	return inParallel(
 		func() error {
 			everywhere := notForks
 			everywhere.Limit = maxElsewhere
@@ -57,11 +57,11 @@ func (c *Client) policies(ctx context.Context, into *plan.PolicyView) error {
 	)
 }
 
-// furtherPolicies reads what depends on what was read: the policies of the forks of a sandbox that is there, and the labels of the
-// namespace where policies ask for others than its name.
+// furtherPolicies reads what is needed because of other objects: the policies of an existing sandbox's forks, and the
+// labels of the namespace if policies select namespaces by other labels than the name.
 func (c *Client) furtherPolicies(ctx context.Context, state *plan.ForkState, name string) error {
 	view := &state.Policies
-	return together(
+	return inParallel(
 		func() error {
 			if state.Sandbox == nil && len(state.Forks) == 0 {
 				return nil
@@ -90,7 +90,7 @@ func (c *Client) furtherPolicies(ctx context.Context, state *plan.ForkState, nam
 	)
 }
 
-// forkPolicies returns the policies of forks that the label selector selects, as far as the caller may read them.
+// forkPolicies returns the policies of forks that the label selector selects, if the caller may read them.
 func (c *Client) forkPolicies(ctx context.Context, selector string) (*networkingv1.NetworkPolicyList, error) {
 	only := sandbox.LabelSandbox + "," + sandbox.LabelRole + "=" + sandbox.RoleFork
 	if selector != "" {
@@ -103,13 +103,13 @@ func (c *Client) forkPolicies(ctx context.Context, selector string) (*networking
 	return list, err
 }
 
-// ofForks selects what the forks of a sandbox are made of.
+// ofForks selects the objects of a sandbox's forks.
 func ofForks(name string) metav1.ListOptions {
 	return metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 }
 
-// foreignPolicies names the kinds, beside NetworkPolicy, that admit or refuse connections and of which there are some for the
-// namespace, or may be as far as the caller may know.
+// foreignPolicies names the kinds, besides NetworkPolicy, that admit or refuse connections and that the namespace has
+// objects of, or may have as far as the caller can know.
 func (c *Client) foreignPolicies(ctx context.Context) ([]string, error) {
 	groups, err := c.discovery.ServerGroups()
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *Client) foreignPolicies(ctx context.Context) ([]string, error) {
 				} else {
 					list, err = c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{Limit: 1})
 				}
-				// What is known of the kinds may be out of date.
+				// Discovery may be out of date.
 				if apierrors.IsForbidden(err) || err == nil && len(list.Items) > 0 {
 					found[at] = gvr.GroupResource().String()
 				}
@@ -153,11 +153,11 @@ func (c *Client) foreignPolicies(ctx context.Context) ([]string, error) {
 			})
 		}
 	}
-	err = together(calls...)
+	err = inParallel(calls...)
 	return slices.DeleteFunc(found, func(s string) bool { return s == "" }), err
 }
 
-// foreignKinds are kinds, beside NetworkPolicy, that admit or refuse connections, by group.
+// foreignKinds returns the kinds, besides NetworkPolicy, that admit or refuse connections, by group.
 func foreignKinds() map[string][]string {
 	return map[string][]string{
 		"cilium.io":                {"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"},
@@ -174,8 +174,8 @@ func networkPolicies() schema.GroupVersionResource {
 	return networkingv1.SchemeGroupVersion.WithResource("networkpolicies")
 }
 
-// applyPolicies makes the policies of a fork those of the plan: it writes those that differ from what there is, and deletes those
-// that are no longer needed. Both come before the fork, whose first pods are to find them.
+// applyPolicies writes the policies of a fork that differ from the plan, and deletes those that are no longer needed.
+// It runs before the fork is written, so that the fork's first pods find their policies.
 func (c *Client) applyPolicies(ctx context.Context, p *plan.ForkPlan, f *plan.Fork, applied *Applied, dryRun bool) error {
 	var objects []*unstructured.Unstructured
 	for i := range f.Policies {
@@ -214,7 +214,7 @@ func (c *Client) applyPolicies(ctx context.Context, p *plan.ForkPlan, f *plan.Fo
 	return nil
 }
 
-// deletePolicy deletes that very policy; one that is gone is none.
+// deletePolicy deletes the policy by its uid. It is no error if the policy is gone.
 func (c *Client) deletePolicy(ctx context.Context, name string, uid types.UID, dryRun bool) error {
 	err := c.Kube.NetworkingV1().NetworkPolicies(c.Namespace).Delete(ctx, name, deleteOptions(uid, dryRun))
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
@@ -223,7 +223,7 @@ func (c *Client) deletePolicy(ctx context.Context, name string, uid types.UID, d
 	return err
 }
 
-// undoPolicies deletes the policies that were added to a sandbox there was; those that were changed stay so.
+// undoPolicies deletes the policies that were added to an existing sandbox. Changed policies stay.
 func (c *Client) undoPolicies(ctx context.Context, applied *Applied) (left []string) {
 	for _, p := range applied.policies {
 		name := "networkpolicy.networking.k8s.io/" + p.Name

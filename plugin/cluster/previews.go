@@ -29,13 +29,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Entry finds the Service by which requests enter the client's namespace, as plan.FindEntry does. What the caller may not read of
-// Ingresses and HTTPRoutes is taken for none.
+// Entry finds the Service through which requests enter the client's namespace, as plan.FindEntry does. Ingresses and
+// HTTPRoutes that the caller may not read count as absent.
 func (c *Client) Entry(ctx context.Context, command []string) (plan.Entry, error) {
 	var services *corev1.ServiceList
 	var ingresses *networkingv1.IngressList
 	var routes []unstructured.Unstructured
-	err := together(
+	err := inParallel(
 		func() (err error) {
 			services, err = c.Kube.CoreV1().Services(c.Namespace).List(ctx, metav1.ListOptions{})
 			return err
@@ -73,7 +73,7 @@ func (c *Client) httpRoutes(ctx context.Context) ([]unstructured.Unstructured, e
 	return list.Items, nil
 }
 
-// absent takes what there is none of, and what the caller may not see, for no error.
+// absent returns nil for objects that do not exist or that the caller may not read.
 func absent(err error) error {
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || meta.IsNoMatchError(err) {
 		return nil
@@ -81,7 +81,7 @@ func absent(err error) error {
 	return err
 }
 
-// Previews are the sandboxes of the client's namespace, and Services with the pods behind them, as they are at any moment.
+// Previews are the sandboxes of the client's namespace, and Services with the pods behind them, kept up to date.
 type Previews struct {
 	client     *Client
 	configMaps cache.Store            // sandboxes
@@ -100,8 +100,8 @@ const (
 	bySandbox = "sandbox"
 )
 
-// Watch follows the sandboxes of the client's namespace, and the Services of it and of others, until ctx ends. It returns when it
-// knows all there is; before that it fails where the caller may not read them.
+// Watch watches the sandboxes of the client's namespace, and the Services of that and of other namespaces, until ctx
+// ends. It returns once everything is read, and fails if the caller may not read it.
 func (c *Client) Watch(ctx context.Context, namespaces ...string) (*Previews, error) {
 	p := &Previews{client: c, services: map[string]cache.Store{}, slices: map[string]cache.Indexer{}, changed: make(chan struct{})}
 	one := metav1.ListOptions{Limit: 1}
@@ -113,7 +113,7 @@ func (c *Client) Watch(ctx context.Context, namespaces ...string) (*Previews, er
 			func() error { _, err := c.Kube.DiscoveryV1().EndpointSlices(ns).List(ctx, one); return err },
 		)
 	}
-	if err := together(calls...); err != nil {
+	if err := inParallel(calls...); err != nil {
 		return nil, Explain(err)
 	}
 	var synced []cache.InformerSynced
@@ -151,7 +151,7 @@ func (c *Client) Watch(ctx context.Context, namespaces ...string) (*Previews, er
 	return p, nil
 }
 
-// informer keeps what is read again whole at every change of connection, without the fields that nobody here looks at.
+// informer caches a resource without the fields that are unused here, and lists it again after every reconnect.
 func informer(client rest.Interface, resource, namespace string, object runtime.Object, options func(*metav1.ListOptions)) cache.SharedIndexInformer {
 	if options == nil {
 		options = func(*metav1.ListOptions) {}
@@ -167,7 +167,7 @@ func informer(client rest.Interface, resource, namespace string, object runtime.
 	return i
 }
 
-// change wakes who waits for another endpoint.
+// change wakes the callers that wait for another endpoint.
 func (p *Previews) change() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -181,10 +181,10 @@ func (p *Previews) wait() <-chan struct{} {
 	return p.changed
 }
 
-// watchForks follows the forks of the namespace, as far as the caller may: they tell what a sandbox waits for.
+// watchForks watches the forks of the namespace, if the caller may: they show what a sandbox waits for.
 func (p *Previews) watchForks(ctx context.Context, begin func(cache.SharedIndexInformer) cache.Indexer) error {
 	c, one := p.client, metav1.ListOptions{Limit: 1}
-	err := together(
+	err := inParallel(
 		func() error { _, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, one); return err },
 		func() error { _, err := c.Kube.CoreV1().Pods(c.Namespace).List(ctx, one); return err },
 	)
@@ -211,7 +211,7 @@ func (p *Previews) watchForks(ctx context.Context, begin func(cache.SharedIndexI
 	return nil
 }
 
-// Waiting returns what keeps requests from a fork of a sandbox; nil: nothing that is known.
+// Waiting returns what keeps requests from a fork of a sandbox; nil if nothing is known.
 func (p *Previews) Waiting(name string) *health.Block {
 	if p.forks == nil {
 		return nil
@@ -237,7 +237,7 @@ func indexed[T any](store cache.Indexer, name string) []T {
 	return all
 }
 
-// Key returns the routing key of a sandbox. False: there is none of that name.
+// Key returns the routing key of a sandbox; false if there is no sandbox of that name.
 func (p *Previews) Key(name string) (string, bool) {
 	o, ok, _ := p.configMaps.GetByKey(p.client.Namespace + "/" + sandbox.ConfigMapName(name))
 	cm, isOne := o.(*corev1.ConfigMap)
@@ -264,7 +264,7 @@ type target struct {
 	port uint16
 }
 
-// targets returns the ports of the ready pods behind a Service's port, each time beginning with another.
+// targets returns the ports of the ready pods behind a Service's port. Each call starts with another pod.
 func (p *Previews) targets(namespace, service, port string) []target {
 	index := p.slices[namespace]
 	if index == nil {
@@ -301,11 +301,12 @@ func targetsIn(slice *discoveryv1.EndpointSlice, port string) []target {
 	return found
 }
 
-// retryAfter is how long a dial waits before it tries pods again that did not take a connection, when nothing changes before.
+// retryAfter is how long a dial waits before it retries pods that refused a connection, unless an endpoint changes
+// before.
 const retryAfter = 250 * time.Millisecond
 
-// Dial connects to a ready pod behind a Service's port, which is named as in the Service. Where there is none, or none can be
-// reached, it waits for one until ctx ends, and then says what was in the way.
+// Dial connects to a ready pod behind a Service's port, which is named as in the Service. If there is none, or none
+// can be reached, it waits for one until ctx ends, and then returns the reason.
 func (p *Previews) Dial(ctx context.Context, namespace, service, port string) (net.Conn, error) {
 	why := fmt.Errorf("no pod of service %s.%s is ready", service, namespace)
 	for {

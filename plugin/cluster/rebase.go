@@ -16,15 +16,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ReadRebase reads what a rebase is planned against: what ReadFork reads, of the workloads that args name; where they name none, of
-// all that the sandbox has forks of.
+// ReadRebase reads what a rebase is planned from: what ReadFork reads, for the workloads that args name or, without
+// args, for all that the sandbox has forks of.
 func (c *Client) ReadRebase(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
 	if len(args) > 0 {
 		return c.ReadFork(ctx, args, o)
 	}
 	var cm *corev1.ConfigMap
 	var forks []appsv1.Deployment
-	err := together(
+	err := inParallel(
 		func() (err error) { cm, err = c.sandboxConfigMap(ctx, o.Sandbox); return err },
 		func() (err error) {
 			forks, err = c.forks(ctx, c.Namespace, sandbox.LabelSandbox+"="+o.Sandbox)
@@ -57,19 +57,18 @@ func (c *Client) ReadRebase(ctx context.Context, args []string, o *plan.ForkOpti
 	return c.ReadFork(ctx, args, o)
 }
 
-// DryRunForks has the API server do all that applying the plan's forks does but store it: where one of several can't be changed,
-// none is.
+// DryRunForks applies the plan's forks as a dry run on the server: if one of several can't be changed, none is.
 func (c *Client) DryRunForks(ctx context.Context, p *plan.ForkPlan) error {
 	_, err := c.ApplyFork(ctx, p, true)
 	return err
 }
 
-// maxBaselines bounds how many baselines are read at once.
+// maxBaselines bounds how many baselines are read concurrently.
 const maxBaselines = 16
 
-// Standings says how forks stand to their baselines, by "NAMESPACE/NAME" of the fork. Each baseline is read once. Forks whose
-// baselines the caller may not read are left out.
-func (c *Client) Standings(ctx context.Context, forks []appsv1.Deployment) (map[string]plan.Standing, error) {
+// BaselineStates returns the states of forks relative to their baselines, by "NAMESPACE/NAME" of the fork. Each
+// baseline is read once. Forks whose baselines the caller may not read are left out.
+func (c *Client) BaselineStates(ctx context.Context, forks []appsv1.Deployment) (map[string]plan.BaselineState, error) {
 	type at struct {
 		namespace string
 		fork.Ref
@@ -81,7 +80,7 @@ func (c *Client) Standings(ctx context.Context, forks []appsv1.Deployment) (map[
 			of[where] = append(of[where], &forks[i])
 		}
 	}
-	standings := map[string]plan.Standing{}
+	states := map[string]plan.BaselineState{}
 	var mu sync.Mutex
 	var reads []func() error
 	slots := make(chan struct{}, maxBaselines)
@@ -96,18 +95,18 @@ func (c *Client) Standings(ctx context.Context, forks []appsv1.Deployment) (map[
 			mu.Lock()
 			defer mu.Unlock()
 			for _, d := range forks {
-				if s, err := plan.StandingOf(d, baseline); err == nil { // else it holds what forks don't
-					standings[d.Namespace+"/"+d.Name] = s
+				if s, err := plan.BaselineStateOf(d, baseline); err == nil { // else it holds what forks don't
+					states[d.Namespace+"/"+d.Name] = s
 				}
 			}
 			return nil
 		})
 	}
-	return standings, Explain(together(reads...))
+	return states, Explain(inParallel(reads...))
 }
 
-// baseline reads a fork's baseline, nil where there is none. It is not known where the caller may not read it, or the cluster does not
-// know its kind any more.
+// baseline reads a fork's baseline; nil if it does not exist. It is not known if the caller may not read it, or the
+// cluster no longer knows its kind.
 func (c *Client) baseline(ctx context.Context, namespace string, ref fork.Ref) (u *unstructured.Unstructured, known bool, err error) {
 	partial, err := ref.Resource()
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Routing takes the steps that put routers in front of workloads of one namespace, or that take them away.
+// A Routing takes the steps that put routers in front of workloads of one namespace, or remove them.
 type Routing struct {
 	client  *Client
 	targets []*plan.Workload
@@ -33,20 +33,21 @@ type Routing struct {
 	guarded bool                         // marks of baselines take a right of their own
 }
 
-// A RouteObserver is told of what a Routing does. Both functions may be nil.
+// A RouteObserver is notified of what a Routing does. Both functions may be nil.
 type RouteObserver struct {
 	Wrote   func(write *plan.RouteWrite, object *unstructured.Unstructured)
 	Waiting func(step *plan.RouteStep)
 }
 
-// maxRefusals bounds how often in a row the steps are planned anew because objects changed between reading and writing.
+// maxRefusals bounds how often in a row the steps are planned again because objects changed between reading and
+// writing.
 const maxRefusals = 10
 
-// recheck is how often everything is read again while a rollout is awaited whose end its own status does not tell.
+// recheck is how often everything is read again during a rollout whose status does not show its end.
 const recheck = time.Second
 
-// Run takes step after step until none is left, or, without wait, until only the last rollout is. It returns what it saw
-// last. An error leaves everything as the steps so far made it; Run goes on from there, in either direction.
+// Run takes steps until none is left or, without wait, until only the last rollout is. It returns the last view.
+// After an error, the steps so far stay; calling Run again resumes from there, in either direction.
 func (r *Routing) Run(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error), wait bool, o RouteObserver) (*plan.RouteView, error) {
 	for refusals := 0; ; {
 		view, err := r.View(ctx)
@@ -89,14 +90,14 @@ func (r *Routing) writeAll(ctx context.Context, step *plan.RouteStep, o RouteObs
 	return nil
 }
 
-// refused reports whether the API server found an object other than it was read: then looking again helps. A patch whose
-// test fails is answered 422, as is an object that is invalid.
+// refused reports whether the API server found an object changed since it was read: then reading again helps. A patch
+// whose test fails is answered with 422, as is an invalid object.
 func refused(err error) bool {
 	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err)
 }
 
-// DryRun has the API server do all the steps but store them, and returns the objects as they would be: each once, with
-// all that the steps change of it.
+// DryRun makes the API server process all the steps without storing them. It returns each object once, with all
+// changes of the steps.
 func (r *Routing) DryRun(ctx context.Context, steps []*plan.RouteStep, wrote func(*plan.RouteWrite, *unstructured.Unstructured)) error {
 	for _, w := range plan.MergeSteps(steps) {
 		object, err := r.write(ctx, &w, []string{metav1.DryRunAll})
@@ -111,7 +112,8 @@ func (r *Routing) DryRun(ctx context.Context, steps []*plan.RouteStep, wrote fun
 	return nil
 }
 
-// write does one write. The object it returns is as the API server has it afterwards; for a deletion it is only named.
+// write does one write, and returns the object as the API server stored it. For a deletion, the object has only a
+// name.
 func (r *Routing) write(ctx context.Context, w *plan.RouteWrite, dryRun []string) (*unstructured.Unstructured, error) {
 	objects := r.client.Dynamic.Resource(w.Resource).Namespace(w.Namespace)
 	switch {
@@ -139,7 +141,8 @@ func encode(ops []jsonpatch.Operation) ([]byte, error) {
 	return b, nil
 }
 
-// await returns when a rollout that the step waits for has ended, or after recheck, or with why it never will.
+// await returns when a rollout that the step waits for has ended, or after recheck, or with the reason why it never
+// will.
 func (r *Routing) await(ctx context.Context, step *plan.RouteStep, o RouteObserver) error {
 	if o.Waiting != nil {
 		o.Waiting(step)
@@ -174,7 +177,7 @@ func (r *Routing) await(ctx context.Context, step *plan.RouteStep, o RouteObserv
 
 var errRecheck = errors.New("look again")
 
-// watch sends the workload, each time that it changes.
+// watch sends the workload each time it changes.
 func (r *Routing) watch(ctx context.Context, w *plan.Workload, changes chan<- *plan.Workload) {
 	events, err := r.client.Dynamic.Resource(w.GroupVersionResource()).Namespace(w.Namespace()).Watch(ctx, metav1.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, w.Name()).String(),
@@ -197,9 +200,9 @@ func (r *Routing) watch(ctx context.Context, w *plan.Workload, changes chan<- *p
 	}
 }
 
-// Admission asks the API server whether it would admit a pod of each target, as view shows it, with a router, and returns a
-// *plan.Problem when it would not. Nothing is made. Where the caller may not create pods, or such a pod can't be made by
-// hand, there is no answer: then it is nil, and the pods themselves show it.
+// Admission checks by a dry run whether the API server would give a pod of each target, as view shows it, a router.
+// If not, it returns a *plan.Problem. It returns nil if the caller may not create pods, or such a pod can't be
+// created directly: then only the real pods will show it.
 func (r *Routing) Admission(ctx context.Context, view *plan.RouteView) error {
 	for _, w := range view.Targets {
 		pod, err := r.client.Dynamic.Resource(podsResource()).Namespace(w.Namespace()).Create(ctx, plan.TrialPod(w), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
@@ -216,8 +219,8 @@ func (r *Routing) Admission(ctx context.Context, view *plan.RouteView) error {
 	return nil
 }
 
-// explain makes a Problem of an error. For one of rights, it asks which of those that the steps need are missing, so that
-// they need not be found out one by one.
+// explain turns an error into a Problem. For missing rights, it checks all rights that the steps need, so that they
+// need not be found out one by one.
 func (r *Routing) explain(ctx context.Context, err error) error {
 	explained := Explain(err)
 	var p *plan.Problem

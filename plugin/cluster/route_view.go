@@ -20,7 +20,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// minVersion is the first Kubernetes whose Services find named ports of native sidecars in every supported setting.
+// minVersion is the first Kubernetes version whose Services find named ports of native sidecars in every supported
+// setting.
 const minVersion = "1.33"
 
 // baselineWebhook is the webhook for baselines in the MutatingWebhookConfiguration.
@@ -37,7 +38,7 @@ func (c *Client) Routing(ctx context.Context, targets []*plan.Workload) (*Routin
 	case apierrors.IsNotFound(err):
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("namespace %q does not exist (--namespace, or the context's)", c.Namespace),
-			Say:  "namespaces there are", Fix: plan.Kubectl("get", "namespaces"), Err: err,
+			Hint: "namespaces there are", Fix: plan.Kubectl("get", "namespaces"), Err: err,
 		}
 	case !apierrors.IsForbidden(err):
 		return nil, Explain(err)
@@ -60,8 +61,8 @@ func (c *Client) Routing(ctx context.Context, targets []*plan.Workload) (*Routin
 	return r, nil
 }
 
-// Routable returns a *plan.Problem when pods of the namespace can't get routers: Kubernetes too old, no webhook, or one that
-// leaves the namespace alone.
+// Routable returns a *plan.Problem if pods of the namespace can't get routers: Kubernetes is too old, there is no
+// webhook, or it excludes the namespace.
 func (r *Routing) Routable() error {
 	v, err := r.client.Kube.Discovery().ServerVersion()
 	if err != nil {
@@ -70,7 +71,7 @@ func (r *Routing) Routable() error {
 	if have, err := version.ParseGeneric(v.GitVersion); err == nil && have.LessThan(version.MustParseGeneric(minVersion)) {
 		return &plan.Problem{
 			What: fmt.Sprintf("this cluster runs Kubernetes %s: Services of versions before %s do not find the router's ports", v.GitVersion, minVersion),
-			Say:  "other contexts", Fix: plan.Kubectl("config", "get-contexts"),
+			Hint: "other contexts", Fix: plan.Kubectl("config", "get-contexts"),
 		}
 	}
 	switch {
@@ -83,13 +84,13 @@ func (r *Routing) Routable() error {
 	if s, err := metav1.LabelSelectorAsSelector(selector); err == nil && !s.Matches(labels.Set(r.fixed.NamespaceLabels)) {
 		return &plan.Problem{
 			What: fmt.Sprintf("admission leaves namespace %s alone (%s), so that no pod there gets a router", r.client.Namespace, metav1.FormatLabelSelector(selector)),
-			Say:  "namespaces there are", Fix: plan.Kubectl("get", "namespaces"),
+			Hint: "namespaces there are", Fix: plan.Kubectl("get", "namespaces"),
 		}
 	}
 	return nil
 }
 
-// RouteView reads what routing workloads depends on.
+// RouteView reads everything that routing the workloads depends on.
 func (c *Client) RouteView(ctx context.Context, targets []*plan.Workload) (*plan.RouteView, error) {
 	r, err := c.Routing(ctx, targets)
 	if err != nil {
@@ -98,8 +99,8 @@ func (c *Client) RouteView(ctx context.Context, targets []*plan.Workload) (*plan
 	return r.View(ctx)
 }
 
-// ReadPolicies has the views show what `route` can only warn of: NetworkPolicies of other namespaces, as far as the caller may
-// read them, and kinds of policy that it can't read.
+// ReadPolicies adds to the views what `route` can only warn of: NetworkPolicies of other namespaces, if the caller
+// may read them, and custom kinds of policy.
 func (r *Routing) ReadPolicies(ctx context.Context) error {
 	elsewhere, err := r.client.Kube.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
 	if err != nil && !apierrors.IsForbidden(err) {
@@ -186,7 +187,7 @@ func podsResource() schema.GroupVersionResource {
 	return corev1.SchemeGroupVersion.WithResource("pods")
 }
 
-// A Right is to do something with all objects of a kind in a namespace.
+// A Right is the right to apply a verb to all objects of a resource in a namespace.
 type Right struct{ Verb, Group, Resource string }
 
 // String returns "VERB RESOURCE.GROUP".
@@ -194,7 +195,7 @@ func (r Right) String() string {
 	return r.Verb + " " + schema.GroupResource{Group: r.Group, Resource: r.Resource}.String()
 }
 
-// Missing returns those of the rights that the caller lacks in the client's namespace, as far as the API server tells.
+// Missing returns the rights that the caller lacks in the client's namespace, according to the API server.
 func (c *Client) Missing(ctx context.Context, needs []Right) []string {
 	var missing []string
 	for _, need := range needs {
@@ -210,8 +211,8 @@ func (c *Client) Missing(ctx context.Context, needs []Right) []string {
 	return missing
 }
 
-// RoutableWorkloads reads every workload of the namespace that a Service has pods of and that can be routed, and says of the others
-// that might be meant why they are left out.
+// RoutableWorkloads reads every workload of the namespace that a Service has pods of and that can be routed. It also
+// returns why the others are left out.
 func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []string, error) {
 	r, err := c.Routing(ctx, nil)
 	if err != nil {
@@ -238,7 +239,7 @@ func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []str
 	return chosen, append(left, others...), nil
 }
 
-// Routes reads the forks of a namespace, or of all when it is empty, and the sandboxes they are in.
+// Routes reads the forks of a namespace, or of all if it is empty, and their sandboxes.
 func (c *Client) Routes(ctx context.Context, namespace string) ([]appsv1.Deployment, []corev1.ConfigMap, error) {
 	forks, err := c.Kube.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleFork})
 	if err != nil {

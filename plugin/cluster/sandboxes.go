@@ -20,8 +20,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Sandboxes reads the sandboxes of the namespace, of all where it is empty, whose ConfigMaps the label selector selects; every one
-// where that is empty.
+// Sandboxes reads the sandboxes of the namespace, or of all if it is empty, whose ConfigMaps the label selector
+// selects. An empty selector selects all.
 func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
 	if selector == "" {
 		return c.selected(ctx, namespace, "")
@@ -30,7 +30,7 @@ func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]p
 	if err != nil || len(configMaps) == 0 {
 		return nil, Explain(err)
 	}
-	// Forks don't carry the labels that the caller put on the ConfigMap.
+	// Forks do not have the labels that the caller put on the ConfigMap.
 	forks, err := c.forks(ctx, namespace, "")
 	if err != nil {
 		return nil, Explain(err)
@@ -42,7 +42,7 @@ func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]p
 func (c *Client) selected(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
 	var configMaps []corev1.ConfigMap
 	var forks []appsv1.Deployment
-	err := together(
+	err := inParallel(
 		func() (err error) { configMaps, err = c.sandboxes(ctx, namespace, selector); return err },
 		func() (err error) { forks, err = c.forks(ctx, namespace, selector); return err },
 	)
@@ -70,13 +70,13 @@ type Status struct {
 	plan.Sandbox
 	Forks    []plan.ForkStatus // in the order of Sandbox.Forks
 	Previews []string          // URLs at the gateway, if there is one
-	// Counted says that Sandbox.Counts are of now, but for those of the routers Uncounted names.
+	// Counted means that Sandbox.Counts are current, except for the routers in Uncounted.
 	Counted   bool
 	Uncounted string
-	Standings []plan.Standing // in the order of Sandbox.Forks; the zero Standing where it is not known
+	Standings []plan.BaselineState // in the order of Sandbox.Forks; the zero Standing where it is not known
 }
 
-// Status reads all that is to be said of one sandbox. One that does not exist is a *plan.Problem.
+// Status reads everything that `status` shows of one sandbox. If it does not exist, the error is a *plan.Problem.
 func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	var (
 		cm       *corev1.ConfigMap
@@ -90,7 +90,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	ns := c.Namespace
 	counted := false
-	err := together(
+	err := inParallel(
 		func() (err error) {
 			cm, err = c.sandboxConfigMap(ctx, name)
 			if err == nil && isSandbox(cm, name) && cm.DeletionTimestamp == nil {
@@ -123,13 +123,13 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	if counted {
 		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
 	}
-	standings, err := c.Standings(ctx, s.Sandbox.Forks)
+	states, err := c.BaselineStates(ctx, s.Sandbox.Forks)
 	if err != nil {
 		return nil, err
 	}
 	for i := range s.Sandbox.Forks {
 		d := &s.Sandbox.Forks[i]
-		standing, known := standings[ns+"/"+d.Name]
+		standing, known := states[ns+"/"+d.Name]
 		s.Standings = append(s.Standings, standing)
 		facts := plan.ForkFacts(d, sets.Items, pods.Items, time.Now())
 		facts.Baseline = plan.BaselineFacts(d, pods.Items, services.Items)
@@ -154,9 +154,9 @@ func isSandbox(cm *corev1.ConfigMap, name string) bool {
 	return cm != nil && cm.Labels[sandbox.LabelRole] == sandbox.RoleSandbox && cm.Labels[sandbox.LabelSandbox] == name
 }
 
-// Delete begins to delete a sandbox of the client's namespace: by uid, so that one made anew under the same name does not go
-// with it. What the ConfigMap owns is the garbage collector's to delete; what it does not own is deleted one by one.
-// With dryRun the API server does all but delete.
+// Delete starts the deletion of a sandbox of the client's namespace: by uid, so that a recreated one of the same name
+// stays. The garbage collector deletes what the ConfigMap owns; Delete deletes the rest. With dryRun the API server
+// does everything but delete.
 func (c *Client) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error {
 	if s.ConfigMap != nil {
 		if err := c.deleteSandbox(ctx, s.ConfigMap, dryRun); err != nil {
@@ -185,7 +185,7 @@ func (c *Client) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error
 	return nil
 }
 
-// deleteOptions are those for the object of that very uid: another of its name is a conflict.
+// deleteOptions returns options that delete only the object with that uid: another object of its name is a conflict.
 func deleteOptions(uid types.UID, dryRun bool) metav1.DeleteOptions {
 	background := metav1.DeletePropagationBackground
 	o := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &background}
@@ -195,8 +195,8 @@ func deleteOptions(uid types.UID, dryRun bool) metav1.DeleteOptions {
 	return o
 }
 
-// WaitDeleted waits until no Deployment, no policy and no pod of the sandboxes is left. When ctx ends first, left says what there
-// is.
+// WaitDeleted waits until no Deployment, policy or pod of the sandboxes is left. If ctx ends first, left says what
+// remains.
 func (c *Client) WaitDeleted(ctx context.Context, names []string) (left []string, err error) {
 	for {
 		deployments, policies, pods, err := c.remains(ctx, names)
@@ -249,7 +249,7 @@ func untilDeleted(w watch.Interface, n int) {
 	}
 }
 
-// remains lists what there still is of sandboxes.
+// remains lists what is left of sandboxes.
 func (c *Client) remains(ctx context.Context, names []string) (*appsv1.DeploymentList, *networkingv1.NetworkPolicyList, *corev1.PodList, error) {
 	options := metav1.ListOptions{LabelSelector: remainsOf(names)}
 	deployments, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, options)
@@ -264,7 +264,8 @@ func (c *Client) remains(ctx context.Context, names []string) (*appsv1.Deploymen
 	return deployments, policies, pods, err
 }
 
-// WithPolicies adds to sandboxes of the client's namespace the policies of their forks, and what has nothing but policies.
+// WithPolicies adds the forks' policies to sandboxes of the client's namespace, and adds sandboxes of which only
+// policies are left.
 func (c *Client) WithPolicies(ctx context.Context, sandboxes []plan.Sandbox) ([]plan.Sandbox, error) {
 	policies, err := c.forkPolicies(ctx, "")
 	if err != nil {
@@ -273,7 +274,8 @@ func (c *Client) WithPolicies(ctx context.Context, sandboxes []plan.Sandbox) ([]
 	return plan.AddPolicies(sandboxes, policies.Items), nil
 }
 
-// remainsOf selects what goes with one of the sandboxes. The Jobs and pods of checks go with their experiment.
+// remainsOf selects the objects that are deleted with one of the sandboxes. The Jobs and pods of checks are deleted
+// with their experiment.
 func remainsOf(names []string) string {
 	return anyOf(names) + "," + sandbox.LabelRole + "!=" + sandbox.RoleCheck
 }
@@ -283,12 +285,12 @@ func anyOf(names []string) string {
 	return fmt.Sprintf("%s in (%s)", sandbox.LabelSandbox, strings.Join(names, ","))
 }
 
-// SandboxesNamed reads sandboxes of the client's namespace by name, and says which names none has.
+// SandboxesNamed reads sandboxes of the client's namespace by name, and returns the names that do not exist.
 func (c *Client) SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	var all []plan.Sandbox
 	var policies *networkingv1.NetworkPolicyList
-	err = together(
+	err = inParallel(
 		func() (err error) { all, err = c.selected(ctx, c.Namespace, anyOf(names)); return err },
 		func() (err error) { policies, err = c.forkPolicies(ctx, anyOf(names)); return Explain(err) },
 	)

@@ -14,7 +14,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Gateway returns the domain of the cluster's gateway; empty where there is none, or where the caller may not look.
+// Gateway returns the domain of the cluster's gateway; empty if there is none, or the caller may not read it.
 func (c *Client) Gateway(ctx context.Context) (string, error) {
 	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
@@ -33,13 +33,13 @@ type Shared struct {
 	Expires time.Time
 }
 
-// Share lets whoever has token enter a sandbox of the client's namespace by a Service, until expires. An empty service is the one
-// that Entry finds.
+// Share lets whoever has the token enter a sandbox of the client's namespace through a Service, until expires. If
+// service is empty, it is the one that Entry finds.
 func (c *Client) Share(ctx context.Context, name, service, token string, expires time.Time) (*Shared, error) {
 	var domain, by string
 	var cm *corev1.ConfigMap
 	var services *corev1.ServiceList
-	err := together(
+	err := inParallel(
 		func() (err error) { domain, err = c.Gateway(ctx); return err },
 		func() (err error) { cm, err = c.sandboxConfigMap(ctx, name); return err },
 		func() (err error) {
@@ -71,8 +71,8 @@ func (c *Client) Share(ctx context.Context, name, service, token string, expires
 	return &Shared{URL: plan.PreviewURL(domain, service, name, c.Namespace), Service: service, Expires: expires}, nil
 }
 
-// serviceExists says that a Service is there, and, of another namespace, that it lets sandboxes of this one enter by it. What the
-// caller may not read there is left to the gateway to judge.
+// serviceExists returns an error if a Service does not exist or, in another namespace, does not let sandboxes of this
+// one in. If the caller may not read it, the gateway decides later.
 func (c *Client) serviceExists(ctx context.Context, service string, own []corev1.Service) error {
 	name, namespace, other := strings.Cut(service, ".")
 	if !other {
@@ -81,7 +81,7 @@ func (c *Client) serviceExists(ctx context.Context, service string, own []corev1
 				return nil
 			}
 		}
-		return &plan.Problem{What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace), Say: "those there are", Fix: plan.Kubectl("get", "services")}
+		return &plan.Problem{What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace), Hint: "list what exists", Fix: plan.Kubectl("get", "services")}
 	}
 	ns, err := c.Kube.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	switch {
@@ -91,7 +91,7 @@ func (c *Client) serviceExists(ctx context.Context, service string, own []corev1
 		return Explain(err)
 	case ns.Labels[sandbox.LabelEntry] != sandbox.EntryAllowed:
 		return &plan.Problem{What: fmt.Sprintf("namespace %q does not let sandboxes of other namespaces be entered by its Services", namespace),
-			Say: "whoever owns it can", Fix: plan.Kubectl("label", "namespace", namespace, sandbox.LabelEntry+"="+sandbox.EntryAllowed)}
+			Hint: "whoever owns it can", Fix: plan.Kubectl("label", "namespace", namespace, sandbox.LabelEntry+"="+sandbox.EntryAllowed)}
 	}
 	_, err = c.Kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsForbidden(err) {
@@ -100,8 +100,8 @@ func (c *Client) serviceExists(ctx context.Context, service string, own []corev1
 	return Explain(err)
 }
 
-// Revoke deletes the shares of a sandbox of the client's namespace, for one Service where it is not empty, and returns how many
-// there were. Whoever is signed in by one is not any more.
+// Revoke deletes the shares of a sandbox of the client's namespace, or only those for service if that is not empty,
+// and returns their number. Browsers that signed in with one are signed out.
 func (c *Client) Revoke(ctx context.Context, name, service string) (int, error) {
 	api := c.Kube.CoreV1().ConfigMaps(c.Namespace)
 	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleShare + "," + sandbox.LabelSandbox + "=" + name})

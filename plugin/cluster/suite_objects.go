@@ -15,13 +15,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// MakeObjects creates what a suite holds beside Jobs, as experiment.Place returns it. What the experiment has created before stays. A
-// ServiceAccount that is there already is used as it is, and one of another experiment is kept for this one as well.
-func (c *Client) MakeObjects(ctx context.Context, objects []experiment.Object) error {
+// CreateObjects creates the objects of a suite other than Jobs, as experiment.Place returns them. Objects that the
+// experiment created before stay. An existing ServiceAccount is used as it is. If it belongs to another experiment,
+// this one becomes an owner too.
+func (c *Client) CreateObjects(ctx context.Context, objects []experiment.Object) error {
 	for _, o := range objects {
-		err := Persist(ctx, func() error { return c.createObject(ctx, o) })
+		err := Retry(ctx, func() error { return c.createObject(ctx, o) })
 		if apierrors.IsAlreadyExists(err) {
-			err = c.useObject(ctx, o)
+			err = c.adoptObject(ctx, o)
 		}
 		if err != nil {
 			return Explain(err)
@@ -47,8 +48,8 @@ func (c *Client) createObject(ctx context.Context, o experiment.Object) (err err
 	return err
 }
 
-// useObject looks at what is there in the place of an object. It must be the experiment's own, or a ServiceAccount.
-func (c *Client) useObject(ctx context.Context, o experiment.Object) error {
+// adoptObject checks the existing object of that name. It must belong to the experiment, or be a ServiceAccount.
+func (c *Client) adoptObject(ctx context.Context, o experiment.Object) error {
 	there, err := c.readObject(ctx, o)
 	if err != nil {
 		return err
@@ -61,7 +62,7 @@ func (c *Client) useObject(ctx context.Context, o experiment.Object) error {
 		return &plan.Problem{What: fmt.Sprintf("%s: %s/%s is there already, and not of this experiment; give it another name in the suite, or choose another --id",
 			o.Source, strings.ToLower(o.Kind), o.GetName())}
 	case there.GetLabels()[sandbox.LabelRun] == "":
-		return nil // somebody's own, who may have granted it rights
+		return nil // created by a user, who may have granted it rights
 	default:
 		account := there.(*corev1.ServiceAccount) //nolint:forcetypeassert // by its kind
 		account.OwnerReferences = append(account.OwnerReferences, owner)

@@ -12,7 +12,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork/env"
 )
 
-// envSources reads the objects that containers take variables from by envFrom. Of Secrets, the values are let go of at once.
+// envSources reads the objects from which containers take variables by envFrom. The values of Secrets are discarded
+// at once.
 func (c *Client) envSources(ctx context.Context, refs []string) (plan.EnvSources, error) {
 	var mu sync.Mutex
 	found := plan.EnvSources{}
@@ -34,7 +35,7 @@ func (c *Client) envSources(ctx context.Context, refs []string) (plan.EnvSources
 			return nil
 		})
 	}
-	return found, together(reads...)
+	return found, inParallel(reads...)
 }
 
 func (c *Client) envSource(ctx context.Context, ref string) (env.Object, error) {
@@ -56,7 +57,7 @@ func (c *Client) envSource(ctx context.Context, ref string) (env.Object, error) 
 	return env.Object{Data: names, NamesOnly: true}, nil
 }
 
-// admission reads what changes pods as they are made, but for our own webhook.
+// admission reads the mutating webhooks that change pods on creation, except our own.
 func (c *Client) admission(ctx context.Context) (plan.Admission, error) {
 	list, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{})
 	if apierrors.IsForbidden(err) {

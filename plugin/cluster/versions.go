@@ -11,21 +11,21 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// labelVersion is the recommended label by which the chart tells its version.
+// labelVersion is the recommended label in which the chart states its version.
 const labelVersion = "app.kubernetes.io/version"
 
-// Versions are those of what runs in a cluster.
+// Versions are the versions of what runs in a cluster.
 type Versions struct {
 	Webhook        string               `json:"webhookVersion,omitempty"` // empty: not installed, or unknown
 	WebhookUnknown string               `json:"webhookUnknown,omitempty"` // why it is not known
 	Routers        []plan.RouterVersion `json:"routers,omitempty"`
 }
 
-// Versions reads the webhook's version, and those of the routers in the namespace; in all where it is empty.
+// Versions reads the webhook's version, and those of the routers in the namespace, or in all if it is empty.
 func (c *Client) Versions(ctx context.Context, namespace string) (*Versions, error) {
 	v := &Versions{}
 	var pods *corev1.PodList
-	err := together(
+	err := inParallel(
 		func() error {
 			config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, webhookConfiguration, metav1.GetOptions{})
 			switch {

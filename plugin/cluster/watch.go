@@ -22,8 +22,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// settle is how long a Problem that may pass by itself must last to be believed: longer than a webhook takes to start, and the
-// controller to have pods tried again.
+// settle is how long a Problem that may pass by itself must last before it is reported: longer than a webhook takes
+// to start, and the controller to retry pods.
 const settle = 10 * time.Second
 
 // Forks is what is known of the forks of one sandbox.
@@ -52,20 +52,20 @@ type Target struct {
 	Generation int64  // the least that counts
 }
 
-// WaitForks watches the forks of a sandbox until all targets are ready, and returns their status by name. It returns early with
-// the first *plan.Problem that waiting does not mend, and with ctx's error when that ends; the statuses are the last known
-// then. Progress is told of every change of a status.
+// WaitForks watches the forks of a sandbox until all targets are ready, and returns their last known status by name.
+// It returns early with the first *plan.Problem that waiting does not fix, or with ctx's error. progress is called on
+// every change of a status.
 func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Target, progress func(name string, s plan.ForkStatus)) (map[string]plan.ForkStatus, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := make(chan func(*Forks) error)
 	selector := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + sandboxName + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
 	ns := c.Namespace
-	go follow(ctx, selector, c.Kube.AppsV1().Deployments(ns).Watch, events, func(f *Forks) { f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{} }, (*Forks).seeDeployment)
-	go follow(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).seeSet)
-	go follow(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).seePod)
+	go watchObjects(ctx, selector, c.Kube.AppsV1().Deployments(ns).Watch, events, func(f *Forks) { f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{} }, (*Forks).updateDeployment)
+	go watchObjects(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).updateReplicaSet)
+	go watchObjects(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).updatePod)
 	itself := metav1.ListOptions{FieldSelector: "metadata.name=" + sandbox.ConfigMapName(sandboxName)}
-	go follow(ctx, itself, c.watchSandbox, events, func(f *Forks) { f.published = nil }, (*Forks).seeSandbox)
+	go watchObjects(ctx, itself, c.watchSandbox, events, func(f *Forks) { f.published = nil }, (*Forks).updateSandbox)
 
 	known := &Forks{}
 	statuses := map[string]plan.ForkStatus{}
@@ -92,7 +92,7 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 			if known.gone[t.Name] {
 				return statuses, &plan.Problem{
 					What: fmt.Sprintf("deployment.apps/%s was deleted while it was waited for", t.Name),
-					Say:  "what is left of the sandbox", Fix: plan.Kubectl("sandbox", "status", sandboxName),
+					Hint: "what is left of the sandbox", Fix: plan.Kubectl("sandbox", "status", sandboxName),
 				}
 			}
 			if d == nil || d.Generation < t.Generation {
@@ -126,26 +126,27 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 	}
 }
 
-func (f *Forks) seeDeployment(d *appsv1.Deployment, gone bool) {
+func (f *Forks) updateDeployment(d *appsv1.Deployment, gone bool) {
 	f.gone[d.Name] = gone
 	if f.Deployments[d.Name] = d; gone {
 		delete(f.Deployments, d.Name)
 	}
 }
 
-func (f *Forks) seeSet(s *appsv1.ReplicaSet, gone bool) {
+func (f *Forks) updateReplicaSet(s *appsv1.ReplicaSet, gone bool) {
 	if f.sets[s.Name] = *s; gone {
 		delete(f.sets, s.Name)
 	}
 }
 
-func (f *Forks) seePod(p *corev1.Pod, gone bool) {
+func (f *Forks) updatePod(p *corev1.Pod, gone bool) {
 	if f.pods[p.Name] = *p; gone {
 		delete(f.pods, p.Name)
 	}
 }
 
-// watchSandbox watches ConfigMaps. Whoever may not does without what is published: the forks' own objects still tell.
+// watchSandbox watches ConfigMaps. A caller who may not gets no published health, but the forks' own objects still
+// show their state.
 func (c *Client) watchSandbox(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 	w, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Watch(ctx, options)
 	if !apierrors.IsForbidden(err) {
@@ -156,13 +157,14 @@ func (c *Client) watchSandbox(ctx context.Context, options metav1.ListOptions) (
 	return none, nil
 }
 
-func (f *Forks) seeSandbox(cm *corev1.ConfigMap, _ bool) {
+func (f *Forks) updateSandbox(cm *corev1.ConfigMap, _ bool) {
 	f.published = health.ParsePublished(cm.Data[sandbox.DataHealth])
 }
 
-// follow sends what one watch sees, as changes of what is known, until ctx ends. A watch without a resource version begins with all
-// objects as they are now, so no list is needed; when the API server ends one, another begins from nothing.
-func follow[Known, T any](
+// watchObjects sends the events of a watch, as changes to the known state, until ctx ends. A watch without a resource
+// version begins with all existing objects, so no list is needed. If the API server ends the watch, watchObjects
+// resets the state and starts another.
+func watchObjects[Known, T any](
 	ctx context.Context, options metav1.ListOptions,
 	open func(context.Context, metav1.ListOptions) (watch.Interface, error),
 	events chan<- func(*Known) error, reset func(*Known), see func(*Known, T, bool),
@@ -211,11 +213,11 @@ func (c *Client) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
 	}
 	defer func() { _ = body.Close() }()
 	p := *s.Problem
-	p.Lines = plan.LastWords(printable(body))
+	p.Lines = plan.LogTail(printable(body))
 	return &p
 }
 
-// printable returns the lines of what an app wrote that hold anything, without control characters: they go to a terminal.
+// printable returns the non-empty lines of an app's output without control characters, because they go to a terminal.
 func printable(r io.Reader) []string {
 	var out []string
 	for s := bufio.NewScanner(r); s.Scan(); {
@@ -235,8 +237,8 @@ func printable(r io.Reader) []string {
 	return out
 }
 
-// lastWarning returns the latest warning among the events that a field selector selects; empty when there is none, or the caller may
-// not see them.
+// lastWarning returns the latest warning among the events that a field selector selects; empty if there is none, or
+// the caller may not read events.
 func (c *Client) lastWarning(ctx context.Context, namespace, events string) string {
 	list, err := c.Kube.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "type=Warning," + events})
 	if err != nil || len(list.Items) == 0 {
@@ -260,7 +262,7 @@ func eventTime(e corev1.Event) time.Time {
 	return e.EventTime.Time
 }
 
-// ExplainWait says what the forks of p that are not ready wait for.
+// ExplainWait returns what the forks of p that are not ready wait for.
 func (c *Client) ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map[string]plan.ForkStatus, after time.Duration) error {
 	var reasons []string
 	for i := range p.Forks {

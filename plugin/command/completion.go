@@ -7,8 +7,8 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 )
 
-// completionScript is what kubectl runs to complete a plugin's arguments: an executable named kubectl_complete-PLUGIN on the
-// PATH (https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/).
+// completionScript is what kubectl runs to complete a plugin's arguments: an executable named kubectl_complete-PLUGIN
+// on the PATH (https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/).
 const completionScript = `#!/bin/sh
 # kubectl runs this to complete the arguments of "kubectl sandbox".
 exec kubectl sandbox __complete "$@"

@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// deleteFlags are the flags of `delete`, and what Complete makes of them.
+// deleteFlags are the flags and arguments of `delete`.
 type deleteFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -38,13 +38,13 @@ func newDelete(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "delete NAME... | -l SELECTOR | --all",
 		DisableFlagsInUseLine: true,
-		Short:                 "Delete sandboxes with all that is in them",
+		Short:                 "Delete sandboxes and everything in them",
 		Long: templates.LongDesc(`
-			Delete sandboxes with all that is in them, and wait until it is gone. Requests that a fork is serving are
-			finished; those that come after go to the baseline.
+			Delete sandboxes and everything in them, and wait until that is done. Requests that a fork is serving are
+			finished; later ones go to the baseline.
 
-			Of several names, those that exist are deleted; one that does not exist is an error, unless --ignore-not-found
-			is given.`),
+			If you name several sandboxes, those that exist are deleted. A name that does not exist is an error, unless
+			you give --ignore-not-found.`),
 		Example: templates.Examples(`
 			# Delete a sandbox
 			kubectl sandbox delete pr-42
@@ -68,15 +68,15 @@ func newDelete(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	f.addFlags(cmd, "Delete")
 	flags.BoolVar(&f.ignoreNotFound, "ignore-not-found", false, "Treat a sandbox that does not exist as deleted.")
-	flags.BoolVar(&f.wait, "wait", true, "Wait until all that was in the sandboxes is gone.")
-	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait until everything in the sandboxes is deleted.")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 means no limit.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *deleteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.selection.complete(args)
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
@@ -105,7 +105,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 		return err
 	}
 	var names []string
-	// A write is never cut off midway: ctx is looked at between them.
+	// A write is never cancelled midway: ctx is checked between writes.
 	write := context.WithoutCancel(ctx)
 	for i := range doomed {
 		if ctx.Err() != nil {
@@ -129,7 +129,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	if len(names) < len(doomed) {
 		return &plan.Problem{
 			What: fmt.Sprintf("interrupted; %d of %d sandboxes are deleted", len(names), len(doomed)),
-			Say:  "those that are left", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
+			Hint: "list the remaining ones", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
 		}
 	}
 	if len(missing) > 0 && !f.ignoreNotFound {
@@ -138,7 +138,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	return nil
 }
 
-// find returns the sandboxes that are asked for, and the names that none has.
+// find returns the requested sandboxes, and the names of those that do not exist.
 func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan.Sandbox, missing []string, err error) {
 	if len(f.names) > 0 {
 		return c.SandboxesNamed(ctx, f.names)
@@ -153,7 +153,8 @@ func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan
 	return found, nil, err
 }
 
-// withPolicies adds the policies of the sandboxes' forks. What has nothing but policies counts where no selector leaves it out.
+// withPolicies adds the policies of the sandboxes' forks. Without a selector, it also adds sandboxes of which only
+// policies are left.
 func (f *deleteFlags) withPolicies(ctx context.Context, c *cluster.Client, all []plan.Sandbox) ([]plan.Sandbox, error) {
 	with, err := c.WithPolicies(ctx, all)
 	if f.selector != "" {
@@ -185,11 +186,11 @@ func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []stri
 	}
 	selector := sandbox.LabelSandbox + " in (" + strings.Join(names, ",") + ")"
 	return &plan.Problem{
-		What: what, Say: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector), Code: code,
+		What: what, Hint: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector), Code: code,
 	}
 }
 
-// printDeleted prints what went.
+// printDeleted prints the deleted objects.
 func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
 	var objects []runtime.Object
 	for i := range gone {
@@ -208,7 +209,7 @@ func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
 	return p.printAll("deleted", objects)
 }
 
-// completeSandboxes completes the names of sandboxes; at most so many, 0 for any number.
+// completeSandboxes completes the names of up to most sandboxes; 0 means any number.
 func (t *tool) completeSandboxes(most int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if most > 0 && len(args) >= most {

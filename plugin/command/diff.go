@@ -13,7 +13,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// diffFlags are the flags of `diff`, and what Complete makes of them.
+// diffFlags are the flags and arguments of `diff`.
 type diffFlags struct {
 	*tool
 	output string
@@ -29,10 +29,10 @@ func newDiff(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Show how the forks of a sandbox differ from their baselines",
 		Long: templates.LongDesc(`
-			Show how the forks of a sandbox differ from their baselines as these are now: a unified diff of the pod
-			templates, or with -o json the patch (RFC 6902) that makes the one of the other.
+			Show how the forks of a sandbox differ from their current baselines, as a unified diff of the pod templates.
+			With -o json, print the patch (RFC 6902) that turns the baseline's pod template into the fork's.
 
-			Exit status: 0 no difference; 1 there is one; more than 1 it failed.`),
+			Exit status: 0 no difference; 1 there is a difference; more than 1 the command failed.`),
 		Example: templates.Examples(`
 			# Show the changes of a sandbox
 			kubectl sandbox diff pr-42
@@ -84,7 +84,7 @@ func (f *diffFlags) run(ctx context.Context) error {
 		}
 		return &plan.Problem{
 			What: fmt.Sprintf("--output json is one patch, and sandbox %q has forks of %s", f.name, strings.Join(have, ", ")),
-			Say:  "name one", Fix: plan.Kubectl("sandbox", "diff", f.name, have[0], "-o", "json"),
+			Hint: "name one", Fix: plan.Kubectl("sandbox", "diff", f.name, have[0], "-o", "json"),
 		}
 	}
 	differs := false

@@ -5,7 +5,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 )
 
-// newExitStatus is a topic of help: what exit statuses and codes of errors mean, as package status defines them.
+// newExitStatus returns a help topic on exit statuses and error codes, as package status defines them.
 func newExitStatus() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exit-status",
@@ -15,10 +15,10 @@ func newExitStatus() *cobra.Command {
 
 			    0    done; with status --exit-code: requests reach all forks
 			    1    refused or failed; not routed (status --exit-code); differences (diff); no variant passed (test)
-			    2    can't be told (status --exit-code, test); diff failed
+			    2    unknown (status --exit-code, test); diff failed
 			    3    test and report: not carried out, for whatever reason
 			    4    the command line is wrong; nothing was read or changed
-			    5    not within --timeout; what was begun goes on
+			    5    timed out (--timeout); what was started continues
 			    6    no cluster is configured, it does not answer, or it does not accept the credentials
 			    130  interrupted
 

@@ -18,7 +18,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// extendFlags are the flags of `extend`, and what complete makes of them.
+// extendFlags are the flags and arguments of `extend`.
 type extendFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -35,9 +35,9 @@ func newExtend(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "extend NAME... | -l SELECTOR | --all",
 		DisableFlagsInUseLine: true,
-		Short:                 "Let sandboxes live longer",
+		Short:                 "Extend the lifetime of sandboxes",
 		Long: templates.LongDesc(`
-			Let sandboxes live for some time from now on. One that lives longer than that anyway is left as it is.`),
+			Extend the lifetime of sandboxes, counted from now. A sandbox that already lives longer is not changed.`),
 		Example: templates.Examples(`
 			# Let a sandbox live for the cluster's default time from now on
 			kubectl sandbox extend pr-42
@@ -62,7 +62,7 @@ func newExtend(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&f.ttl, "ttl", 0, "How long they live from now on, such as 8h; 0 for ever. Without it, the cluster's default: 8h, or what the chart's sandboxes.defaultTTL says.")
+	flags.DurationVar(&f.ttl, "ttl", 0, "Lifetime of the sandboxes from now on, such as 8h; 0 means forever. The default is the cluster's: 8h, or the chart's sandboxes.defaultTTL.")
 	f.addFlags(cmd, "Extend")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
@@ -70,7 +70,7 @@ func newExtend(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *extendFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.selection.complete(args)
 	f.ttlGiven = cmd.Flags().Changed("ttl")
@@ -132,7 +132,7 @@ func (f *extendFlags) run(ctx context.Context) error {
 	return f.printExtended(all, now)
 }
 
-// extended are sandboxes that were extended, each with its ConfigMap as it is then.
+// extended are sandboxes that were extended, each with its resulting ConfigMap.
 type extended []extension
 
 // An extension is one of them.
@@ -163,7 +163,7 @@ func (f *extendFlags) printExtended(all extended, now time.Time) error {
 	return nil
 }
 
-// find returns the sandboxes that are asked for. One that is not there is a *plan.Problem.
+// find returns the requested sandboxes. If one does not exist, the error is a *plan.Problem.
 func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
 	if len(f.names) == 0 {
 		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)

@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// An exitError ends the program with another status than its error would; without an error, silently.
+// An exitError sets the program's exit status. Without an error, nothing is printed.
 type exitError struct {
 	code int
 	err  error
@@ -32,7 +32,8 @@ func (e *exitError) Error() string { return fmt.Sprint(e.err) }
 // Unwrap returns the error.
 func (e *exitError) Unwrap() error { return e.err }
 
-// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit status, as package status documents it.
+// Run executes `kubectl sandbox ARGS...`, prints its error, if any, and returns the exit status that package status
+// documents.
 func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	root := cmd.Root()
 	if len(args) > 0 && (args[0] == cobra.ShellCompRequestCmd || args[0] == cobra.ShellCompNoDescRequestCmd) {
@@ -41,7 +42,7 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 		root.SetArgs(append([]string{cmd.Name()}, args...))
 	}
 	ran, err := root.ExecuteContextC(ctx)
-	notices := heldNotices(ran)
+	notices := bufferedNotices(ran)
 	if err == nil {
 		notices.release()
 		return status.ExitOK
@@ -58,7 +59,7 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 		notices.release()
 		return exit.code
 	case ctx.Err() != nil && !errors.As(err, &p):
-		// Whatever the call that it broke off made of it.
+		// The interrupted call may have returned any error.
 		p = &plan.Problem{What: "interrupted", Code: status.CodeInterrupted}
 	default:
 		p = problemOf(err)
@@ -79,7 +80,7 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	return code
 }
 
-// problemOf makes a Problem of any error.
+// problemOf converts any error to a Problem.
 func problemOf(err error) *plan.Problem {
 	err = cluster.Explain(err)
 	var p *plan.Problem
@@ -100,7 +101,7 @@ func printFailure(w io.Writer, p *plan.Problem, exit int, globals, notices []str
 		Code:     p.Reason(), ExitStatus: exit, Object: p.About(), Message: p.What, Details: p.Lines, Notices: notices,
 	}
 	if len(p.Fix) > 0 {
-		e.Advice, e.Command = p.Say, commandOf(p, globals)
+		e.Advice, e.Command = p.Hint, commandOf(p, globals)
 	}
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
@@ -108,8 +109,8 @@ func printFailure(w io.Writer, p *plan.Problem, exit int, globals, notices []str
 	_ = encoder.Encode(e) // strings always encode, and there is nowhere to report that stderr is closed
 }
 
-// asJSON says that the caller asks for JSON. Where the flags can't be parsed, -o may come after the one that is wrong: so the arguments
-// are looked at as well.
+// asJSON reports whether the caller requests JSON. If the flags can't be parsed, -o may come after the wrong one, so
+// the arguments are checked too.
 func asJSON(ran *cobra.Command, args []string) bool {
 	if ran != nil {
 		if f := ran.Flags().Lookup("output"); f != nil && f.Changed {
@@ -129,33 +130,33 @@ func asJSON(ran *cobra.Command, args []string) bool {
 	return false
 }
 
-// notices holds back what a command writes to standard error while it runs with -o json: when it fails, all of standard error is one
-// object, which holds these lines.
+// notices buffers what a command writes to standard error while it runs with -o json. If the command fails, standard
+// error must be one object, which contains these lines.
 type notices struct {
 	screen io.Writer
 
-	mu   sync.Mutex
-	held bytes.Buffer
+	mu     sync.Mutex
+	buffer bytes.Buffer
 }
 
-// Write holds the text back.
+// Write buffers the text.
 func (n *notices) Write(text []byte) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.held.Write(text)
+	return n.buffer.Write(text)
 }
 
-// release writes what is held back.
+// release writes the buffered text.
 func (n *notices) release() {
 	if n == nil {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, _ = n.held.WriteTo(n.screen) // there is nowhere to say that stderr is closed
+	_, _ = n.buffer.WriteTo(n.screen) // there is nowhere to say that stderr is closed
 }
 
-// or returns where the lines would go; w where nothing is held back.
+// or returns the underlying writer; w if nothing is buffered.
 func (n *notices) or(w io.Writer) io.Writer {
 	if n == nil {
 		return w
@@ -163,23 +164,23 @@ func (n *notices) or(w io.Writer) io.Writer {
 	return n.screen
 }
 
-// lines returns what is held back.
+// lines returns the buffered lines.
 func (n *notices) lines() []string {
 	if n == nil {
 		return nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	text := strings.TrimSpace(n.held.String())
+	text := strings.TrimSpace(n.buffer.String())
 	if text == "" {
 		return nil
 	}
 	return strings.Split(text, "\n")
 }
 
-// holdNotices begins to hold back where the command is asked for JSON, but for commands that go on until they are stopped: what they
-// have to say can't wait for their end.
-func (t *tool) holdNotices(cmd *cobra.Command) {
+// bufferNotices starts to buffer if the command is to print JSON. Commands that run until they are stopped are
+// excluded: their notices can't wait for the end.
+func (t *tool) bufferNotices(cmd *cobra.Command) {
 	watch := cmd.Flags().Lookup("watch")
 	if !asJSON(cmd, nil) || cmd.Name() == "open" || watch != nil && watch.Changed {
 		return
@@ -189,8 +190,8 @@ func (t *tool) holdNotices(cmd *cobra.Command) {
 	cmd.SetErr(n)
 }
 
-// heldNotices returns what a command that ran holds back; nil: nothing.
-func heldNotices(ran *cobra.Command) *notices {
+// bufferedNotices returns the notices of a command that ran; nil if they were not buffered.
+func bufferedNotices(ran *cobra.Command) *notices {
 	if ran == nil {
 		return nil
 	}
@@ -198,7 +199,7 @@ func heldNotices(ran *cobra.Command) *notices {
 	return n
 }
 
-// warningHandler has the warnings of API servers go where a command's own go.
+// warningHandler writes the warnings of API servers to where the command's own notices go.
 func (t *tool) warningHandler(before rest.WarningHandler) rest.WarningHandler {
 	if _, held := t.ErrOut.(*notices); held {
 		return rest.NewWarningWriter(t.ErrOut, rest.WarningWriterOptions{Deduplicate: true})
@@ -206,7 +207,7 @@ func (t *tool) warningHandler(before rest.WarningHandler) rest.WarningHandler {
 	return before
 }
 
-// progress returns the line that shows what a command waits for, on the screen itself.
+// progress returns the line that shows what a command waits for. It bypasses the buffer.
 func (t *tool) progress() *progress {
 	if n, held := t.ErrOut.(*notices); held {
 		return newProgress(n.screen)

@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// forkFlags are the flags of `fork`, and what Complete makes of them.
+// forkFlags are the flags and arguments of `fork`.
 type forkFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -50,20 +50,20 @@ func newFork(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Fork workloads into a sandbox",
 		Long: templates.LongDesc(`
-			Fork one or more workloads into a sandbox: a clone of each, with another image, environment or whatever else
-			of its pod template, that gets the requests which carry the sandbox's routing key, and no others. Any kind with
-			a pod template can be forked, custom ones included; Jobs and CronJobs can't, since they serve no requests.
+			Fork one or more workloads into a sandbox. A fork is a clone of the workload with another image, environment
+			or other part of the pod template. It gets the requests that carry the sandbox's routing key, and no others.
+			Any kind with a pod template can be forked, including custom kinds. Jobs and CronJobs can't, because they
+			serve no requests.
 
-			With the name of a sandbox there is already, its forks are updated and further ones are added. What is asked
-			for is laid over what was asked for before: the same workload forked again with --env keeps the image that
-			an earlier fork gave it.
+			With --name of an existing sandbox, fork updates its forks and adds further ones. New changes are applied on
+			top of earlier ones: a workload forked again with --env keeps the image of the earlier fork.
 
-			The routing key of a sandbox is its name, unless another sandbox of the namespace has that as its key: then it is
-			random, and fork says so. --key sets it.
+			The routing key of a sandbox is its name. If another sandbox of the namespace uses that key, fork generates
+			a random key and reports it. --key sets the key.
 
-			With --dry-run, --route plans the routing as well: what the command would refuse is refused.
+			With --dry-run, --route also plans the routing, and fork refuses what the real command would refuse.
 
-			Everything in a sandbox is deleted with it, at the latest when it expires (--ttl).`),
+			Deleting a sandbox deletes everything in it. A sandbox is deleted when it expires (--ttl).`),
 		Example: templates.Examples(`
 			# Fork a Deployment with another image, under a generated name
 			kubectl sandbox fork deploy/api --image=api:pr-42
@@ -105,20 +105,20 @@ func newFork(t *tool) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.images, "image", nil, "Image to run, as [CONTAINER=]IMAGE. Repeat it for further containers. The container may be left out where it is clear which one is meant.")
-	flags.StringVar(&f.name, "name", "", "Name of the sandbox. One is generated if it is left out.")
+	flags.StringVar(&f.name, "name", "", "Name of the sandbox. The default is a generated one.")
 	f.change.addFlags(cmd)
-	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. Without it, it is at spec.template, or where the workload's annotation kubectl-sandbox.dev/template says.")
-	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Label of the workload's pods that the fork's keep, by name, or NAME- to drop it. Otherwise they keep only labels that admission webhooks read, so that nothing which selects the workload's pods selects the fork's. Repeat it for further ones.")
-	flags.Int64Var(&f.replicas, "replicas", 1, "Pods of each fork. An update leaves their number as it is unless this is given.")
-	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. If it is left out, the sandbox's name, or a random key where another sandbox has that.")
+	flags.StringVar(&f.templatePath, "template-path", "", "Path of the pod template in workloads of a custom kind, such as spec.workload.template. The default is the workload's annotation kubectl-sandbox.dev/template, or spec.template.")
+	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Name of a label that the fork's pods keep from the workload's, or NAME- to drop it. By default, they keep only labels that admission webhooks read, so nothing that selects the workload's pods selects the fork's. Repeat it for further ones.")
+	flags.Int64Var(&f.replicas, "replicas", 1, "Number of pods of each fork. An update keeps the number unless this is given.")
+	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. The default is the sandbox's name, or a random key if another sandbox uses that.")
 	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)
-	flags.DurationVar(&f.ttl, "ttl", 0, "How long the sandbox lives from now on, such as 8h; 0 for ever. Without it, each fork makes it live for the cluster's default at least: 8h, or what the chart's sandboxes.defaultTTL says.")
+	flags.DurationVar(&f.ttl, "ttl", 0, "Lifetime of the sandbox from now on, such as 8h; 0 means forever. Without it, each fork extends the lifetime to at least the cluster's default: 8h, or the chart's sandboxes.defaultTTL.")
 	flags.BoolVar(&f.route, "route", false, "Put routers in front of workloads that have none, which rolls them out.")
 	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
-	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
-	flags.BoolVar(&f.restart, "restart", false, "Roll the forks even if nothing about them changes.")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 means no limit.")
+	flags.BoolVar(&f.restart, "restart", false, "Roll out the forks even if nothing changes.")
 	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, such as its replicas by kubectl scale.")
-	flags.BoolVar(&f.follow, "follow", false, "Have the webhook lay the forks on their baselines whenever these change. --follow=false ends it.")
+	flags.BoolVar(&f.follow, "follow", false, "Have the webhook rebase the forks whenever their baselines change. --follow=false stops this.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "when-unready", sandbox.WhenUnreadyError, sandbox.WhenUnreadyBaseline)
@@ -126,7 +126,7 @@ func newFork(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.begun = time.Now()
 	f.workloads, f.timeoutGiven = args, cmd.Flags().Changed("timeout")
@@ -171,7 +171,7 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 
 func (f *forkFlags) validate(cmd *cobra.Command) error {
 	if len(f.workloads) == 0 {
-		return usageError(cmd, "no workload is named: TYPE/NAME, such as deploy/api")
+		return usageError(cmd, "no workload is named: give it as TYPE/NAME, such as deploy/api")
 	}
 	if f.timeout < 0 {
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
@@ -185,7 +185,7 @@ func (f *forkFlags) validate(cmd *cobra.Command) error {
 	return validOutput(cmd, f.print)
 }
 
-// maxPlans bounds how often a plan is made anew because somebody else made the same sandbox in between.
+// maxPlans bounds how often fork plans again because somebody else created the same sandbox meanwhile.
 const maxPlans = 3
 
 func (f *forkFlags) run(ctx context.Context) error {
@@ -223,8 +223,9 @@ func (f *forkFlags) run(ctx context.Context) error {
 	return f.printRouted(p, applied, statuses)
 }
 
-// plan reads and plans. With --route it plans the routing of workloads that need it as well, and the forks on what that leaves; it takes
-// the steps unless this is a dry run, and then plans anew on what there is. What can't be forked is not routed either.
+// plan reads the namespace and plans the forks. With --route, it first plans the routing of workloads that need it.
+// Unless this is a dry run, it then routes them, and plans the forks again on the result. A workload that can't be
+// forked is not routed.
 func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
 	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
 	if err != nil {
@@ -274,7 +275,7 @@ func (f *forkFlags) warnings(p *plan.ForkPlan) {
 	}
 }
 
-// partial warns of forks that some of the requests with their key do not reach.
+// partial warns of forks that only some of the requests with their key reach.
 func (f *forkFlags) partial(statuses map[string]plan.ForkStatus) {
 	for _, name := range slices.Sorted(maps.Keys(statuses)) {
 		for _, c := range statuses[name].Causes {
@@ -300,7 +301,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 	show := f.progress()
 	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
 		if !s.Ready {
-			show.say("deployment.apps/" + name + ": " + s.Waiting)
+			show.update("deployment.apps/" + name + ": " + s.Waiting)
 		}
 	})
 	show.end()

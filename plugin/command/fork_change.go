@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// changeFlags are the flags of `fork` that say what changes in a pod template, beside --image.
+// changeFlags are the flags of `fork`, besides --image, that change a pod template.
 type changeFlags struct {
 	env, containers, resources  []string
 	command, args               []string
@@ -24,16 +24,16 @@ func (f *changeFlags) addFlags(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.env, "env", nil, "Environment variable to set, as NAME=VALUE, to take from a key of a Secret or ConfigMap, as NAME@secret/SECRET/KEY or NAME@configmap/CONFIGMAP/KEY, or to take away, as NAME-. Repeat it for further ones; of several for one variable the last counts.")
 	flags.StringArrayVarP(&f.containers, "container", "c", nil, "Container that --env, --command, --args, --resources and an --image without a container are for. Repeat it for further ones. Without it, --env is for all containers, the others for the only or main one.")
 	flags.StringArrayVar(&f.command, "command", nil, `Command of the container: repeated, a word each, or once as a list, ["sh", "-c", "..."]. [] is the image's own.`)
-	flags.StringArrayVar(&f.args, "args", nil, "Arguments of the container's command, given as --command is.")
+	flags.StringArrayVar(&f.args, "args", nil, "Arguments of the container's command, in the same form as --command.")
 	flags.StringArrayVar(&f.resources, "resources", nil, "Resources of the container, as requests.NAME=QUANTITY or limits.NAME=QUANTITY with commas between; NAME- takes one away.")
 	flags.StringVar(&f.serviceAccount, "service-account", "", "Service account that the fork's pods run as.")
-	flags.StringVarP(&f.patch, "patch", "p", "", "Patch of the pod template, JSON or YAML. The other flags are laid on after it.")
+	flags.StringVarP(&f.patch, "patch", "p", "", "Patch of the pod template, JSON or YAML. The other flags are applied after it.")
 	flags.StringVar(&f.patchFile, "patch-file", "", "File that holds the patch of the pod template; - is the standard input.")
 	flags.StringVar(&f.patchType, "patch-type", plan.PatchStrategic, `Type of the patch: "strategic", "merge" or "json".`)
 	completeValues(cmd, "patch-type", plan.PatchStrategic, plan.PatchMerge, plan.PatchJSON)
 }
 
-// parse makes a change of the flags. The errors are about how they were given.
+// parse converts the flags to a change. Its errors are usage errors.
 func (f *changeFlags) parse(cmd *cobra.Command, in io.Reader) (c plan.Change, err error) {
 	c.Containers, c.ServiceAccount = f.containers, f.serviceAccount
 	given := cmd.Flags().Changed
@@ -66,7 +66,7 @@ func (f *changeFlags) parse(cmd *cobra.Command, in io.Reader) (c plan.Change, er
 	}
 	switch {
 	case given("patch") && given("patch-file"):
-		return c, errors.New("--patch and --patch-file: only one patch can be laid on at a time")
+		return c, errors.New("--patch and --patch-file: give only one of them")
 	case given("patch"):
 		c.Patch, err = plan.ParsePatch("--patch", f.patchType, f.patch)
 	case given("patch-file"):

@@ -12,7 +12,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// printDryRun prints what would be applied, without what only the API server knows.
+// printDryRun prints what would be applied, without the fields that only the API server sets.
 func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
 	objects := []runtime.Object{p.ConfigMap}
 	var verbs []string
@@ -47,7 +47,7 @@ func (f *forkFlags) inherits(p *plan.ForkPlan) {
 	}
 }
 
-// printApplied prints what was applied, unwaited for.
+// printApplied prints what was applied when the command does not wait for it.
 func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, real bool) error {
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() || !real {
 		return err
@@ -59,7 +59,7 @@ func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, rea
 	return nil
 }
 
-// printRouted prints what was forked and how to reach it.
+// printRouted prints the forks and how to reach them.
 func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, statuses map[string]plan.ForkStatus) error {
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() {
 		return err
@@ -89,7 +89,7 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 	return nil
 }
 
-// previews prints where the gateway serves the forks, if there is one.
+// previews prints where the gateway serves the forks, if there is a gateway.
 func (f *forkFlags) previews(p *plan.ForkPlan) {
 	for i := range p.Forks {
 		if f.gateway == "" || len(p.Forks[i].Reach) == 0 {
@@ -107,7 +107,7 @@ func (f *forkFlags) describe(p *plan.ForkPlan, more string) {
 	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun.Truncate(time.Second)))
 }
 
-// reach prints how to reach each of the forks: here, which needs no header, and from inside the cluster.
+// reach prints how to reach each of the forks: from this machine, which needs no header, and from inside the cluster.
 func (f *forkFlags) reach(p *plan.ForkPlan, member string) {
 	var open, inside []string
 	for i := range p.Forks {
@@ -125,10 +125,10 @@ func (f *forkFlags) reach(p *plan.ForkPlan, member string) {
 	fmt.Fprintf(f.Out, "reach it from inside the cluster:\n  %s\n", strings.Join(inside, "\n  "))
 }
 
-// line writes a command with the caller's own choice of cluster and namespace.
+// line formats a command with the flags by which the caller chose cluster and namespace.
 func (t *tool) line(words []string) string { return plan.Quote(withGlobals(words, given(t.globals))) }
 
-// printForks prints the objects that -o asks for, else a line for each fork.
+// printForks prints the objects if -o requests them, else a line for each fork.
 func (f *forkFlags) printForks(p *plan.ForkPlan, applied *cluster.Applied) error {
 	objects := []runtime.Object{typed(applied.ConfigMap)}
 	var verbs []string
@@ -141,7 +141,8 @@ func (f *forkFlags) printForks(p *plan.ForkPlan, applied *cluster.Applied) error
 	return f.printObjects(objects, verbs)
 }
 
-// printObjects prints a ConfigMap, policies and forks where -o asks for objects; else a line for each but the first, with its verb.
+// printObjects prints a ConfigMap, policies and forks if -o requests objects; else a line with its verb for each but
+// the first.
 func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error {
 	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
 	if p.structured() {
@@ -155,7 +156,7 @@ func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error
 	return nil
 }
 
-// rolled says whether any of the forks was made or changed.
+// rolled reports whether any of the forks was created or changed.
 func rolled(p *plan.ForkPlan, applied *cluster.Applied) bool {
 	for i, d := range applied.Forks {
 		if p.Forks[i].Replaces != d.GetGeneration() {
@@ -165,8 +166,7 @@ func rolled(p *plan.ForkPlan, applied *cluster.Applied) bool {
 	return false
 }
 
-// verb says what became of a fork, in the words of `kubectl apply` where there was one before. A negative generation is not
-// known.
+// verb returns what happened to a fork, in the words of `kubectl apply`. A negative generation means unknown.
 func verb(f *plan.Fork, generation int64) string {
 	switch f.Replaces {
 	case 0:

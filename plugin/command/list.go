@@ -39,8 +39,8 @@ func newList(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "List sandboxes",
 		Long: templates.LongDesc(`
-			List the sandboxes of a namespace. STATE is that of the worst fork; kubectl sandbox status says why. With -o yaml,
-			json and the like, a SandboxStatusList is printed.`),
+			List the sandboxes of a namespace. STATE is that of the worst fork; kubectl sandbox status says why. With -o
+			yaml, -o json and the like, the output is a SandboxStatusList.`),
 		Example: templates.Examples(`
 			# The sandboxes of this namespace
 			kubectl sandbox list
@@ -148,8 +148,8 @@ func (f *listFlags) show(v *plan.Inventory, namespace string) error {
 	if err := f.printRows(f.tableFlags, v, all); err != nil {
 		return err
 	}
-	if words := plan.RebaseCommand(all, v.Standings); words != nil && !f.watch {
-		fmt.Fprintf(f.ErrOut, "hint: lay the changes on the baselines as they are now: %s\n", f.line(words))
+	if words := plan.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
+		fmt.Fprintf(f.ErrOut, "hint: rebase the forks: %s\n", f.line(words))
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sa
 			expires = duration.HumanDuration(s.Expires.Sub(v.Now))
 		}
 		cells := []any{
-			s.Name, s.Key, fmt.Sprintf("%d/%d", v.Ready(s), len(s.Forks)), v.State(s).Word(), fmt.Sprint(s.Behind(v.Standings)), expires,
+			s.Name, s.Key, fmt.Sprintf("%d/%d", v.Ready(s), len(s.Forks)), v.State(s).Word(), fmt.Sprint(s.Behind(v.BaselineStates)), expires,
 			none(strings.Join(s.Workloads(), ",")), none(s.CreatedBy), duration.HumanDuration(v.Now.Sub(s.Created)),
 		}
 		if f.allNamespaces {
@@ -181,7 +181,7 @@ func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sa
 	return table.printTable(f.Out, columns, rows)
 }
 
-// printObjects prints the sandboxes as other programs can read them; by name, their ConfigMaps.
+// printObjects prints the sandboxes for programs; -o name prints their ConfigMaps.
 func (f *listFlags) printObjects(v *plan.Inventory, all []plan.Sandbox) error {
 	if *f.print.OutputFormat != "name" {
 		return printStatus(f.print, f.Out, v.DescribeSandboxes(f.line))
@@ -204,12 +204,12 @@ type listWatch struct {
 	seen    map[string]string // what was last said of each sandbox, by namespace and name
 }
 
-// news returns the sandboxes that are other than they were.
+// news returns the sandboxes that have changed since the last call.
 func (w *listWatch) news(v *plan.Inventory) (changed []plan.Sandbox) {
 	for _, s := range v.Sandboxes() {
 		id := s.Namespace + "/" + s.Name
 		found := v.State(&s)
-		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), s.Behind(v.Standings))
+		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), s.Behind(v.BaselineStates))
 		if w.seen[id] != now {
 			w.seen[id] = now
 			changed = append(changed, s)
@@ -241,7 +241,7 @@ func (w *listWatch) print(v *plan.Inventory) error {
 	return nil
 }
 
-// typed gives a ConfigMap that came from a typed client its kind back.
+// typed sets the kind of a ConfigMap, which typed clients leave empty.
 func typed(cm *corev1.ConfigMap) *corev1.ConfigMap {
 	cm = cm.DeepCopy()
 	cm.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
@@ -266,7 +266,7 @@ func typedPolicy(p *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	return p
 }
 
-// asList puts objects of several kinds into one v1 List.
+// asList returns objects of several kinds as one v1 List.
 func asList(objects []runtime.Object) (runtime.Object, error) {
 	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
 	for _, o := range objects {
@@ -279,7 +279,7 @@ func asList(objects []runtime.Object) (runtime.Object, error) {
 	return list, nil
 }
 
-// none is what kubectl prints in place of nothing.
+// none returns s, or what kubectl prints for an empty value.
 func none(s string) string {
 	if s == "" {
 		return "<none>"

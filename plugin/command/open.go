@@ -22,11 +22,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// openPort is where `open` serves when nothing is said and the port is free: the same each time, so that cookies, bookmarks and
-// what was registered with a sign-in service stay valid.
+// openPort is the default port of `open` if it is free. It is always the same, so that cookies, bookmarks and
+// registrations with a sign-in service stay valid.
 const openPort = 8080
 
-// openFlags are the flags of `open`, and what Complete makes of them.
+// openFlags are the flags and arguments of `open`.
 type openFlags struct {
 	*tool
 	port    uint16
@@ -48,19 +48,20 @@ func newOpen(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Open a sandbox on this machine, in a browser or for a command",
 		Long: templates.LongDesc(`
-			Serve a sandbox on this machine, until it is interrupted: requests to http://NAME.localhost:PORT go to the
-			Service, through the API server, with the sandbox's key. Any key that they bring is replaced; other baggage is
-			kept. Nobody needs a header for it, nor an extension of the browser.
+			Serve a sandbox on this machine until the command is interrupted. Requests to http://NAME.localhost:PORT go
+			to the Service, through the API server, with the sandbox's key. A key that a request already has is
+			replaced; other baggage is kept. You need neither a header nor a browser extension.
 
-			All sandboxes of the namespace are served at once, each at its name, and at http://baseline.localhost:PORT the
-			baseline, without a key. Another Service is at SERVICE.NAME.localhost, one of another namespace at
-			SERVICE.NAMESPACE.NAME.localhost. http://127.0.0.1:PORT is the sandbox NAME as well, for programs that do not
-			resolve such names.
+			All sandboxes of the namespace are served at once, each at its name. The baseline, without a key, is at
+			http://baseline.localhost:PORT. Another Service is at SERVICE.NAME.localhost, and one of another namespace
+			at SERVICE.NAMESPACE.NAME.localhost. The sandbox NAME is also at http://127.0.0.1:PORT, for programs that
+			can't resolve such names.
 
-			The Service may be left out where it is clear: the one behind the namespace's Ingresses and HTTPRoutes, its only
-			LoadBalancer or NodePort, or its only Service. Pods may come and go: a request waits up to 10 seconds for one.
+			You may omit the Service if the namespace has one obvious entry: the Service behind its Ingresses and
+			HTTPRoutes, its only LoadBalancer or NodePort, or its only Service. While no pod is ready, a request waits
+			up to 10 seconds for one.
 
-			With a command after --, the command is run with the address in SANDBOX_URL, and its exit code is the result.`),
+			With a command after --, open runs the command with the address in SANDBOX_URL and exits with its exit code.`),
 		Example: templates.Examples(`
 			# Open a sandbox in the browser
 			kubectl sandbox open pr-42 --browser
@@ -82,8 +83,8 @@ func newOpen(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.Uint16Var(&f.port, "port", openPort, "Port to serve at; 0 for any that is free. If it is left out and taken, or a command is run, any.")
-	flags.StringVar(&f.address, "address", "localhost", `Where to listen: "localhost", or an IP address of this machine. On other addresses than this machine's own, all who reach it can use it.`)
+	flags.Uint16Var(&f.port, "port", openPort, "Port to serve at; 0 means any free port. Without --port, any free port is used if the default is taken or a command is run.")
+	flags.StringVar(&f.address, "address", "localhost", `Where to listen: "localhost", or an IP address of this machine. On an address other than loopback, everybody who can reach it can use the sandbox.`)
 	flags.StringArrayVar(&f.origins, "allow-origin", nil, "Origin of web pages that may send requests, as https://HOST. Repeat it for further ones. Pages on this machine may.")
 	flags.BoolVar(&f.browser, "browser", false, "Open the address in the browser.")
 	flags.StringVarP(&f.output, "output", "o", "", `Output format: "json" prints the addresses as one object.`)
@@ -93,7 +94,8 @@ func newOpen(t *tool) *cobra.Command {
 
 func (f *openFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-		if f.command, args = args[dash:], args[:dash]; len(f.command) == 0 {
+		f.command, args = args[dash:], args[:dash]
+		if len(f.command) == 0 {
 			return usageError(cmd, "no command follows --")
 		}
 	}
@@ -133,8 +135,9 @@ func (f *openFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	return nil
 }
 
-// openGC is the garbage collector's percentage (see runtime/debug) while a sandbox is open: each frame of a port-forward is read
-// into memory of its own, and little else lives, so that frequent collections are cheap, and keep the process small.
+// openGC is the garbage collector's percentage (see runtime/debug) while a sandbox is open. Each frame of a
+// port-forward is read into newly allocated memory, and little else is live. So frequent collections are cheap, and
+// keep the process small.
 const openGC = 25
 
 func (f *openFlags) run(ctx context.Context) error {
@@ -180,7 +183,7 @@ func (f *openFlags) run(ctx context.Context) error {
 	return nil
 }
 
-// proxy reads what there is to open.
+// proxy reads the sandbox and the Service to open, and returns the proxy for them.
 func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, error) {
 	p := &open.Proxy{Sandbox: f.name, Namespace: c.Namespace, Origins: f.origins, Notice: func(s string) { f.warn("%s", s) }}
 	found, missing, err := c.SandboxesNamed(ctx, []string{f.name})
@@ -209,7 +212,7 @@ func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, 
 	if !ok {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("service %q not found in namespace %q", p.Entry.Name, p.Entry.Namespace),
-			Say:  "those there are", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
+			Hint: "list what exists", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
 		}
 	}
 	port, err := plan.ServicePort(s, p.Entry.Port)
@@ -220,7 +223,8 @@ func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, 
 	return p, nil
 }
 
-// reach finds out at once whether the Service can be reached: what is not allowed will not be later, and what is not ready may be.
+// reach checks at once whether the Service can be reached. Missing rights will not appear later and are an error;
+// pods may still become ready.
 func (f *openFlags) reach(ctx context.Context, p *open.Proxy) error {
 	const patience = 10 * time.Second
 	trying, cancel := context.WithTimeout(ctx, patience)
@@ -239,7 +243,7 @@ func (f *openFlags) reach(ctx context.Context, p *open.Proxy) error {
 	case f.command != nil:
 		return &plan.Problem{
 			What: fmt.Sprintf("%s can't be reached: %v", p.Entry, err),
-			Say:  "its pods", Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace, "-l", "kubernetes.io/service-name="+p.Entry.Name), Err: err,
+			Hint: "its pods", Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace, "-l", "kubernetes.io/service-name="+p.Entry.Name), Err: err,
 		}
 	}
 	f.warn("%s can't be reached yet: %v", p.Entry, err)
@@ -254,14 +258,14 @@ func (f *openFlags) listen(ctx context.Context, p *open.Proxy) ([]net.Listener, 
 	if err != nil {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("can't listen on --address %s --port %d: %v", f.address, f.port, err),
-			Say:  "any port that is free", Fix: append(plan.Kubectl("sandbox", "open", f.name, p.Entry.String()), "--port=0"), Err: err,
+			Hint: "any port that is free", Fix: append(plan.Kubectl("sandbox", "open", f.name, p.Entry.String()), "--port=0"), Err: err,
 		}
 	}
 	p.Port = port
 	return listeners, nil
 }
 
-// plainURL is the address of the sandbox for programs that do not resolve its host name.
+// plainURL returns the address of the sandbox for programs that do not resolve its host name.
 func (f *openFlags) plainURL(p *open.Proxy) string {
 	return "http://" + netip.AddrPortFrom(f.addresses[0], p.Port).String()
 }
@@ -292,7 +296,7 @@ func (f *openFlags) show(ctx context.Context, p *open.Proxy) error {
 		fmt.Fprintf(f.Out, "browsers and curl know these names, this machine's resolver does not; for other programs:\n  %s\n", f.plainURL(p))
 	}
 	if slices.ContainsFunc(f.addresses, func(a netip.Addr) bool { return !a.IsLoopback() }) {
-		f.warn("all who reach %s port %d can use this sandbox and the baseline", f.address, p.Port)
+		f.warn("everybody who can reach %s port %d can use this sandbox and the baseline", f.address, p.Port)
 	}
 	return nil
 }

@@ -15,14 +15,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// commandEnded is how a command ended that `open` ran: its exit code is the plugin's.
+// commandEnded is the exit code of the command that `open` ran; it becomes the plugin's own.
 type commandEnded struct{ code int }
 
 func (e *commandEnded) Error() string {
 	return fmt.Sprintf("the command ended with exit code %d", e.code)
 }
 
-// endGrace is how long a command may take to end when it is told to.
+// endGrace is how long a command may take to end after SIGTERM.
 const endGrace = 10 * time.Second
 
 // runCommand runs the command with the sandbox's address in its environment.
@@ -32,7 +32,7 @@ func (f *openFlags) runCommand(ctx context.Context, p *open.Proxy) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = f.In, f.Out, f.ErrOut
 	cmd.Env = append(os.Environ(), sandbox.EnvURL+"="+f.plainURL(p), sandbox.EnvName+"="+f.name, sandbox.EnvKey+"="+key,
 		sandbox.EnvBaggage+"="+p.Carriers.Member+"="+key)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // on an interrupt the terminal has told it as well
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // on an interrupt, the terminal also signals it
 	cmd.WaitDelay = endGrace
 	err := cmd.Run()
 	var exit *exec.ExitError
@@ -45,7 +45,7 @@ func (f *openFlags) runCommand(ctx context.Context, p *open.Proxy) error {
 		}
 		return &commandEnded{exit.ExitCode()}
 	case cmd.ProcessState != nil && cmd.ProcessState.Success():
-		return nil // it ended well although it was told to end
+		return nil // it exited with 0 after the signal
 	}
 	return &plan.Problem{What: fmt.Sprintf("can't run %s: %v", plan.Quote(f.command), err), Err: err}
 }

@@ -15,7 +15,7 @@ import (
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 )
 
-// An objectPrinter prints objects one after the other as -o says; without it, as "TYPE/NAME verbed".
+// An objectPrinter prints objects in the format of -o; without -o, as "TYPE/NAME verbed".
 type objectPrinter struct {
 	flags  *genericclioptions.PrintFlags
 	dryRun cmdutil.DryRunStrategy
@@ -23,17 +23,17 @@ type objectPrinter struct {
 	whole  printers.ResourcePrinter // with -o yaml and the like: one for all, since it writes what stands between them
 }
 
-// structured says that -o asks for objects, not for words.
+// structured reports whether -o requests objects, and not words.
 func (p *objectPrinter) structured() bool {
 	return p.flags.OutputFormat != nil && *p.flags.OutputFormat != ""
 }
 
-// validOutput says what is wrong with -o and what belongs to it, before anything is read or done.
+// validOutput checks -o and its related flags before anything is read or changed.
 func validOutput(cmd *cobra.Command, flags *genericclioptions.PrintFlags) error {
 	_, err := flags.ToPrinter()
 	switch {
 	case genericclioptions.IsNoCompatiblePrinterError(err):
-		return usageError(cmd, fmt.Sprintf("--output %q is none of %s", *flags.OutputFormat, strings.Join(flags.AllowedFormats(), ", ")))
+		return usageError(cmd, fmt.Sprintf("--output %q is not one of %s", *flags.OutputFormat, strings.Join(flags.AllowedFormats(), ", ")))
 	case err != nil:
 		return usageError(cmd, fmt.Sprintf("--output %q: %v", *flags.OutputFormat, err))
 	}
@@ -59,17 +59,17 @@ func (p *objectPrinter) print(verb string, o runtime.Object) error {
 	return printer.PrintObj(o, p.out)
 }
 
-// tableFlags are those of a verb that prints a table: -o with "wide", and --no-headers.
+// tableFlags are the flags of a command that prints a table: -o with "wide", and --no-headers.
 type tableFlags struct {
 	print     *genericclioptions.PrintFlags
 	noHeaders bool
 }
 
-// wide says that -o asks for a table with all its columns, table that it asks for one at all.
+// wide reports whether -o requests a table with all columns, and table whether it requests a table.
 func (f *tableFlags) wide() bool  { return *f.print.OutputFormat == "wide" }
 func (f *tableFlags) table() bool { return f.wide() || *f.print.OutputFormat == "" }
 
-// printTable prints rows under columns; those of a priority above 0 are for -o wide.
+// printTable prints rows under columns. Columns with a priority above 0 are for -o wide.
 func (f *tableFlags) printTable(out io.Writer, columns []metav1.TableColumnDefinition, rows []metav1.TableRow) error {
 	printer := printers.NewTablePrinter(printers.PrintOptions{NoHeaders: f.noHeaders, Wide: f.wide()})
 	w := printers.GetNewTabWriter(out)
@@ -79,7 +79,7 @@ func (f *tableFlags) printTable(out io.Writer, columns []metav1.TableColumnDefin
 	return w.Flush()
 }
 
-// column defines one of a table; wide ones are shown with -o wide alone.
+// column defines a column of a table. Wide columns are shown only with -o wide.
 func column(name string, wide bool) metav1.TableColumnDefinition {
 	c := metav1.TableColumnDefinition{Name: name, Type: "string"}
 	if wide {
@@ -88,7 +88,7 @@ func column(name string, wide bool) metav1.TableColumnDefinition {
 	return c
 }
 
-// validate says what is wrong with -o.
+// validate checks -o.
 func (f *tableFlags) validate(cmd *cobra.Command) error {
 	if f.table() {
 		return nil
@@ -96,7 +96,7 @@ func (f *tableFlags) validate(cmd *cobra.Command) error {
 	return validOutput(cmd, f.print)
 }
 
-// addFlags adds the flags, and "wide" to what -o says it takes.
+// addFlags adds the flags, and adds "wide" to the help of -o.
 func (f *tableFlags) addFlags(cmd *cobra.Command) {
 	f.print.AddFlags(cmd)
 	output := cmd.Flags().Lookup("output")
@@ -104,7 +104,7 @@ func (f *tableFlags) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.noHeaders, "no-headers", false, "Print a table without its headers.")
 }
 
-// printAll prints objects, one after the other where the format holds several, as YAML does, else as one list.
+// printAll prints objects one after the other if the format allows several documents, as YAML does; else as one list.
 func (p *objectPrinter) printAll(verb string, objects []runtime.Object) error {
 	if p.severalDocuments() {
 		for _, o := range objects {
@@ -121,7 +121,7 @@ func (p *objectPrinter) printAll(verb string, objects []runtime.Object) error {
 	return p.print(verb, list)
 }
 
-// printEach is printAll, but prints a single object by itself.
+// printEach is printAll, but prints a single object without a list.
 func (p *objectPrinter) printEach(verb string, objects []runtime.Object) error {
 	if len(objects) == 1 {
 		return p.print(verb, objects[0])
@@ -129,13 +129,13 @@ func (p *objectPrinter) printEach(verb string, objects []runtime.Object) error {
 	return p.printAll(verb, objects)
 }
 
-// A doneObject is an object, and what happened to it.
+// A doneObject is an object with what happened to it.
 type doneObject struct {
 	verb   string
 	object runtime.Object
 }
 
-// printDone prints objects as printEach does, each with what happened to it where -o asks for no object.
+// printDone prints objects as printEach does, or, if -o requests no objects, what happened to each.
 func (p *objectPrinter) printDone(all []doneObject) error {
 	if !p.severalDocuments() {
 		objects := make([]runtime.Object, len(all))
@@ -152,12 +152,13 @@ func (p *objectPrinter) printDone(all []doneObject) error {
 	return nil
 }
 
-// severalDocuments says that what is printed may hold several objects one after the other.
+// severalDocuments reports whether the format allows several objects one after the other.
 func (p *objectPrinter) severalDocuments() bool {
 	return !p.structured() || slices.Contains([]string{"name", "yaml", "kyaml"}, *p.flags.OutputFormat)
 }
 
-// printStatus prints an object of package status, by any format of -o. Go's types become maps first, as templates and JSONPath expect.
+// printStatus prints an object of package status in the format of -o. It converts Go structs to maps first, as
+// templates and JSONPath expect.
 func printStatus[T any](flags *genericclioptions.PrintFlags, out io.Writer, object T) error {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&object)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"k8s.io/kubectl/pkg/util/term"
 )
 
-// A progress shows what a command waits for, on one line that is wiped when it ends. Where the stream is not a terminal, it shows
-// nothing.
+// A progress shows what a command waits for, on one line that is erased at the end. If the stream is not a terminal,
+// it shows nothing.
 type progress struct {
 	out   io.Writer
 	width int
@@ -27,8 +27,8 @@ func newProgress(out io.Writer) *progress {
 	return p
 }
 
-// say replaces the line.
-func (p *progress) say(line string) {
+// update replaces the line.
+func (p *progress) update(line string) {
 	if p.out == nil {
 		return
 	}
@@ -39,7 +39,7 @@ func (p *progress) say(line string) {
 	fmt.Fprintf(p.out, "\r\033[K%s", line)
 }
 
-// end wipes the line.
+// end erases the line.
 func (p *progress) end() {
 	if p.shown {
 		fmt.Fprint(p.out, "\r\033[K")

@@ -16,7 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// rebaseFlags are the flags of `rebase`: those of a `fork` that asks for no change.
+// rebaseFlags are the flags of `rebase`: those of a `fork` without a change.
 type rebaseFlags struct{ forkFlags }
 
 func newRebase(t *tool) *cobra.Command {
@@ -26,16 +26,16 @@ func newRebase(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "rebase NAME [TYPE/NAME...]",
 		DisableFlagsInUseLine: true,
-		Short:                 "Lay the changes of a sandbox on its baselines as they are now",
+		Short:                 "Rebase the forks of a sandbox on their current baselines",
 		Long: templates.LongDesc(`
-			Lay the changes of a sandbox's forks on their baselines as these are now: of all its forks, or of those of the
-			workloads named.
+			Rebase the forks of a sandbox on their current baselines: all its forks, or those of the workloads that you
+			name.
 
-			A fork keeps what it changed, and takes over all else that changed in its baseline since. Containers, variables
-			and the like are known by their names. Where a change does not fit any more, because the container it was for is
-			gone, say, that is told of each fork, and nothing is changed in any.
+			A fork keeps its own changes and takes over everything else that has changed in its baseline. Containers,
+			variables and the like are matched by name. If a change no longer fits, for example because its container
+			was removed, rebase reports the conflict for each fork and changes none.
 
-			Forks made with --follow are rebased by the webhook, as soon as their baselines change.`),
+			The webhook rebases forks that were created with --follow as soon as their baselines change.`),
 		Example: templates.Examples(`
 			# Lay all forks of a sandbox on their baselines as they are now
 			kubectl sandbox rebase pr-42
@@ -60,7 +60,7 @@ func newRebase(t *tool) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
-	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 for as long as it takes.")
+	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 means no limit.")
 	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, such as its replicas by kubectl scale.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
@@ -68,7 +68,7 @@ func newRebase(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses, and says what is wrong with the arguments.
+// complete reads the flags and arguments, and checks the arguments.
 func (f *rebaseFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.begun = time.Now()
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 )
 
-// reportFlags are the flags of `report`: those of `test` that say how to print.
+// reportFlags are the flags of `report`: the output flags of `test`.
 type reportFlags struct {
 	testFlags
 }
@@ -23,8 +23,8 @@ func newReport(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Print what an experiment found",
 		Long: templates.LongDesc(`
-			Print the report of an experiment of "kubectl sandbox test", as long as the cluster keeps it: until its --ttl is
-			over. It exits as that command did, and with 2 while the experiment has not ended.`),
+			Print the report of an experiment of "kubectl sandbox test". The cluster keeps it until its --ttl ends. The
+			exit status is that of the experiment, or 2 while the experiment has not ended.`),
 		Example: templates.Examples(`
 			# What an experiment found
 			kubectl sandbox report rk3f9q
@@ -97,7 +97,7 @@ func (f *reportFlags) run(ctx context.Context) error {
 	}
 	read := c.Experiment
 	if f.wait {
-		read = c.AwaitExperiment
+		read = c.WaitExperiment
 	}
 	e, err := read(ctx, f.id)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
 )
 
-// print prints the report, and writes those that are asked for.
+// print prints the report, and writes the requested report files.
 func (f *testFlags) print(rep *experiment.Report) error {
 	format := report.Text
 	if f.output == "json" {
@@ -23,7 +23,7 @@ func (f *testFlags) print(rep *experiment.Report) error {
 	return errors.Join(errs...)
 }
 
-// writable says whether the file can be written, before anything is done whose result would have nowhere to go.
+// writable checks that the file can be written, before anything runs whose result would be lost.
 func (o reportFile) writable() error {
 	_, missing := os.Lstat(o.file)
 	file, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE, 0o666) //nolint:gosec // as os.Create does

@@ -1,5 +1,5 @@
-// Package command holds the verbs of `kubectl sandbox`, one file each: parse, call, print. Every verb is a struct of flags
-// with the steps Complete (parse only), Validate and Run.
+// Package command holds the commands of `kubectl sandbox`, one file each: parse, call, print. Every command is a
+// struct of flags with the steps complete (parse only), validate and run.
 package command
 
 import (
@@ -27,7 +27,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// A tool is what every verb works with.
+// A tool holds what every command needs.
 type tool struct {
 	genericiooptions.IOStreams
 	factory cmdutil.Factory
@@ -35,16 +35,17 @@ type tool struct {
 	globals *pflag.FlagSet
 }
 
-// client returns the client for the cluster the flags choose.
+// client returns the client for the cluster that the flags choose.
 func (t *tool) client() (*cluster.Client, error) { return cluster.New(t.factory) }
 
-// warn prints a warning as kubectl prints those of an API server.
+// warn prints a warning in kubectl's format for warnings of an API server.
 func (t *tool) warn(format string, args ...any) {
 	fmt.Fprintf(t.ErrOut, "Warning: "+format+"\n", args...)
 }
 
-// New returns the command `kubectl sandbox`, as a child of a command `kubectl`, so that help and usage show what one types. Its
-// Version is the caller's to set. Execute it with Run. Every request to an API server passes through wrap, the outermost last.
+// New returns the command `kubectl sandbox`, as a child of a command `kubectl`, so that help and usage show what
+// users type. The caller sets its Version and executes it with Run. Every request to an API server passes through
+// wrap; the last is the outermost.
 func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cobra.Command {
 	t := &tool{IOStreams: streams}
 	flags := genericclioptions.NewConfigFlags(true).
@@ -53,7 +54,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 		WithWrapConfigFn(func(c *rest.Config) *rest.Config {
 			c.QPS = -1 // the API server's priority and fairness limits, as for kubectl's single commands
 			c.WarningHandler = t.warningHandler(c.WarningHandler)
-			c.Wrap(cluster.Patient)
+			c.Wrap(cluster.RetryConnect)
 			for _, w := range wrap {
 				c.Wrap(w)
 			}
@@ -75,7 +76,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 
 		SuggestionsMinimumDistance: 2,
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
-			t.holdNotices(cmd)
+			t.bufferNotices(cmd)
 			if !klog.V(1).Enabled() {
 				klog.SetLogger(logr.Discard()) // client-go logs the errors that it returns as well
 			}
@@ -108,7 +109,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	return cmd
 }
 
-// printProblem prints a Problem with what it is called, and its hint.
+// printProblem prints a Problem and its hint. called is the prefix, such as "error".
 func printProblem(w io.Writer, called string, p *plan.Problem, globals []string) {
 	fmt.Fprintf(w, "%s%s\n", called, p.What)
 	for _, line := range p.Lines {
@@ -117,14 +118,14 @@ func printProblem(w io.Writer, called string, p *plan.Problem, globals []string)
 	if len(p.Fix) == 0 {
 		return
 	}
-	say := p.Say
+	say := p.Hint
 	if say != "" {
 		say += ": "
 	}
 	fmt.Fprintf(w, "hint: %s%s\n", say, commandOf(p, globals))
 }
 
-// commandOf returns the command of a Problem as one pastes it; empty where it has none.
+// commandOf returns the command of a Problem for pasting; empty if it has none.
 func commandOf(p *plan.Problem, globals []string) string {
 	fix := p.Fix
 	if len(fix) > 0 && fix[0] == "kubectl" {
@@ -136,8 +137,8 @@ func commandOf(p *plan.Problem, globals []string) string {
 	return plan.Quote(fix)
 }
 
-// given returns, as arguments, the flags by which the caller chose cluster, user and namespace. A token or password is not
-// repeated on a screen.
+// given returns, as arguments, the flags by which the caller chose cluster, user and namespace. Tokens and passwords
+// are left out.
 func given(globals *pflag.FlagSet) []string {
 	var args []string
 	globals.VisitAll(func(f *pflag.Flag) {
@@ -159,7 +160,7 @@ func given(globals *pflag.FlagSet) []string {
 	return args
 }
 
-// identifies says whether a flag, as given returns it, says who somebody is, and not which cluster or namespace they mean.
+// identifies reports whether a flag, as given returns it, identifies the user, and not the cluster or namespace.
 func identifies(flag string) bool {
 	name, _, _ := strings.Cut(flag, "=")
 	return slices.Contains([]string{"--user", "--as", "--as-uid", "--as-group", "--client-certificate", "--client-key"}, name)
@@ -184,12 +185,12 @@ func withGlobals(words, globals []string) []string {
 	return out
 }
 
-// usageError is a *plan.Problem about how cmd was called.
+// usageError returns a *plan.Problem about the command line of cmd.
 func usageError(cmd *cobra.Command, what string) error {
 	return &plan.Problem{What: what, Fix: append(strings.Fields(cmd.CommandPath()), "--help"), Code: status.CodeUsage}
 }
 
-// fullName mends the one line of kubectl's usage template that names a command without its parent.
+// fullName corrects the line of kubectl's usage template that names a command without its parent.
 func fullName(usage func(*cobra.Command) error) func(*cobra.Command) error {
 	return func(c *cobra.Command) error {
 		out := c.OutOrStderr()
@@ -215,13 +216,13 @@ func unknownVerb(cmd *cobra.Command, args []string) error {
 	return usageError(cmd, what)
 }
 
-// lower makes a message of kubectl's begin as ours do.
+// lower makes a message of kubectl begin in lower case.
 func lower(err error) string {
 	s := err.Error()
 	return strings.ToLower(s[:1]) + s[1:]
 }
 
-// completeValues has the shell complete a flag by the values it takes.
+// completeValues makes the shell complete a flag with its possible values.
 func completeValues(cmd *cobra.Command, flag string, values ...string) {
 	err := cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return values, cobra.ShellCompDirectiveNoFileComp

@@ -23,10 +23,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// routeTimeout is as long as a Deployment's rollout may stand still before its controller calls it failed, by default.
+// routeTimeout is the default progress deadline of a Deployment.
 const routeTimeout = 10 * time.Minute
 
-// routeFlags are the flags of `route`, and what Complete makes of them.
+// routeFlags are the flags and arguments of `route`.
 type routeFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -45,23 +45,22 @@ func newRoute(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "route [TYPE/NAME... | --all]",
 		DisableFlagsInUseLine: true,
-		Short:                 "Put routers in front of workloads, or list the routes there are",
+		Short:                 "Put routers in front of workloads, or list the existing routes",
 		Long: templates.LongDesc(`
-			Put a router in front of each pod of one or more workloads, so that they can be forked; without arguments,
-			list the workloads that have routers, and the routes that forks have made. With -o yaml, json and the like, the
+			Put a router in front of each pod of one or more workloads, so that they can be forked. Without arguments,
+			list the workloads that have routers and the routes to their forks. With -o yaml, -o json and the like, the
 			list is a RouteStatusList.
 
-			With --all, workloads are left out by name that are not healthy, since each step waits for all of them, and those
-			at whose ports no key can work: databases, and what is reached by TLS alone. A workload that is named is routed
-			all the same, with a warning.
+			With --all, route skips two sorts of workloads and names them: those that are not healthy, because each step
+			waits for all pods; and those whose ports can't carry a key, such as databases and ports that only serve
+			TLS. A workload that you name is routed anyway, with a warning.
 
-			Requests keep reaching the same pods at every step. Where a Service knows a port by number, the port gets a
-			name, which rolls the workload out, and the Service goes to the name. Then the pods are told to ask for
-			routers, which rolls the workload out once more, or for the only time. NetworkPolicies that admit the app's
-			ports get others beside them that admit the router's.
+			Requests keep reaching the same pods at every step. If a Service refers to a port by number, route names the
+			port, which rolls the workload out, and then switches the Service to the name. A further rollout adds the
+			labels that request routers. For NetworkPolicies that admit the app's ports, route adds policies that admit
+			the router's.
 
-			Interrupted anywhere, the same command goes on where it stopped, and kubectl sandbox unroute undoes what
-			was done.`),
+			If the command is interrupted, run it again to resume, or run kubectl sandbox unroute to undo what was done.`),
 		Example: templates.Examples(`
 			# Put routers in front of a Deployment
 			kubectl sandbox route deploy/api
@@ -91,9 +90,9 @@ func newRoute(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.all, "all", false, "Route all workloads of the namespace that Services send requests to.")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, roll workloads out without asking.")
-	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Those before it are waited for in any case.")
-	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in all; 0 for as long as it takes.")
-	flags.StringVar(&f.templatePath, "template-path", "", "Where workloads of a custom kind have their pod template, such as spec.workload.template. It is remembered.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Earlier rollouts are always waited for.")
+	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in total; 0 means no limit.")
+	flags.StringVar(&f.templatePath, "template-path", "", "Path of the pod template in workloads of a custom kind, such as spec.workload.template. route records it in the workload.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routed workloads of all namespaces.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
@@ -101,7 +100,7 @@ func newRoute(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *routeFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	f.workloads = args
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
@@ -113,9 +112,9 @@ func (f *routeFlags) complete(cmd *cobra.Command, args []string) (err error) {
 func (f *routeFlags) validate(cmd *cobra.Command) error {
 	switch {
 	case f.all && len(f.workloads) > 0:
-		return usageError(cmd, "--all goes without TYPE/NAME")
+		return usageError(cmd, "--all can't be combined with TYPE/NAME")
 	case f.allNamespaces && (f.all || len(f.workloads) > 0):
-		return usageError(cmd, "--all-namespaces is for listing: it goes without TYPE/NAME and --all")
+		return usageError(cmd, "--all-namespaces only lists: leave out TYPE/NAME and --all")
 	case f.timeout < 0:
 		return usageError(cmd, fmt.Sprintf("--timeout %s is negative", f.timeout))
 	}
@@ -143,7 +142,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 			f.warn("left out: %s", why)
 		}
 		if len(workloads) == 0 {
-			fmt.Fprintf(f.ErrOut, "No workload in namespace %s that a Service sends requests to.\n", c.Namespace)
+			fmt.Fprintf(f.ErrOut, "No workload in namespace %s receives requests through a Service.\n", c.Namespace)
 			return nil
 		}
 	} else if workloads, err = c.Workloads(ctx, f.workloads, f.templatePath); err != nil {
@@ -173,14 +172,14 @@ func (f *routeFlags) run(ctx context.Context) error {
 	return run.printDone("routed")
 }
 
-// A planner works out all steps from a view, and what it shows then.
+// A planner plans all steps from a view, and returns the resulting view.
 type planner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
 
 func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
 	return plan.RouteSteps(view, plan.Route)
 }
 
-// plan reads, plans and announces.
+// plan reads the namespace, plans the steps and announces the rollouts.
 func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload, steps planner) (*routeRun, error) {
 	r, err := c.Routing(ctx, workloads)
 	if err != nil {
@@ -265,13 +264,13 @@ type routeRun struct {
 	waits    []plan.RouteWait // the last known
 }
 
-// A routeWritten is an object as the API server had it after a write.
+// A routeWritten is an object as the API server stored it.
 type routeWritten struct {
 	write  plan.RouteWrite
 	object *unstructured.Unstructured
 }
 
-// plan works out all steps, and returns the view that they begin from.
+// plan plans all steps, and returns the view that they start from.
 func (r *routeRun) plan(ctx context.Context, steps planner) (*plan.RouteView, error) {
 	view, err := r.routing.View(ctx)
 	if err != nil {
@@ -306,7 +305,7 @@ func (r *routeRun) rollouts(w *plan.Workload) int {
 	return n
 }
 
-// announce says which workloads roll out, before they do.
+// announce prints which workloads will roll out.
 func (r *routeRun) announce() {
 	will := "will"
 	if r.strategy != cmdutil.DryRunNone {
@@ -323,18 +322,18 @@ func (r *routeRun) announce() {
 	}
 }
 
-// canAsk says that there is a terminal to ask at.
+// canAsk reports whether there is a terminal for a question.
 func (r *routeRun) canAsk() bool {
 	tty := term.TTY{In: r.In, Out: r.ErrOut}
 	return tty.IsTerminalIn() && tty.IsTerminalOut()
 }
 
-// confirm asks whether to go on, where there is a terminal to ask at.
+// confirm asks the user whether to continue, if there is a terminal.
 func (r *routeRun) confirm() error {
 	if !r.canAsk() {
 		return &plan.Problem{
 			What: "--all rolls out the workloads named above, and there is no terminal to ask at",
-			Say:  "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),
+			Hint: "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),
 		}
 	}
 	fmt.Fprint(r.ErrOut, "Go on? (y/n): ")
@@ -345,7 +344,7 @@ func (r *routeRun) confirm() error {
 	return nil
 }
 
-// admission finds out beforehand whether the pods would get routers.
+// admission checks before any change whether the pods would get routers.
 func (r *routeRun) admission(ctx context.Context) error {
 	if !r.rolls() {
 		return nil
@@ -370,7 +369,7 @@ func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 		},
 		Waiting: func(step *plan.RouteStep) {
 			r.waits = step.Waits
-			show.say(step.Title + ": " + describeWait(step.Waits[0]))
+			show.update(step.Title + ": " + describeWait(step.Waits[0]))
 		},
 	})
 	show.end()
@@ -390,7 +389,7 @@ func describeWait(w plan.RouteWait) string {
 	return w.Workload.String() + ": " + w.Message
 }
 
-// explain says what ended the steps, what of them is done, and how to go on or undo it.
+// explain adds to an error which steps are done, and how to resume or undo them.
 func (r *routeRun) explain(ctx context.Context, err error) error {
 	p := &plan.Problem{What: err.Error(), Err: err}
 	var known *plan.Problem
@@ -422,7 +421,7 @@ func (r *routeRun) explain(ctx context.Context, err error) error {
 	return p
 }
 
-// command returns a command over the same workloads, to paste.
+// command returns a command for the same workloads, for pasting.
 func (r *routeRun) command(verb string) string {
 	words := plan.Kubectl("sandbox", verb)
 	for _, t := range r.targets {
@@ -431,7 +430,8 @@ func (r *routeRun) command(verb string) string {
 	return plan.Quote(withGlobals(words, given(r.globals)))
 }
 
-// checkRouters warns of ready pods that were to have a router and have none, and fails when a workload has no pod with one.
+// checkRouters warns of ready pods that should have a router and have none. It fails if a workload has no pod with a
+// router.
 func (r *routeRun) checkRouters(view *plan.RouteView) error {
 	gaps := plan.RouterGaps(view)
 	for _, g := range gaps {
@@ -442,6 +442,6 @@ func (r *routeRun) checkRouters(view *plan.RouteView) error {
 	}
 	return &plan.Problem{
 		What: fmt.Sprintf("%s was rolled out, but not all its pods have routers: no request reaches a fork of it", gaps[0].Workload),
-		Say:  "once the reason above is mended, make its pods anew", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
+		Hint: "fix the reason above, then recreate its pods", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
-// printPlanned prints the objects as a dry run on the client leaves them: without what only an API server writes, so that
+// printPlanned prints the objects as a client-side dry run: without the fields that only an API server sets, so that
 // they can be committed as they are.
 func (r *routeRun) printPlanned() error {
 	if err := r.printer().printDone(r.planned()); err != nil {
@@ -30,7 +30,7 @@ func (r *routeRun) printPlanned() error {
 	return nil
 }
 
-// planned returns the objects as the steps leave them.
+// planned returns the objects with the changes of all steps.
 func (r *routeRun) planned() []doneObject {
 	var done []doneObject
 	writes := plan.MergeSteps(r.steps)
@@ -57,7 +57,7 @@ func switches(writes []plan.RouteWrite) bool {
 	return false
 }
 
-// dryRun prints the objects as the API server would have them.
+// dryRun prints the objects as the API server would store them.
 func (r *routeRun) dryRun(ctx context.Context) error {
 	done, err := r.dryRunObjects(ctx)
 	if err != nil {
@@ -74,7 +74,7 @@ func (r *routeRun) dryRunObjects(ctx context.Context) ([]doneObject, error) {
 	return append(done, r.unchanged(plan.MergeSteps(r.steps))...), err
 }
 
-// printDone prints each object that was changed, as it was last seen, and each workload for which nothing had to be.
+// printDone prints each changed object in its latest state, and each workload that needed no change.
 func (r *routeRun) printDone(verbed string) error { return r.printer().printDone(r.done(verbed)) }
 
 // done returns what printDone prints.
@@ -103,7 +103,7 @@ func (r *routeRun) done(verbed string) []doneObject {
 	return append(done, r.unchanged(writes)...)
 }
 
-// unchanged returns the targets that no write is of.
+// unchanged returns the targets that no write changes.
 func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
 	var out []doneObject
 	for _, t := range r.targets {
@@ -119,7 +119,7 @@ func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
 	return out
 }
 
-// operation is what is said of the object of a write.
+// operation returns the word for what a write does to its object.
 func operation(w *plan.RouteWrite, verbed string) string {
 	switch {
 	case w.Create != nil:
@@ -136,7 +136,7 @@ func (r *routeRun) printer() *objectPrinter {
 	return &objectPrinter{flags: r.print, dryRun: r.strategy, out: r.Out}
 }
 
-// printRoutes prints a row for each route, and one for each workload that has none.
+// printRoutes prints a row for each route, and one for each workload without routes.
 func printRoutes(out io.Writer, table tableFlags, list status.RouteStatusList, namespaces bool, now time.Time) error {
 	var columns []metav1.TableColumnDefinition
 	if namespaces {
@@ -175,7 +175,7 @@ func age(since *metav1.Time, now time.Time) string {
 	return duration.HumanDuration(now.Sub(since.Time))
 }
 
-// requests counts what came with the key, and says how much of it the fork did not answer.
+// requests formats the number of requests with the key, and how many of them the fork did not answer.
 func requests(c status.Requests) string {
 	s := strconv.FormatUint(c.Fork+c.Baseline+c.Refused, 10)
 	var but []string

@@ -10,21 +10,21 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A selection is which sandboxes of the namespace a command is to do something with: by exactly one of its three ways.
+// A selection selects the sandboxes of the namespace that a command works on, by exactly one of its three fields.
 type selection struct {
 	names    []string
 	selector string
 	all      bool
 }
 
-// addFlags adds those of the ways that are flags, of a command that does with sandboxes what verb says.
+// addFlags adds the selection's flags. verb is what the command does with the sandboxes.
 func (s *selection) addFlags(cmd *cobra.Command, verb string) {
 	flags := cmd.Flags()
 	flags.StringVarP(&s.selector, "selector", "l", "", verb+" the sandboxes whose ConfigMaps this label selector selects.")
 	flags.BoolVar(&s.all, "all", false, verb+" all sandboxes of the namespace.")
 }
 
-// complete takes names from a command's arguments.
+// complete takes the names from a command's arguments.
 func (s *selection) complete(args []string) {
 	for _, a := range args {
 		s.names = append(s.names, sandboxArg(a))
@@ -55,7 +55,7 @@ func (s *selection) validate(cmd *cobra.Command) error {
 	return nil
 }
 
-// sandboxArg reads a sandbox's name, also as `list -o name` prints it.
+// sandboxArg reads a sandbox's name, also in the form that `list -o name` prints.
 func sandboxArg(s string) string {
 	return strings.TrimPrefix(s, "configmap/"+sandbox.ConfigMapName(""))
 }

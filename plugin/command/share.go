@@ -13,7 +13,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
-// shareFlags are the flags of `share`, and what Complete makes of them.
+// shareFlags are the flags and arguments of `share`.
 type shareFlags struct {
 	*tool
 	expires       time.Duration
@@ -29,12 +29,12 @@ func newShare(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Let people and tests into a sandbox by its preview URL",
 		Long: templates.LongDesc(`
-			Print a link by which a sandbox can be seen in any browser, through the gateway of the cluster. Whoever opens it
-			is signed in to that one preview until the link expires or is revoked; previews are closed to everybody else.
-			With --token a token is printed instead, which a program sends as "Authorization: Bearer TOKEN".
+			Print a link that opens a sandbox in any browser, through the gateway of the cluster. Opening the link signs
+			the browser in to that one preview until the link expires or is revoked. Everybody else is refused. With
+			--token, print a token instead, which a program sends as "Authorization: Bearer TOKEN".
 
-			Of link and token the cluster keeps only a hash, in a ConfigMap that belongs to the sandbox: they can't be
-			printed again.`),
+			The cluster keeps only a hash of the link or token, in a ConfigMap that belongs to the sandbox, so neither
+			can be printed again.`),
 		Example: templates.Examples(`
 			# A link to the sandbox, by the Service through which requests enter the namespace
 			kubectl sandbox share pr-42
@@ -56,7 +56,7 @@ func newShare(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&f.expires, "expires", 24*time.Hour, "How long link or token let in; never longer than the sandbox lives.")
+	flags.DurationVar(&f.expires, "expires", 24*time.Hour, "Lifetime of the link or token; it ends with the sandbox's at the latest.")
 	flags.BoolVar(&f.revoke, "revoke", false, "Revoke all links and tokens of the sandbox, or those for the Service.")
 	flags.BoolVar(&f.token, "token", false, "Print a token for programs.")
 	return cmd
@@ -67,7 +67,7 @@ func (f *shareFlags) complete(cmd *cobra.Command, args []string) error {
 	case len(args) == 0 || len(args) > 2:
 		return usageError(cmd, "share takes the name of one sandbox, and at most one svc/SERVICE")
 	case f.revoke && (f.token || cmd.Flags().Changed("expires")):
-		return usageError(cmd, "--revoke excludes --token and --expires")
+		return usageError(cmd, "--revoke can't be combined with --token or --expires")
 	case f.expires < time.Minute:
 		return usageError(cmd, fmt.Sprintf("--expires %s is less than a minute", f.expires))
 	}

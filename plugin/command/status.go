@@ -36,11 +36,12 @@ func newStatus(t *tool) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Short:                 "Show what is ready in a sandbox, what is not, and why",
 		Long: templates.LongDesc(`
-			Show a sandbox: its forks, whether requests with its key reach each of them, and if not why, with the command
-			that fixes it. With -o yaml, json and the like, a SandboxStatus is printed.
+			Show a sandbox and its forks, and whether requests with its key reach each of them. If they do not, status
+			prints the reason and the command that fixes it. With -o yaml, -o json and the like, the output is a
+			SandboxStatus.
 
-			With --exit-code it exits with 0 where requests with the key reach all forks, with 1 where they do not, and with 2
-			where that can't be told.`),
+			With --exit-code, the exit status is 0 if requests with the key reach all forks, 1 if they do not, and 2 if
+			that is unknown.`),
 		Example: templates.Examples(`
 			# What is ready in a sandbox, and what is not
 			kubectl sandbox status pr-42
@@ -61,7 +62,7 @@ func newStatus(t *tool) *cobra.Command {
 			return f.run(cmd.Context())
 		},
 	}
-	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "Exit with 1 where requests do not reach all forks, and with 2 where that can't be told.")
+	cmd.Flags().BoolVar(&f.exitCode, "exit-code", false, "Exit with 1 if requests do not reach all forks, and with 2 if that is unknown.")
 	f.print.AddFlags(cmd)
 	return cmd
 }
@@ -114,7 +115,7 @@ func (f *statusFlags) run(ctx context.Context) error {
 	return f.exit(v)
 }
 
-// exit makes an exit status of what was found, with --exit-code.
+// exit returns the error for the exit status, with --exit-code.
 func (f *statusFlags) exit(v *plan.Inventory) error {
 	all := v.Sandboxes()
 	switch found := v.State(&all[0]); {
@@ -126,7 +127,7 @@ func (f *statusFlags) exit(v *plan.Inventory) error {
 	return &exitError{code: status.ExitFailed}
 }
 
-// printSandbox prints a sandbox's objects: each for itself where the format can hold several, else as a list.
+// printSandbox prints a sandbox's objects: one after the other if the format allows it, else as a list.
 func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
 	var objects []runtime.Object
 	if s.ConfigMap != nil {
@@ -146,9 +147,9 @@ func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
 func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 	about := []string{"sandbox " + s.Name + " in " + s.Namespace, "key " + none(s.Key)}
 	if s.ConfigMap == nil {
-		about = append(about, "its ConfigMap is gone")
+		about = append(about, "its ConfigMap is missing")
 	} else {
-		made := "made " + duration.HumanDuration(now.Sub(s.Created)) + " ago"
+		made := "created " + duration.HumanDuration(now.Sub(s.Created)) + " ago"
 		if s.CreatedBy != "" {
 			made += " by " + s.CreatedBy
 		}
@@ -191,21 +192,21 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 		fmt.Fprintf(f.Out, "\npreview: %s\n", url)
 	}
 	f.showForks(s)
-	f.showStandings(s)
+	f.showBaselineStates(s)
 	f.showPolicies(s)
 	return nil
 }
 
-// showPolicies names the policies of forks, and those on whose account they are there.
+// showPolicies prints the policies of forks, and the policies that they are derived from.
 func (f *statusFlags) showPolicies(s *cluster.Status) {
 	for i := range s.Policies {
 		p := &s.Policies[i]
-		fmt.Fprintf(f.Out, "\npolicy: networkpolicy/%s has hold for the fork of %s what does for the baseline by %s\n", p.Name,
+		fmt.Fprintf(f.Out, "\npolicy: networkpolicy/%s gives the fork of %s the rules that the baseline has by %s\n", p.Name,
 			strings.Replace(p.Labels[sandbox.LabelWorkload], ".", "/", 1), strings.ReplaceAll(none(p.Annotations[sandbox.AnnotationPolicies]), ",", ", "))
 	}
 }
 
-// showForks says of each fork why requests do not reach it, or not all, and what else is to be known of it.
+// showForks prints, for each fork, why requests do not reach it, or not all, and further facts about it.
 func (f *statusFlags) showForks(s *cluster.Status) {
 	for i, fork := range s.Forks {
 		d := &s.Sandbox.Forks[i]
@@ -228,22 +229,22 @@ func (f *statusFlags) showForks(s *cluster.Status) {
 	}
 }
 
-// showStandings says which forks are behind their baselines, and what mends it.
-func (f *statusFlags) showStandings(s *cluster.Status) {
-	for i, standing := range s.Standings {
+// showBaselineStates prints which forks are behind their baselines, and how to fix that.
+func (f *statusFlags) showBaselineStates(s *cluster.Status) {
+	for i, baselineState := range s.Standings {
 		d := &s.Sandbox.Forks[i]
-		if p := standing.Problem(d); p != nil {
+		if p := baselineState.Problem(d); p != nil {
 			fmt.Fprintln(f.Out)
-			printProblem(f.Out, standing.Word()+": ", p, given(f.globals))
-		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); standing.Follows && err == nil {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was laid on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
-		} else if standing.Follows {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is laid on %s whenever that changes\n", d.Name, plan.WorkloadOf(d))
+			printProblem(f.Out, baselineState.Word()+": ", p, given(f.globals))
+		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); baselineState.Follows && err == nil {
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was rebased on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
+		} else if baselineState.Follows {
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is rebased whenever %s changes\n", d.Name, plan.WorkloadOf(d))
 		}
 	}
 }
 
-// expiry says when a sandbox ends.
+// expiry describes when a sandbox expires.
 func expiry(at, now time.Time) string {
 	switch {
 	case at.IsZero():
@@ -254,8 +255,8 @@ func expiry(at, now time.Time) string {
 	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
 }
 
-// warnUnrouted warns where requests with a sandbox's key do not reach all its forks, with what fixes it. What can't be read is not
-// warned of: the command has another purpose.
+// warnUnrouted warns if requests with a sandbox's key do not reach all its forks, with the command that fixes it. It
+// ignores what can't be read, because the command has another purpose.
 func (t *tool) warnUnrouted(ctx context.Context, c *cluster.Client, name string) {
 	v, err := c.Inventory(ctx, c.Namespace)
 	if err != nil {

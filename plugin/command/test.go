@@ -23,14 +23,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// What becomes of the sandboxes that an experiment made.
+// Values of --delete: which of the sandboxes that an experiment created it deletes.
 const (
 	deleteNone   = "none"
 	deleteLosers = "losers"
 	deleteAll    = "all"
 )
 
-// testFlags are the flags of `test`, and what complete makes of them.
+// testFlags are the flags and arguments of `test`.
 type testFlags struct {
 	*tool
 	variantArgs, files, from, reports []string
@@ -63,23 +63,26 @@ func newTest(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "test (NAME... | TYPE/NAME --variant=NAME=IMAGE...) -f SUITE",
 		DisableFlagsInUseLine: true,
-		Short:                 "Test variants of a change side by side, and say which passed",
+		Short:                 "Test variants of a change side by side, and report which passed",
 		Long: templates.LongDesc(`
-			Run a suite of tests on several sandboxes at once, and print a verdict on each. With --variant, the sandboxes are
-			made for it, one of each image.
+			Run a suite of tests against several sandboxes at once, and print a verdict for each. With --variant, test
+			creates the sandboxes, one for each image.
 
-			A suite is YAML: Jobs or CronJobs of batch/v1, one test each, of any image, and the ConfigMaps, Secrets,
-			PersistentVolumeClaims and ServiceAccounts that these use, which the experiment creates and owns. A test finds what it is to test at the address in
-			its environment variable SANDBOX_URL, and at SANDBOX_URL_SERVICE where annotation kubectl-sandbox.dev/services names
-			further Services; what it sends there, or by HTTP_PROXY, carries the sandbox's key. Further annotations of the Job,
-			each beginning with kubectl-sandbox.dev/: kind (e2e, load, contract; tests of load run while no other does),
-			required (true or false) and timeout.
+			A suite is a YAML file of Jobs or CronJobs of batch/v1, one test each, with any image. It may also hold the
+			ConfigMaps, Secrets, PersistentVolumeClaims and ServiceAccounts that the tests use; the experiment creates
+			and owns them.
 
-			A test has passed where it exits with 0 and the routers saw that its requests were served by the fork, and by
-			nothing else. Where they did not, or can't tell, the verdict is "inconclusive", and says why.
+			A test finds the Service to test in its environment variable SANDBOX_URL. Annotation
+			kubectl-sandbox.dev/services names further Services, which are in SANDBOX_URL_SERVICE. Requests to these
+			addresses, or through HTTP_PROXY, carry the sandbox's key. Further annotations of the Job, each beginning
+			with kubectl-sandbox.dev/: kind (e2e, load or contract; a load test runs while no other test does), required
+			(true or false) and timeout.
 
-			It exits with 0 when a variant passed (with --require=all, when every one did), with 1 when none did, with 2 when
-			that can't be told, and with 3 when the experiment could not run, or was broken off.`),
+			A test passes if it exits with 0 and the routers report that the fork, and nothing else, served its
+			requests. If they report otherwise, or can't tell, the verdict is "inconclusive", with the reason.
+
+			The exit status is 0 if a variant passed (with --require=all, if all passed), 1 if none did, 2 if that is
+			unknown, and 3 if the experiment could not run or was interrupted.`),
 		Example: templates.Examples(`
 			# Test two sandboxes there are
 			kubectl sandbox test pr-42 pr-43 -f suite.yaml
@@ -110,15 +113,15 @@ func newTest(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.variantArgs, "variant", nil, "Variant to make, as NAME=[CONTAINER=]IMAGE. Repeat it for further ones.")
+	flags.StringArrayVar(&f.variantArgs, "variant", nil, "Variant to create, as NAME=[CONTAINER=]IMAGE. Repeat it for further ones.")
 	flags.StringArrayVarP(&f.files, "filename", "f", nil, "Suite: a file of Jobs and what they use, or - for standard input. Repeat it for further ones.")
 	flags.StringArrayVar(&f.from, "from", nil, "CronJob to take a test from, as cronjob/NAME. Repeat it for further ones.")
 	flags.StringVar(&f.entry, "entry", "", "Service that SANDBOX_URL stands for where a test names none, as svc/SERVICE[.NAMESPACE][:PORT]. Without it, the one by which requests enter the namespace.")
-	flags.StringVar(&f.id, "id", "", "Name of the experiment. One is generated if it is left out. With that of an experiment that was broken off, what is left of it is done.")
+	flags.StringVar(&f.id, "id", "", "Name of the experiment. One is generated if it is left out. With the ID of an interrupted experiment, test resumes it.")
 	flags.IntVar(&f.parallel, "parallel", 4, "Variants to test at the same time. The tests of one variant run one after the other.")
-	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take that does not say so itself, from the start of its container, and a variant to get ready.")
-	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "How long the experiment, and the sandboxes that it makes, live from now on; 0 for ever.")
-	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that it made are deleted in the end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take from the start of its container, unless it sets a limit itself; and how long a variant may take to get ready.")
+	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "Lifetime of the experiment, and of the sandboxes that it creates, from now on; 0 means forever.")
+	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that the experiment created are deleted at its end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
 	flags.StringVar(&f.require, "require", experiment.RequireAny, `What has to pass: "any" variant or "all".`)
 	flags.BoolVar(&f.wait, "wait", true, "Wait until the experiment has ended. With --wait=false a Job in the cluster runs it, with the rights of --service-account; report prints what it found.")
 	flags.StringVar(&f.serviceAccount, "service-account", "", "With --wait=false, the service account of the namespace whose rights the experiment has. It needs those of role sandbox-user.")
@@ -135,7 +138,7 @@ func newTest(t *tool) *cobra.Command {
 	return cmd
 }
 
-// complete parses, and reads the suite's files.
+// complete reads the flags and arguments, and the suite's files.
 func (f *testFlags) complete(cmd *cobra.Command, args []string) error {
 	f.version, f.command = cmd.Parent().Version, []string{"kubectl", "sandbox", "test"}
 	f.args = args
@@ -145,7 +148,7 @@ func (f *testFlags) complete(cmd *cobra.Command, args []string) error {
 			return usageError(cmd, err.Error())
 		}
 		if slices.ContainsFunc(f.images, func(o variantImage) bool { return o.name == v.name }) {
-			return usageError(cmd, fmt.Sprintf("--variant %s: the name comes twice", s))
+			return usageError(cmd, fmt.Sprintf("--variant %s: the name is given twice", s))
 		}
 		f.images = append(f.images, v)
 	}
@@ -177,7 +180,7 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 	case len(f.images) == 0 && slices.ContainsFunc(f.args, isWorkloadArg):
 		return usageError(cmd, fmt.Sprintf("%s is to be forked into variants, and --variant=NAME=IMAGE is missing", f.args[0]))
 	case len(f.files) == 0 && len(f.from) == 0:
-		return usageError(cmd, "no test is named: -f SUITE, or --from=cronjob/NAME")
+		return usageError(cmd, "no test is named: give -f SUITE, or --from=cronjob/NAME")
 	case f.parallel < 1:
 		return usageError(cmd, fmt.Sprintf("--parallel %d is less than 1", f.parallel))
 	case f.timeout < time.Second:
@@ -185,7 +188,7 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 	case f.ttl < 0:
 		return usageError(cmd, fmt.Sprintf("--ttl %s is negative", f.ttl))
 	case !slices.Contains([]string{deleteNone, deleteLosers, deleteAll}, f.delete):
-		return usageError(cmd, fmt.Sprintf("--delete %q is none of %s, %s and %s", f.delete, deleteNone, deleteLosers, deleteAll))
+		return usageError(cmd, fmt.Sprintf("--delete %q is not one of %s, %s and %s", f.delete, deleteNone, deleteLosers, deleteAll))
 	case f.require != experiment.RequireAny && f.require != experiment.RequireAll:
 		return usageError(cmd, fmt.Sprintf("--require %q is neither %s nor %s", f.require, experiment.RequireAny, experiment.RequireAll))
 	case f.output != "" && f.output != "json":
@@ -208,7 +211,7 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 	if len(f.images) == 0 {
 		for i, name := range f.args {
 			if f.args[i] = sandboxArg(name); slices.Contains(f.args[:i], f.args[i]) {
-				return usageError(cmd, fmt.Sprintf("sandbox %q comes twice", f.args[i]))
+				return usageError(cmd, fmt.Sprintf("sandbox %q is given twice", f.args[i]))
 			}
 			if err := validName(cmd, f.args[i]); err != nil {
 				return err
@@ -220,7 +223,7 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 
 func isWorkloadArg(s string) bool { return strings.Contains(sandboxArg(s), "/") }
 
-// sandboxOf is the name of the sandbox that is made of a variant.
+// sandboxOf returns the name of a variant's sandbox.
 func (f *testFlags) sandboxOf(variant string) string { return f.id + "-" + variant }
 
 func parseVariant(s string) (variantImage, error) {
@@ -246,7 +249,7 @@ func parseReport(s string) (reportFile, error) {
 	return reportFile{format, file}, nil
 }
 
-// words writes down the command as it was typed, for the report.
+// words records the command line for the report.
 func (f *testFlags) words(cmd *cobra.Command) {
 	f.command = append(f.command, f.args...)
 	add := func(flag string, values ...string) {
@@ -331,8 +334,8 @@ func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
 	return nil
 }
 
-// asked identifies what the experiment is of: an experiment of the same ID that is of something else is another one.
-func (f *testFlags) asked() string {
+// spec identifies what the experiment tests. An experiment with the same ID and another spec is a different one.
+func (f *testFlags) spec() string {
 	sum := sha256.New()
 	encoder := json.NewEncoder(sum)
 	_ = encoder.Encode([]any{f.args, f.variantArgs, f.require, f.entry}) // a hash takes all, and strings always encode
@@ -347,7 +350,7 @@ func (f *testFlags) asked() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// exitOf is the exit status that goes with an outcome.
+// exitOf returns the error for the exit status of an outcome.
 func exitOf(o experiment.Outcome) error {
 	switch o {
 	case experiment.Passed:

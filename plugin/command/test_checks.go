@@ -18,12 +18,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// roomInterval is how long a check waits, before it looks again for room in the namespace's quota: what takes it may not be the
-// experiment's.
+// roomInterval is how long a check waits before it tries the namespace's quota again: others than the experiment may
+// use it up.
 const roomInterval = 10 * time.Second
 
-// testAll runs the tests of all variants, so many variants at the same time as may be, and then the built-in checks, each of all
-// variants at once and while nothing else runs: what one measures is not to be what another one costs.
+// testAll runs the tests of all variants, up to --parallel variants at once. Then it runs the built-in checks, each
+// for all variants at once and while nothing else runs, so that they do not disturb each other's measurements.
 func (r *testRun) testAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -58,12 +58,13 @@ func (r *testRun) testAll(ctx context.Context) error {
 	return nil
 }
 
-// test runs the checks of one variant, one after the other: what the routers count for its key is then of one check.
+// test runs the checks of one variant, one after the other, so that the routers' counts for its key belong to one
+// check.
 func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 	if r.done(v) {
 		return nil
 	}
-	if err := cluster.Persist(ctx, func() error { return r.ready(ctx, v) }); err != nil {
+	if err := cluster.Retry(ctx, func() error { return r.ready(ctx, v) }); err != nil {
 		var p *plan.Problem
 		if ctx.Err() != nil || cluster.IsTransient(err) || !errors.As(err, &p) {
 			return err
@@ -84,7 +85,7 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 	return nil
 }
 
-// compare runs a built-in check of all variants that are there.
+// compare runs a built-in check of all existing variants.
 func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	var variants []experiment.Variant
 	var sandboxes []string
@@ -111,12 +112,12 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	if err != nil {
 		return err
 	}
-	r.say("%s of %d variants", c.Name, len(variants))
+	r.report("%s of %d variants", c.Name, len(variants))
 	var window experiment.Window
 	var seen []*experiment.Evidence
 	var printed io.Reader
 	var log []string
-	full, err := r.whereRoom(ctx, r.checkJob(c, job, c.Name), func(job cluster.CheckJob) (err error) {
+	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, c.Name), func(job cluster.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
 		seen, printed, log, err = r.client.Compare(ctx, r.kept, variants, baseline, job)
 		return err
@@ -128,7 +129,7 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 		return r.record(ctx, func(rep *experiment.Report) {
 			for _, v := range variants {
 				result := rep.Variant(v.Name).Result(c.Name)
-				result.Window, result.Verdict = window, experiment.NoRoomVerdict(full)
+				result.Window, result.Verdict = window, experiment.QuotaVerdict(full)
 			}
 		})
 	}
@@ -164,18 +165,18 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 		return nil
 	}
 	if c.Kind == experiment.Load {
-		r.alone.Lock()
-		defer r.alone.Unlock()
+		r.exclusive.Lock()
+		defer r.exclusive.Unlock()
 	} else {
-		r.alone.RLock()
-		defer r.alone.RUnlock()
+		r.exclusive.RLock()
+		defer r.exclusive.RUnlock()
 	}
-	r.say("%s: %s", v.Name, c.Name)
+	r.report("%s: %s", v.Name, c.Name)
 	job := experiment.Job(r.run, v, c, r.services[c.Name])
 	var window experiment.Window
 	var evidence *experiment.Evidence
 	var log []string
-	full, err := r.whereRoom(ctx, r.checkJob(c, job, v.Name+": "+c.Name), func(job cluster.CheckJob) (err error) {
+	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, v.Name+": "+c.Name), func(job cluster.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
 		evidence, log, err = r.client.Check(ctx, r.kept, v, job)
 		return err
@@ -186,7 +187,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	if full != nil {
 		return r.record(ctx, func(rep *experiment.Report) {
 			result := rep.Variant(v.Name).Result(c.Name)
-			result.Window, result.Verdict = window, experiment.NoRoomVerdict(full)
+			result.Window, result.Verdict = window, experiment.QuotaVerdict(full)
 		})
 	}
 	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
@@ -199,7 +200,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	})
 }
 
-// record changes the report, and writes it down.
+// record changes the report, and saves it.
 func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -210,7 +211,7 @@ func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) e
 	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
 }
 
-// checkJob is a Job of a check, which says what it waits for where that is not its test.
+// checkJob returns the Job of a check, which shows what it waits for before its test runs.
 func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) cluster.CheckJob {
 	said := ""
 	return cluster.CheckJob{Job: job, Limits: c.Limits(r.run), Waits: func(wait string) {
@@ -218,13 +219,14 @@ func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) c
 			return
 		}
 		said = wait
-		r.say("%s", strings.TrimSuffix(what+": "+wait, ": "))
+		r.report("%s", strings.TrimSuffix(what+": "+wait, ": "))
 	}}
 }
 
-// whereRoom runs a check. While the namespace's quota has no room for it, it tries again whenever another one has ended, and now and
-// then; it gives up, as full says, when none has for as long as the check may take.
-func (r *testRun) whereRoom(ctx context.Context, job cluster.CheckJob, check func(cluster.CheckJob) error) (full *cluster.NoRoom, err error) {
+// retryOnQuota runs a check. While the namespace's quota has no room for it, it tries again whenever another check
+// has ended, and periodically. It gives up, and returns the error as full, if no check has ended for as long as this
+// one may take.
+func (r *testRun) retryOnQuota(ctx context.Context, job cluster.CheckJob, check func(cluster.CheckJob) error) (full *cluster.QuotaError, err error) {
 	for since := time.Now(); ; {
 		r.mu.Lock()
 		ended := r.ended
@@ -233,10 +235,10 @@ func (r *testRun) whereRoom(ctx context.Context, job cluster.CheckJob, check fun
 		if !errors.As(err, &full) {
 			return nil, err
 		}
-		if time.Since(since) > job.Limits.Patience() {
+		if time.Since(since) > job.Limits.QuotaWait() {
 			return full, nil
 		}
-		r.say("%s waits for room in the namespace's quota", job.Job.Name)
+		r.report("%s waits for room in the namespace's quota", job.Job.Name)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -247,14 +249,14 @@ func (r *testRun) whereRoom(ctx context.Context, job cluster.CheckJob, check fun
 	}
 }
 
-// ready has the variant's forks there and routed.
+// ready makes sure that the variant's forks exist and are routed.
 func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 	if len(r.images) == 0 {
 		return nil // the evidence says whether it is
 	}
-	r.alone.RLock() // what starts costs what a check of load would measure
-	defer r.alone.RUnlock()
-	r.say("%s: forking", v.Name)
+	r.exclusive.RLock() // what starts costs what a check of load would measure
+	defer r.exclusive.RUnlock()
+	r.report("%s: forking", v.Name)
 	if r.route {
 		r.routing.Lock()
 		defer r.routing.Unlock()
@@ -282,7 +284,7 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 	}
 }
 
-// forkOf is the fork that makes a variant.
+// forkOf returns the fork that creates a variant.
 func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
 	quiet := *r.tool // several at once would write over each other
 	quiet.ErrOut = io.Discard
@@ -296,7 +298,7 @@ func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
 	}
 }
 
-func (r *testRun) say(format string, args ...any) {
+func (r *testRun) report(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	done, all := 0, 0
@@ -308,5 +310,5 @@ func (r *testRun) say(format string, args ...any) {
 			}
 		}
 	}
-	r.show.say(fmt.Sprintf("%d of %d done; ", done, all) + fmt.Sprintf(format, args...))
+	r.show.update(fmt.Sprintf("%d of %d done; ", done, all) + fmt.Sprintf(format, args...))
 }

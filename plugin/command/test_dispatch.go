@@ -9,7 +9,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// dispatch leaves an experiment that is written down to a Job in the cluster.
+// dispatch hands a saved experiment over to a Job in the cluster.
 func (r *testRun) dispatch(ctx context.Context) error {
 	image, err := r.client.PluginImage(ctx)
 	suite := ""
@@ -32,7 +32,7 @@ func (r *testRun) dispatch(ctx context.Context) error {
 	return err
 }
 
-// remainder is the command for the cluster: the same experiment, without the suites.
+// remainder returns the command for the cluster: the same experiment, without the suites.
 func (r *testRun) remainder() []string {
 	args := append([]string{"test"}, r.args...)
 	for _, v := range r.variantArgs {

@@ -17,7 +17,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A testRun is one experiment while it runs.
+// A testRun is one run of an experiment.
 type testRun struct {
 	*testFlags
 	client   *cluster.Client
@@ -27,12 +27,12 @@ type testRun struct {
 	services map[string][]sandbox.Service // of each check
 	show     *progress
 
-	routing sync.Mutex   // held while a variant is forked that may have to route the workload first
-	alone   sync.RWMutex // held for writing by a check of load, for reading by others
+	routing   sync.Mutex   // held while a variant is forked that may have to route the workload first
+	exclusive sync.RWMutex // held for writing by a check of load, for reading by others
 
 	mu    sync.Mutex // of what follows
 	kept  *cluster.Experiment
-	ended chan struct{} // closed, and made anew, when a check has
+	ended chan struct{} // closed, and replaced, when a check has ended
 }
 
 func (f *testFlags) run(ctx context.Context) error {
@@ -56,14 +56,14 @@ func (f *testFlags) run(ctx context.Context) error {
 		return err
 	}
 	if !r.unattended { // else whoever dispatched it has created them, by rights that the Job need not have
-		if err := r.client.MakeObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
+		if err := r.client.CreateObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
 			return r.abandon(ctx, err)
 		}
 	}
 	if !r.wait {
 		return r.dispatch(ctx)
 	}
-	err = r.held(ctx, r.testAll)
+	err = r.withHeartbeats(ctx, r.testAll)
 	r.show.end()
 	if err != nil {
 		return r.abandon(ctx, err)
@@ -71,12 +71,13 @@ func (f *testFlags) run(ctx context.Context) error {
 	return r.finish(ctx)
 }
 
-// held runs what may run only while this client is the one that runs the experiment.
-func (r *testRun) held(ctx context.Context, run func(context.Context) error) error {
+// withHeartbeats calls run, which may only run while this client holds the experiment, and sends the holder's
+// heartbeats meanwhile.
+func (r *testRun) withHeartbeats(ctx context.Context, run func(context.Context) error) error {
 	running, stop := context.WithCancelCause(ctx)
 	var holding sync.WaitGroup
 	holding.Go(func() {
-		if err := r.client.Hold(running, r.kept); err != nil {
+		if err := r.client.SendHeartbeats(running, r.kept); err != nil {
 			stop(err)
 		}
 	})
@@ -89,7 +90,7 @@ func (r *testRun) held(ctx context.Context, run func(context.Context) error) err
 	return err
 }
 
-// prepare finds what is to be tested, and by what, before anything is written.
+// prepare finds what to test, and how, before anything is written.
 func (r *testRun) prepare(ctx context.Context) error {
 	if err := r.readCronJobs(ctx, r); err != nil {
 		return err
@@ -106,7 +107,7 @@ func (r *testRun) prepare(ctx context.Context) error {
 		r.variants = append(r.variants, experiment.Variant{Name: v.name, Sandbox: r.sandboxOf(v.name)})
 	}
 	if len(r.images) > 0 {
-		// What keeps a workload from being forked keeps it from it in each variant.
+		// What prevents forking a workload prevents it for each variant.
 		f := r.forkOf(&r.variants[0])
 		f.dryRun = cmdutil.DryRunClient
 		_, err := f.plan(ctx, r.client)
@@ -126,7 +127,7 @@ func (r *testRun) prepare(ctx context.Context) error {
 	return nil
 }
 
-// findProbes asks what the cluster has of built-in checks, and whether it lets them do what the suite asks for.
+// findProbes reads the cluster's settings for built-in checks, and whether they allow what the suite requests.
 func (r *testRun) findProbes(ctx context.Context) (err error) {
 	i := slices.IndexFunc(r.suite.Checks, func(c experiment.Check) bool { return c.Probe != nil })
 	if i < 0 {
@@ -145,7 +146,7 @@ func (r *testRun) findProbes(ctx context.Context) (err error) {
 	return nil
 }
 
-// findServices finds what a check tests.
+// findServices finds the Services that a check tests.
 func (r *testRun) findServices(ctx context.Context, c *experiment.Check) error {
 	var refs []plan.ServiceRef
 	for _, s := range c.Services {
@@ -184,7 +185,7 @@ func (r *testRun) findServices(ctx context.Context, c *experiment.Check) error {
 	return nil
 }
 
-// begin writes the experiment down, or goes on with the one of its ID.
+// begin creates the experiment, or resumes the one with its ID.
 func (r *testRun) begin(ctx context.Context) error {
 	fresh := experiment.NewReport(r.run, r.require, r.suite.Checks, r.variants, len(r.images) > 0)
 	fresh.Version, fresh.Reproduce = r.version, r.command
@@ -193,20 +194,20 @@ func (r *testRun) begin(ctx context.Context) error {
 	if r.ttl > 0 {
 		expires = fresh.Window.Began.Add(r.ttl)
 	}
-	kept, err := r.client.BeginExperiment(ctx, fresh, r.asked(), expires, r.wait)
+	kept, err := r.client.StartExperiment(ctx, fresh, r.spec(), expires, r.wait)
 	if err != nil {
 		return err
 	}
 	r.kept, r.run.UID = kept, kept.ConfigMap.UID
 	if !kept.Began {
-		fmt.Fprintf(r.ErrOut, "experiment %s goes on where it was broken off\n", r.id)
+		fmt.Fprintf(r.ErrOut, "experiment %s resumes where it was interrupted\n", r.id)
 	}
 	return nil
 }
 
-// abandon ends an experiment that did not come to its end. What it has found so far is kept, where it has found anything, for the same
-// command to go on from; of one that was interrupted, or has found nothing, nothing stays. What another command began is not this one's
-// to take away.
+// abandon ends an experiment early. It keeps the experiment for a later command to resume if an earlier command began
+// it, if it runs unattended, or if it failed with results. Otherwise it deletes the experiment and the sandboxes that
+// it created.
 func (r *testRun) abandon(ctx context.Context, cause error) error {
 	if errors.Is(cause, cluster.ErrNotHolder) {
 		return cause
@@ -222,7 +223,7 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 		}
 		return &plan.Problem{
 			What: what + "; what it found so far is kept", Err: cause,
-			Say: "go on with it", Fix: append(slices.Clone(r.command), "--id="+r.id),
+			Hint: "resume it", Fix: append(slices.Clone(r.command), "--id="+r.id),
 		}
 	}
 	var made []string
@@ -240,11 +241,11 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 	}
 	return &plan.Problem{
 		What: what + "; still there: " + strings.Join(left, ", "), Err: cause,
-		Say: "delete it", Fix: plan.Kubectl(append([]string{"delete"}, left...)...),
+		Hint: "delete it", Fix: plan.Kubectl(append([]string{"delete"}, left...)...),
 	}
 }
 
-// finish tells what was found, keeps it, and deletes what is not wanted any more.
+// finish prints and saves the result, and deletes the sandboxes that --delete selects.
 func (r *testRun) finish(ctx context.Context) error {
 	rep := r.kept.Report
 	rep.Window.Ended = time.Now().UTC().Truncate(time.Millisecond)
@@ -264,7 +265,7 @@ func (r *testRun) finish(ctx context.Context) error {
 			}
 		}
 	}
-	if left := r.client.DeleteMade(ctx, r.id, doomed); len(left) > 0 {
+	if left := r.client.DeleteCreated(ctx, r.id, doomed); len(left) > 0 {
 		r.warn("--delete=%s: still there: %s", r.delete, strings.Join(left, ", "))
 	}
 	if printed != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
-// unrouteFlags are the flags of `unroute`, and what Complete makes of them.
+// unrouteFlags are the flags and arguments of `unroute`.
 type unrouteFlags struct {
 	*tool
 	print *genericclioptions.PrintFlags
@@ -36,14 +36,14 @@ func newUnroute(t *tool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                   "unroute TYPE/NAME... | svc/NAME... | --all",
 		DisableFlagsInUseLine: true,
-		Short:                 "Take the routers of workloads away",
+		Short:                 "Remove routers from workloads",
 		Long: templates.LongDesc(`
-			Take the routers of one or more workloads away, and leave specs, labels and annotations as they were before
-			kubectl sandbox route: Services first, then the workloads, in one rollout.
+			Remove the routers from one or more workloads, and restore specs, labels and annotations to what they were
+			before kubectl sandbox route. Services are restored first, then the workloads, in one rollout.
 
-			A Service whose workload is gone goes back to its port numbers by svc/NAME, or with --all.
+			If the workload of a Service no longer exists, svc/NAME or --all switches the Service back to port numbers.
 
-			Also undoes a route that was interrupted. Interrupted itself, the same command goes on where it stopped.`),
+			unroute also undoes a route that was interrupted. If unroute itself is interrupted, run it again to resume.`),
 		Example: templates.Examples(`
 			# Take the routers of a Deployment away
 			kubectl sandbox unroute deploy/api
@@ -69,18 +69,18 @@ func newUnroute(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&f.force, "force", false, "Take the routers away from forks that still need them.")
-	flags.BoolVar(&f.all, "all", false, "Unroute all workloads of the namespace, and the Services that lead to none any more.")
+	flags.BoolVar(&f.force, "force", false, "Remove the routers even if forks still need them.")
+	flags.BoolVar(&f.all, "all", false, "Unroute all workloads of the namespace, and the Services whose workloads no longer exist.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "With --all, unroute the workloads and Services of all namespaces.")
-	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, do not ask, where there is a terminal to ask at.")
-	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in each namespace; 0 for as long as it takes.")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, do not ask for confirmation.")
+	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in each namespace; 0 means no limit.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
 	return cmd
 }
 
-// complete parses.
+// complete reads the flags and arguments.
 func (f *unrouteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	for _, a := range args {
 		kind, name, ok := strings.Cut(a, "/")
@@ -99,11 +99,11 @@ func (f *unrouteFlags) complete(cmd *cobra.Command, args []string) (err error) {
 func (f *unrouteFlags) validate(cmd *cobra.Command) error {
 	switch named := len(f.workloads)+len(f.services) > 0; {
 	case f.all && named:
-		return usageError(cmd, "--all goes without TYPE/NAME")
+		return usageError(cmd, "--all can't be combined with TYPE/NAME")
 	case f.allNamespaces && !f.all:
-		return usageError(cmd, "--all-namespaces goes with --all")
+		return usageError(cmd, "--all-namespaces requires --all")
 	case !f.all && !named:
-		return usageError(cmd, "no workload is named: TYPE/NAME, such as deploy/api")
+		return usageError(cmd, "no workload is named: give it as TYPE/NAME, such as deploy/api")
 	case slices.Contains(f.services, ""):
 		return usageError(cmd, "svc/ lacks the name of a Service")
 	case f.timeout < 0:
@@ -155,7 +155,7 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	return f.finish(ctx, runs)
 }
 
-// in plans for workloads, and for the Services that are named or, with --all, those that were switched, of one namespace.
+// in plans for one namespace: for workloads, and for the named Services or, with --all, the switched ones.
 func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
 	routing, err := c.Routing(ctx, workloads)
 	if err != nil {
@@ -205,7 +205,7 @@ func (f *unrouteFlags) finish(ctx context.Context, runs []*routeRun) error {
 	return runs[0].printer().printDone(done)
 }
 
-// undo takes the steps of one namespace, and returns what was done; in a dry run, what would be.
+// undo takes the steps of one namespace, and returns what was done or, in a dry run, would be.
 func (r *routeRun) undo(ctx context.Context) ([]doneObject, error) {
 	switch r.strategy {
 	case cmdutil.DryRunClient:

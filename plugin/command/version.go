@@ -34,7 +34,7 @@ func newVersion(t *tool) *cobra.Command {
 		Short:                 "Print the versions of client, webhook and routers",
 		Long: templates.LongDesc(`
 			Print the versions of this client, of the webhook in the cluster, and of the routers in the pods of the
-			namespace: a pod keeps the router it was made with.`),
+			namespace. A pod keeps the router that it was created with.`),
 		Example: templates.Examples(`
 			# The versions of client, webhook and routers
 			kubectl sandbox version
@@ -53,8 +53,8 @@ func newVersion(t *tool) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&f.clientOnly, "client", false, "Print the client's version alone.")
-	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "Look at the routers of all namespaces.")
+	flags.BoolVar(&f.clientOnly, "client", false, "Print only the client's version.")
+	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "Include the routers of all namespaces.")
 	flags.StringVarP(&f.output, "output", "o", "", "Output format. One of: (json, yaml).")
 	completeValues(cmd, "output", "json", "yaml")
 	return cmd

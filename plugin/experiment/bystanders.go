@@ -9,18 +9,19 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// BystanderMargin is by how much, as a share, a bystander may fail more of a variant's requests than of the baseline's.
+// BystanderMargin is the share by which a bystander may fail more of a variant's requests than of the baseline's.
 const BystanderMargin = 0.01
 
 const (
-	// bystanderAlpha is the chance, over all bystanders of all variants, to say that one fails more where none does.
+	// bystanderAlpha is the probability, over all bystanders of all variants, of reporting one that does not fail
+	// more.
 	bystanderAlpha = 0.05
-	// plenty is how many of the baseline's requests make it notable that none of the variant's came.
+	// plenty is the number of the baseline's requests from which it is notable that none of the variant's arrived.
 	plenty = 10
 )
 
-// A BystanderRow is a workload that a variant does not fork, and what became there of the requests of a check: of those with the
-// variant's key, and of the baseline's, which were sent as often over the same time.
+// A BystanderRow is a workload that a variant does not fork, with the outcome of a check's requests there: those with
+// the variant's key, and the same number with the baseline's, sent over the same time.
 type BystanderRow struct {
 	Workload string  `json:"workload"` // KIND/NAME
 	Variant  Passing `json:"variant"`
@@ -30,20 +31,21 @@ type BystanderRow struct {
 	Note     string  `json:"note,omitempty"`   // what is worth to know of it, and no failure
 }
 
-// Passing is how many requests came to a workload, and how many of them it failed.
+// Passing is the number of requests to a workload, and how many of them failed there.
 type Passing struct {
 	Requests uint64 `json:"requests"`
 	Failed   uint64 `json:"failed"`
 }
 
-// An Excess is by how much the share of a variant's requests that failed is above the baseline's, with the bounds of its interval.
+// An Excess is the difference between the shares of the variant's and of the baseline's requests that failed, with
+// its interval.
 type Excess struct {
 	Estimate float64 `json:"estimate"`
 	Low      float64 `json:"low"`
 	High     float64 `json:"high"`
 }
 
-// Share is the share that failed.
+// Share returns the share of requests that failed.
 func (p Passing) Share() float64 {
 	if p.Requests == 0 {
 		return 0
@@ -51,12 +53,12 @@ func (p Passing) Share() float64 {
 	return float64(p.Failed) / float64(p.Requests)
 }
 
-// Bystanders compares, for each workload that is not forked, what became of a variant's requests with what became of the baseline's.
-// A workload fails more where the interval of the difference lies above margin as a whole; the intervals hold simultaneously, over
-// all workloads of so many variants (Bonferroni). They take requests for independent: the margin is what absorbs that failures come
-// in bursts, which fall on both arms of a check that interleaves them.
+// Bystanders compares, for each workload that is not forked, the outcome of a variant's requests with that of the
+// baseline's. A workload fails more if the whole interval of the difference is above margin. The intervals hold
+// simultaneously over all workloads of all variants (Bonferroni). They assume independent requests. The margin
+// absorbs that failures come in bursts, which hit both arms of an interleaved check.
 //
-// nil: what passed is not known.
+// It returns nil if the observations are unknown.
 func Bystanders(e *Evidence, variants int, margin float64) []BystanderRow {
 	if e.Passed == nil || e.Baseline == nil {
 		return nil
@@ -85,7 +87,7 @@ func Bystanders(e *Evidence, variants int, margin float64) []BystanderRow {
 	return rows
 }
 
-// bystandersEnded returns the pods whose routers ended in front of workloads that requests passed, and so with counts of some of these.
+// bystandersEnded returns the pods of observed workloads whose routers ended, and may have lost observations.
 func bystandersEnded(e *Evidence) (pods []string) {
 	for _, label := range slices.Sorted(maps.Keys(e.Before.Elsewhere)) {
 		if e.Passed[label].Requests+e.Baseline[label].Requests > 0 {
@@ -95,12 +97,12 @@ func bystandersEnded(e *Evidence) (pods []string) {
 	return pods
 }
 
-// passedOf bounds what failed by what came: a window may end between the two.
+// passedOf bounds the failures by the requests: a window may end between the two.
 func passedOf(o route.Observation) Passing {
 	return Passing{Requests: o.Requests, Failed: min(o.Failed, o.Requests)}
 }
 
-// BystanderReasons are what of the bystanders keeps a variant from having passed.
+// BystanderReasons returns the reasons for which bystanders keep a variant from passing.
 func BystanderReasons(rows []BystanderRow) (reasons []Reason) {
 	for _, b := range rows {
 		if b.Fails {
@@ -110,8 +112,8 @@ func BystanderReasons(rows []BystanderRow) (reasons []Reason) {
 	return reasons
 }
 
-// String says how the bystander fares, as "deployment/route fails 4.2 % of the variant's requests, and 0.1 % of the baseline's:
-// +4.1 points [3.0, 5.4]".
+// String describes the bystander, as "deployment/route fails 4.2 % of the variant's requests, and 0.1 % of the
+// baseline's: +4.1 points [3.0, 5.4]".
 func (b BystanderRow) String() string {
 	switch {
 	case b.Note != "":

@@ -17,7 +17,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Kind says what a check looks at, and so how it is run.
+// A Kind is what a check tests, which determines how it is run.
 type Kind string
 
 // Kinds.
@@ -27,7 +27,7 @@ const (
 	Contract Kind = "contract" // whether it still answers as its callers expect
 )
 
-// maxCheckName is the longest name of a check, in bytes: it is a label.
+// maxCheckName is the maximum length of a check's name, in bytes: it is a label value.
 const maxCheckName = validation.LabelValueMaxLength
 
 // A Check is one test of a suite.
@@ -48,7 +48,7 @@ type ServiceRef struct {
 	Port string // number or name; empty: the one that is clear
 }
 
-// String writes r as it is written in the annotation.
+// String formats r as in the annotation.
 func (r ServiceRef) String() string {
 	if r.Port == "" {
 		return r.Name
@@ -56,8 +56,8 @@ func (r ServiceRef) String() string {
 	return r.Name + ":" + r.Port
 }
 
-// FromCronJob makes a check of what a CronJob runs. It has the CronJob's name, the end of which gives way to a hash where it is longer
-// than a check's.
+// FromCronJob creates a check from a CronJob's template. It has the CronJob's name; if that is too long, a hash
+// replaces its end.
 func FromCronJob(c *batchv1.CronJob) (Check, error) {
 	job := &batchv1.Job{ObjectMeta: *c.Spec.JobTemplate.ObjectMeta.DeepCopy(), Spec: *c.Spec.JobTemplate.Spec.DeepCopy()}
 	job.Name, job.Namespace = sandbox.CutName(c.Name, maxCheckName), c.Namespace
@@ -126,7 +126,8 @@ func NewCheck(job *batchv1.Job) (Check, error) {
 	return c, nil
 }
 
-// reserved refuses what has a name that admission gives to the router beside the test: it would take the author's for its own.
+// reserved returns an error if the author uses a name that admission gives to the router beside the test, which
+// admission would mistake for its own.
 func reserved(pod *corev1.PodSpec) error {
 	for field, containers := range map[string][]corev1.Container{"containers": pod.Containers, "initContainers": pod.InitContainers} {
 		for i, c := range containers {
@@ -144,7 +145,7 @@ func reserved(pod *corev1.PodSpec) error {
 	return nil
 }
 
-// exported takes off a Job that was read from a cluster what that gave it, and would keep another Job from being made of it.
+// exported removes from a Job what the cluster has added and what would prevent creating another Job from it.
 func exported(job *batchv1.Job) *batchv1.Job {
 	if job.UID == "" {
 		return job
@@ -170,7 +171,7 @@ func (c *Check) annotations(all map[string]string) error {
 		case sandbox.AnnotationKind:
 			c.Kind = Kind(value)
 			if !slices.Contains([]Kind{E2E, Load, Contract}, c.Kind) {
-				err = fmt.Errorf("%q is none of %s, %s and %s", value, E2E, Load, Contract)
+				err = fmt.Errorf("%q is not one of %s, %s and %s", value, E2E, Load, Contract)
 			}
 		case sandbox.AnnotationRequired:
 			if c.Required, err = strconv.ParseBool(value); err != nil {
@@ -215,11 +216,11 @@ func ParseServiceRefs(s string) ([]ServiceRef, error) {
 		}
 		if has && len(validation.IsValidPortName(port)) > 0 {
 			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-				return nil, fmt.Errorf("%q: %q is no port", part, port)
+				return nil, fmt.Errorf("%q: %q is not a port", part, port)
 			}
 		}
 		if slices.ContainsFunc(refs, func(r ServiceRef) bool { return r.Name == name }) {
-			return nil, fmt.Errorf("%q comes twice", name)
+			return nil, fmt.Errorf("%q is given twice", name)
 		}
 		refs = append(refs, ServiceRef{name, port})
 	}

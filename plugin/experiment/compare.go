@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// bins is how many bars a picture of latencies has.
+	// bins is the number of bars in a picture of latencies.
 	bins = 48
-	// maxFindings and maxExamples bound what a report, which one ConfigMap has to hold, lists of a variant.
+	// maxFindings and maxExamples bound what a report lists for a variant, because one ConfigMap has to hold it.
 	maxFindings = 20
 	maxExamples = 4
 )
 
-// A Compared is what a built-in check found of all variants.
+// A Compared is the result of a built-in check for all variants.
 type Compared struct {
 	load     *result.Load
 	judged   *stats.Judgement
@@ -33,8 +33,8 @@ type Compared struct {
 	broken   string // why there is neither
 }
 
-// ReadCompared reads what a built-in check printed. A log that holds no result, or none of this check's variants, is one that tells
-// of none.
+// ReadCompared reads the output of a built-in check. If the log holds no result, or one of other variants, the
+// Compared records why.
 func ReadCompared(c *Check, variants []Variant, log io.Reader) *Compared {
 	out := &Compared{}
 	var arms []result.Arm
@@ -65,7 +65,7 @@ func ReadCompared(c *Check, variants []Variant, log io.Reader) *Compared {
 	return out
 }
 
-// Sent is what the check sent a variant; nil where that is not known.
+// Sent returns what the check sent to a variant; nil if that is unknown.
 func (m *Compared) Sent(variant string) *route.Sent {
 	var s route.Sent
 	switch {
@@ -99,17 +99,18 @@ func (m *Compared) arm(arms []result.Arm, name string) int {
 	return slices.IndexFunc(arms, func(a result.Arm) bool { return a.Name == name })
 }
 
-// Judge makes the verdict on a variant, of what the check found, of what was seen of the variant meanwhile, and of the bystanders.
+// Judge returns the verdict on a variant, from the result of the check, the evidence for the variant meanwhile, and
+// the bystanders.
 func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow) Verdict {
 	var d doubts
 	d.job(&e.Job)
 	switch {
 	case e.Job.Failed && e.Job.TimedOut != "":
-		d.bar(NotFinished, "the check did not end within %s: raise that, or lower --duration", e.Job.TimedOut)
+		d.block(NotFinished, "the check did not end within %s: raise that, or lower --duration", e.Job.TimedOut)
 	case e.Job.Failed && e.Job.Broken == nil:
-		d.bar(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
+		d.block(NotRun, "the check itself failed: %s", failure(&e.Job).Message)
 	case m.broken != "" && e.Job.Broken == nil:
-		d.bar(NotRun, "the check told nothing: %s", m.broken)
+		d.block(NotRun, "the check gave no usable result: %s", m.broken)
 	}
 	d.sandbox(e)
 	total, by := e.counted()
@@ -120,54 +121,54 @@ func (m *Compared) Judge(variant string, e *Evidence, bystanders []BystanderRow)
 		failures = m.underLoad(variant, &d)
 		switch {
 		case e.Passed == nil || e.Baseline == nil:
-			d.doubt(NotCounted, "what became of requests at workloads that are not forked is not known: the webhook did not tell it")
+			d.add(NotCounted, "the outcome of requests at workloads that are not forked is unknown: the webhook did not report it")
 		case e.PassedMissing != "":
-			d.doubt(NotCounted, "what became of requests at workloads that are not forked is not known: the routers of %s did not say", e.PassedMissing)
+			d.add(NotCounted, "the outcome of requests at workloads that are not forked is unknown: the routers of %s did not report it", e.PassedMissing)
 		}
 		d.lost(bystandersEnded(e))
 	case m.contract != nil:
 		failures = m.breaches(variant, &d)
 	}
 	failures = append(failures, BystanderReasons(bystanders)...)
-	if len(failures) > 0 && len(d.barring) == 0 {
+	if len(failures) > 0 && len(d.blocking) == 0 {
 		return Verdict{Failed, append(failures, d.other...)}
 	}
-	if reasons := slices.Concat(d.barring, d.other, failures); len(reasons) > 0 {
+	if reasons := slices.Concat(d.blocking, d.other, failures); len(reasons) > 0 {
 		return Verdict{Inconclusive, reasons}
 	}
 	return Verdict{Outcome: Passed}
 }
 
-// comparison returns what was judged of a variant.
+// comparison returns the comparison of a variant.
 func (m *Compared) comparison(variant string) *stats.Comparison {
 	i := slices.IndexFunc(m.judged.Variants, func(c stats.Comparison) bool { return c.Variant == variant })
 	return &m.judged.Variants[i]
 }
 
-// underLoad returns the budgets that a variant missed, and doubts those of which that can't be told.
+// underLoad returns the budgets that a variant missed, and adds to d the reasons why others are undecided.
 func (m *Compared) underLoad(variant string, d *doubts) (failures []Reason) {
 	if m.load.Incomplete != "" {
-		d.doubt(NotFinished, "the check was not done: %s", m.load.Incomplete)
+		d.add(NotFinished, "the check was not done: %s", m.load.Incomplete)
 	}
 	if refused := m.refusals(); refused != "" {
-		d.bar(NothingCompared, "%s", refused)
+		d.block(NothingCompared, "%s", refused)
 	}
 	c := m.comparison(variant)
 	noisy := false
 	for _, o := range c.Outcomes {
 		switch {
 		case o.Verdict == stats.Fail && m.late(&o) > 0:
-			d.doubt(TooNoisy, "%s, and the check itself sent one in a hundred requests %s late or more, which falls on all of them: give its container more CPU, or a lower --rate",
+			d.add(TooNoisy, "%s, and the check itself sent one in a hundred requests %s late or more, which falls on all of them: give its container more CPU, or a lower --rate",
 				missed(c, &o), m.late(&o).Round(time.Millisecond))
 		case o.Verdict == stats.Fail:
 			failures = append(failures, because(BudgetMissed, missed(c, &o)))
 		case o.Reason == stats.Noisy && !noisy:
 			noisy = true // which is the same of every budget
-			d.doubt(TooNoisy, "%s", m.noise())
+			d.add(TooNoisy, "%s", m.noise())
 		case o.Reason == stats.Few:
-			d.doubt(TooFew, "too few requests were answered to tell %s%s", o.Budget.Metric, settles(o.Settle))
+			d.add(TooFew, "too few requests were answered to measure %s%s", o.Budget.Metric, afterSettling(o.Settle))
 		case o.Reason == stats.Close:
-			d.doubt(TooClose, "%s can't be told from %s%s", told(c, &o), o.Budget, settles(o.Settle))
+			d.add(TooClose, "%s can't be distinguished from %s%s", describeOutcome(c, &o), o.Budget, afterSettling(o.Settle))
 		}
 	}
 	return failures
@@ -186,7 +187,8 @@ func (m *Compared) baselineStatuses() map[int]int {
 	return all
 }
 
-// refusals says that the baseline answered nothing but refusals and errors, so that nothing but these was measured; empty: it did not.
+// refusals describes that the baseline answered only refusals and errors, so that nothing else was measured; empty if
+// it did not.
 func (m *Compared) refusals() string {
 	statuses := m.baselineStatuses()
 	for status := range statuses {
@@ -197,18 +199,18 @@ func (m *Compared) refusals() string {
 	if len(statuses) == 0 {
 		return ""
 	}
-	s := "the baseline answered every request by a refusal or an error (" + SayStatuses(most(statuses)) + "), so the latencies are those of error pages"
+	s := "the baseline answered every request by a refusal or an error (" + FormatStatuses(most(statuses)) + "), so the latencies are those of error pages"
 	if m.load.List.Host != "" {
 		s += "; the requests were recorded of " + m.load.List.Host + ": a recording may lack credentials (browsers leave them out), or be of other paths" +
-			result.SayLeftOut("; ", m.load.List.LeftOut)
+			result.FormatLeftOut("; ", m.load.List.LeftOut)
 	}
 	return s
 }
 
-// maxStatuses bounds how many statuses a report lists of an arm.
+// maxStatuses bounds how many statuses a report lists per arm.
 const maxStatuses = 12
 
-// most returns the statuses that were answered most often.
+// most returns the most frequent statuses.
 func most(statuses map[int]int) map[int]int {
 	out := map[int]int{}
 	for _, s := range byCount(statuses) {
@@ -223,8 +225,9 @@ func byCount(statuses map[int]int) []int {
 	return slices.SortedFunc(maps.Keys(statuses), func(a, b int) int { return cmp.Or(cmp.Compare(statuses[b], statuses[a]), cmp.Compare(a, b)) })
 }
 
-// SayStatuses says how often each status was answered, the most frequent first: "200 (1200 times), 404 (3 times)".
-func SayStatuses(statuses map[int]int) string {
+// FormatStatuses lists how often each status was answered, the most frequent first: "200 (1200 times), 404 (3
+// times)".
+func FormatStatuses(statuses map[int]int) string {
 	var parts []string
 	for _, s := range byCount(statuses) {
 		times := "times"
@@ -236,11 +239,12 @@ func SayStatuses(statuses map[int]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// lateShare is how much of an absolute budget the probe's own lateness may take before a miss is not the variant's.
+// lateShare is the share of an absolute budget that the probe's own lateness may take before a miss is not attributed
+// to the variant.
 const lateShare = 0.1
 
-// late is the lateness of the slowest hundredth of requests, where it may be why an absolute budget was missed. In differences from the
-// baseline, which was sent its requests as late, it cancels.
+// late returns the lateness of the slowest hundredth of requests if it may explain why an absolute budget was missed.
+// In differences from the baseline it cancels, because the baseline's requests were as late.
 func (m *Compared) late(o *stats.Outcome) time.Duration {
 	late := m.load.Lateness.Quantile(0.99)
 	if o.Budget.Scale != 0 || o.Budget.Metric == stats.Errors || late.Seconds() < lateShare*o.Limit {
@@ -249,24 +253,26 @@ func (m *Compared) late(o *stats.Outcome) time.Duration {
 	return late
 }
 
-// missed says by how much a budget was: "p95 +82 ms [74, 91] under load, and p95<=baseline+10% is allowed".
+// missed describes by how much a budget was missed: "p95 +82 ms [74, 91] under load, and p95<=baseline+10% is
+// allowed".
 func missed(c *stats.Comparison, o *stats.Outcome) string {
-	return fmt.Sprintf("%s under load, and %s is allowed", told(c, o), o.Budget)
+	return fmt.Sprintf("%s under load, and %s is allowed", describeOutcome(c, o), o.Budget)
 }
 
-// told is a budget's metric: by its difference from the baseline, or, of an absolute budget, by itself.
-func told(c *stats.Comparison, o *stats.Outcome) string {
+// describeOutcome describes a budget's metric: by its difference from the baseline or, for an absolute budget, by
+// itself.
+func describeOutcome(c *stats.Comparison, o *stats.Outcome) string {
 	if i := slices.IndexFunc(c.Differences, func(d stats.Difference) bool { return d.Metric == o.Budget.Metric }); i >= 0 && o.Budget.Scale != 0 {
 		return c.Differences[i].String()
 	}
 	return stats.Level(o)
 }
 
-func settles(n int64) string {
+func afterSettling(n int64) string {
 	if n <= 0 {
 		return ""
 	}
-	// Two digits: it is no better known than that.
+	// The estimate is only good for two digits.
 	scale := math.Pow10(max(0, int(math.Log10(float64(n)))-1))
 	return fmt.Sprintf("; some %.0f requests an arm would settle it", math.Ceil(float64(n)/scale)*scale)
 }
@@ -278,22 +284,22 @@ func (m *Compared) noise() string {
 			by = append(by, d.String())
 		}
 	}
-	return fmt.Sprintf("too noisy: the baseline differs from itself by %s%s", none(strings.Join(by, ", ")), settles(m.judged.Gate.Settle))
+	return fmt.Sprintf("too noisy: the baseline differs from itself by %s%s", none(strings.Join(by, ", ")), afterSettling(m.judged.Gate.Settle))
 }
 
-// breaches returns how a variant breaks the contract, operation by operation.
+// breaches returns how a variant breaks the contract, per operation.
 func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 	if m.contract.Incomplete != "" {
-		d.doubt(NotFinished, "the check was not done: %s", m.contract.Incomplete)
+		d.add(NotFinished, "the check was not done: %s", m.contract.Incomplete)
 	}
 	if !slices.ContainsFunc(m.contract.Operations, func(o result.Operation) bool { return o.Skipped == "" }) {
-		d.bar(NothingCompared, "no operation was looked at: %s", none(m.skipped()))
+		d.block(NothingCompared, "no operation was looked at: %s", none(m.skipped()))
 	}
 	if silent := m.silentBaseline(); len(silent) > 0 {
-		d.doubt(NothingCompared, "the baseline itself did not answer, so nothing could be compared with it: %s", some(silent))
+		d.add(NothingCompared, "the baseline itself did not answer, so nothing could be compared with it: %s", some(silent))
 	}
 	if m.contract.Dropped > 0 {
-		d.doubt(NotFinished, "%d findings more than the check has room for were left out: they may be of any variant", m.contract.Dropped)
+		d.add(NotFinished, "%d findings more than the check has room for were left out: they may be of any variant", m.contract.Dropped)
 	}
 	by := map[string][]string{}
 	operations := operationsOf(m.contract.Findings, func(f result.Finding) bool {
@@ -321,17 +327,19 @@ func (m *Compared) breaches(variant string, d *doubts) (failures []Reason) {
 	return failures
 }
 
-// silentBaseline returns the operations, or the document, that the baseline did not answer with.
+// silentBaseline returns the operations that the baseline did not answer, or its document if that is missing.
 func (m *Compared) silentBaseline() []string {
 	return named(operationsOf(m.contract.Findings, func(f result.Finding) bool {
 		return m.contract.Arms[m.arm(m.contract.Arms, f.Arm)].Role != result.RoleVariant && (f.Reason == result.ReasonNoAnswer || f.Reason == result.ReasonDocumentUnusable)
 	}), "its own document")
 }
 
-// breaks says whether a finding of a variant's is one that its callers would have. Where no fork served it, the routers' counts tell.
+// breaks reports whether callers of the variant would notice a finding. If no fork served a request, the routers'
+// counts show that.
 func breaks(f result.Finding) bool { return f.Reason != result.ReasonNotServed }
 
-// operationsOf returns the operations of the findings that are to be kept, each once; "" is the service or document as a whole.
+// operationsOf returns the operations of the findings that keep accepts, each once; "" means the service or document
+// as a whole.
 func operationsOf(findings []result.Finding, keep func(result.Finding) bool) (operations []string) {
 	for _, f := range findings {
 		if keep(f) && !slices.Contains(operations, f.Operation) {
@@ -341,7 +349,7 @@ func operationsOf(findings []result.Finding, keep func(result.Finding) bool) (op
 	return operations
 }
 
-// named puts whole in the place of the operation that is none.
+// named replaces the empty operation by whole.
 func named(operations []string, whole string) []string {
 	if i := slices.Index(operations, ""); i >= 0 {
 		operations[i] = whole
@@ -359,7 +367,7 @@ func (m *Compared) skipped() string {
 	return some(why)
 }
 
-// Fill writes what was found into the report: of the check as a whole, and of each of the variants.
+// Fill writes the result into the report: for the check as a whole, and for each of the variants.
 func (m *Compared) Fill(r *Report, check string, variants []Variant) {
 	var shares [][]float64
 	for i := range r.Checks {
@@ -378,7 +386,8 @@ func (m *Compared) Fill(r *Report, check string, variants []Variant) {
 	}
 }
 
-// loadReport also returns how each arm's latencies lie, in the result's order; nil where there is none.
+// loadReport returns the report of a load check, and the distribution of each arm's latencies in the result's order;
+// nil if there is none.
 func (m *Compared) loadReport() (*LoadReport, [][]float64) {
 	l := m.load
 	r := &LoadReport{
@@ -404,7 +413,7 @@ func (m *Compared) measured(variant string, shares [][]float64) *Measured {
 	c := m.comparison(variant)
 	out := &Measured{Requests: c.Requests, Differences: differences(c.Differences)}
 	for _, o := range c.Outcomes {
-		b := BudgetReport{o.Budget.String(), string(o.Verdict), told(c, &o), string(o.Reason), o.Settle}
+		b := BudgetReport{o.Budget.String(), string(o.Verdict), describeOutcome(c, &o), string(o.Reason), o.Settle}
 		if o.Verdict == stats.Fail && m.late(&o) > 0 {
 			b.Verdict, b.Reason = string(stats.Inconclusive), string(stats.Noisy)
 		}
@@ -427,7 +436,7 @@ func differences(all []stats.Difference) (out []Difference) {
 	return out
 }
 
-// rounded keeps four decimals: what a picture shows.
+// rounded rounds to four decimals, which is what a picture shows.
 func rounded(v []float64) []float64 {
 	out := make([]float64, len(v))
 	for i, x := range v {

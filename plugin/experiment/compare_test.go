@@ -127,8 +127,8 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 				}
 			}
 		}, TooNoisy, "the baseline differs from itself by p50 +9"},
-		"close":  {"p95<=baseline+0ms", nil, TooClose, "can't be told from p95<=baseline+0ms"},
-		"few":    {"p99<1s", func(l *result.Load) { l.Rounds = l.Rounds[:12] }, TooFew, "to tell p99; some 1000 requests an arm would settle it"},
+		"close":  {"p95<=baseline+0ms", nil, TooClose, "can't be distinguished from p95<=baseline+0ms"},
+		"few":    {"p99<1s", func(l *result.Load) { l.Rounds = l.Rounds[:12] }, TooFew, "to measure p99; some 1000 requests an arm would settle it"},
 		"late":   {"p95<30ms", func(l *result.Load) { l.Lateness = result.Histogram{{Micros: 10, N: 95}, {Micros: 20_000, N: 5}} }, TooNoisy, "sent one in a hundred requests 20ms late"},
 		"killed": {judge.DefaultBudgets, func(l *result.Load) { l.Incomplete = "it was ended after 60 of 75 rounds" }, NotFinished, "ended after 60 of 75"},
 	} {

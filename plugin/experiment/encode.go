@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Encode writes the report as JSON of at most so many bytes. What does not fit is left out, details first and verdicts never, and
-// Trimmed says so. r itself stays whole.
+// Encode returns the report as JSON of at most `most` bytes. It drops what does not fit, details first and never
+// verdicts, and sets Trimmed. r itself does not change.
 func (r *Report) Encode(most int) ([]byte, error) {
 	data, err := json.Marshal(r)
 	if err != nil || len(data) <= most {
@@ -47,7 +47,7 @@ func (r *Report) Encode(most int) ([]byte, error) {
 	return nil, fmt.Errorf("experiment %s: its report is of %d bytes without any detail, and %d is most: test fewer variants, or by fewer checks", r.ID, len(data), most)
 }
 
-// keep leaves out all findings but the first n.
+// keep drops all findings but the first n.
 func (c *ContractReport) keep(n int) {
 	if c == nil || len(c.Findings) <= n {
 		return

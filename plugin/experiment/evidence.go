@@ -8,31 +8,31 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// Evidence is all that is known of one check of one variant: what became of its Job, and what was seen of the requests it sent and
-// of the fork it was to test, from before the Job was made until after it ended. Only one check of a variant runs at a time, so
-// what was counted for the variant's key in that window is the check's.
+// Evidence is everything that is known about one check of one variant: how its Job ended, and the state of its
+// requests and of the fork, from before the Job was created until after it ended. Only one check of a variant runs at
+// a time, so the counts of the variant's key in that window belong to the check.
 type Evidence struct {
 	Job JobEnd
-	// Sent is what the check's own router passed on, over all pods of the Job; nil: not known.
+	// Sent is what the check's own router passed on, over all pods of the Job; nil if unknown.
 	Sent *route.Sent
-	// Before and After are the variant's sandbox at both ends of the window.
+	// Before and After are the states of the variant's sandbox at both ends of the window.
 	Before, After State
-	// Seen is what was seen at any time within it.
+	// Seen adds up the states within the window.
 	Seen Seen
-	// Passed is what passed workloads within the window with the variant's key without being routed to a fork, by workload label, and
-	// Baseline the same with the key of the baseline's requests, where the check sends such; nil: not known. PassedMissing are the
-	// routers that did not say.
+	// Passed holds, by workload label, the requests with the variant's key that workloads received within the window
+	// without routing them to a fork. Baseline holds the same for the key of the baseline's requests, if the check
+	// sends such. Both are nil if unknown. PassedMissing names the routers that did not report.
 	Passed, Baseline map[string]route.Observation
 	PassedMissing    string
 }
 
-// PassedIn returns what was observed of a key between two looks, by workload label.
+// PassedIn returns what was observed of a key between two observations, by workload label.
 func PassedIn(before, after route.Observed, key string) map[string]route.Observation {
 	passed := map[string]route.Observation{}
 	for workload, all := range after[key] {
 		more, ok := all.Since(before[key][workload])
 		if !ok {
-			more = all // it has begun anew
+			more = all // the count was reset
 		}
 		if more.Requests > 0 {
 			passed[workload] = more
@@ -41,41 +41,42 @@ func PassedIn(before, after route.Observed, key string) map[string]route.Observa
 	return passed
 }
 
-// A State is a sandbox at one time.
+// A State is the state of a sandbox at one time.
 type State struct {
-	// Exists says that the sandbox is there, and not on its way out; UID identifies it.
+	// Exists means that the sandbox exists and is not being deleted; UID identifies it.
 	Exists bool
 	UID    string
-	// Counted says that Counts are exact as of then, but for those of the routers that Uncounted names.
+	// Counted means that Counts are exact at that time, except for the routers that Uncounted names.
 	Counted   bool
 	Uncounted string
 	Counts    route.Totals // by workload label
 	Forks     []ForkState
-	// Routers identify each life of each router in front of the forks' baselines, as "POD/...", and Elsewhere of those in front of
-	// other workloads, by label.
+	// Routers identifies each run of each router in front of the forks' baselines, as "POD/...". Elsewhere identifies
+	// those in front of other workloads, by label.
 	Routers   []string
 	Elsewhere map[string][]string
-	// Ended are pods whose routers have ended and had handed over before what they had counted.
+	// Ended are pods whose routers ended after they had handed over their counts.
 	Ended []string
-	// Bare are the baselines' ready pods without a router, "POD of WORKLOAD".
-	Bare []string
-	// Beside are the labels of workloads that are not forked and whose pods stand behind Services of the forks' baselines.
+	// Routerless are the ready pods without a router that requests could reach, "POD of WORKLOAD".
+	Routerless []string
+	// Beside are the labels of workloads that are not forked and whose pods are behind Services of the forks'
+	// baselines.
 	Beside []string
 }
 
-// A ForkState is a fork at one time.
+// A ForkState is the state of a fork at one time.
 type ForkState struct {
 	Name     string // of its Deployment
 	Workload string // label of its baseline
 	UID      string
-	Revision string // another one, another pod template
+	Revision string // changes with the pod template
 	Ready    bool
-	Waiting  string // why requests do not reach it, where they do not
+	Waiting  string // why requests do not reach it; empty if they do
 	Pods     []ForkPod
 }
 
-// identity tells a fork from what it was, or will be: "customer-a (UID), revision 2, of sha256:...". Pods that ran different images are
-// told by Judge.
+// identity distinguishes a fork from its earlier and later versions: "customer-a (UID), revision 2, of sha256:...".
+// If pods ran different images, Judge reports that.
 func (f *ForkState) identity() string {
 	s := fmt.Sprintf("%s (%s), revision %s", f.Name, f.UID, f.Revision)
 	if len(f.Pods) > 0 {
@@ -97,16 +98,16 @@ type ForkPod struct {
 // An Image is what a container runs.
 type Image struct {
 	Container string `json:"container"`
-	Image     string `json:"image"`            // asked for
+	Image     string `json:"image"`            // as requested
 	Digest    string `json:"digest,omitempty"` // that runs: sha256:...
 }
 
-// Seen is what states between the two ends of a window add to them.
+// Seen holds what states between the two ends of a window add to them.
 type Seen struct {
-	Bare    []string // without a router at any time
-	Beside  []string // State.Beside at any time
-	Unready []string // "FORK: WAITING" at any time
-	Digests map[string][]string
+	Routerless []string // without a router at any time
+	Beside     []string // State.Beside at any time
+	Unready    []string // "FORK: WAITING" at any time
+	Digests    map[string][]string
 }
 
 // See adds a state.
@@ -116,8 +117,8 @@ func (s *Seen) See(state *State) {
 			*to = append(*to, what)
 		}
 	}
-	for _, b := range state.Bare {
-		add(&s.Bare, b)
+	for _, b := range state.Routerless {
+		add(&s.Routerless, b)
 	}
 	for _, b := range state.Beside {
 		add(&s.Beside, b)
@@ -143,7 +144,7 @@ func (s *Seen) See(state *State) {
 	}
 }
 
-// counted returns what was counted for the sandbox within the window, over all its forks, and by workload.
+// counted returns the counts of the sandbox within the window, over all its forks, and by workload.
 func (e *Evidence) counted() (total route.Count, by route.Totals) {
 	by = route.Totals{}
 	for workload, after := range e.After.Counts {
@@ -158,7 +159,7 @@ func (e *Evidence) counted() (total route.Count, by route.Totals) {
 	return total, by
 }
 
-// less returns a - b, and zero where a count has begun anew.
+// less returns a - b, and zero if a count was reset.
 func less(a, b uint64) uint64 {
 	if a < b {
 		return 0

@@ -2,7 +2,7 @@ package experiment
 
 import "github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 
-// A Fault says who can fix a reason. Empty: that is not known.
+// A Fault says who can fix a reason; empty if unknown.
 type Fault string
 
 // Faults.
@@ -13,7 +13,7 @@ const (
 	FaultProduct Fault = "product" // kubectl-sandbox: its webhook and its routers
 )
 
-// faultOf is the fault of a code, where the code alone tells it.
+// faultOf returns the fault of a code, if the code alone determines it.
 func faultOf(c Code) Fault {
 	switch c {
 	case TestFailed, TimedOut, BudgetMissed, ContractBroken, Bystander, Refused, ForkNotReady:
@@ -22,13 +22,13 @@ func faultOf(c Code) Fault {
 		return FaultTest
 	case RouterLost, DigestMismatch, TooNoisy:
 		return FaultCluster
-	case NotInjected, NotReported, NotCounted, BareBaseline:
+	case NotInjected, NotReported, NotCounted, RouterMissing:
 		return FaultProduct
 	}
 	return ""
 }
 
-// faultOfPod translates who can fix a pod of a test: what is the app's there is the test's here.
+// faultOfPod translates the fault of a pod to that of a test: the app's fault is the test's here.
 func faultOfPod(f health.Fault) Fault {
 	switch f {
 	case health.FaultApp:
@@ -41,12 +41,12 @@ func faultOfPod(f health.Fault) Fault {
 	return ""
 }
 
-// because returns a reason with the fault that its code tells.
+// because returns a reason with the fault that its code determines.
 func because(c Code, message string) Reason {
 	return Reason{Code: c, Message: message, Fault: faultOf(c)}
 }
 
-// blamed returns a reason whose fault the code alone does not tell.
+// blamed returns a reason with an explicit fault.
 func blamed(f Fault, c Code, message string) *Reason {
 	return &Reason{Code: c, Message: message, Fault: f}
 }

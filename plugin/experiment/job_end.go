@@ -15,23 +15,23 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A JobView is what is seen of a Job of a check at one time, with every pod of it that was ever seen, as it was seen last: the Job
-// controller deletes those of a Job that took too long.
+// A JobView is the state of a check's Job at one time, with the last known state of every pod that it ever had: the
+// Job controller deletes the pods of a Job that took too long.
 type JobView struct {
 	Job  *batchv1.Job
 	Gone bool         // it was deleted
 	Pods []corev1.Pod // the oldest first
-	// Refused is what the API server says as it refuses the Job's pods; only where there has never been one.
+	// Refused is the API server's reason for refusing the Job's pods; only set if there has never been one.
 	Refused string
-	// News are what Events say of pods that do not start, by the pod's UID.
-	News map[types.UID]PodNews
-	Now  time.Time
+	// Events are the Events of pods that do not start, by the pod's UID.
+	Events map[types.UID]PodEvents
+	Now    time.Time
 }
 
-// PodNews is what Events say of a pod, beyond its status.
-type PodNews struct {
-	Warning   string // the latest
-	NodeComes bool   // an autoscaler adds a node for it
+// PodEvents is what Events report of a pod, beyond its status.
+type PodEvents struct {
+	Warning  string // the latest
+	ScalesUp bool   // an autoscaler adds a node for it
 }
 
 // A JobEnd is how a Job ended.
@@ -40,25 +40,25 @@ type JobEnd struct {
 	Failed   bool   // it ended otherwise; of neither, it has not ended
 	Reason   string // of the Job's condition, such as BackoffLimitExceeded
 	Message  string
-	// Pods is how many pods it had; Uninjected those among them that admission gave no router.
+	// Pods is the number of its pods. Uninjected names those that admission gave no router.
 	Pods       int
 	Uninjected []string
-	// Exit is the exit status of the first test's container that failed, and which; of none, Container is empty.
+	// Exit is the exit status of the first test container that failed, and Container its name; empty if none failed.
 	Container string
 	Exit      int32
-	// TimedOut says what limit ended it; empty: none did.
+	// TimedOut is the limit that ended it; empty if none did.
 	TimedOut string
-	// Broken says what kept the Job from coming to an end that tells of the variant: that an image can't be pulled, that its node
-	// went away, that a container beside the test did not end. nil: nothing did.
+	// Broken is what kept the Job from ending with a result for the variant: an image that can't be pulled, a lost
+	// node, a container beside the test that did not end. It is nil if nothing did.
 	Broken *Reason
 }
 
-// Ended says whether a Job has ended, for good.
+// Ended reports whether a Job has ended for good.
 func Ended(job *batchv1.Job) bool {
 	return jobCondition(job, batchv1.JobComplete) != nil || jobCondition(job, batchv1.JobFailed) != nil
 }
 
-// jobCondition returns the condition of a Job that is of that type and true; nil: there is none.
+// jobCondition returns the Job's condition of that type if it is true; else nil.
 func jobCondition(job *batchv1.Job, of batchv1.JobConditionType) *batchv1.JobCondition {
 	for i := range job.Status.Conditions {
 		if c := &job.Status.Conditions[i]; c.Type == of && c.Status == corev1.ConditionTrue {
@@ -68,7 +68,7 @@ func jobCondition(job *batchv1.Job, of batchv1.JobConditionType) *batchv1.JobCon
 	return nil
 }
 
-// End says how the Job ended. stopped is why it was ended from here; nil: it was not.
+// End returns how the Job ended. stopped is why this client stopped it; nil if it did not.
 func (v *JobView) End(limits Limits, stopped *Stop) JobEnd {
 	j := JobEnd{Complete: jobCondition(v.Job, batchv1.JobComplete) != nil, Pods: len(v.Pods), Uninjected: v.uninjected()}
 	if c := jobCondition(v.Job, batchv1.JobFailed); c != nil {
@@ -91,7 +91,7 @@ func (v *JobView) End(limits Limits, stopped *Stop) JobEnd {
 	return j
 }
 
-// stopped is an end that was made from here.
+// stopped records that this client stopped the Job.
 func (j *JobEnd) stopped(s *Stop) {
 	switch {
 	case s.Done != nil:
@@ -103,7 +103,7 @@ func (j *JobEnd) stopped(s *Stop) {
 	}
 }
 
-// outOfTime reads a Job that its own deadline ended.
+// outOfTime explains a Job that its own deadline ended.
 func (v *JobView) outOfTime(j *JobEnd, limits Limits, tests []podTest) {
 	const field = "activeDeadlineSeconds"
 	own := limits.Own.Round(time.Second)
@@ -126,14 +126,14 @@ func (v *JobView) outOfTime(j *JobEnd, limits Limits, tests []podTest) {
 	}
 }
 
-// failed reads a Job that failed by one of its pods.
+// failed explains a Job that failed because of a pod.
 func (v *JobView) failed(j *JobEnd, tests []podTest) {
 	for i, t := range tests {
 		if t.failed == nil || t.unclear() != "" || v.fromOutside(i) {
 			continue
 		}
 		j.Container, j.Exit = t.failed.name, t.failed.exit
-		// What the container's end says of itself comes first: out of memory, no such command.
+		// The container's own reason comes first: out of memory, command not found.
 		for _, c := range health.Containers(&v.Pods[i], v.Now) {
 			if c.Container == t.failed.name && c.Code != health.ContainerCrashed {
 				j.Broken = brokenBy(&v.Pods[i], c)
@@ -159,16 +159,17 @@ func (v *JobView) failed(j *JobEnd, tests []podTest) {
 	}
 }
 
-// fromOutside says that a pod was ended by its node or by another controller, whatever its containers' exit statuses.
+// fromOutside reports whether a pod was ended by its node or by another controller, whatever its containers' exit
+// statuses.
 func (v *JobView) fromOutside(i int) bool {
 	c := v.cause(&v.Pods[i])
 	return !c.OK() && c.Container == "" && c.Code != health.PodTerminating && c.Code != health.PodStarting
 }
 
-// cause is what the table of pods says of one.
+// cause returns the diagnosis of a pod.
 func (v *JobView) cause(p *corev1.Pod) health.Cause { return health.Pod(p, v.Now) }
 
-// notStarted is why no test began: what a pod says, or else what.
+// notStarted returns why no test began: a pod's cause, or else what.
 func (v *JobView) notStarted(what string) *Reason {
 	var starts *Reason
 	for i := range v.Pods {
@@ -197,7 +198,8 @@ func (v *JobView) uninjected() (pods []string) {
 	return pods
 }
 
-// starting says whether any test has started, and how long after the Job the first one did, by the cluster's clock.
+// starting reports whether any test has started, and how long after the Job the first one did, by the cluster's
+// clock.
 func (v *JobView) starting() (started bool, after time.Duration) {
 	for _, t := range v.tests() {
 		if t.began.IsZero() {
@@ -214,7 +216,7 @@ func (v *JobView) starting() (started bool, after time.Duration) {
 	return started, after
 }
 
-// A podTest is what became of the test in a pod.
+// A podTest is the state of the test in a pod.
 type podTest struct {
 	deleted bool
 	began   time.Time        // of its first container; zero: none has
@@ -229,7 +231,7 @@ type containerFailed struct {
 	exit int32
 }
 
-// unclear says what keeps the end of a test of several containers from being known; empty: nothing does.
+// unclear returns why the result of a test of several containers can't be determined; empty if it can.
 func (t *podTest) unclear() string {
 	const name = "name the test's by annotation " + annotationTest + " of the pod template"
 	kept := slices.Concat(t.running, t.beside)
@@ -246,7 +248,7 @@ func (t *podTest) unclear() string {
 	return ""
 }
 
-// unclearOf is what keeps the end of the test in the first such pod from being known; empty: nothing does.
+// unclearOf returns why the result of the test can't be determined in the first such pod; empty if it can.
 func unclearOf(tests []podTest) string {
 	for _, t := range tests {
 		if unclear := t.unclear(); unclear != "" {
@@ -256,14 +258,14 @@ func unclearOf(tests []podTest) string {
 	return ""
 }
 
-// done says that all containers of the test have ended by themselves.
+// done reports whether all containers of the test have ended by themselves.
 func (t *podTest) done() bool { return len(t.running) == 0 && (len(t.ended) > 0 || t.failed != nil) }
 
-// annotationTest names the container of a pod that tools take where none is named.
+// annotationTest names the default container of a pod for tools.
 const annotationTest = "kubectl.kubernetes.io/default-container"
 
-// tests says what became of the test in each pod. A test is the containers that the Job's author wrote, or the one among them that the
-// pod template's annotation names: others, such as a mesh's proxy, were added by admission.
+// tests returns the state of the test in each pod. A test is the containers that the Job's author wrote, or the one
+// that the pod template's annotation names. Other containers, such as a mesh's proxy, were added by admission.
 func (v *JobView) tests() []podTest {
 	template := v.Job.Spec.Template
 	of := make([]string, 0, len(template.Spec.Containers))
@@ -313,8 +315,8 @@ func containerBegan(c *corev1.ContainerStatus) time.Time {
 	return time.Time{}
 }
 
-// stoppedBy says whether a container ended as its pod was being deleted. Deletion is asked for a grace period before the time that the
-// pod has for it; both are in whole seconds.
+// stoppedBy reports whether a container ended while its pod was being deleted. The deletion was requested one grace
+// period before the pod's deletionTimestamp. Both are in whole seconds.
 func stoppedBy(p *corev1.Pod, end *corev1.ContainerStateTerminated) bool {
 	if p.DeletionTimestamp == nil {
 		return false
@@ -326,17 +328,17 @@ func stoppedBy(p *corev1.Pod, end *corev1.ContainerStateTerminated) bool {
 	return !end.FinishedAt.Time.Before(p.DeletionTimestamp.Add(-grace))
 }
 
-// broken is a reason why a test came to no end of its own. cause is its code among those of pods.
+// broken returns the reason for which a test did not end by itself. cause is the diagnosis code of its pod.
 func broken(f Fault, cause, message string) *Reason {
 	return &Reason{Code: NotRun, Fault: f, Cause: cause, Message: message}
 }
 
-// brokenBy is the reason that a pod's state tells.
+// brokenBy returns the reason that a pod's cause gives.
 func brokenBy(p *corev1.Pod, c health.Cause) *Reason {
 	return broken(faultOfPod(c.Fault), string(c.Code), "pod/"+p.Name+": "+c.Message)
 }
 
-// refusal reads why the API server refuses a Job's pods.
+// refusal explains why the API server refuses a Job's pods.
 func refusal(message string) *Reason {
 	fault, code := FaultCluster, health.PodForbidden
 	switch {
@@ -351,10 +353,10 @@ func refusal(message string) *Reason {
 	case strings.Contains(message, "is invalid:"):
 		fault = FaultTest
 	}
-	return broken(fault, string(code), "the Job came to no pod: "+cmp.Or(message, "no reason is given"))
+	return broken(fault, string(code), "the Job got no pod: "+cmp.Or(message, "no reason is given"))
 }
 
-// NotMade is the end of a Job that the API server refused.
-func NotMade(message string) JobEnd {
-	return JobEnd{Failed: true, Broken: broken(FaultTest, "", "the Job could not be made: "+message)}
+// NotCreated returns the end of a Job that the API server refused.
+func NotCreated(message string) JobEnd {
+	return JobEnd{Failed: true, Broken: broken(FaultTest, "", "the Job could not be created: "+message)}
 }

@@ -128,10 +128,10 @@ func initContainer(s corev1.ContainerStatus) func(*JobView) {
 
 // own are the limits of a Job with a deadline of its own.
 func own(seconds int, longer bool) Limits {
-	return Limits{Own: time.Duration(seconds) * time.Second, Longer: longer, Start: startTime, Held: time.Minute}
+	return Limits{Own: time.Duration(seconds) * time.Second, Longer: longer, Start: startTime, Admission: time.Minute}
 }
 
-var minute = Limits{Test: time.Minute, By: "--timeout", Start: startTime, Held: time.Minute}
+var minute = Limits{Test: time.Minute, By: "--timeout", Start: startTime, Admission: time.Minute}
 
 // How Jobs end: what a verdict is made of. No code: the Job completed.
 func TestJobView_End(t *testing.T) {
@@ -229,7 +229,7 @@ func TestJobWatch_EndsWhatTellsNothing(t *testing.T) {
 	}
 	starts := pull("ContainerCreating", "")
 	warned := func(warning string) func(*JobView) {
-		return func(v *JobView) { v.News = map[types.UID]PodNews{"smoke-1": {Warning: warning}} }
+		return func(v *JobView) { v.Events = map[types.UID]PodEvents{"smoke-1": {Warning: warning}} }
 	}
 	unscheduled := func(message string) func(*JobView) {
 		return both(statuses(), phase(corev1.PodPending), podCondition(corev1.PodScheduled, corev1.ConditionFalse, "Unschedulable", message))
@@ -257,7 +257,7 @@ func TestJobWatch_EndsWhatTellsNothing(t *testing.T) {
 		{"a volume can't be attached", scene(starts, warned("AttachVolume.Attach failed: busy")), minute, startTime, NotRun, FaultCluster, "PodStarting", "no test began within 5m0s"},
 		{"no node has room", scene(unscheduled("0/3 nodes are available: 3 Insufficient memory.")), minute, patience, NotRun, FaultCluster, "PodUnschedulable", "Insufficient memory"},
 		{"a claim is missing", scene(unscheduled(`persistentvolumeclaim "data" not found`)), minute, patience, NotRun, FaultTest, "PodUnschedulable", `persistentvolumeclaim "data" not found`},
-		{"a node comes", scene(unscheduled("0/3 nodes are available"), func(v *JobView) { v.News = map[types.UID]PodNews{"smoke-1": {NodeComes: true}} }), minute,
+		{"a node comes", scene(unscheduled("0/3 nodes are available"), func(v *JobView) { v.Events = map[types.UID]PodEvents{"smoke-1": {ScalesUp: true}} }), minute,
 			startTime, NotRun, FaultCluster, "PodUnschedulable", "no node takes the pod"},
 		{"a gate holds its scheduling", scene(statuses(), phase(corev1.PodPending), func(v *JobView) { v.Pods[0].Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "q"}} },
 			podCondition(corev1.PodScheduled, corev1.ConditionFalse, corev1.PodReasonSchedulingGated, "")), minute, startTime, NotRun, FaultCluster, "PodSchedulingGated", "scheduling gate q"},
@@ -269,7 +269,7 @@ func TestJobWatch_EndsWhatTellsNothing(t *testing.T) {
 		}), minute, 0, NotRun, FaultTest, "PodForbidden", `serviceaccount "ci" not found`},
 		{"a policy refuses its pods", scene(noPods, func(v *JobView) { v.Refused = `admission webhook "validate.kyverno.svc" denied the request` }), minute, 0, NotRun, FaultCluster, "PodForbidden", "kyverno"},
 		{"an admission webhook is away", scene(noPods, func(v *JobView) { v.Refused = `failed calling webhook "x": no endpoints` }), minute, patience, NotRun, FaultCluster, "WebhookAway", "failed calling webhook"},
-		{"nobody makes its pods", scene(noPods), minute, startTime, NotRun, FaultCluster, "", "came to no pod within 5m0s"},
+		{"nobody makes its pods", scene(noPods), minute, startTime, NotRun, FaultCluster, "", "got no pod within 5m0s"},
 		{"it is suspended", scene(noPods, spec(func(s *batchv1.JobSpec) { s.Suspend = ptr.To(true) })), minute, time.Minute, NotRun, FaultTest, "", "the Job is suspended (spec.suspend: true), and nobody resumed it within 1m0s"},
 		{"a queue does not admit it", scene(noPods, spec(func(s *batchv1.JobSpec) { s.Suspend = ptr.To(true) }), func(v *JobView) { v.Job.Labels = map[string]string{"kueue.x-k8s.io/queue-name": "ci"} }), minute,
 			time.Minute, NotRun, FaultCluster, "", "queue ci did not resume it"},
@@ -293,7 +293,7 @@ func TestJobWatch_EndsWhatTellsNothing(t *testing.T) {
 			w := JobWatch{Limits: tt.limits}
 			began := tt.view.Now
 			for {
-				s := w.Look(tt.view)
+				s := w.Next(tt.view)
 				after := tt.view.Now.Sub(began)
 				if s.Over {
 					t.Fatal("it is over")
@@ -335,7 +335,7 @@ func TestJobWatch_CountsFromTheTestsStart(t *testing.T) {
 	w := JobWatch{Limits: minute}
 	v := scene(statuses(waiting("test", "ContainerCreating", "")), phase(corev1.PodPending))
 	for range 4 { // images are pulled for 4 minutes
-		if s := w.Look(v); s.Stop != nil || !strings.Contains(s.Wait, "smoke-1") {
+		if s := w.Next(v); s.Stop != nil || !strings.Contains(s.Wait, "smoke-1") {
 			t.Fatalf("got %+v", s)
 		}
 		v.Now = v.Now.Add(time.Minute)
@@ -346,7 +346,7 @@ func TestJobWatch_CountsFromTheTestsStart(t *testing.T) {
 		stop  bool
 	}{{0, false}, {50 * time.Second, false}, {61 * time.Second, true}} {
 		run.Now = v.Now.Add(tt.after)
-		if s := w.Look(run); (s.Stop != nil) != tt.stop {
+		if s := w.Next(run); (s.Stop != nil) != tt.stop {
 			t.Errorf("after %s: %+v", tt.after, s)
 		}
 	}
@@ -360,7 +360,7 @@ func TestJobWatch_ForgetsWhatHasPassed(t *testing.T) {
 	now := noon
 	for i, v := range []*JobView{away, fine, away, fine} {
 		v.Now = now
-		if s := w.Look(v); s.Stop != nil {
+		if s := w.Next(v); s.Stop != nil {
 			t.Fatalf("look %d: %+v", i, s.Stop)
 		}
 		now = now.Add(patience - time.Second)

@@ -14,73 +14,73 @@ import (
 )
 
 const (
-	// patience is how long what may pass by itself is waited for: a registry that does not answer, a node that has no room.
+	// patience is how long to wait for what may pass by itself: a registry that does not answer, a node without room.
 	patience = 30 * time.Second
-	// settleTime is how long after the containers of a test those beside it may take to end: they end with it, as a rule.
+	// settleTime is how long the containers beside a test may take to end after it: usually they end with it.
 	settleTime = 5 * time.Second
 )
 
-// A JobWatch decides, while a Job of a check runs, whether it is to be ended. It knows how long what was seen has lasted, by the clock
-// of whoever looks: clocks are not compared.
+// A JobWatch decides, while the Job of a check runs, whether to stop it. It measures how long a state has lasted by
+// the client's clock: clocks are not compared.
 type JobWatch struct {
 	Limits Limits
 
-	made, begun, started, done time.Time
-	seen                       map[string]time.Time // troubles, and since when
+	createdAt, startedAt, testStarted, done time.Time
+	seen                                    map[string]time.Time // what keeps pods from starting, and since when
 }
 
-// A Step is what is to be done about a Job.
+// A Step is what to do about a Job.
 type Step struct {
 	Over bool   // it has ended
 	Stop *Stop  // end it now
 	Wait string // what it waits for, where that is not the test
 }
 
-// A Stop is why a Job is ended before it does so by itself: one of the three.
+// A Stop is why to stop a Job before it ends by itself: one of the three.
 type Stop struct {
-	Reason Reason    // what keeps its test from an end of its own
-	Limit  string    // the time that is over
-	Done   *TestDone // the test has ended, and what is beside it has not
+	Reason Reason    // what keeps its test from ending by itself
+	Limit  string    // the limit that was exceeded
+	Done   *TestDone // the test has ended, and the containers beside it have not
 }
 
-// TestDone is how a test ended: the container that failed, and its status; of none, Container is empty.
+// TestDone is how a test ended: the container that failed, and its status. If none failed, Container is empty.
 type TestDone struct {
 	Container string
 	Exit      int32
 }
 
-// Look takes in what is seen of the Job.
-func (w *JobWatch) Look(v *JobView) Step {
+// Next returns what to do in the Job's present state.
+func (w *JobWatch) Next(v *JobView) Step {
 	if v.Gone || Ended(v.Job) {
 		return Step{Over: true}
 	}
-	if w.made.IsZero() {
-		w.made = v.Now
+	if w.createdAt.IsZero() {
+		w.createdAt = v.Now
 	}
-	if held, fault := w.held(v); held != "" {
-		if v.Now.Sub(w.made) > w.Limits.Held {
-			return Step{Stop: &Stop{Reason: *broken(fault, "", fmt.Sprintf("%s within %s", held, w.Limits.Held))}}
+	if held, fault := w.waitsForController(v); held != "" {
+		if v.Now.Sub(w.createdAt) > w.Limits.Admission {
+			return Step{Stop: &Stop{Reason: *broken(fault, "", fmt.Sprintf("%s within %s", held, w.Limits.Admission))}}
 		}
 		return Step{Wait: held + " yet"}
 	}
-	if w.begun.IsZero() {
-		w.begun = v.Now
+	if w.startedAt.IsZero() {
+		w.startedAt = v.Now
 	}
-	if started, _ := v.starting(); started && w.started.IsZero() {
-		w.started = v.Now
+	if started, _ := v.starting(); started && w.testStarted.IsZero() {
+		w.testStarted = v.Now
 	}
-	if w.started.IsZero() {
+	if w.testStarted.IsZero() {
 		return w.starting(v)
 	}
 	return w.testing(v)
 }
 
-// held says who keeps the Job from beginning, and whose that is; empty: nobody does. A Job that is suspended again once its test runs is
-// in the hands of who does it: its time goes on.
-func (w *JobWatch) held(v *JobView) (string, Fault) {
+// waitsForController returns what keeps the Job from starting, and whose fault that is; empty if nothing does. If a
+// Job is suspended again once its test runs, its time goes on.
+func (w *JobWatch) waitsForController(v *JobView) (string, Fault) {
 	spec := &v.Job.Spec
 	switch queue := v.Job.Labels["kueue.x-k8s.io/queue-name"]; {
-	case !w.started.IsZero():
+	case !w.testStarted.IsZero():
 	case spec.Suspend != nil && *spec.Suspend && queue != "":
 		return fmt.Sprintf("the Job is suspended (spec.suspend: true), and queue %s did not resume it", queue), FaultCluster
 	case spec.Suspend != nil && *spec.Suspend:
@@ -91,13 +91,13 @@ func (w *JobWatch) held(v *JobView) (string, Fault) {
 	return "", ""
 }
 
-// starting looks at a Job none of whose tests has begun.
+// starting judges a Job none of whose tests has begun.
 func (w *JobWatch) starting(v *JobView) Step {
 	seen := map[string]time.Time{}
 	defer func() { w.seen = seen }()
 	if v.Refused != "" {
 		r := refusal(v.Refused)
-		if r.Cause == string(health.WebhookAway) && !w.lasts(seen, v.Now, r.Message, patience) {
+		if r.Cause == string(health.WebhookAway) && !w.lastsFor(seen, v.Now, r.Message, patience) {
 			return Step{Wait: r.Message}
 		}
 		return Step{Stop: &Stop{Reason: *r}}
@@ -108,31 +108,31 @@ func (w *JobWatch) starting(v *JobView) Step {
 		if over(p) {
 			continue
 		}
-		c := w.news(v, p)
+		c := w.startCause(v, p)
 		wait = "pod/" + p.Name + ": " + c.Message
 		hold := w.Limits.Start
 		switch {
 		case c.Outlook == health.OutlookFinal:
 			hold = 0
-		case c.Outlook == health.OutlookMayPass, c.Code == health.PodUnschedulable && !v.News[p.UID].NodeComes:
+		case c.Outlook == health.OutlookMayPass, c.Code == health.PodUnschedulable && !v.Events[p.UID].ScalesUp:
 			hold = patience
 		}
-		if hold < w.Limits.Start && w.lasts(seen, v.Now, string(p.UID)+string(c.Code), hold) {
+		if hold < w.Limits.Start && w.lastsFor(seen, v.Now, string(p.UID)+string(c.Code), hold) {
 			return Step{Stop: &Stop{Reason: *brokenBy(p, c)}}
 		}
 	}
-	if v.Now.Sub(w.begun) > w.Limits.Start {
+	if v.Now.Sub(w.startedAt) > w.Limits.Start {
 		why := v.notStarted(fmt.Sprintf("no test began within %s", w.Limits.Start))
 		if len(v.Pods) == 0 {
-			why = broken(FaultCluster, "", fmt.Sprintf("the Job came to no pod within %s, and why is not known: its controller may be away", w.Limits.Start))
+			why = broken(FaultCluster, "", fmt.Sprintf("the Job got no pod within %s for an unknown reason: check that its controller runs", w.Limits.Start))
 		}
 		return Step{Stop: &Stop{Reason: *why}}
 	}
 	return Step{Wait: wait}
 }
 
-// lasts says whether the same has been seen for so long, and notes in seen that it is still.
-func (w *JobWatch) lasts(seen map[string]time.Time, now time.Time, what string, long time.Duration) bool {
+// lastsFor reports whether a state has lasted for so long, and records in seen that it still does.
+func (w *JobWatch) lastsFor(seen map[string]time.Time, now time.Time, what string, long time.Duration) bool {
 	since, ok := w.seen[what]
 	if !ok {
 		since = now
@@ -141,7 +141,7 @@ func (w *JobWatch) lasts(seen map[string]time.Time, now time.Time, what string, 
 	return now.Sub(since) >= long
 }
 
-// testing looks at a Job whose test runs.
+// testing judges a Job whose test runs.
 func (w *JobWatch) testing(v *JobView) Step {
 	tests := v.tests()
 	for i := range v.Pods {
@@ -158,22 +158,22 @@ func (w *JobWatch) testing(v *JobView) Step {
 			return Step{Stop: &Stop{Done: done}}
 		}
 	}
-	since := v.Now.Sub(w.started)
+	since := v.Now.Sub(w.testStarted)
 	switch l := w.Limits; {
 	case l.Test > 0 && since > l.Test:
 		if unclear := unclearOf(tests); unclear != "" {
 			return Step{Stop: &Stop{Reason: *blamed(FaultTest, NotFinished, fmt.Sprintf("%s; it was ended after %s (%s)", unclear, l.Test, l.By))}}
 		}
 		return Step{Stop: &Stop{Limit: fmt.Sprintf("%s (%s)", l.Test, l.By)}}
-	case l.Own > 0 && v.Now.Sub(w.begun) > l.Own+overtime:
+	case l.Own > 0 && v.Now.Sub(w.startedAt) > l.Own+overtime:
 		return Step{Stop: &Stop{Reason: *blamed(FaultCluster, NotFinished,
 			fmt.Sprintf("the Job's own activeDeadlineSeconds (%s) are over, and it was not ended: its controller may be away", l.Own))}}
 	}
 	return Step{}
 }
 
-// testDone says how the test ended where all of its containers have, and only such as are none of the test's keep the Job from ending;
-// nil: that is not so. A test that may be tried again has not ended.
+// testDone returns how the test ended, if all of its containers have ended and only other containers keep the Job
+// from ending; else nil. A test that may be retried has not ended.
 func (v *JobView) testDone(tests []podTest) *TestDone {
 	spec := &v.Job.Spec
 	need := 1
@@ -203,13 +203,13 @@ func (v *JobView) testDone(tests []podTest) *TestDone {
 	return nil
 }
 
-// notFound finds what a volume names that is not there, in the kubelet's or the scheduler's words.
+// notFound matches the messages of the kubelet and the scheduler about a missing object that a volume names.
 var notFound = regexp.MustCompile(`(?i)(secret|configmap|persistentvolumeclaim) "[^"]+" not found|references non-existent (secret|config) key`)
 
-// news is the cause why a pod does not start, by its status and by the Events of it.
-func (w *JobWatch) news(v *JobView, p *corev1.Pod) health.Cause {
+// startCause returns why a pod does not start, from its status and its Events.
+func (w *JobWatch) startCause(v *JobView, p *corev1.Pod) health.Cause {
 	c := v.cause(p)
-	warning := v.News[p.UID].Warning
+	warning := v.Events[p.UID].Warning
 	said := c.Message
 	if c.Code == health.PodStarting && warning != "" {
 		c.Message, said = warning, warning
@@ -226,7 +226,7 @@ func (w *JobWatch) news(v *JobView, p *corev1.Pod) health.Cause {
 	return c
 }
 
-// over says that a pod has ended, or is about to.
+// over reports whether a pod has ended, or is being deleted.
 func over(p *corev1.Pod) bool {
 	return p.DeletionTimestamp != nil || slices.Contains([]corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed}, p.Status.Phase)
 }

@@ -21,7 +21,7 @@ type Run struct {
 	Objects       []Object      // that the suite brings
 }
 
-// owner is what all objects of the experiment refer to.
+// owner returns the owner reference of all objects of the experiment.
 func (r *Run) owner() metav1.OwnerReference {
 	return metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: sandbox.RunName(r.ID), UID: r.UID}
 }
@@ -33,9 +33,10 @@ type Variant struct {
 	Key     string
 }
 
-// Job returns the Job that runs check c on variant v, whose requests go to services. It is the author's but for what the experiment
-// stands on: names and marks, no second try that would hide the first unless the author asks for it, an end, and its results
-// staying until they are read. What the author's Job says of suspension, of queues, of security and of its own deadline stays as it is.
+// Job returns the Job that runs check c on variant v, whose requests go to services. It is the author's Job with
+// these changes: names and labels; no retry that would hide a failure, unless the author requests it; a deadline; and
+// no early deletion of its results. Suspension, queues, security and the Job's own deadline stay as the author set
+// them.
 func Job(run *Run, v *Variant, c *Check, services []sandbox.Service) *batchv1.Job {
 	job := frame(run, c)
 	job.Name = sandbox.CheckName(c.Name, v.Sandbox, run.ID)
@@ -58,7 +59,8 @@ func Job(run *Run, v *Variant, c *Check, services []sandbox.Service) *batchv1.Jo
 	return job
 }
 
-// frame returns what the Job of any check is made in: the author's, owned by the run, with an end and without what would hide it.
+// frame returns the common form of a check's Job: the author's, owned by the run, with a deadline, and without
+// settings that would hide its result.
 func frame(run *Run, c *Check) *batchv1.Job {
 	job := &batchv1.Job{
 		TypeMeta: metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
@@ -69,51 +71,53 @@ func frame(run *Run, c *Check) *batchv1.Job {
 		Spec: *c.Job.Spec.DeepCopy(),
 	}
 	if job.Spec.ActiveDeadlineSeconds == nil {
-		// For a client that does not live to end it. A living one does so sooner.
+		// This deadline is for a client that does not survive. A running client stops the Job earlier.
 		job.Spec.ActiveDeadlineSeconds = ptr.To(int64(math.Ceil((startTime + c.Limits(run).Test + overtime).Seconds())))
 	}
 	job.Spec.TTLSecondsAfterFinished = nil
-	// The kubelet restarts a container in the place of one whose log and state are still to be read: the Job's own retries do not.
+	// If the kubelet restarted a container, the log and state of the first run would be lost. The Job's own retries
+	// keep them.
 	job.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyNever
 	placedNames(run).pod(&job.Spec.Template.Spec)
 	return job
 }
 
-// startTime is how long the pods of a check may take to start: to be created, scheduled, given their volumes and images.
+// startTime is how long the pods of a check may take to start: to be created and scheduled, and to get their volumes
+// and images.
 const startTime = 5 * time.Minute
 
-// overtime is how long after its time a Job is waited for to have ended.
+// overtime is how long to wait for the end of a Job after its limit.
 const overtime = 30 * time.Second
 
-// Limits are how long a Job may take for what. Own is that it has a deadline of its own, which Kubernetes enforces.
+// Limits are the time limits of a Job. Own is its own deadline, which Kubernetes enforces.
 type Limits struct {
-	Test  time.Duration // from the start of the first test's container; 0: Own alone limits it
-	By    string        // where Test is from, for people
-	Own   time.Duration // the Job's own activeDeadlineSeconds, from the Job's start; 0: it has none
-	Start time.Duration // until the first test's container starts
-	Held  time.Duration // while another controller keeps the Job from beginning
-	// Longer is that Own is longer than the experiment's --timeout.
+	Test      time.Duration // from the start of the first test's container; 0: Own alone limits it
+	By        string        // where Test is from, for people
+	Own       time.Duration // the Job's own activeDeadlineSeconds, from the Job's start; 0: it has none
+	Start     time.Duration // until the first test's container starts
+	Admission time.Duration // while another controller keeps the Job from beginning
+	// Longer means that Own exceeds the experiment's --timeout.
 	Longer bool
 }
 
-// Limits returns how long the Job of a check may take.
+// Limits returns the time limits of a check's Job.
 func (c *Check) Limits(run *Run) Limits {
-	l := Limits{Start: startTime, Held: run.Timeout}
+	l := Limits{Start: startTime, Admission: run.Timeout}
 	if d := c.Job.Spec.ActiveDeadlineSeconds; d != nil {
 		l.Own = time.Duration(*d) * time.Second
 		l.Longer = l.Own > run.Timeout
 	}
 	switch {
 	case c.Timeout > 0:
-		l.Test, l.Held, l.By = c.Timeout, c.Timeout, "annotation "+sandbox.AnnotationTimeout
+		l.Test, l.Admission, l.By = c.Timeout, c.Timeout, "annotation "+sandbox.AnnotationTimeout
 	case l.Own == 0:
 		l.Test, l.By = run.Timeout, "--timeout"
 	}
 	return l
 }
 
-// Patience is how long a check waits for room in the namespace's quota.
-func (l Limits) Patience() time.Duration { return max(l.Test, l.Held) + overtime }
+// QuotaWait returns how long a check waits for room in the namespace's quota.
+func (l Limits) QuotaWait() time.Duration { return max(l.Test, l.Admission) + overtime }
 
 func clone(m map[string]string) map[string]string {
 	out := make(map[string]string, len(m)+4)

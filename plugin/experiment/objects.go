@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Kinds of objects, all of v1, that a suite may hold beside Jobs.
+// Kinds of objects, all of v1, that a suite may hold besides Jobs.
 const (
 	KindConfigMap      = "ConfigMap"
 	KindSecret         = "Secret"
@@ -19,7 +19,7 @@ const (
 	KindClaim          = "PersistentVolumeClaim"
 )
 
-// An Object is what Jobs of a suite use by its name.
+// An Object is an object that Jobs of a suite use by its name.
 type Object struct {
 	NamedObject
 	Kind   string
@@ -32,7 +32,7 @@ type NamedObject interface {
 	runtime.Object
 }
 
-// newObject returns an empty object of a kind that a suite may hold beside Jobs; nil: it may not hold such.
+// newObject returns an empty object of a kind that a suite may hold besides Jobs; nil for any other kind.
 func newObject(kind metav1.TypeMeta) NamedObject {
 	if kind.APIVersion != "v1" {
 		return nil
@@ -60,11 +60,12 @@ func validObject(o NamedObject) error {
 	return nil
 }
 
-// renamed says whether each experiment has the object under a name of its own, so that two experiments at once, of two versions of a
-// suite, each have their own. A ServiceAccount keeps its name: rights, and identities outside of the cluster, are granted to that.
+// renamed reports whether each experiment has the object under its own name, so that two concurrent experiments with
+// different versions of a suite each have their own. A ServiceAccount keeps its name, because rights, and identities
+// outside the cluster, are granted to that name.
 func (o Object) renamed() bool { return o.Kind != KindServiceAccount }
 
-// placed is the object's name in an experiment.
+// placed returns the object's name in an experiment.
 func (o Object) placed(run *Run) string {
 	if !o.renamed() {
 		return o.GetName()
@@ -72,7 +73,8 @@ func (o Object) placed(run *Run) string {
 	return o.GetName() + "-" + run.ID
 }
 
-// Public is the object without what not everybody may read: it tells apart what a suite is of, and stands for what is there already.
+// Public returns the object without confidential data. It identifies the content of a suite, and stands for an object
+// that exists already.
 func (o Object) Public() NamedObject {
 	c := o.DeepCopyObject().(NamedObject) //nolint:forcetypeassert // a copy of such
 	if s, ok := c.(*corev1.Secret); ok {
@@ -83,7 +85,7 @@ func (o Object) Public() NamedObject {
 	return c
 }
 
-// Place returns the objects as the experiment makes them: each owned by it, and deleted with it.
+// Place returns the objects as the experiment creates them: each is owned by it, and deleted with it.
 func Place(run *Run, objects []Object) []Object {
 	out := make([]Object, len(objects))
 	for i, o := range objects {
@@ -103,7 +105,7 @@ func Place(run *Run, objects []Object) []Object {
 	return out
 }
 
-// names maps names of a suite's objects of a kind to those in the experiment.
+// names maps, by kind, the names of a suite's objects to those in the experiment.
 type names map[string]map[string]string
 
 func placedNames(run *Run) names {
@@ -117,7 +119,8 @@ func placedNames(run *Run) names {
 	return n
 }
 
-// put replaces a name by that in the experiment; one that the suite does not hold is of an object in the cluster.
+// put replaces a name by that in the experiment. A name that the suite does not hold is of an object in the cluster,
+// and stays.
 func (n names) put(kind string, name *string) {
 	if placed, ok := n[kind][*name]; ok {
 		*name = placed

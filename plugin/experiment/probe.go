@@ -20,11 +20,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ProbeImage as the image of a check's only container stands for the built-in checks: for the image sandbox-probe of the chart that
-// the cluster has.
+// ProbeImage, as the image of a check's only container, selects a built-in check. It stands for the image
+// sandbox-probe of the cluster's chart.
 const ProbeImage = "sandbox-probe"
 
-// ratePerArm is how many requests a second a load check sends each arm if its author does not say, as far as the cluster lets it.
+// ratePerArm is the default rate of a load check per arm, in requests a second, within the cluster's limit.
 const ratePerArm = 100
 
 // A Probe is a built-in check: one Job that compares all variants with the baseline.
@@ -35,14 +35,14 @@ type Probe struct {
 	Rate     float64        // of load, requests a second to all arms together; 0: the author does not say
 }
 
-// Probes is what a cluster says of built-in checks.
+// Probes is the cluster's configuration of built-in checks.
 type Probes struct {
 	Image    string
 	MaxRate  float64 // of load checks, requests a second; 0: no limit
 	Carriers route.Carriers
 }
 
-// probe reads a built-in check from its Job; nil: it is none.
+// probe reads a built-in check from its Job; nil if it is none.
 func (c *Check) probe() (*Probe, error) {
 	containers := c.Job.Spec.Template.Spec.Containers
 	if !slices.ContainsFunc(containers, func(o corev1.Container) bool { return o.Image == ProbeImage }) {
@@ -94,7 +94,7 @@ func (c *Check) probe() (*Probe, error) {
 
 func one(n *int32) bool { return n == nil || *n == 1 }
 
-// thresholds reads the budgets of a built-in check of load. Where its author sets none, they are judge.DefaultBudgets.
+// thresholds reads the budgets of a built-in load check. The default is judge.DefaultBudgets.
 func (p *Probe) thresholds(text string) (err error) {
 	switch {
 	case p.Contract && text != "":
@@ -115,10 +115,10 @@ func (p *Probe) kind() Kind {
 	return Load
 }
 
-// ProbeJob returns the Job that compares variants by a built-in check, whose requests go to the Service. baselineKey is what the
-// baseline's requests carry. It fails where the cluster does not let a load check send as much as its author asks for.
+// ProbeJob returns the Job that compares variants by a built-in check, whose requests go to the Service. baselineKey
+// is the key of the baseline's requests. It fails if the cluster's limit is below the rate that the author requests.
 //
-// The pod is no check's: the program puts the keys in by itself, and a router beside it would be one more thing to be measured.
+// The pod gets no router: the program adds the keys itself, and a router beside it would be measured too.
 func ProbeJob(run *Run, c *Check, on Probes, service sandbox.Service, variants []Variant, baselineKey string) (*batchv1.Job, error) {
 	job := frame(run, c)
 	job.Name = sandbox.CheckName(c.Name, run.ID, run.ID)
@@ -159,7 +159,7 @@ func ProbeJob(run *Run, c *Check, on Probes, service sandbox.Service, variants [
 	return job, nil
 }
 
-// rate is how many requests a second a load check of so many arms sends.
+// rate returns the rate of a load check with that number of arms, in requests a second.
 func (p *Probe) rate(most float64, arms int) (float64, error) {
 	switch {
 	case most > 0 && p.Rate > most:
@@ -172,7 +172,7 @@ func (p *Probe) rate(most float64, arms int) (float64, error) {
 	return float64(ratePerArm * arms), nil
 }
 
-// harden has the pod pass Pod Security "restricted" and a quota of requests, where its author says nothing of either.
+// harden makes the pod pass Pod Security "restricted" and a quota of requests, where its author sets neither.
 func harden(pod *corev1.PodSpec, c *corev1.Container) {
 	pod.AutomountServiceAccountToken = ptr.To(false)
 	if c.SecurityContext == nil {

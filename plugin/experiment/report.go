@@ -18,7 +18,7 @@ const (
 	ReportKind = "ExperimentReport"
 )
 
-// A Report is what an experiment has found. It is what `-o json` prints and what the experiment's ConfigMap keeps.
+// A Report is the result of an experiment: what `-o json` prints and the experiment's ConfigMap stores.
 type Report struct {
 	APIVersion string          `json:"apiVersion"`
 	Kind       string          `json:"kind"`
@@ -36,7 +36,7 @@ type Report struct {
 	Trimmed    bool            `json:"trimmed,omitempty"` // details were left out, as the ConfigMap had no room for them
 }
 
-// What makes an experiment pass.
+// Values of --require: what makes an experiment pass.
 const (
 	RequireAny = "any" // some variant passed
 	RequireAll = "all" // every one did
@@ -51,7 +51,7 @@ type CheckReport struct {
 	Load     *LoadReport `json:"load,omitempty"` // of a built-in check of load
 }
 
-// A LoadReport is how a built-in check measured, and what it measured of the baseline.
+// A LoadReport is how a built-in load check measured, and what it measured of the baseline.
 type LoadReport struct {
 	Rate     float64 `json:"rate"` // requests a second, to all arms together
 	Seed     uint64  `json:"seed"`
@@ -60,20 +60,20 @@ type LoadReport struct {
 	Settled  bool    `json:"settled,omitempty"` // it ended early, as every verdict was clear
 	Took     float64 `json:"seconds"`           // without the warm-up
 	Requests int64   `json:"requests"`          // to each arm
-	// List is what was sent, and Statuses how often the baseline's two arms answered with which status.
+	// List is what was sent. Statuses counts the statuses of the baseline's two arms.
 	List     result.List `json:"list"`
 	Statuses map[int]int `json:"statuses,omitempty"`
-	// Agree says that the baseline's two arms do, and Control by how much they differ.
+	// Agree means that the baseline's two arms do not differ more than by noise; Control is by how much they differ.
 	Agree   bool         `json:"agree"`
 	Control []Difference `json:"control,omitempty"`
-	// Edges are those of the bars of a picture, in milliseconds, one more than bars; Baseline and Again the share of each of the two
-	// arms' requests that took so long.
+	// Edges are those of the bars of a picture, in milliseconds, one more than bars. Baseline and Again are the
+	// shares of the two arms' requests in each bar.
 	Edges    []float64 `json:"edges,omitempty"`
 	Baseline []float64 `json:"baseline,omitempty"`
 	Again    []float64 `json:"again,omitempty"`
 }
 
-// A Measured is what a built-in check of load measured of a variant.
+// A Measured is what a built-in load check measured of a variant.
 type Measured struct {
 	Requests    int64            `json:"requests"`
 	Statuses    map[int]int      `json:"statuses,omitempty"`    // as LoadReport.Statuses
@@ -83,8 +83,8 @@ type Measured struct {
 	Examples    []result.Failure `json:"examples,omitempty"` // of requests that failed
 }
 
-// A Difference is by how much a metric is above the baseline's, with the interval that holds it, at 95 % for all of a check at once:
-// seconds, or shares of requests.
+// A Difference is how far a metric is above the baseline's, with its interval, in seconds or shares of requests. All
+// intervals of a check hold simultaneously at 95 %.
 type Difference struct {
 	Metric   string  `json:"metric"`
 	Value    float64 `json:"value"`
@@ -95,8 +95,8 @@ type Difference struct {
 	Text     string  `json:"text"` // "p95 +82 ms [74, 91]"
 }
 
-// A BudgetReport is what a budget came to: pass, fail or inconclusive, by what was found ("p95 +82 ms [74, 91]"), why it is
-// inconclusive, and how many requests an arm would settle it.
+// A BudgetReport is the result for a budget: pass, fail or inconclusive; the finding ("p95 +82 ms [74, 91]"); why it
+// is inconclusive, and how many requests per arm would settle it.
 type BudgetReport struct {
 	Budget  string `json:"budget"`
 	Verdict string `json:"verdict"`
@@ -105,7 +105,7 @@ type BudgetReport struct {
 	Settle  int64  `json:"settle,omitempty"`
 }
 
-// A ContractReport is what a built-in check of contract found of a variant.
+// A ContractReport is the result of a built-in contract check for a variant.
 type ContractReport struct {
 	Protocol   string           `json:"protocol"`
 	Operations int              `json:"operations"` // looked at
@@ -114,20 +114,20 @@ type ContractReport struct {
 	More       int              `json:"more,omitempty"`     // findings that are left out
 }
 
-// A VariantReport is what became of one variant.
+// A VariantReport is the result for one variant.
 type VariantReport struct {
 	Name    string `json:"name"`
 	Sandbox string `json:"sandbox"`
 	Given   int    `json:"given"`          // its place among those that were named, from 1
 	Made    bool   `json:"made,omitempty"` // by the experiment
-	// Workloads are what it forks, as one types them.
+	// Workloads are the workloads that it forks, as command-line arguments.
 	Workloads []string `json:"workloads,omitempty"`
 	Images    []Image  `json:"images,omitempty"`
 	Verdict
 	Results []Result `json:"results"` // in the order of the suite
 }
 
-// A Result is what became of one check of one variant.
+// A Result is the result of one check of one variant.
 type Result struct {
 	Check  string `json:"check"`
 	Window Window `json:"window,omitzero"`
@@ -143,10 +143,10 @@ type Result struct {
 	Contract   *ContractReport `json:"contract,omitempty"`
 }
 
-// Done says whether the check has run.
+// Done reports whether the check has run.
 func (r *Result) Done() bool { return r.Outcome != "" }
 
-// NewReport returns the report of an experiment that has not begun.
+// NewReport returns the report of an experiment that has not started.
 func NewReport(run *Run, require string, checks []Check, variants []Variant, made bool) *Report {
 	r := &Report{APIVersion: APIVersion, Kind: ReportKind, ID: run.ID, Namespace: run.Namespace, Require: require}
 	for _, c := range checks {
@@ -163,13 +163,13 @@ func NewReport(run *Run, require string, checks []Check, variants []Variant, mad
 	return r
 }
 
-// Record writes down the verdict of a check.
+// Record records the verdict of a check.
 func (r *Result) Record(e *Evidence, v Verdict) {
 	_, by := e.counted()
 	r.Verdict, r.Sent, r.Requests = v, e.Sent, by
 }
 
-// Describe takes what a variant is, and what a check of it has tested, from its sandbox.
+// Describe records, from a variant's sandbox, what the variant is and what a check of it has tested.
 func (v *VariantReport) Describe(x *Result, s *State) {
 	if len(s.Forks) == 0 {
 		return
@@ -190,21 +190,21 @@ func (r *Report) Variant(name string) *VariantReport {
 	return &r.Variants[i]
 }
 
-// Forked says whether the variant's forks could be made.
+// Forked reports whether the variant's forks could be created.
 func (v *VariantReport) Forked() bool {
 	return !slices.ContainsFunc(v.Reasons, func(r Reason) bool { return r.Code == NotForked })
 }
 
-// Result returns what became of a check.
+// Result returns the result of a check.
 func (v *VariantReport) Result(check string) *Result {
 	i := slices.IndexFunc(v.Results, func(r Result) bool { return r.Check == check })
 	return &v.Results[i]
 }
 
-// Conclude makes the outcomes of variants and of the experiment from those of checks, ranks the variants, and says it all in a few
-// sentences. Of two with the same outcome that is first which passed more checks, and then which is surely better than the baseline,
-// or less surely worse, by more of what checks of load measured. What chance may have done ranks none: those are as they were named,
-// whichever was done first.
+// Conclude derives the outcomes of variants and of the experiment from those of checks, ranks the variants, and
+// writes the summary. Among equal outcomes, the variant that passed more checks comes first. Then comes the one with
+// more metrics of load checks that are significantly better than the baseline's, less those that are significantly
+// worse. Differences within chance do not count: such variants stay in the order in which they were named.
 func (r *Report) Conclude() {
 	counts := map[Outcome]int{}
 	for i := range r.Variants {
@@ -249,7 +249,8 @@ func (v *VariantReport) passed() int {
 	return n
 }
 
-// gain is by how many metrics under load the variant is surely better than the baseline, less those by which it is surely worse.
+// gain returns the number of metrics under load in which the variant is significantly better than the baseline, less
+// the number in which it is significantly worse.
 func (v *VariantReport) gain() (n int) {
 	for _, x := range v.Results {
 		if x.Measured == nil {
@@ -267,8 +268,8 @@ func (v *VariantReport) gain() (n int) {
 	return n
 }
 
-// conclude is a variant's verdict: it failed where a check that is required did; it passed where all of those passed, and each of
-// its forks was reached by a check that passed.
+// conclude returns a variant's verdict. It failed if a required check failed. It passed if all required checks
+// passed, and a passing check reached each of its forks.
 func (v *VariantReport) conclude(checks []CheckReport) Verdict {
 	var failures, doubts []Reason
 	var missing []string
@@ -320,8 +321,8 @@ func (v *VariantReport) conclude(checks []CheckReport) Verdict {
 	return Verdict{Outcome: Passed}
 }
 
-// testedOther says which two checks were not of the same: between them the variant was updated, rebased or made anew, and no two of its
-// verdicts add up to one. Empty: all were.
+// testedOther names two checks that tested different forks: the variant was updated, rebased or recreated between
+// them, so their verdicts do not add up. It is empty if all tested the same.
 func (v *VariantReport) testedOther(checks []CheckReport) string {
 	var first *Result
 	for _, c := range checks {
@@ -337,25 +338,25 @@ func (v *VariantReport) testedOther(checks []CheckReport) string {
 	return ""
 }
 
-// Found says whether any check has run to its end.
+// Found reports whether any check has run to its end.
 func (r *Report) Found() bool {
 	return slices.ContainsFunc(r.Variants, func(v VariantReport) bool {
 		return slices.ContainsFunc(v.Results, func(x Result) bool { return x.Done() })
 	})
 }
 
-// NotForkedVerdict is the verdict on a variant that could not be forked.
+// NotForkedVerdict returns the verdict on a variant that could not be forked.
 func NotForkedVerdict(err error) Verdict {
 	return Verdict{Inconclusive, []Reason{because(NotForked, err.Error())}}
 }
 
-// NoRoomVerdict is the verdict of a check for which a quota of the namespace had no room.
-func NoRoomVerdict(err error) Verdict {
+// QuotaVerdict returns the verdict on a check for which the namespace's quota had no room.
+func QuotaVerdict(err error) Verdict {
 	return Verdict{Inconclusive, []Reason{*broken(FaultCluster, string(health.QuotaExceeded), err.Error())}}
 }
 
-// Losers returns the sandboxes, among those that the experiment made, whose variants did not come first; where none passed, those that
-// failed: what can't be told of the others is still to be looked into.
+// Losers returns, among the sandboxes that the experiment created, those whose variants did not come first. If none
+// passed, it returns those that failed: inconclusive ones still have to be examined.
 func (r *Report) Losers() []string {
 	var out []string
 	for _, v := range r.Variants {
@@ -366,7 +367,7 @@ func (r *Report) Losers() []string {
 	return out
 }
 
-// Took is how long it was.
+// Took returns the length of the window.
 func (w Window) Took() time.Duration {
 	if w.Began.IsZero() || w.Ended.IsZero() {
 		return 0

@@ -14,7 +14,7 @@ import (
 // suitePath is where a Runner finds the suites.
 const suitePath = "/suite"
 
-// A Runner is what runs an experiment in the cluster, where nobody waits for it.
+// A Runner runs an experiment in the cluster, without a waiting client.
 type Runner struct {
 	Image          string
 	ServiceAccount string   // whose rights it has
@@ -22,8 +22,8 @@ type Runner struct {
 	Suite          string   // as Suite.Text writes it
 }
 
-// Objects returns what runs the experiment: a Job of the plugin, and a ConfigMap of its suite, both the run's. It is tried again where
-// its node goes away, and goes on from what was kept; whatever the verdict, it is not.
+// Objects returns what runs the experiment: a Job of the plugin, and a ConfigMap of its suite, both owned by the run.
+// If the Job's node fails, the Job is retried and resumes from the saved state. No verdict causes a retry.
 func (r *Runner) Objects(run *Run) (*corev1.ConfigMap, *batchv1.Job) {
 	meta := func(name string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{
@@ -64,7 +64,7 @@ func (r *Runner) Objects(run *Run) (*corev1.ConfigMap, *batchv1.Job) {
 	return suites, job
 }
 
-// Exit statuses of `kubectl sandbox test` and `report`, beside 0.
+// Exit statuses of `kubectl sandbox test` and `report`, besides 0.
 const (
 	ExitNonePassed   = 1 // no variant passed, or with --require=all, not all
 	ExitInconclusive = 2

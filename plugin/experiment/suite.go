@@ -1,5 +1,5 @@
-// Package experiment decides about experiments: from a suite of checks and the variants to check it makes Jobs, and from what was
-// seen while they ran it makes verdicts. It is pure: it neither reads nor writes a cluster, a clock or a file.
+// Package experiment decides about experiments: it creates Jobs from a suite of checks and the variants, and verdicts
+// from the evidence of their run. It is pure: it accesses no cluster, no clock and no file.
 package experiment
 
 import (
@@ -19,14 +19,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A Suite is what files hold of an experiment: its checks, and the objects that their Jobs use.
+// A Suite is the content of suite files: checks, and the objects that their Jobs use.
 type Suite struct {
 	Checks  []Check
 	Objects []Object
 }
 
-// ParseSuite reads a suite: YAML or JSON documents, each a Job or a CronJob of batch/v1, an object that such use, or a List of these. An
-// error names the file, the document and the field.
+// ParseSuite reads a suite: YAML or JSON documents. Each is a Job or a CronJob of batch/v1, an object that these use,
+// or a List of these. An error names the file, the document and the field.
 func ParseSuite(file string, data []byte) (*Suite, error) {
 	docs := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	s := &Suite{}
@@ -72,7 +72,7 @@ func (s *Suite) Join(o *Suite) error {
 	return nil
 }
 
-// add reads one object. Items of a typed list have the list's type where they do not name their own.
+// add reads one object. Items of a typed list have the list's type unless they state their own.
 func (s *Suite) add(at string, object []byte, typed metav1.TypeMeta) error {
 	kind := typed
 	if err := json.Unmarshal(object, &kind); err != nil {
@@ -150,7 +150,8 @@ func (s *Suite) addObject(o Object) error {
 	return nil
 }
 
-// Text writes the suite for another client of the same experiment. It holds no Secret's data: that client finds the objects made.
+// Text formats the suite for another client of the same experiment. It contains no Secret's data: the objects exist
+// when that client runs.
 func (s *Suite) Text() (string, error) {
 	var out strings.Builder
 	write := func(o any) error {
@@ -173,7 +174,7 @@ func (s *Suite) Text() (string, error) {
 	return out.String(), nil
 }
 
-// strictly reads an object, and fails at what this program does not know: it would not reach the cluster.
+// strictly decodes an object, and fails on fields that this program does not know: they would not reach the cluster.
 func strictly(object []byte, into any) error {
 	strict, err := strictjson.UnmarshalStrict(object, into)
 	if err = errors.Join(append(strict, err)...); err != nil {
@@ -182,7 +183,7 @@ func strictly(object []byte, into any) error {
 	return nil
 }
 
-// plain takes the parser's own name off an error.
+// plain removes the parser's name from an error.
 func plain(err error) error {
 	s := err.Error()
 	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: ", "json: "} {

@@ -94,13 +94,13 @@ func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
 		{"selector", job("", ", manualSelector: true"), "spec.selector: must be left out"},
 		{"our label", job(", labels: {kubectl-sandbox.dev/run: x}", ""), "label kubectl-sandbox.dev/run: is set by the experiment"},
 		{"twice", job("", "") + "---\n" + job("", ""), `s.yaml, document 2: metadata.name: there is a check "smoke" already, in s.yaml, document 1`},
-		{"kind", annotation("kind", "unit"), `s.yaml, document 1: annotation kubectl-sandbox.dev/kind: "unit" is none of e2e, load and contract`},
+		{"kind", annotation("kind", "unit"), `s.yaml, document 1: annotation kubectl-sandbox.dev/kind: "unit" is not one of e2e, load and contract`},
 		{"required", annotation("required", "perhaps"), `annotation kubectl-sandbox.dev/required: "perhaps" is neither true nor false`},
 		{"timeout", annotation("timeout", "10"), `annotation kubectl-sandbox.dev/timeout: "10" is not a duration`},
 		{"short timeout", annotation("timeout", "10ms"), `annotation kubectl-sandbox.dev/timeout: "10ms" is not a duration`},
 		{"service", annotation("services", "a b"), `annotation kubectl-sandbox.dev/services: "a b" is not SERVICE`},
-		{"service's port", annotation("services", "a:0"), `annotation kubectl-sandbox.dev/services: "a:0": "0" is no port`},
-		{"service twice", annotation("services", "a,a:80"), `annotation kubectl-sandbox.dev/services: "a" comes twice`},
+		{"service's port", annotation("services", "a:0"), `annotation kubectl-sandbox.dev/services: "a:0": "0" is not a port`},
+		{"service twice", annotation("services", "a,a:80"), `annotation kubectl-sandbox.dev/services: "a" is given twice`},
 		{"thresholds", annotation("thresholds", "p95<200ms"), "annotation kubectl-sandbox.dev/thresholds: is of built-in checks (image: sandbox-probe); a Job of one's own is judged by its exit status"},
 		{"a probe's other container", probe("", "load", ", {name: u, image: i}"), "a built-in check has one container"},
 		{"a probe of nothing", probe("", "", ""), `args: a built-in check begins with "load"`},
@@ -257,11 +257,11 @@ func TestJob(t *testing.T) {
 		said time.Duration
 		want Limits
 	}{
-		{0, 0, Limits{Test: 10 * time.Minute, By: "--timeout", Start: startTime, Held: 10 * time.Minute}},
-		{30, 0, Limits{Own: 30 * time.Second, Start: startTime, Held: 10 * time.Minute}},
-		{3600, 0, Limits{Own: time.Hour, Longer: true, Start: startTime, Held: 10 * time.Minute}},
+		{0, 0, Limits{Test: 10 * time.Minute, By: "--timeout", Start: startTime, Admission: 10 * time.Minute}},
+		{30, 0, Limits{Own: 30 * time.Second, Start: startTime, Admission: 10 * time.Minute}},
+		{3600, 0, Limits{Own: time.Hour, Longer: true, Start: startTime, Admission: 10 * time.Minute}},
 		{3600, 90 * time.Second, Limits{
-			Test: 90 * time.Second, By: "annotation kubectl-sandbox.dev/timeout", Own: time.Hour, Longer: true, Start: startTime, Held: 90 * time.Second,
+			Test: 90 * time.Second, By: "annotation kubectl-sandbox.dev/timeout", Own: time.Hour, Longer: true, Start: startTime, Admission: 90 * time.Second,
 		}},
 	} {
 		c := checks[0]

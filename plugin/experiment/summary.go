@@ -8,7 +8,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
 )
 
-// maxClause bounds what a sentence repeats of what a cluster or a test said, in characters.
+// maxClause bounds quotations of a cluster or a test in a sentence, in characters.
 const maxClause = 240
 
 // Headline counts the variants by outcome, and names the best.
@@ -36,8 +36,9 @@ func (r *Report) Headline() string {
 	return s
 }
 
-// summarize says of each variant in one sentence what became of it: "a passed all checks.", "b fails: p95 +82 ms [74, 91] under
-// load.", "c breaks the contract of GET /customer.". Variants of which the same is to be said, but that they fail, share one.
+// summarize describes each variant in one sentence: "a passed all checks.", "b fails: p95 +82 ms [74, 91] under
+// load.", "c breaks the contract of GET /customer.". Variants with the same text share a sentence, except those that
+// fail.
 func (r *Report) summarize() (sentences []string) {
 	type sentence struct {
 		of   []string
@@ -59,7 +60,7 @@ func (r *Report) summarize() (sentences []string) {
 	return sentences
 }
 
-// said is what became of a variant.
+// said describes the result of a variant.
 func (v *VariantReport) said(checks []CheckReport) string {
 	switch {
 	case !v.Forked():
@@ -74,7 +75,7 @@ func (v *VariantReport) said(checks []CheckReport) string {
 	return "passed all checks"
 }
 
-// faults say how a variant failed.
+// faults describes how a variant failed.
 func (v *VariantReport) faults(checks []CheckReport) string {
 	var broken, failed []string
 	for _, c := range checks {
@@ -108,7 +109,7 @@ func (v *VariantReport) faults(checks []CheckReport) string {
 	return strings.Join(said, ", and ")
 }
 
-// missed returns what the budgets that were missed came to.
+// missed describes the budgets that were missed.
 func (m *Measured) missed(check string) (said []string) {
 	for _, b := range m.Budgets {
 		if b.Verdict == string(stats.Fail) {
@@ -118,19 +119,20 @@ func (m *Measured) missed(check string) (said []string) {
 	return said
 }
 
-// operations returns those whose contract a variant breaks.
+// operations returns the operations whose contract a variant breaks.
 func (c *ContractReport) operations() []string {
 	return named(operationsOf(c.Findings, breaks), "the service")
 }
 
-// doubts say why there is no verdict on a variant.
+// doubts describes why there is no verdict on a variant.
 func (v *VariantReport) doubts(checks []CheckReport) string {
 	var in []string
 	var why string
 	for _, c := range checks {
 		x := v.Result(c.Name)
 		if c.Required && x.Outcome == Inconclusive {
-			if in = append(in, c.Name); why == "" {
+			in = append(in, c.Name)
+			if why == "" {
 				why = x.Reasons[0].Message
 			}
 		}
@@ -141,7 +143,7 @@ func (v *VariantReport) doubts(checks []CheckReport) string {
 	return "can't be judged by " + listed(in) + ": " + clause(why)
 }
 
-// clause is what somebody else said, short and in one line.
+// clause shortens somebody else's message to one short line.
 func clause(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
 	if r := []rune(s); len(r) > maxClause {
@@ -150,7 +152,7 @@ func clause(s string) string {
 	return strings.TrimSuffix(s, ".")
 }
 
-// listed joins names as a sentence does.
+// listed joins names as in a sentence.
 func listed(names []string) string {
 	const most = 5
 	if n := len(names); n > most {

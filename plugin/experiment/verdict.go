@@ -10,7 +10,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// An Outcome is what came of a check, a variant or an experiment.
+// An Outcome is the result of a check, a variant or an experiment.
 type Outcome string
 
 // Outcomes.
@@ -23,7 +23,7 @@ const (
 // A Code says why something has not passed. Codes are stable: scripts use them.
 type Code string
 
-// Codes of failures. They are the variant's, where requests of the check reached its fork and nothing else.
+// Codes of failures. They are the variant's fault if the check's requests reached its fork and nothing else.
 const (
 	TestFailed Code = "test-failed" // the test says so, by its exit status
 	TimedOut   Code = "timed-out"   // the test did not end within its time
@@ -33,37 +33,37 @@ const (
 	Bystander      Code = "bystander-fails" // a workload that is not forked fails more of its requests than of the baseline's
 )
 
-// Codes of what can't be told.
+// Codes of inconclusive verdicts.
 const (
 	NotFinished     Code = "not-finished"      // the Job has not ended
 	NotRun          Code = "not-run"           // the test did not come to an end of its own: no image, no room, no node
 	NotInjected     Code = "not-injected"      // admission gave the check's pod no router
-	NotReported     Code = "not-reported"      // the check's router did not say what it sent
+	NotReported     Code = "not-reported"      // the check's router did not report what it sent
 	NothingSent     Code = "nothing-sent"      // the test sent no request by its router
 	OtherKey        Code = "other-key"         // the test's requests carried another key
 	NotReached      Code = "fork-not-reached"  // no request with the key came to the fork's workload
 	FellBack        Code = "fell-back"         // the baseline answered in place of the fork
 	Unanswered      Code = "fork-unanswered"   // the fork took requests, and none was answered to the test
 	Refused         Code = "refused"           // requests for the fork were refused, as none of its pods was ready
-	BareBaseline    Code = "baseline-unrouted" // a ready pod of the baseline had no router
+	RouterMissing   Code = "baseline-unrouted" // a ready pod of the baseline had no router
 	NotCounted      Code = "not-counted"       // the routers' counts could not be had
 	RouterLost      Code = "router-lost"       // a router ended within the window, and what it had counted may be lost
-	SandboxGone     Code = "sandbox-gone"      // the sandbox expired, was deleted or was made anew
+	SandboxGone     Code = "sandbox-gone"      // the sandbox expired, was deleted or was recreated
 	ForkGone        Code = "fork-gone"         // the same of a fork
 	ForkNotReady    Code = "fork-not-ready"    // the fork was not ready all the time
 	ForkRestarted   Code = "fork-restarted"    // a pod of the fork was restarted or replaced
 	ForkChanged     Code = "fork-changed"      // the fork was updated or rebased
-	DigestMismatch  Code = "digest-mismatch"   // what ran is not what was asked for, or not the same all the time
+	DigestMismatch  Code = "digest-mismatch"   // what ran is not what was requested, or changed during the check
 	ForkUntested    Code = "fork-untested"     // of a variant: no check that passed reached one of its forks
 	TooNoisy        Code = "too-noisy"         // the baseline differs from itself
-	TooFew          Code = "too-few-requests"  // for a budget's metric to be told at all
-	TooClose        Code = "too-close"         // to a budget: more requests would tell
+	TooFew          Code = "too-few-requests"  // for a budget's metric to be measured
+	TooClose        Code = "too-close"         // to a budget: more requests would decide it
 	NothingCompared Code = "nothing-compared"  // the contract has no operation that could be looked at
 	NotForked       Code = "not-forked"        // of a variant: it could not be forked
 	ChecksMissing   Code = "checks-missing"    // of a variant: not all its checks have run
 )
 
-// A Reason is one thing that keeps a check or a variant from having passed.
+// A Reason is one thing that keeps a check or a variant from passing.
 type Reason struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`         // one clause for people
@@ -95,11 +95,11 @@ type Verdict struct {
 	Reasons []Reason `json:"reasons,omitempty"`
 }
 
-// Judge makes a verdict. A check has passed only where its test did, and all evidence says that at least one of its requests was
-// served by the fork, and none that came to the fork's workload by anything else.
+// Judge returns a verdict. A check passes only if its test did, and all evidence shows that the fork served at least
+// one of its requests, and that nothing else served a request to the fork's workload.
 //
-// A test that failed is the variant's failure only where its requests came to the fork, or were refused in its place, and what ran
-// there is what was asked for: a test that never reached the variant says nothing of it, whatever its exit status.
+// A failed test is the variant's failure only if its requests reached the fork, or were refused in its place, and the
+// fork ran what was requested. A test that never reached the variant says nothing about it, whatever its exit status.
 func Judge(e *Evidence) Verdict {
 	var doubts doubts
 	doubts.job(&e.Job)
@@ -107,10 +107,10 @@ func Judge(e *Evidence) Verdict {
 	total, by := e.counted()
 	doubts.requests(e, total, by)
 	doubts.reported(e)
-	if e.Job.Failed && len(doubts.barring) == 0 && total.Fork+total.Refused+total.Unfinished > 0 {
+	if e.Job.Failed && len(doubts.blocking) == 0 && total.Fork+total.Refused+total.Unfinished > 0 {
 		return Verdict{Failed, append([]Reason{failure(&e.Job)}, doubts.other...)}
 	}
-	reasons := slices.Concat(doubts.barring, doubts.other)
+	reasons := slices.Concat(doubts.blocking, doubts.other)
 	if e.Job.Failed && e.Job.Broken == nil {
 		reasons = append(reasons, failure(&e.Job))
 	}
@@ -120,7 +120,7 @@ func Judge(e *Evidence) Verdict {
 	return Verdict{Outcome: Passed}
 }
 
-// failure is why a Job that failed did.
+// failure returns why a Job failed.
 func failure(j *JobEnd) Reason {
 	switch {
 	case j.TimedOut != "":
@@ -133,134 +133,134 @@ func failure(j *JobEnd) Reason {
 	return because(TestFailed, "the Job failed")
 }
 
-// doubts are what keeps a check from having passed. Those that bar say that it is not this variant, or not the variant alone, that
-// was tested: then a failure is not the variant's either.
-type doubts struct{ barring, other []Reason }
+// doubts are reasons that keep a check from passing. Blocking ones mean that this variant, or this variant alone, was
+// not what was tested. Then a failure is not the variant's either.
+type doubts struct{ blocking, other []Reason }
 
-func (d *doubts) bar(c Code, format string, args ...any) {
-	d.barring = append(d.barring, because(c, fmt.Sprintf(format, args...)))
+func (d *doubts) block(c Code, format string, args ...any) {
+	d.blocking = append(d.blocking, because(c, fmt.Sprintf(format, args...)))
 }
 
-func (d *doubts) doubt(c Code, format string, args ...any) {
+func (d *doubts) add(c Code, format string, args ...any) {
 	d.other = append(d.other, because(c, fmt.Sprintf(format, args...)))
 }
 
 func (d *doubts) job(j *JobEnd) {
 	switch {
 	case j.Broken != nil:
-		d.barring = append(d.barring, *j.Broken)
+		d.blocking = append(d.blocking, *j.Broken)
 	case !j.Complete && !j.Failed:
-		d.bar(NotFinished, "the Job has not ended")
+		d.block(NotFinished, "the Job has not ended")
 	case j.Pods == 0:
-		d.bar(NotRun, "the Job ended without a pod")
+		d.block(NotRun, "the Job ended without a pod")
 	}
 	if len(j.Uninjected) > 0 {
-		d.bar(NotInjected, "admission gave no router to %s", some(j.Uninjected))
+		d.block(NotInjected, "admission gave no router to %s", some(j.Uninjected))
 	}
 }
 
-// sandbox looks at what was there to be tested.
+// sandbox checks that the sandbox and its forks stayed the same during the check.
 func (d *doubts) sandbox(e *Evidence) {
 	switch {
 	case !e.Before.Exists:
-		d.bar(SandboxGone, "the sandbox was not there when the check began")
+		d.block(SandboxGone, "the sandbox was not there when the check began")
 		return
 	case !e.After.Exists:
-		d.bar(SandboxGone, "the sandbox expired or was deleted before the check ended")
+		d.block(SandboxGone, "the sandbox expired or was deleted before the check ended")
 		return
 	case e.Before.UID != e.After.UID:
-		d.bar(SandboxGone, "the sandbox was deleted and made anew")
+		d.block(SandboxGone, "the sandbox was deleted and recreated")
 		return
 	case len(e.Before.Forks) == 0:
-		d.bar(ForkGone, "the sandbox has no fork")
+		d.block(ForkGone, "the sandbox has no fork")
 	}
 	for _, f := range e.Before.Forks {
 		i := slices.IndexFunc(e.After.Forks, func(o ForkState) bool { return o.Name == f.Name && o.UID == f.UID })
 		if i < 0 {
-			d.bar(ForkGone, "fork %s was deleted before the check ended", f.Name)
+			d.block(ForkGone, "fork %s was deleted before the check ended", f.Name)
 			continue
 		}
 		d.fork(&f, &e.After.Forks[i])
 	}
 	if len(e.Seen.Unready) > 0 {
-		d.doubt(ForkNotReady, "%s", some(e.Seen.Unready))
+		d.add(ForkNotReady, "%s", some(e.Seen.Unready))
 	}
 	for _, at := range slices.Sorted(maps.Keys(e.Seen.Digests)) {
 		if digests := e.Seen.Digests[at]; len(digests) > 1 {
-			d.bar(DigestMismatch, "pods of %s ran different images under one name: %s", at, some(digests))
+			d.block(DigestMismatch, "pods of %s ran different images under one name: %s", at, some(digests))
 		}
 	}
 }
 
 func (d *doubts) fork(before, after *ForkState) {
 	if before.Revision != after.Revision {
-		d.bar(ForkChanged, "fork %s was updated or rebased while the check ran", before.Name)
+		d.block(ForkChanged, "fork %s was updated or rebased while the check ran", before.Name)
 		return
 	}
 	for _, p := range before.Pods {
 		i := slices.IndexFunc(after.Pods, func(o ForkPod) bool { return o.UID == p.UID })
 		switch {
 		case i < 0:
-			d.bar(ForkRestarted, "pod %s of fork %s was replaced while the check ran", p.Name, before.Name)
+			d.block(ForkRestarted, "pod %s of fork %s was replaced while the check ran", p.Name, before.Name)
 		case after.Pods[i].Restarts != p.Restarts:
-			d.doubt(ForkRestarted, "pod %s of fork %s was restarted while the check ran", p.Name, before.Name)
+			d.add(ForkRestarted, "pod %s of fork %s was restarted while the check ran", p.Name, before.Name)
 		}
 	}
 	if len(before.Pods) == 0 {
-		d.doubt(ForkNotReady, "fork %s had no pod", before.Name)
+		d.add(ForkNotReady, "fork %s had no pod", before.Name)
 	}
 	for _, p := range after.Pods {
 		for _, i := range p.Images {
 			if _, asked, ok := strings.Cut(i.Image, "@"); ok && asked != i.Digest {
-				d.bar(DigestMismatch, "container %s of %s runs %s, and %s was asked for", i.Container, p.Name, none(i.Digest), asked)
+				d.block(DigestMismatch, "container %s of %s runs %s, and %s was asked for", i.Container, p.Name, none(i.Digest), asked)
 			}
 		}
 	}
 }
 
-// requests looks at what became of the check's requests, by what the routers counted.
+// requests checks where the check's requests went, according to the routers' counts.
 func (d *doubts) requests(e *Evidence, total route.Count, by route.Totals) {
-	if bare := e.Seen.Bare; len(bare) > 0 {
-		d.bar(BareBaseline, "requests could bypass the fork by %s, without a router", some(bare))
+	if bare := e.Seen.Routerless; len(bare) > 0 {
+		d.block(RouterMissing, "requests could bypass the fork by %s, without a router", some(bare))
 	}
 	if total.FellBack > 0 {
-		d.bar(FellBack, "%s answered by the baseline in place of the fork (--when-unready=baseline)", were(total.FellBack))
+		d.block(FellBack, "%s answered by the baseline in place of the fork (--when-unready=baseline)", were(total.FellBack))
 	}
 	if total.Refused > 0 {
-		d.doubt(Refused, "%s refused, as no pod of the fork was ready", were(total.Refused))
+		d.add(Refused, "%s refused, as no pod of the fork was ready", were(total.Refused))
 	}
 	d.beside(e)
 	lost := ended(e.Before.Routers, e.After.Routers, e.After.Ended)
 	uncounted := e.uncounted()
 	if uncounted != "" {
-		d.doubt(NotCounted, "%s", uncounted)
+		d.add(NotCounted, "%s", uncounted)
 	}
 	d.lost(lost)
 	sent := e.Sent
 	switch {
-	case sent == nil: // for reported to tell
+	case sent == nil: // reported adds the reason
 	case sent.Begun == 0:
-		d.bar(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
+		d.block(NothingSent, "the test sent no request by SANDBOX_URL or HTTP_PROXY")
 		return
 	case sent.OtherKeys > 0 && sent.OtherKeys >= sent.Begun:
-		d.bar(OtherKey, "the test's requests carried another key than the sandbox's")
+		d.block(OtherKey, "the test's requests carried another key than the sandbox's")
 		return
 	}
 	none := total.Fork+total.Unfinished == 0 && total.Refused == 0
 	switch {
-	case none && total.FellBack > 0: // which is told
+	case none && total.FellBack > 0: // the reason was added above
 	case none && (uncounted != "" || len(lost) > 0):
-		d.bar(NotCounted, "whether any request came to the fork is not known")
+		d.block(NotCounted, "whether any request came to the fork is not known")
 	case none:
-		d.bar(NotReached, "%s", lostWhere(e, by))
+		d.block(NotReached, "%s", lostWhere(e, by))
 	case total.Fork == 0 && total.Unfinished > 0:
-		d.doubt(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
+		d.add(Unanswered, "%s taken by the fork, and none answered", were(total.Unfinished))
 	case sent != nil && sent.Answered == 0 && total.Fork > 0:
-		d.doubt(Unanswered, "the test gave its %s up before they were answered", requests(sent.Begun))
+		d.add(Unanswered, "the test cancelled its %s before they were answered", requests(sent.Begun))
 	}
 }
 
-// beside looks for answers by workloads that stand behind the same Services as the forks' baselines, and are not forked.
+// beside checks whether other workloads behind the same Services, which are not forked, answered requests.
 func (d *doubts) beside(e *Evidence) {
 	var by, unknown []string
 	var n uint64
@@ -273,15 +273,16 @@ func (d *doubts) beside(e *Evidence) {
 		}
 	}
 	if n > 0 {
-		d.barring = append(d.barring, *blamed(FaultCluster, FellBack, fmt.Sprintf("%s answered by %s, which a Service of the fork's workload leads to as well: "+
+		d.blocking = append(d.blocking, *blamed(FaultCluster, FellBack, fmt.Sprintf("%s answered by %s, which a Service of the fork's workload leads to as well: "+
 			"fork it too, or test by a Service that leads to the fork's workload alone", were(n), some(by))))
 	}
 	if len(unknown) > 0 {
-		d.doubt(NotCounted, "a Service of the fork's workload leads to %s as well, and whether that answered any request is not known", some(unknown))
+		d.add(NotCounted, "a Service of the fork's workload leads to %s as well, and whether that answered any request is not known", some(unknown))
 	}
 }
 
-// uncounted says why what the routers in front of the forks' workloads counted is not known, or not all of it; empty: it is.
+// uncounted returns why the counts of the routers in front of the forks' workloads are unknown or incomplete; empty
+// if they are complete.
 func (e *Evidence) uncounted() string {
 	switch {
 	case !e.Before.Counted || !e.After.Counted:
@@ -294,14 +295,14 @@ func (e *Evidence) uncounted() string {
 	return ""
 }
 
-// reported looks at whether the router beside the test said what it sent.
+// reported checks that the router beside the test reported what it sent.
 func (d *doubts) reported(e *Evidence) {
 	if e.Sent == nil && e.Job.Pods > 0 && len(e.Job.Uninjected) == 0 && (e.Job.Complete || e.Job.Failed) {
-		d.doubt(NotReported, "the router beside the test did not say what it sent")
+		d.add(NotReported, "the router beside the test did not report what it sent")
 	}
 }
 
-// ended returns the pods whose routers have, of those that there were, but for those that handed over what they had counted.
+// ended returns the pods whose routers ended during the check, except those that handed over their counts.
 func ended(before, after, handedOver []string) (pods []string) {
 	for _, r := range before {
 		if !slices.Contains(after, r) {
@@ -315,11 +316,11 @@ func ended(before, after, handedOver []string) (pods []string) {
 
 func (d *doubts) lost(pods []string) {
 	if len(pods) > 0 {
-		d.bar(RouterLost, "the routers of %s ended while the check ran, and what they counted last may be lost", some(pods))
+		d.block(RouterLost, "the routers of %s ended while the check ran, and what they counted last may be lost", some(pods))
 	}
 }
 
-// lostWhere says which hop saw the key last, as far as what is counted tells.
+// lostWhere describes which hop saw the key last, as far as the counts show.
 func lostWhere(e *Evidence, by route.Totals) string {
 	sent := e.Sent
 	workloads := make([]string, 0, len(by))
@@ -334,9 +335,9 @@ func lostWhere(e *Evidence, by route.Totals) string {
 	unknown := ""
 	switch {
 	case e.Passed == nil:
-		unknown = "the webhook did not tell what passed other workloads"
+		unknown = "the webhook did not report what passed other workloads"
 	case e.PassedMissing != "":
-		unknown = "the routers of " + e.PassedMissing + " did not say what passed them"
+		unknown = "the routers of " + e.PassedMissing + " did not report what passed them"
 	}
 	switch {
 	case len(e.Passed) > 0 && unknown != "":
@@ -346,7 +347,7 @@ func lostWhere(e *Evidence, by route.Totals) string {
 	case sent == nil:
 		return "no request with the key came to " + where
 	case sent.Answered+sent.Refused == 0:
-		return fmt.Sprintf("the test gave its %s up before they were answered; whether they came to %s is not known", requests(sent.Begun), where)
+		return fmt.Sprintf("the test cancelled its %s before they were answered; whether they came to %s is not known", requests(sent.Begun), where)
 	case unknown != "":
 		return fmt.Sprintf("of the test's %s, none with the key came to %s; where the key was lost is not known, as %s", requests(sent.Begun), where, unknown)
 	case sent.Answered == 0:
@@ -356,7 +357,7 @@ func lostWhere(e *Evidence, by route.Totals) string {
 		"what is between drops it, answers by itself, or is not the way there", requests(sent.Answered), where)
 }
 
-// lastSeen names the workloads that saw the key, the one first that saw it last, by the routers' clocks.
+// lastSeen names the workloads that saw the key, the latest first, by the routers' clocks.
 func lastSeen(passed map[string]route.Observation) string {
 	hops := slices.SortedFunc(maps.Keys(passed), func(a, b string) int {
 		return cmp.Or(cmp.Compare(passed[b].Last, passed[a].Last), cmp.Compare(a, b))
@@ -371,7 +372,7 @@ func lastSeen(passed map[string]route.Observation) string {
 	return fmt.Sprintf("the key was last seen at %s, in %s, and before at %s: none of these passes the key on, or makes a call,", hops[0], last, some(hops[1:]))
 }
 
-// workloadOf makes KIND/NAME of a workload's label.
+// workloadOf converts a workload's label to KIND/NAME.
 func workloadOf(label string) string { return strings.Replace(label, ".", "/", 1) }
 
 func requests(n uint64) string {
@@ -388,7 +389,7 @@ func were(n uint64) string {
 	return fmt.Sprintf("%d requests were", n)
 }
 
-// some joins at most five.
+// some joins at most five strings, and counts the rest.
 func some(all []string) string {
 	const most = 5
 	if len(all) > most {

@@ -65,8 +65,8 @@ func vacuous() map[string]struct {
 		"it gives up before the answer":               {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Begun: 3} }, NotReached},
 		"a cache answers":                             {func(e *Evidence) { unreached(e); e.Sent = &route.Sent{Begun: 1, Answered: 1} }, NotReached},
 		"it brings another key":                       {func(e *Evidence) { unreached(e); e.Sent.OtherKeys = 3 }, OtherKey},
-		"half of the baseline's pods have no router":  {func(e *Evidence) { e.Seen.Bare = []string{"customer-1 of deployment/customer"} }, BareBaseline},
-		"a pod without router comes and goes":         {func(e *Evidence) { e.Seen.See(&State{Bare: []string{"customer-2 of deployment/customer"}}) }, BareBaseline},
+		"half of the baseline's pods have no router":  {func(e *Evidence) { e.Seen.Routerless = []string{"customer-1 of deployment/customer"} }, RouterMissing},
+		"a pod without router comes and goes":         {func(e *Evidence) { e.Seen.See(&State{Routerless: []string{"customer-2 of deployment/customer"}}) }, RouterMissing},
 		"the baseline answers in place of the fork":   {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, FellBack: 1} }, FellBack},
 		"the baseline alone answers":                  {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 5, FellBack: 3} }, FellBack},
 		"routers refuse, and it ignores the error":    {func(e *Evidence) { e.After.Counts[customer] = route.Count{Fork: 7, Refused: 1} }, Refused},
@@ -188,14 +188,14 @@ func TestJudge_StatesNoHopWhereCountsAreMissing(t *testing.T) {
 		{"of one that ended", func(e *Evidence) { e.After.Routers, e.Passed = e.After.Routers[:1], map[string]route.Observation{} },
 			NotCounted, "whether any request came to the fork is not known"},
 		{"of all others", func(*Evidence) {}, NotReached,
-			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the webhook did not tell what passed other workloads"},
+			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the webhook did not report what passed other workloads"},
 		{"of one other", func(e *Evidence) { e.Passed, e.PassedMissing = map[string]route.Observation{}, "api-1" }, NotReached,
-			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the routers of api-1 did not say what passed them"},
+			"of the test's 3 requests, none with the key came to deployment/customer; where the key was lost is not known, as the routers of api-1 did not report what passed them"},
 		{"of one other, and one told", func(e *Evidence) {
 			e.Passed, e.PassedMissing = map[string]route.Observation{"deployment.api": {Requests: 3}}, "api-1"
 		}, NotReached,
 			"the key was last seen at deployment/api, in 3 requests: it does not pass the key on, or makes no call, to deployment/customer; it may have come further, " +
-				"as the routers of api-1 did not say what passed them"},
+				"as the routers of api-1 did not report what passed them"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := sound()

@@ -14,8 +14,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
-// Listen listens on a port of each address; port 0 is any that is free on all. An address that this machine does not have is left
-// out when another is there.
+// Listen listens on a port of each address; port 0 means any port that is free on all. It skips an address that this
+// machine does not have if another one works.
 func Listen(ctx context.Context, addresses []netip.Addr, port uint16) ([]net.Listener, uint16, error) {
 	const tries = 10 // for a port that is free on all
 	var lc net.ListenConfig
@@ -55,7 +55,7 @@ func Listen(ctx context.Context, addresses []netip.Addr, port uint16) ([]net.Lis
 // drainTime is how long requests in flight may take when the proxy ends.
 const drainTime = 500 * time.Millisecond
 
-// Serve serves until ctx ends, and lets requests in flight end for a moment.
+// Serve serves until ctx ends, and gives requests in flight a moment to finish.
 func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) {
 	e := engine.New(engine.Options{})
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -75,7 +75,7 @@ func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) {
 	pool.Wait()
 }
 
-// Resolves says whether this machine's resolver knows a preview's host name, and as its own.
+// Resolves reports whether this machine's resolver resolves a preview's host name, to this machine.
 func (p *Proxy) Resolves(ctx context.Context, sandbox string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -88,7 +88,7 @@ func (p *Proxy) Resolves(ctx context.Context, sandbox string) bool {
 	return err == nil && len(addresses) > 0
 }
 
-// ParseAddresses reads where to listen: "localhost" for this machine alone, or an IP address.
+// ParseAddresses reads where to listen: "localhost" for this machine only, or an IP address.
 func ParseAddresses(s string) ([]netip.Addr, error) {
 	if s == domain {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}, nil

@@ -1,5 +1,5 @@
-// Package open serves sandboxes on this machine, each at a host name of its own: requests to it get the sandbox's key and go to a
-// Service of the cluster.
+// Package open serves sandboxes on this machine, each at its own host name. Requests to it get the sandbox's key and
+// go to a Service of the cluster.
 package open
 
 import (
@@ -21,22 +21,23 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
-// Baseline is what stands for no sandbox in a host name: requests go in without a key.
+// Baseline is the host name label for requests without a key.
 const Baseline = "baseline"
 
-// domain is the top-level domain whose names are this machine's: RFC 6761, section 6.3. Browsers need no DNS for it.
+// domain is the top-level domain whose names resolve to this machine: RFC 6761, section 6.3. Browsers need no DNS for
+// it.
 const domain = "localhost"
 
-// dialTimeout is how long a request waits for a pod that takes it: about as long as one takes to be replaced.
+// dialTimeout is how long a request waits for a pod that accepts it: about as long as replacing a pod takes.
 const dialTimeout = 10 * time.Second
 
-// A View is the cluster as it is at any moment. Only Dial may wait.
+// A View is the current state of the cluster. Only Dial may block.
 type View interface {
-	// Key returns the key of a sandbox; false where there is no such sandbox.
+	// Key returns the key of a sandbox; false if there is no such sandbox.
 	Key(sandbox string) (string, bool)
-	// Service returns a Service; false where there is none, or it is of a namespace that is not to be opened.
+	// Service returns a Service; false if there is none, or its namespace is not opened.
 	Service(namespace, name string) (*corev1.Service, bool)
-	// Waiting returns what keeps requests from a fork of a sandbox; nil: nothing that is known.
+	// Waiting returns what keeps requests from a fork of a sandbox; nil if nothing is known.
 	Waiting(sandbox string) *health.Block
 	// Dial connects to a pod behind a Service's port, by the port's name.
 	Dial(ctx context.Context, namespace, service, port string) (net.Conn, error)
@@ -54,34 +55,35 @@ type Proxy struct {
 	Sandbox   string
 	Namespace string // the sandboxes'
 	Entry     plan.ServiceRef
-	// Hosts are names under which the cluster serves, with the Services that answer there.
+	// Hosts maps host names under which the cluster serves to the Services that answer there.
 	Hosts    map[string]plan.ServiceRef
 	Carriers route.Carriers
-	// Origins are origins of web pages, besides those on this machine, that may send requests, as "https://HOST[:PORT]".
+	// Origins are the origins of web pages, besides those on this machine, that may send requests, as
+	// "https://HOST[:PORT]".
 	Origins []string
-	// Port is where the proxy is reached.
+	// Port is the port that the proxy listens on.
 	Port uint16
-	// Notice is told what a person should know, each thing once, by one goroutine at a time. May be nil.
+	// Notice is called with each notice for the user once, by one goroutine at a time. It may be nil.
 	Notice func(string)
 
-	press preview.Press
-	mu    sync.Mutex
-	told  map[string]bool
+	renderer preview.Press
+	mu       sync.Mutex
+	noticed  map[string]bool
 }
 
-// notice tells what was not told before, as far as anybody would read it.
+// notice reports what was not reported before, up to a limit.
 func (p *Proxy) notice(format string, args ...any) {
 	const most = 100
 	s := fmt.Sprintf(format, args...)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.Notice == nil || p.told[s] || len(p.told) == most {
+	if p.Notice == nil || p.noticed[s] || len(p.noticed) == most {
 		return
 	}
-	if p.told == nil {
-		p.told = map[string]bool{}
+	if p.noticed == nil {
+		p.noticed = map[string]bool{}
 	}
-	p.told[s] = true
+	p.noticed[s] = true
 	p.Notice(s)
 }
 
@@ -95,14 +97,14 @@ func (p *Proxy) origin(host string) string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(int(p.Port)))
 }
 
-// Default is nowhere: what is no HTTP names no host.
+// Default returns no backend: a connection that is not HTTP names no host.
 func (*Proxy) Default() (engine.Backend, bool) { return engine.Backend{}, false }
 
 // Decide sends a request to the Service that its host names, with the key of the sandbox that its host names. It is safe for
 // concurrent use, so one Proxy decides for all connections.
 func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 	html := preview.WantsHTML(h)
-	refuse := func(g *preview.Page) engine.Decision { return engine.Decision{Refusal: p.press.Refusal(g, html)} }
+	refuse := func(g *preview.Page) engine.Decision { return engine.Decision{Refusal: p.renderer.Refusal(g, html)} }
 	host, refusal := preview.Stamp{Carriers: p.Carriers}.Admit(h)
 	if refusal != nil {
 		return refuse(p.page(refusal.Status, "Bad request", refusal.Reason))
@@ -125,7 +127,7 @@ func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 	stamp := preview.Stamp{Carriers: p.Carriers, Key: t.key}
 	d := engine.Decision{
 		Backends: []engine.Backend{p.backend(t)},
-		Failure:  p.press.Failure(p.unreachable(t), html),
+		Failure:  p.renderer.Failure(p.unreachable(t), html),
 		Edits:    stamp.Edits(h),
 	}
 	authority := string(h.Authority)
@@ -137,7 +139,7 @@ func (p *Proxy) Decide(h *engine.Head) engine.Decision {
 	return d
 }
 
-// destination is what a host name means.
+// destination is what a host name stands for.
 type destination struct {
 	sandbox, key string // empty: the baseline
 	service      *corev1.Service
@@ -145,7 +147,7 @@ type destination struct {
 	entry        bool
 }
 
-// find returns what a host name means, in lower case.
+// find returns what a host name, in lower case, stands for.
 func (p *Proxy) find(host string) (destination, *preview.Page) {
 	name, service := p.Sandbox, ""
 	if _, err := netip.ParseAddr(host); err != nil && host != domain {
@@ -200,8 +202,8 @@ func (p *Proxy) backend(t destination) engine.Backend {
 	}
 }
 
-// foreign says why a request is refused that a web page made which is not on this machine: whatever page is open in the browser
-// could use what it opens otherwise, with none of the protection that the app's own address has (its network, its sign-in).
+// foreign returns a refusal for requests from web pages that are not on this machine. Otherwise any page open in the
+// browser could use the preview, without the protection of the app's own address (its network, its sign-in).
 func (p *Proxy) foreign(h *engine.Head, host preview.Host, t destination) *preview.Page {
 	refuse := func(who string) *preview.Page {
 		g := p.page(403, "Not for pages of other sites", who+" may not use this preview, unless its origin is allowed")
@@ -227,8 +229,8 @@ func (p *Proxy) foreign(h *engine.Head, host preview.Host, t destination) *previ
 	return nil
 }
 
-// ours says whether an origin is a page of this machine, of the host that is asked, or allowed.
-func (p *Proxy) ours(origin string, asked preview.Host) bool {
+// ours reports whether an origin is a page of this machine, of the requested host, or allowed.
+func (p *Proxy) ours(origin string, requested preview.Host) bool {
 	for _, o := range p.Origins {
 		if strings.EqualFold(o, origin) {
 			return true
@@ -245,5 +247,5 @@ func (p *Proxy) ours(origin string, asked preview.Host) bool {
 		return false
 	}
 	addr, err := netip.ParseAddr(from.Name)
-	return from.Name == asked.Name && from.Port == asked.Port || from.Name == domain || strings.HasSuffix(from.Name, "."+domain) || err == nil && addr.IsLoopback()
+	return from.Name == requested.Name && from.Port == requested.Port || from.Name == domain || strings.HasSuffix(from.Name, "."+domain) || err == nil && addr.IsLoopback()
 }

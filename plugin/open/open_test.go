@@ -253,7 +253,7 @@ func TestRedirectsStayInThePreviewOrAreNamed(t *testing.T) {
 		{f.origin("127.0.0.1"), "http://web.shop/", f.origin("127.0.0.1") + "/", ""},
 		{own, "http://api.shop:9999/", "http://api.shop:9999/", "http://api.shop:9999, which is no preview"},
 		{own, "https://idp.example/?a", "https://idp.example/?a", "https://idp.example, which is no preview"},
-		{own, strings.Replace(own, "http:", "https:", 1), strings.Replace(own, "http:", "https:", 1), "wants TLS"},
+		{own, strings.Replace(own, "http:", "https:", 1), strings.Replace(own, "http:", "https:", 1), "requires TLS"},
 	} {
 		resp, _ := f.get(t, test.from+"/to?"+strings.ReplaceAll(test.to, "#", "%23"))
 		if got := strings.ReplaceAll(resp.Header.Get("Location"), "%23", "#"); got != test.want {

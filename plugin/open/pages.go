@@ -5,7 +5,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 )
 
-// page returns an answer of the proxy's own, which names the sandboxes that there are.
+// page returns an error page of the proxy, which shows how to list the sandboxes.
 func (p *Proxy) page(status int, title, reason string) *preview.Page {
 	return &preview.Page{
 		Status: status, Title: title, About: preview.About{Namespace: p.Namespace}, Reason: reason,
@@ -13,7 +13,8 @@ func (p *Proxy) page(status int, title, reason string) *preview.Page {
 	}
 }
 
-// unreachable returns the answer for when no pod of a Service takes a request. That may pass: pods are replaced.
+// unreachable returns the page for when no pod of a Service accepts a request. That may pass, because pods are
+// replaced.
 func (p *Proxy) unreachable(t destination) *preview.Page {
 	ref := t.service.Name + "." + t.service.Namespace
 	return &preview.Page{
@@ -22,7 +23,7 @@ func (p *Proxy) unreachable(t destination) *preview.Page {
 	}
 }
 
-// about is what pages say of a destination; namespace is the sandboxes'.
+// about returns what pages show of a destination; namespace is that of the sandboxes.
 func (t destination) about(namespace string) preview.About {
 	a := preview.About{Sandbox: t.sandbox, Namespace: namespace, Service: t.service.Name}
 	if a.Sandbox == "" {

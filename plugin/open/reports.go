@@ -7,13 +7,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
-// reports returns a backend that takes browsers' reports of what a page uses elsewhere, in this process. Nothing of them goes to
-// the cluster.
+// reports returns a backend, in this process, that accepts browsers' reports of other hosts that a page uses. They
+// are not sent to the cluster.
 func (p *Proxy) reports() engine.Backend {
 	return engine.Local("reports", http.HandlerFunc(p.takeReport))
 }
 
-// takeReport notes where a page went.
+// takeReport records where a page sent requests.
 func (p *Proxy) takeReport(w http.ResponseWriter, r *http.Request) {
 	origin, err := preview.ReadReport(r.Body)
 	if err != nil {

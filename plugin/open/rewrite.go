@@ -9,8 +9,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
-// rewrite returns what is changed in an answer's head: a redirect to another address of the same cluster goes to its preview.
-// authority is what the client asked for.
+// rewrite returns the changes to an answer's head: a redirect to another address of the same cluster goes to its
+// preview. authority is the host that the client requested.
 func (p *Proxy) rewrite(r *engine.Reply, t destination, authority string) engine.Edits {
 	to, ok := preview.ReadRedirect(r)
 	if !ok {
@@ -23,11 +23,12 @@ func (p *Proxy) rewrite(r *engine.Reply, t destination, authority string) engine
 	return engine.Edits{Set: []engine.Field{{Name: []byte("location"), Value: []byte(location)}}}
 }
 
-// moved returns where a redirect goes instead. False: where it says; when that is somewhere else, a notice names it.
+// moved returns the new target of a redirect; false if it stays the same. If it then leaves the previews, a notice
+// names the host.
 func (p *Proxy) moved(to preview.Redirect, t destination, authority string) (string, bool) {
 	if strings.EqualFold(to.Authority, authority) {
 		if to.Scheme == "https" {
-			p.notice("%s redirects to https on its own host: it wants TLS, which a local preview has not", authority)
+			p.notice("%s redirects to https on its own host: it requires TLS, which a local preview does not offer", authority)
 		}
 		return "", false
 	}
@@ -44,7 +45,7 @@ func (p *Proxy) moved(to preview.Redirect, t destination, authority string) (str
 	return p.origin(host) + to.Rest, true
 }
 
-// host is the name of a destination's preview.
+// host returns the name of a destination's preview.
 func (t destination) host() string {
 	name := t.sandbox
 	if name == "" {
@@ -56,7 +57,7 @@ func (t destination) host() string {
 	return name + "." + domain
 }
 
-// previewOf returns the preview's host name of an address of the cluster, as seen from where t's answer came.
+// previewOf returns the preview's host name for an address of the cluster, as seen from the origin of t's answer.
 func (p *Proxy) previewOf(to preview.Redirect, t destination) (string, bool) {
 	ref, ok := p.Hosts[to.Host.Name]
 	if !ok {
@@ -89,7 +90,7 @@ func (p *Proxy) previewOf(to preview.Redirect, t destination) (string, bool) {
 	return there.host(), true
 }
 
-// report has a browser tell which other hosts a page's scripts and forms use.
+// report makes a browser report which other hosts a page's scripts and forms use.
 func (p *Proxy) report(r *engine.Reply, t destination) engine.Edits {
 	f, ok := preview.AskForReports(r, "http://"+t.host()+":"+strconv.Itoa(int(p.Port)), "http://*."+domain+":*", "ws://*."+domain+":*")
 	if !ok {

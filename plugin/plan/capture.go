@@ -20,13 +20,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Surroundings are what the namespace holds, forks aside, that a fork's pods could disturb or be caught by.
+// NamespaceObjects are the objects of the namespace, except forks, that a fork's pods could disturb or that could
+// select them.
 //
-// ServiceMonitors are not among them: they select Services, and scrape those pods alone that a Service of theirs selects.
-type Surroundings struct {
+// ServiceMonitors are not among them: they select Services, and scrape only the pods that these Services select.
+type NamespaceObjects struct {
 	Workloads   []*Workload // Deployments, StatefulSets, DaemonSets, and ReplicaSets that are no Deployment's
 	Autoscalers []autoscalingv2.HorizontalPodAutoscaler
-	// Scaled are the targets of Autoscalers that are of other kinds than Workloads, by ScaledKey: how they select their pods.
+	// Scaled holds the pod selectors of those targets of Autoscalers whose kinds are not among Workloads, by
+	// ScaledKey.
 	Scaled   map[string]string
 	Budgets  []policyv1.PodDisruptionBudget
 	Monitors []unstructured.Unstructured // PodMonitors, of this namespace and, as far as they may be read, of others
@@ -36,14 +38,14 @@ type Surroundings struct {
 	Unread []string
 }
 
-// Scales says what an autoscaler scales that is not among Workloads: it is of no kind that they are of.
+// Scales returns what an autoscaler scales, and whether that is of a kind that is not among Workloads.
 func Scales(h *autoscalingv2.HorizontalPodAutoscaler) (target autoscalingv2.CrossVersionObjectReference, other bool) {
 	target = h.Spec.ScaleTargetRef
 	group, _, _ := strings.Cut(target.APIVersion, "/")
 	return target, group != "apps"
 }
 
-// ScaledKey returns the key in Surroundings.Scaled of what an autoscaler scales.
+// ScaledKey returns the key in NamespaceObjects.Scaled of an autoscaler's target.
 func ScaledKey(target autoscalingv2.CrossVersionObjectReference) string {
 	group, _, ok := strings.Cut(target.APIVersion, "/")
 	if kind := strings.ToLower(target.Kind); ok {
@@ -52,16 +54,17 @@ func ScaledKey(target autoscalingv2.CrossVersionObjectReference) string {
 	return strings.ToLower(target.Kind) + "/" + target.Name
 }
 
-// A catcher is an object that takes pods of the namespace for its own by their labels.
-type catcher struct {
+// A selectingObject is an object that claims pods of the namespace by their labels.
+type selectingObject struct {
 	object   string // as kubectl names it
 	selector labels.Selector
 	would    string                            // what it would do to a fork's pods
-	mend     func() (say string, fix []string) // has it leave out pods of sandboxes; nil: it can't
+	exclude  func() (say string, fix []string) // makes it exclude the pods of sandboxes; nil: it can't
 }
 
-// unknowable is the value of a label that a fork's pods will have and that is not known yet: none that a selector can name.
-const unknowable = "?"
+// unknownValue stands for the value of a label that the fork's pods will have and that is not known yet. No selector
+// can name it.
+const unknownValue = "?"
 
 // podLabels returns the labels of the workload's pod template.
 func (w *Workload) podLabels() labels.Set {
@@ -72,38 +75,38 @@ func (w *Workload) podLabels() labels.Set {
 // forkLabels returns the labels that the fork's pods will have.
 func forkLabels(d *unstructured.Unstructured) labels.Set {
 	l, _, _ := unstructured.NestedStringMap(d.Object, "spec", "template", "metadata", "labels")
-	set := labels.Set{"pod-template-hash": unknowable} // from the Deployment controller
+	set := labels.Set{"pod-template-hash": unknownValue} // from the Deployment controller
 	maps.Copy(set, l)
 	return set
 }
 
-// catchers returns all that selects pods by label in the namespace, and whose selecting a fork would be wrong.
-func catchers(workloads []*Workload, state *ForkState) []catcher {
-	var all []catcher
+// selectingObjects returns the objects that select pods of the namespace by label and must not select a fork.
+func selectingObjects(workloads []*Workload, state *ForkState) []selectingObject {
+	var all []selectingObject
 	for i := range state.Services {
 		if s := &state.Services[i]; len(s.Spec.Selector) > 0 { // without one, its endpoints are written by others
-			all = append(all, catcher{
+			all = append(all, selectingObject{
 				object: "service/" + s.Name, selector: labels.SelectorFromSet(s.Spec.Selector),
 				would: "would send requests to them that are the baseline's",
-				mend: func() (string, []string) {
+				exclude: func() (string, []string) {
 					return "have it select baselines alone", mergeSpec("service/"+s.Name, "selector", map[string]string{sandbox.LabelRole: sandbox.RoleBaseline})
 				},
 			})
 		}
 	}
-	around := &state.Around
+	objects := &state.Objects
 	scalers := map[string]string{}
-	for i := range around.Autoscalers {
-		h := &around.Autoscalers[i]
+	for i := range objects.Autoscalers {
+		h := &objects.Autoscalers[i]
 		key := ScaledKey(h.Spec.ScaleTargetRef)
 		scalers[key] = h.Name
-		if s, err := labels.Parse(around.Scaled[key]); err == nil && !s.Empty() {
-			all = append(all, catcher{object: key, selector: s, would: "would take them for its own"})
+		if s, err := labels.Parse(objects.Scaled[key]); err == nil && !s.Empty() {
+			all = append(all, selectingObject{object: key, selector: s, would: "would take them for its own"})
 		}
 	}
-	for _, w := range distinct(slices.Concat(workloads, around.Workloads)) {
+	for _, w := range distinct(slices.Concat(workloads, objects.Workloads)) {
 		if s, ok := selectorAt(w.Object, "spec", "selector"); ok {
-			all = append(all, catcher{object: w.String(), selector: s, would: "would take them for its own"})
+			all = append(all, selectingObject{object: w.String(), selector: s, would: "would take them for its own"})
 		}
 	}
 	for i := range all {
@@ -111,13 +114,13 @@ func catchers(workloads []*Workload, state *ForkState) []catcher {
 			all[i].would += ", and horizontalpodautoscaler/" + h + " would measure them with it"
 		}
 	}
-	for i := range around.Budgets {
-		b := &around.Budgets[i]
+	for i := range objects.Budgets {
+		b := &objects.Budgets[i]
 		if s, err := metav1.LabelSelectorAsSelector(b.Spec.Selector); err == nil {
-			all = append(all, catcher{
+			all = append(all, selectingObject{
 				object: "poddisruptionbudget.policy/" + b.Name, selector: s,
 				would: "would count them as the baseline's",
-				mend: func() (string, []string) {
+				exclude: func() (string, []string) {
 					selector := map[string]any{"matchExpressions": append(slices.Clone(b.Spec.Selector.MatchExpressions), noSandbox())}
 					return "have it leave out the pods of sandboxes", mergeSpec("poddisruptionbudget/"+b.Name, "selector", selector)
 				},
@@ -127,14 +130,16 @@ func catchers(workloads []*Workload, state *ForkState) []catcher {
 	return all
 }
 
-// unkept returns the labels of a fork's pods without those kept of the baseline's.
+// unkept returns the labels of a fork's pods without those that it keeps from the baseline.
 func unkept(pods labels.Set) labels.Set {
 	own := maps.Clone(pods)
-	maps.DeleteFunc(own, func(name, value string) bool { return !strings.HasPrefix(name, sandbox.Prefix) && value != unknowable })
+	maps.DeleteFunc(own, func(name, value string) bool {
+		return !strings.HasPrefix(name, sandbox.Prefix) && value != unknownValue
+	})
 	return own
 }
 
-// noSandbox is what a selector that is to leave out the pods of sandboxes says.
+// noSandbox returns the requirement that a selector needs to exclude the pods of sandboxes.
 func noSandbox() metav1.LabelSelectorRequirement {
 	return metav1.LabelSelectorRequirement{Key: sandbox.LabelSandbox, Operator: metav1.LabelSelectorOpDoesNotExist}
 }
@@ -148,7 +153,7 @@ func mergeSpec(object, field string, value any) []string {
 	return Kubectl("patch", object, "--type=merge", "--patch="+string(b))
 }
 
-// selectorAt reads a label selector; not ok where there is none, or none that this program understands.
+// selectorAt reads a label selector. It is not ok if there is none, or none that this program understands.
 func selectorAt(u *unstructured.Unstructured, fields ...string) (labels.Selector, bool) {
 	m, ok, err := unstructured.NestedMap(u.Object, fields...)
 	if !ok || err != nil {
@@ -162,11 +167,12 @@ func selectorAt(u *unstructured.Unstructured, fields ...string) (labels.Selector
 	return s, err == nil && !s.Empty()
 }
 
-// captured says what would catch the fork's pods: a *Problem, as every selector that the baseline relies on would go by them too.
+// captured returns a *Problem if an object of the namespace would select the fork's pods: every selector that the
+// baseline relies on would then select them too.
 func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, state *ForkState) error {
-	all := catchers(workloads, state)
+	all := selectingObjects(workloads, state)
 	pods, baseline := forkLabels(f.Deployment), f.Workload.podLabels()
-	caught := func(pods labels.Set) (by []catcher) {
+	selectedBy := func(pods labels.Set) (by []selectingObject) {
 		for _, c := range all {
 			if c.selector.Matches(pods) {
 				by = append(by, c)
@@ -174,7 +180,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 		}
 		return by
 	}
-	by := caught(pods)
+	by := selectedBy(pods)
 	if len(by) == 0 {
 		return nil
 	}
@@ -191,30 +197,30 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 	if blamed := blame(first.selector, pods); !first.selector.Matches(unkept(pods)) && len(blamed) > 0 {
 		problem.What = "--keep-label " + strings.Join(blamed, ", ") + ": with it, " + problem.What
 		again.KeepLabels = dropped(o.KeepLabels, blamed, f.Replaces != 0)
-		return problem.propose("fork without it", &again, workloads...)
+		return problem.proposeFork("fork without it", &again, workloads...)
 	}
-	if first.mend != nil {
-		problem.Say, problem.Fix = first.mend()
+	if first.exclude != nil {
+		problem.Hint, problem.Fix = first.exclude()
 		return problem
 	}
 	for _, name := range slices.Sorted(maps.Keys(baseline)) {
 		with := maps.Clone(pods)
 		with[name] = baseline[name]
-		if _, has := pods[name]; !has && fork.Keeps(name) && len(caught(with)) == 0 {
+		if _, has := pods[name]; !has && fork.Keeps(name) && len(selectedBy(with)) == 0 {
 			again.KeepLabels = append(slices.Clone(o.KeepLabels), LabelChange{Name: name})
-			return problem.propose("with the label "+name+" kept, it does not", &again, workloads...)
+			return problem.proposeFork("with the label "+name+" kept, it does not", &again, workloads...)
 		}
 	}
-	problem.What += "; a selector can't be changed, so " + first.object + " has to be made anew with one that asks for a label of its own"
-	problem.Say, problem.Fix = "see it", Kubectl("get", first.object, "-o", "yaml")
+	problem.What += "; a selector can't be changed, so " + first.object + " has to be recreated with one that requires a label of its own"
+	problem.Hint, problem.Fix = "see it", Kubectl("get", first.object, "-o", "yaml")
 	return problem
 }
 
-// blame returns the labels kept of the baseline by which a selector selects the fork.
+// blame returns the labels kept from the baseline that make a selector select the fork.
 func blame(s labels.Selector, pods labels.Set) (names []string) {
 	var kept []string
 	for name, value := range pods {
-		if strings.HasPrefix(name, sandbox.Prefix) || value == unknowable {
+		if strings.HasPrefix(name, sandbox.Prefix) || value == unknownValue {
 			continue
 		}
 		kept = append(kept, name)
@@ -231,7 +237,7 @@ func blame(s labels.Selector, pods labels.Set) (names []string) {
 	return names
 }
 
-// dropped returns the changes without the names; those that an earlier fork kept are taken back.
+// dropped returns the changes without the names. Labels that an earlier fork kept are dropped explicitly.
 func dropped(changes []LabelChange, names []string, earlier bool) []LabelChange {
 	left := slices.DeleteFunc(slices.Clone(changes), func(c LabelChange) bool { return slices.Contains(names, c.Name) })
 	if !earlier {
@@ -243,7 +249,7 @@ func dropped(changes []LabelChange, names []string, earlier bool) []LabelChange 
 	return left
 }
 
-// Claims reports whether the workload's pods use a PersistentVolumeClaim that is there before them.
+// Claims reports whether the workload's pods use a PersistentVolumeClaim that exists before them.
 func (w *Workload) Claims() bool {
 	t, err := w.PodTemplate()
 	return err == nil && slices.ContainsFunc(t.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })

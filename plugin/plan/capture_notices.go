@@ -13,12 +13,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 )
 
-// watchers warns of what would see a fork's pods without harming what the baseline serves: PodMonitors, and other workloads that
-// place their pods by where the fork's are.
-func (p *ForkPlan) watchers(f *Fork, workloads []*Workload, around *Surroundings) {
+// watchers warns of objects that would observe a fork's pods without harm to the baseline's traffic: PodMonitors, and
+// other workloads whose placement rules depend on where the fork's pods run.
+func (p *ForkPlan) watchers(f *Fork, workloads []*Workload, objects *NamespaceObjects) {
 	pods := forkLabels(f.Deployment)
-	for i := range around.Monitors {
-		m := &around.Monitors[i]
+	for i := range objects.Monitors {
+		m := &objects.Monitors[i]
 		s, ok := monitored(m, p.Namespace)
 		if !ok || !s.Matches(pods) {
 			continue
@@ -27,16 +27,16 @@ func (p *ForkPlan) watchers(f *Fork, workloads []*Workload, around *Surroundings
 		if m.GetNamespace() != p.Namespace {
 			name += " of namespace " + m.GetNamespace()
 		}
-		p.warn("%s selects the pods of %s as well: their metrics stand among the baseline's, told apart by the pod's name alone", name, deployment(f.Name()))
+		p.warn("%s selects the pods of %s as well: their metrics appear among the baseline's and differ only in the pod's name", name, deployment(f.Name()))
 	}
-	for _, w := range distinct(slices.Concat(workloads, around.Workloads)) {
+	for _, w := range distinct(slices.Concat(workloads, objects.Workloads)) {
 		if how := placedBy(w, p.Namespace, pods); len(how) > 0 {
 			p.warn("%s places its pods by its %s, which counts those of %s as well", w, strings.Join(how, " and "), deployment(f.Name()))
 		}
 	}
 }
 
-// monitored returns how a PodMonitor selects pods of the namespace; not ok where it selects none.
+// monitored returns how a PodMonitor selects pods of the namespace. It is not ok if it selects none.
 func monitored(m *unstructured.Unstructured, namespace string) (labels.Selector, bool) {
 	everywhere, _, _ := unstructured.NestedBool(m.Object, "spec", "namespaceSelector", "any")
 	names, _, _ := unstructured.NestedStringSlice(m.Object, "spec", "namespaceSelector", "matchNames")
@@ -49,8 +49,7 @@ func monitored(m *unstructured.Unstructured, namespace string) (labels.Selector,
 	return selectorAt(m, "spec", "selector")
 }
 
-// placedBy returns by which rules of its own, that the scheduler must keep, a workload's pods go where pods of those labels are,
-// or are not.
+// placedBy returns the mandatory placement rules of a workload that depend on where pods with those labels run.
 func placedBy(w *Workload, namespace string, pod labels.Set) (how []string) {
 	template, err := w.PodTemplate()
 	if err != nil {
@@ -84,7 +83,7 @@ func placedBy(w *Workload, namespace string, pod labels.Set) (how []string) {
 	return how
 }
 
-// unread warns of what could not be read, and of what is therefore not known of the plan.
+// unread warns of resources that could not be read, and of what is unknown as a result.
 func (p *ForkPlan) unread(resources []string) {
 	if len(resources) > 0 {
 		p.warn("could not read %s: whether they select the forks' pods is not known", strings.Join(resources, ", "))
@@ -104,7 +103,7 @@ func kept(names []string, changes []LabelChange) []string {
 	return names
 }
 
-// keepable says which labels that are to be kept no workload has, and which that are not to be kept no fork did.
+// keepable returns a *Problem if a label to keep is on no workload, or a label to drop was kept by no fork.
 func (o *ForkOptions) keepable(workloads []*Workload) error {
 	for i, c := range o.KeepLabels {
 		if c.Remove || slices.ContainsFunc(workloads, func(w *Workload) bool { _, ok := w.podLabels()[c.Name]; return ok }) {
@@ -126,7 +125,7 @@ func (o *ForkOptions) keepable(workloads []*Workload) error {
 		if len(have) > 0 {
 			what += "; there is " + strings.Join(have, ", ")
 		}
-		return (&Problem{What: what}).propose("fork without it", &again, workloads...)
+		return (&Problem{What: what}).proposeFork("fork without it", &again, workloads...)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A Change is what `fork` is asked to change of pod templates, beside their images.
+// A Change is what `fork` changes in pod templates, besides images.
 type Change struct {
 	Env            []EnvChange      // --env
 	Containers     []string         // --container: those that the rest is for; none: see targets
@@ -30,11 +30,11 @@ const (
 	fromConfigMap = "configmap"
 )
 
-// An EnvChange is one --env: NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY, or NAME- to remove the variable.
-// What follows "=" is the value whatever it is: no name of a variable holds an "@".
+// An EnvChange is one --env: NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY, or NAME- to remove the
+// variable. Text after "=" is always the value, since no variable's name contains "@".
 type EnvChange struct {
 	Name, Value string
-	// From is fromSecret or fromConfigMap where the value is that of Key in the object; else it is empty.
+	// From is fromSecret or fromConfigMap if the value is that of Key in the object; otherwise it is empty.
 	From, Object, Key string
 	Remove            bool
 }
@@ -65,7 +65,7 @@ func ParseEnv(s string) (EnvChange, error) {
 		}
 	default:
 		if c.Name, c.Remove = strings.CutSuffix(s, "-"); !c.Remove {
-			return c, fmt.Errorf("--env %q is none of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-", s)
+			return c, fmt.Errorf("--env %q is not one of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-", s)
 		}
 	}
 	if errs := validation.IsEnvVarName(c.Name); len(errs) > 0 {
@@ -106,7 +106,8 @@ func (c *EnvChange) variable() map[string]any {
 	return map[string]any{"name": c.Name, "valueFrom": map[string]any{map[string]string{fromSecret: "secretKeyRef", fromConfigMap: "configMapKeyRef"}[c.From]: ref}}
 }
 
-// A ResourceChange is one part of --resources: requests.NAME=QUANTITY, limits.NAME=QUANTITY, or either with "-" to take it away.
+// A ResourceChange is one part of --resources: requests.NAME=QUANTITY, limits.NAME=QUANTITY, or either with "-" to
+// remove it.
 type ResourceChange struct {
 	List, Name, Quantity string // List is "requests" or "limits"
 	Remove               bool
@@ -120,7 +121,7 @@ func (c ResourceChange) String() string {
 	return c.List + "." + c.Name + "=" + c.Quantity
 }
 
-// ParseResources reads the value of --resources: changes with commas between, each called as a ResourceQuota calls them.
+// ParseResources reads the value of --resources: comma-separated changes, named as in a ResourceQuota.
 func ParseResources(s string) ([]ResourceChange, error) {
 	var changes []ResourceChange
 	for part := range strings.SplitSeq(s, ",") {
@@ -141,7 +142,7 @@ func ParseResources(s string) ([]ResourceChange, error) {
 		if set {
 			q, err := resource.ParseQuantity(quantity)
 			if err != nil {
-				return nil, fmt.Errorf("--resources %q: %q is no quantity, such as 500m or 1Gi", s, quantity)
+				return nil, fmt.Errorf("--resources %q: %q is not a quantity, such as 500m or 1Gi", s, quantity)
 			}
 			if q.Sign() < 0 {
 				return nil, fmt.Errorf("--resources %q: %q is negative", s, quantity)
@@ -152,8 +153,8 @@ func ParseResources(s string) ([]ResourceChange, error) {
 	return changes, nil
 }
 
-// ParseWords reads the values of --command or --args: a word each, or a single one that is a list in JSON or YAML, such as
-// ["sh", "-c"]. The empty list, [], stands for what the image has itself; it is not nil.
+// ParseWords reads the values of --command or --args: one word each, or a single list in JSON or YAML, such as ["sh",
+// "-c"]. The empty list, [], restores the image's own command; it is not nil.
 func ParseWords(flag string, values []string) ([]string, error) {
 	if len(values) != 1 || !strings.HasPrefix(strings.TrimSpace(values[0]), "[") {
 		return append([]string{}, values...), nil
@@ -173,7 +174,7 @@ func ParseWords(flag string, values []string) ([]string, error) {
 	return words, nil
 }
 
-// Validate says what is wrong with the change by itself. Images says that --image is given as well.
+// validate checks the change by itself. images means that --image is given as well.
 func (c *Change) validate(images bool) error {
 	if len(c.Containers) > 0 && !images && len(c.Env) == 0 && c.Command == nil && c.Args == nil && len(c.Resources) == 0 {
 		return fmt.Errorf("--container %s: there is nothing for it; give --image, --env, --command, --args or --resources", c.Containers[0])
@@ -183,7 +184,7 @@ func (c *Change) validate(images bool) error {
 			return fmt.Errorf("--container %q: %s", name, errs[0])
 		}
 		if slices.Contains(c.Containers[:i], name) {
-			return fmt.Errorf("--container %s comes twice", name)
+			return fmt.Errorf("--container %s is given twice", name)
 		}
 	}
 	if c.ServiceAccount != "" {
@@ -194,7 +195,7 @@ func (c *Change) validate(images bool) error {
 	return nil
 }
 
-// words returns the flags that ask for the change.
+// words returns the flags that request the change.
 func (c *Change) words() []string {
 	var words []string
 	for _, e := range c.Env {
@@ -228,12 +229,12 @@ func listWords(flag string, values []string) []string {
 	return words
 }
 
-// none says that nothing is to be changed.
+// none reports whether nothing is to be changed.
 func (c *Change) none() bool { return len(c.words()) == 0 }
 
-// lay returns template, which is a copy of w's with the changes of earlier forks laid on, with the change and the images laid on
-// that. What it could not do, such as to remove what is not there, it warns of.
-func (p *ForkPlan) lay(o *ForkOptions, w *Workload, several bool, template map[string]any, images []ImageChange, known EnvSources) (map[string]any, error) {
+// applyChange returns the template with the change and the images applied. template is a copy of w's with the changes
+// of earlier forks. It warns of what it could not do, such as removing what does not exist.
+func (p *ForkPlan) applyChange(o *ForkOptions, w *Workload, several bool, template map[string]any, images []ImageChange, known EnvSources) (map[string]any, error) {
 	changed := runtime.DeepCopyJSON(template)
 	if o.Patch != nil {
 		var err error
@@ -265,9 +266,10 @@ func (p *ForkPlan) lay(o *ForkOptions, w *Workload, several bool, template map[s
 	return changed, nil
 }
 
-// targets returns the containers whose environment changes, and those whose command, args and resources do: the named ones. Where
-// none is named, the environment is all containers' but that of init containers, as for `kubectl set env`, and the rest is the main
-// container's: the only one, else the one that --image is for, else the one that kubectl takes for it.
+// targets returns the containers whose environment changes, and those whose command, args and resources change. They
+// are the named ones. If none is named, the environment of all containers except init containers changes, as with
+// `kubectl set env`. The rest then changes in the main container: the only one, else the one that --image is for,
+// else kubectl's default container.
 func (o *ForkOptions) targets(w *Workload, several bool, template map[string]any, images []ImageChange) (envOf, main []map[string]any, err error) {
 	containers := namedMaps(template, "containers")
 	all := slices.Concat(containers, namedMaps(template, "initContainers"))
@@ -309,10 +311,10 @@ func (o *ForkOptions) targets(w *Workload, several bool, template map[string]any
 		problem.What = flag + " does not say for which of the workloads' containers it is"
 		say = "fork them one after the other into the same sandbox"
 	}
-	return nil, nil, problem.propose(say, &again, w)
+	return nil, nil, problem.proposeFork(say, &again, w)
 }
 
-// mainFlag returns a flag that is given and is for one container; empty when there is none.
+// mainFlag returns a given flag that is for one container; empty if there is none.
 func (o *ForkOptions) mainFlag() string {
 	switch {
 	case o.Command != nil:
@@ -325,7 +327,7 @@ func (o *ForkOptions) mainFlag() string {
 	return ""
 }
 
-// noContainer is the Problem of a --container that none of the forks has; nil when there is none such.
+// noContainer returns the Problem of a --container that none of the forks has; nil if there is none.
 func (o *ForkOptions) noContainer(workloads []*Workload, forks []Fork) error {
 	var all []containerAt
 	for i := range forks {
@@ -346,12 +348,12 @@ func (o *ForkOptions) noContainer(workloads []*Workload, forks []Fork) error {
 			again.Containers[i] = have[0]
 		}
 		p := &Problem{What: fmt.Sprintf("--container %s: no container is named %q; there is %s", name, name, strings.Join(have, ", "))}
-		return p.propose("name one there is", &again, workloads...)
+		return p.proposeFork("name one there is", &again, workloads...)
 	}
 	return nil
 }
 
-// setWords changes command and args of a container in place.
+// setWords changes the command and args of a container in place.
 func (p *ForkPlan) setWords(o *ForkOptions, w *Workload, c map[string]any) {
 	for _, f := range []struct {
 		field string
@@ -374,7 +376,8 @@ func (p *ForkPlan) setWords(o *ForkOptions, w *Workload, c map[string]any) {
 	}
 }
 
-// setResources changes requests and limits of a container in place, and returns the removals that found nothing to remove.
+// setResources changes requests and limits of a container in place, and returns the removals that found nothing to
+// remove.
 func setResources(c map[string]any, changes []ResourceChange) (missed []ResourceChange) {
 	for _, change := range changes {
 		resources, _ := c["resources"].(map[string]any)
@@ -399,7 +402,8 @@ func setResources(c map[string]any, changes []ResourceChange) (missed []Resource
 	return missed
 }
 
-// checkPatched says what is wrong with a template that --patch made of another, and warns of what nobody may know.
+// checkPatched returns what is wrong with the template that --patch produced, and warns of fields that this program
+// does not know.
 func (p *ForkPlan) checkPatched(o *ForkOptions, w *Workload, template, changed map[string]any) error {
 	var typed corev1.PodTemplateSpec
 	unknown := map[string]bool{}
@@ -412,12 +416,12 @@ func (p *ForkPlan) checkPatched(o *ForkOptions, w *Workload, template, changed m
 		return patchProblem(o, w, err)
 	}
 	if len(typed.Spec.Containers) == 0 {
-		return patchProblem(o, w, errors.New("no container is left"))
+		return patchProblem(o, w, errors.New("it removes all containers"))
 	}
 	return checkMetadata(o, w, template, changed)
 }
 
-// strictDecode decodes a template and tells of the fields that it does not know.
+// strictDecode decodes a template and reports the fields that it does not know.
 func strictDecode(template map[string]any, into *corev1.PodTemplateSpec, unknown func(field string)) error {
 	err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(template, into, true)
 	strict, ok := runtime.AsStrictDecodingError(err)

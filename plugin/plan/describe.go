@@ -18,7 +18,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// DescribeSandboxes returns all sandboxes of the inventory for programs.
+// DescribeSandboxes returns all sandboxes of the inventory as objects for programs. command formats a command for
+// pasting.
 func (v *Inventory) DescribeSandboxes(command func([]string) string) status.SandboxStatusList {
 	list := status.SandboxStatusList{
 		TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindSandboxList}, Items: []status.SandboxStatus{},
@@ -29,7 +30,8 @@ func (v *Inventory) DescribeSandboxes(command func([]string) string) status.Sand
 	return list
 }
 
-// DescribeSandbox returns a sandbox of the inventory for programs. command writes a command as one pastes it.
+// DescribeSandbox returns a sandbox of the inventory as an object for programs. command formats a command for
+// pasting.
 func (v *Inventory) DescribeSandbox(s *Sandbox, command func([]string) string) status.SandboxStatus {
 	found := v.State(s)
 	out := status.SandboxStatus{
@@ -72,27 +74,27 @@ func (v *Inventory) describeFork(s *Sandbox, d *appsv1.Deployment, command func(
 // upToDate is the condition of that name.
 func (v *Inventory) upToDate(d *appsv1.Deployment, command func([]string) string) status.Condition {
 	c := status.Condition{Type: status.ConditionUpToDate, Status: metav1.ConditionTrue, Reason: status.ReasonUpToDate}
-	standing, known := v.Standings[d.Namespace+"/"+d.Name]
+	baselineState, known := v.BaselineStates[d.Namespace+"/"+d.Name]
 	switch {
 	case !known:
 		c.Status, c.Reason = metav1.ConditionUnknown, status.ReasonBaselineError
 		c.Message = "the baseline " + WorkloadOf(d) + " can't be read"
-	case standing.Gone:
+	case baselineState.Gone:
 		c.Status, c.Reason = metav1.ConditionFalse, status.ReasonBaselineGone
-	case standing.Conflict != "":
+	case baselineState.Conflict != "":
 		c.Status, c.Reason = metav1.ConditionFalse, status.ReasonConflict
-	case standing.Behind:
+	case baselineState.Behind:
 		c.Status, c.Reason = metav1.ConditionFalse, status.ReasonBehind
 	case d.Annotations[sandbox.AnnotationBaseline] == "":
 		c.Status, c.Reason = metav1.ConditionUnknown, status.ReasonNotRecorded
 	}
-	if p := standing.Problem(d); p != nil {
+	if p := baselineState.Problem(d); p != nil {
 		c.Message, c.Command = p.What, command(p.Fix)
 	}
 	return c
 }
 
-// urls are where requests for a fork enter from inside the cluster.
+// urls returns where requests for a fork enter from inside the cluster.
 func (v *Inventory) urls(d *appsv1.Deployment) (urls []string) {
 	pods := v.baselinePods(d.Namespace, d.Labels[sandbox.LabelWorkload])
 	for _, s := range v.servicesIn(d.Namespace) {
@@ -120,7 +122,7 @@ func (v *Inventory) servicesIn(namespace string) (services []corev1.Service) {
 	return services
 }
 
-// podsOf are the pods of the baselines of a sandbox.
+// podsOf returns the pods of a sandbox's baselines.
 func (v *Inventory) podsOf(s *Sandbox) (pods []corev1.Pod) {
 	for i := range s.Forks {
 		for _, p := range v.baselinePods(s.Namespace, s.Forks[i].Labels[sandbox.LabelWorkload]) {
@@ -141,7 +143,7 @@ func addRequests(a, b status.Requests) status.Requests {
 	}
 }
 
-// DescribeRoutes returns the routed workloads of the inventory for programs.
+// DescribeRoutes returns the routed workloads of the inventory as objects for programs.
 func (v *Inventory) DescribeRoutes(command func([]string) string) status.RouteStatusList {
 	list := status.RouteStatusList{TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindRouteList}, Items: []status.RouteStatus{}}
 	for _, w := range v.Routed {
@@ -151,7 +153,7 @@ func (v *Inventory) DescribeRoutes(command func([]string) string) status.RouteSt
 	return list
 }
 
-// lostRoutes are the forks of workloads that are not routed, or gone.
+// lostRoutes returns the forks whose workloads are not routed or no longer exist.
 func (v *Inventory) lostRoutes(command func([]string) string) (lost []status.RouteStatus) {
 	for _, s := range v.Sandboxes() {
 		for i := range s.Forks {
@@ -222,7 +224,7 @@ func (v *Inventory) describeRoute(w *Workload, command func([]string) string) st
 	return out
 }
 
-// routedCondition is a finding as the condition Routed.
+// routedCondition returns a finding as the condition Routed.
 func routedCondition(f Finding, command func([]string) string) status.Condition {
 	c := status.Condition{Type: status.ConditionRouted, Status: metav1.ConditionFalse, Reason: string(f.Code), Message: f.Message}
 	if f.Fork != "" && f.Code != health.Routed && f.Code != health.Running {

@@ -64,7 +64,7 @@ func readInventory(t *testing.T, path string) *Inventory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &Inventory{Now: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC), Standings: map[string]Standing{}, Services: &[]corev1.Service{}, Current: true}
+	v := &Inventory{Now: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC), BaselineStates: map[string]BaselineState{}, Services: &[]corev1.Service{}, Current: true}
 	var workloads []*Workload
 	for _, document := range documents(string(text)) {
 		u := &unstructured.Unstructured{}
@@ -94,7 +94,7 @@ func readInventory(t *testing.T, path string) *Inventory {
 			if fork {
 				v.Forks = append(v.Forks, appsv1.Deployment{})
 				into(&v.Forks[len(v.Forks)-1])
-				v.Standings["shop/"+u.GetName()] = Standing{Behind: u.GetAnnotations()["behind"] != "", Gone: u.GetAnnotations()["gone"] != ""}
+				v.BaselineStates["shop/"+u.GetName()] = BaselineState{Behind: u.GetAnnotations()["behind"] != "", Gone: u.GetAnnotations()["gone"] != ""}
 				continue
 			}
 			workloads = append(workloads, &Workload{Object: u, Resource: appsv1.Resource("deployments")})

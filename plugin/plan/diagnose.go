@@ -12,27 +12,30 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// annotationRevision is where the Deployment controller numbers templates, on the Deployment and its ReplicaSets.
+// annotationRevision holds the revision that the Deployment controller gives a template, on the Deployment and its
+// ReplicaSets.
 const annotationRevision = health.AnnotationRevision
 
-// A ForkStatus is the truth about a fork, for commands that wait for it or print it.
+// A ForkStatus is the diagnosis of a fork, for commands that wait for it or print it.
 type ForkStatus struct {
 	health.Report
-	// Ready says that there is nothing to wait for: requests reach the fork, all or, where it warns, some, or it is to have no pod.
+	// Ready means that there is nothing to wait for: requests reach the fork, at least some of them; or the fork has
+	// no replicas.
 	Ready bool
-	// Waiting says why requests do not reach the fork; empty where they do.
+	// Waiting is why requests do not reach the fork; empty if they do.
 	Waiting string
-	// Problem is set where waiting may not help.
+	// Problem is set if waiting may not help.
 	Problem *Problem
-	// Passing says that the Problem goes away by itself within seconds where its cause did.
+	// Passing means that the Problem disappears within seconds once its cause has.
 	Passing bool
-	// Log is the container whose last words explain the Problem, if any.
+	// Log is the container whose last log lines explain the Problem, if any.
 	Log *health.LogRef
-	// Pods are those of the newest template, in the order of their names.
+	// Pods are those of the newest template, in order of name.
 	Pods []corev1.Pod
 }
 
-// ForkFacts are the facts about the fork d that its own objects hold: ReplicaSets and pods of its sandbox.
+// ForkFacts returns the facts about the fork d that its own ReplicaSets and pods hold. sets and pods are those of its
+// sandbox.
 func ForkFacts(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod, now time.Time) health.Facts {
 	f := health.Facts{Now: now, Deployment: d, Revisions: map[types.UID]int64{}}
 	mine := map[types.UID]bool{}
@@ -54,7 +57,7 @@ func ForkFacts(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod
 	return f
 }
 
-// BaselineFacts are the facts about the baseline of the fork d, from all pods and Services of its namespace.
+// BaselineFacts returns the facts about the baseline of the fork d, from all pods and Services of its namespace.
 func BaselineFacts(d *appsv1.Deployment, pods []corev1.Pod, services []corev1.Service) *health.Baseline {
 	b := &health.Baseline{Services: &[]*corev1.Service{}, Others: &[]*corev1.Pod{}}
 	for i := range services {
@@ -71,7 +74,7 @@ func BaselineFacts(d *appsv1.Deployment, pods []corev1.Pod, services []corev1.Se
 	return b
 }
 
-// Diagnose renders the truth about a fork.
+// Diagnose turns facts about a fork into its status.
 func Diagnose(f health.Facts) ForkStatus {
 	r := health.Fork(f)
 	s := ForkStatus{Report: r}
@@ -94,9 +97,9 @@ func Diagnose(f health.Facts) ForkStatus {
 	return s
 }
 
-// CauseProblem is the Problem of a fork that requests do not reach.
+// CauseProblem returns the Problem of a fork that requests do not reach.
 func CauseProblem(d *appsv1.Deployment, c health.Cause) *Problem {
-	p := &Problem{What: deployment(d.Name) + ": " + c.Message, Say: c.Say, Fix: c.Fix, Admin: c.Admin, Code: string(c.Code), Object: deployment(d.Name)}
+	p := &Problem{What: deployment(d.Name) + ": " + c.Message, Hint: c.Say, Fix: c.Fix, Admin: c.Admin, Code: string(c.Code), Object: deployment(d.Name)}
 	if c.Code == health.WebhookAway {
 		p.What = c.Message
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ExplainRefusal says why admission refused an object of ours: a mark that the caller may not set, a key in use, too many
-// sandboxes, a quota, or no webhook to ask. It returns nil for any other refusal. The status is the API server's, err what it came
-// as.
+// ExplainRefusal explains why admission refused an object of this program: a mark that the caller may not set, a key
+// in use, too many sandboxes, a quota, or an unreachable webhook. It returns nil for any other refusal. s is the API
+// server's status, and err the error that carried it.
 func ExplainRefusal(s *metav1.Status, err error) *Problem {
 	if p := explainCause(s, err); p != nil {
 		return p
@@ -27,23 +27,23 @@ func ExplainRefusal(s *metav1.Status, err error) *Problem {
 	case strings.Contains(s.Message, "exceeded quota"):
 		p := &Problem{What: s.Message, Err: err}
 		if object, why, ok := strings.Cut(s.Message, " is forbidden: "); ok {
-			p.What = object + " can't be made: " + why
+			p.What = object + " can't be created: " + why
 		}
 		if fix := health.RaiseQuota(firstLine(s.Message)); fix != nil {
-			p.Say, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the namespace's quota raised", fix, true
+			p.Hint, p.Fix, p.Admin = "delete a sandbox that is not needed any more, or have the namespace's quota raised", fix, true
 		}
 		return p
 	case strings.Contains(s.Message, `failed calling webhook "sandbox.`+strings.TrimSuffix(sandbox.Prefix, "/")):
 		c := health.Webhook(firstLine(s.Message))
 		return &Problem{
 			What: strings.Replace(c.Message, "no pod of a fork can be created", "no sandbox can be made", 1),
-			Say:  "nothing was made; start it, and fork again", Fix: c.Fix, Err: err,
+			Hint: "nothing was created; start it, then fork again", Fix: c.Fix, Err: err,
 		}
 	}
 	return nil
 }
 
-// explainCause explains what our own admission said.
+// explainCause explains a refusal by this project's own admission.
 func explainCause(s *metav1.Status, err error) *Problem {
 	if s.Details == nil {
 		return nil
@@ -51,10 +51,10 @@ func explainCause(s *metav1.Status, err error) *Problem {
 	for _, c := range s.Details.Causes {
 		switch string(c.Type) {
 		case sandbox.CauseKeyInUse:
-			return &Problem{What: c.Message, Say: "leave --key out to have one generated; the keys in use", Fix: Kubectl("sandbox", "list"), Err: err}
+			return &Problem{What: c.Message, Hint: "leave --key out to have one generated; the keys in use", Fix: Kubectl("sandbox", "list"), Err: err}
 		case sandbox.CauseTooMany:
 			return &Problem{
-				What: c.Message, Say: "delete one that is not needed any more, or have the limit raised; those there are",
+				What: c.Message, Hint: "delete one that is not needed any more, or have the limit raised; those there are",
 				Fix: Kubectl("sandbox", "list"), Err: err,
 			}
 		case sandbox.CauseMalformed:
@@ -64,7 +64,7 @@ func explainCause(s *metav1.Status, err error) *Problem {
 	return nil
 }
 
-// KeyInUse says that admission refused a sandbox because another one has its key.
+// KeyInUse reports whether admission refused a sandbox because another one has its key.
 func KeyInUse(err error) bool {
 	var refused apierrors.APIStatus
 	if !errors.As(err, &refused) || refused.Status().Details == nil {
@@ -73,10 +73,11 @@ func KeyInUse(err error) bool {
 	return slices.ContainsFunc(refused.Status().Details.Causes, func(c metav1.StatusCause) bool { return string(c.Type) == sandbox.CauseKeyInUse })
 }
 
-// markPolicies begins the names of the chart's policies of marks.
+// markPolicies is the name prefix of the chart's admission policies for marks.
 const markPolicies = "sandbox-marks-"
 
-// markRefusal is how a policy of marks says who lacks which verb; see the chart's markpolicy.yaml.
+// markRefusal matches the message by which a policy for marks names the user and the missing verb; see the chart's
+// markpolicy.yaml.
 var markRefusal = regexp.MustCompile(`denied request: (user "(.+)" may not (fork|route) in namespace "([^"]+)": .*)$`)
 
 func explainMark(message string, err error) *Problem {
@@ -87,20 +88,20 @@ func explainMark(message string, err error) *Problem {
 	}
 	role := map[string]string{sandbox.VerbFork: "sandbox-user", sandbox.VerbRoute: "sandbox-admin"}[m[3]]
 	return &Problem{
-		What: "not allowed: " + m[1], Say: "whoever administers the namespace can allow it", Fix: Grant(m[2], role), Admin: true, Err: err,
+		What: "not allowed: " + m[1], Hint: "whoever administers the namespace can allow it", Fix: Grant(m[2], role), Admin: true, Err: err,
 	}
 }
 
-// MayNotRoute is the Problem of somebody who lacks the right to mark baselines, among the missing ones.
+// MayNotRoute returns the Problem of a user who lacks rights to route, among them the right to mark baselines.
 func MayNotRoute(user, namespace string, missing []string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("not allowed in namespace %s: %s", namespace, strings.Join(missing, ", ")),
-		Say:  "whoever administers the namespace can allow it", Fix: Grant(user, "sandbox-admin"), Admin: true,
+		Hint: "whoever administers the namespace can allow it", Fix: Grant(user, "sandbox-admin"), Admin: true,
 	}
 }
 
-// Grant returns the command that gives a user the rights of a ClusterRole in the namespace. Kubernetes' own role `edit` holds the
-// chart's sandbox-user by aggregation.
+// Grant returns the command that gives a user the rights of a ClusterRole in the namespace. Kubernetes' own role
+// `edit` aggregates the chart's role sandbox-user.
 func Grant(user, role string) []string {
 	name := "sandbox-"
 	if role != "edit" {
@@ -114,5 +115,5 @@ func Grant(user, role string) []string {
 	return Kubectl("create", "rolebinding", name+short, "--clusterrole="+role, "--user="+user)
 }
 
-// unnameable is what a RoleBinding's name does not hold of a user's.
+// unnameable matches the characters of a user's name that a RoleBinding's name can't contain.
 var unnameable = regexp.MustCompile(`[^a-z0-9]+`)

@@ -34,7 +34,7 @@ func TestExplainRefusal(t *testing.T) {
 		"too many": {message: "admission webhook said no", details: cause(sandbox.CauseTooMany, `namespace "shop" has 2 of at most 2 sandboxes`),
 			what: `namespace "shop" has 2 of at most 2 sandboxes`, fix: "kubectl sandbox list"},
 		"a quota": {message: `configmaps "sandbox-pr-1" is forbidden: exceeded quota: few, requested: count/configmaps=1, used: count/configmaps=2, limited: count/configmaps=2`,
-			what: `configmaps "sandbox-pr-1" can't be made: exceeded quota: few, requested: count/configmaps=1, used: count/configmaps=2, limited: count/configmaps=2`,
+			what: `configmaps "sandbox-pr-1" can't be created: exceeded quota: few, requested: count/configmaps=1, used: count/configmaps=2, limited: count/configmaps=2`,
 			fix:  `kubectl patch resourcequota few --type=merge '--patch={"spec":{"hard":{"count/configmaps":"3"}}}'`, admin: true},
 		"no webhook": {message: `Internal error occurred: failed calling webhook "sandbox.kubectl-sandbox.dev": failed to call webhook: Post "https://sandbox-webhook.kubectl-sandbox.svc:443/admit-sandboxes?timeout=5s": dial tcp: connection refused`,
 			what: "the kubectl-sandbox webhook does not answer, so no sandbox can be made: dial tcp: connection refused",

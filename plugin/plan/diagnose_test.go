@@ -186,7 +186,7 @@ func TestLastWords(t *testing.T) {
 		if tt.log != "" {
 			log = strings.Split(tt.log, "|")
 		}
-		if got := strings.Join(plan.LastWords(log), "|"); got != tt.want {
+		if got := strings.Join(plan.LogTail(log), "|"); got != tt.want {
 			t.Errorf("%q ends with %q, want %q", tt.log, got, tt.want)
 		}
 	}

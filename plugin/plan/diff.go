@@ -10,12 +10,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 )
 
-// A ForkDiff is the difference of a fork from its baseline as that is now.
+// A ForkDiff is the difference between a fork and its current baseline.
 type ForkDiff struct {
 	Fork, Baseline string // as kubectl prints them
 	Patch          []byte // RFC 6902, of the pod template; "[]" where there is no difference
 	Unified        string // the same as a unified diff of YAML; empty where there is no difference
-	Behind         bool   // the baseline changed since the fork was laid on it
+	Behind         bool   // the baseline has changed since the fork was created or rebased
 }
 
 // Diffs returns the differences of the workloads' forks in a sandbox. Every error is a *Problem.
@@ -38,7 +38,7 @@ func Diffs(name string, workloads []*Workload, forks []unstructured.Unstructured
 		if err != nil {
 			return nil, &Problem{
 				What: fmt.Sprintf("the change of %s no longer fits %s: %v", deployment(d.GetName()), w, err),
-				Say:  "the change itself", Fix: Kubectl("get", deployment(d.GetName()), "-o", "yaml"), Err: err,
+				Hint: "show the change", Fix: Kubectl("get", deployment(d.GetName()), "-o", "yaml"), Err: err,
 			}
 		}
 		one := ForkDiff{Fork: deployment(d.GetName()), Baseline: w.String()}

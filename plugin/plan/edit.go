@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// defaultContainer is the annotation by which kubectl knows the main container of a pod of several.
+// defaultContainer is the annotation by which kubectl chooses the main container of a pod.
 const defaultContainer = "kubectl.kubernetes.io/default-container"
 
 // A containerAt is a container of a workload, by name.
@@ -19,9 +19,9 @@ type containerAt struct {
 	init        bool
 }
 
-// assignImages says which image changes are of which workload. CONTAINER=IMAGE is of the one workload that has the container.
-// A plain IMAGE is of the only container there is, else of the one that kubectl takes for the main one, else of the only one
-// that runs the same repository now.
+// assignImages assigns image changes to workloads. CONTAINER=IMAGE goes to the one workload that has the container. A
+// plain IMAGE goes to the only container, else to kubectl's default container, else to the only container that runs
+// the same repository now.
 func assignImages(o *ForkOptions, workloads []*Workload) (map[*Workload][]ImageChange, error) {
 	var all []containerAt
 	for _, w := range workloads {
@@ -68,7 +68,7 @@ func plainImage(image string, all []containerAt, workloads []*Workload) []contai
 	return matching(apps, func(c containerAt) bool { return repository(c.image) == repository(image) })
 }
 
-// imageProblem says why an --image is of no container, or of several, and proposes the command that names one.
+// imageProblem explains why an --image fits no container, or several, and proposes the command that names one.
 func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []containerAt) *Problem {
 	change := o.Images[i]
 	var have []string
@@ -88,9 +88,9 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 			again.Images[i].Container = near
 		}
 	}
-	p = p.propose("name the container", &again, workloads...)
+	p = p.proposeFork("name the container", &again, workloads...)
 	if _, err := assignImages(&again, workloads); err != nil { // every other one has an image already, or several have the name
-		p.Say, p.Fix, p.proposed = "see how to name one", Kubectl("sandbox", "fork", "--help"), nil
+		p.Hint, p.Fix, p.proposed = "see how to name one", Kubectl("sandbox", "fork", "--help"), nil
 	}
 	switch {
 	case change.Container != "" && len(fits) == 0:
@@ -103,14 +103,14 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 		one := *o
 		one.Images = []ImageChange{change}
 		p.What = fmt.Sprintf("--image %s: %s each have a container %q", change, strings.Join(in, ", "), change.Container)
-		p = p.propose("fork them one after the other into the same sandbox", &one, fits[0].workload)
+		p = p.proposeFork("fork them one after the other into the same sandbox", &one, fits[0].workload)
 	default:
 		p.What = fmt.Sprintf("--image %s does not say which container: there is %s", change, strings.Join(have, ", "))
 	}
 	return p
 }
 
-// closest returns the container name that a mistyped one most likely stands for: one that begins or ends alike.
+// closest returns the container name that a mistyped name most likely means: one with the same beginning or end.
 func closest(name string, all []containerAt) string {
 	for _, c := range all {
 		if name != "" && (strings.HasPrefix(c.name, name) || strings.HasPrefix(name, c.name)) {
@@ -134,7 +134,8 @@ func containersIn(w *Workload, template map[string]any) []containerAt {
 	return out
 }
 
-// setImages returns template with the images changed, and whether there were any and all of them were there already.
+// setImages returns the template with the images changed, and whether there are changes and all of them were in place
+// already.
 func setImages(template map[string]any, images []ImageChange) (changed map[string]any, same bool) {
 	changed = runtime.DeepCopyJSON(template)
 	same = len(images) > 0
@@ -151,7 +152,8 @@ func setImages(template map[string]any, images []ImageChange) (changed map[strin
 	return changed, same
 }
 
-// namedMaps returns the objects of the list at spec.FIELD, as they stand in the template: a change to one changes the template.
+// namedMaps returns the objects of the list at spec.FIELD. They share memory with the template: a change to one
+// changes the template.
 func namedMaps(template map[string]any, field string) []map[string]any {
 	spec, _ := template["spec"].(map[string]any)
 	list, _ := spec[field].([]any)

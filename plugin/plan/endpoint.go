@@ -13,14 +13,14 @@ import (
 type Endpoint struct {
 	Service, Namespace string
 	Port               int32
-	// HTTP2 says that the port's name or appProtocol speaks of gRPC or HTTP/2 without TLS.
+	// HTTP2 means that the port's name or appProtocol indicates gRPC, or HTTP/2 without TLS.
 	HTTP2 bool
 }
 
-// Host returns the Service's name as the cluster's DNS knows it from any namespace.
+// Host returns the Service's DNS name, which resolves from any namespace.
 func (e Endpoint) Host() string { return e.Service + "." + e.Namespace }
 
-// Address returns where the endpoint is reached from any namespace: HOST[:PORT].
+// Address returns the endpoint's HOST[:PORT], which works from any namespace.
 func (e Endpoint) Address() string {
 	if e.Port == 80 {
 		return e.Host()
@@ -28,8 +28,8 @@ func (e Endpoint) Address() string {
 	return fmt.Sprintf("%s:%d", e.Host(), e.Port)
 }
 
-// Curl returns the command that sends a request with the key there, as the member of W3C baggage: applications that pass baggage on,
-// as OpenTelemetry's SDKs do, pass the key on with it, and one request reaches all forks on its way.
+// Curl returns the command that sends a request with the key as a member of W3C baggage. Applications that pass
+// baggage on, as OpenTelemetry's SDKs do, pass the key on with it, so one request reaches all forks on its way.
 func (e Endpoint) Curl(member, key string) []string {
 	words := []string{"curl"}
 	if e.HTTP2 {
@@ -38,8 +38,8 @@ func (e Endpoint) Curl(member, key string) []string {
 	return append(words, "-H", "baggage: "+member+"="+key, "http://"+e.Address()+"/")
 }
 
-// endpoints returns the TCP ports of the Services that select the workload's pods, in the order of the Services' names; those
-// that speak plain HTTP first.
+// endpoints returns the TCP ports of the Services that select the workload's pods, in order of the Services' names,
+// with plain HTTP first.
 func endpoints(w *Workload, services []corev1.Service) []Endpoint {
 	template, err := w.PodTemplate()
 	if err != nil {
@@ -69,8 +69,8 @@ func endpoints(w *Workload, services []corev1.Service) []Endpoint {
 	return out
 }
 
-// http2 goes by the port's appProtocol (KEP-3726 names kubernetes.io/h2c), and by the names that service meshes have made
-// customary.
+// http2 reads the port's appProtocol (KEP-3726 names kubernetes.io/h2c), and the port names that are customary with
+// service meshes.
 func http2(port corev1.ServicePort) bool {
 	if port.AppProtocol != nil {
 		switch strings.ToLower(*port.AppProtocol) {

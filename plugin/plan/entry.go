@@ -30,7 +30,7 @@ func (r ServiceRef) String() string {
 	return s
 }
 
-// ParseServiceRef reads svc/SERVICE[.NAMESPACE][:PORT]. namespace stands for one that is left out.
+// ParseServiceRef reads svc/SERVICE[.NAMESPACE][:PORT]. namespace is the default.
 func ParseServiceRef(s, namespace string) (ServiceRef, error) {
 	kind, rest, ok := strings.Cut(s, "/")
 	if !ok || !slices.Contains([]string{"svc", "service", "services"}, strings.ToLower(kind)) {
@@ -48,14 +48,14 @@ func ParseServiceRef(s, namespace string) (ServiceRef, error) {
 		return ServiceRef{}, fmt.Errorf("%q: %q is no namespace's name", s, r.Namespace)
 	case hasPort && len(validation.IsValidPortName(port)) > 0:
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return ServiceRef{}, fmt.Errorf("%q: %q is no port", s, port)
+			return ServiceRef{}, fmt.Errorf("%q: %q is not a port", s, port)
 		}
 	}
 	return r, nil
 }
 
-// ServicePort returns the TCP port that a reference means: the one it names, or the one that is clear: the only one, or the only
-// one that by name, appProtocol or number speaks HTTP.
+// ServicePort returns the TCP port that a reference means. It is the one that the reference names, else the Service's
+// only one, else the only one that speaks HTTP by its name, appProtocol or number.
 func ServicePort(s *corev1.Service, port string) (corev1.ServicePort, error) {
 	var all, web []corev1.ServicePort
 	var names []string
@@ -81,7 +81,7 @@ func ServicePort(s *corev1.Service, port string) (corev1.ServicePort, error) {
 	case len(all) == 0:
 		return corev1.ServicePort{}, &Problem{
 			What: fmt.Sprintf("service %q of namespace %q has no TCP port", s.Name, s.Namespace),
-			Say:  "what it has", Fix: Kubectl("get", "service", s.Name, "-n", s.Namespace, "-o", "yaml"),
+			Hint: "what it has", Fix: Kubectl("get", "service", s.Name, "-n", s.Namespace, "-o", "yaml"),
 		}
 	case port != "":
 		return corev1.ServicePort{}, &Problem{What: fmt.Sprintf("service %q of namespace %q has no TCP port %s; there is %s",
@@ -95,7 +95,7 @@ func ServicePort(s *corev1.Service, port string) (corev1.ServicePort, error) {
 		s.Name, s.Namespace, s.Name, all[0].Port, strings.Join(names, ", "))}
 }
 
-// isHTTP goes by what http2 goes by, and by the numbers that are customary where nothing is said.
+// isHTTP reads what http2 reads, and the customary port numbers if neither name nor appProtocol states a protocol.
 func isHTTP(p corev1.ServicePort) bool {
 	if p.AppProtocol != nil {
 		a := strings.ToLower(*p.AppProtocol)
@@ -108,7 +108,7 @@ func isHTTP(p corev1.ServicePort) bool {
 // An Entry is how requests enter a namespace.
 type Entry struct {
 	Service ServiceRef
-	// Hosts are the host names under which Ingresses and HTTPRoutes of the namespace serve, with the Service that answers "/".
+	// Hosts maps the host names of the namespace's Ingresses and HTTPRoutes to the Service that answers "/".
 	Hosts map[string]ServiceRef
 }
 
@@ -118,9 +118,9 @@ type backendOf struct {
 	service    ServiceRef
 }
 
-// FindEntry finds the Service by which requests enter a namespace: the one behind its Ingresses and HTTPRoutes, or behind their
-// path "/"; else its only LoadBalancer or NodePort; else its only Service. command is what the caller ran, to which the choice is
-// added where none of these is clear. Hosts are found all the same.
+// FindEntry finds the Service through which requests enter a namespace: the one behind its Ingresses and HTTPRoutes,
+// or behind their path "/"; else its only LoadBalancer or NodePort; else its only Service. If none of these is clear,
+// the Problem proposes command with a Service added. Hosts are found in any case.
 func FindEntry(namespace string, services []corev1.Service, ingresses []networkingv1.Ingress, routes []unstructured.Unstructured, command []string) (Entry, error) {
 	backends := append(ingressBackends(ingresses), routeBackends(routes)...)
 	e := Entry{Hosts: map[string]ServiceRef{}}
@@ -163,13 +163,13 @@ func FindEntry(namespace string, services []corev1.Service, ingresses []networki
 	if len(all) == 0 {
 		return e, &Problem{
 			What: fmt.Sprintf("namespace %q has no Service to open", namespace),
-			Say:  "one of another namespace", Fix: append(slices.Clone(command), "svc/SERVICE.NAMESPACE"),
+			Hint: "one of another namespace", Fix: append(slices.Clone(command), "svc/SERVICE.NAMESPACE"),
 		}
 	}
 	names := slices.Sorted(maps.Keys(candidates))
 	return e, &Problem{
 		What: fmt.Sprintf("it is not clear by which Service requests enter namespace %q; there is %s", namespace, strings.Join(names, ", ")),
-		Say:  "name it", Fix: append(slices.Clone(command), "svc/"+names[0]),
+		Hint: "name it", Fix: append(slices.Clone(command), "svc/"+names[0]),
 	}
 }
 
@@ -200,7 +200,7 @@ func ingressBackends(ingresses []networkingv1.Ingress) []backendOf {
 	return out
 }
 
-// routeBackends reads the parts of Gateway API HTTPRoutes that say which Services of their own namespace are behind which hosts.
+// routeBackends reads from Gateway API HTTPRoutes which Services of their own namespace are behind which hosts.
 func routeBackends(routes []unstructured.Unstructured) []backendOf {
 	var out []backendOf
 	for i := range routes {
@@ -241,7 +241,8 @@ func routeBackends(routes []unstructured.Unstructured) []backendOf {
 	return out
 }
 
-// KeyCarriers returns what carries the key in this cluster, from the router of any of the pods; the defaults where none has one.
+// KeyCarriers returns what carries the key in this cluster, read from the router of any of the pods; the defaults if
+// no pod has a router.
 func KeyCarriers(pods []corev1.Pod) route.Carriers {
 	c := route.Carriers{Header: KeyHeader(pods), Member: sandbox.DefaultMember}
 	for i := range pods {

@@ -10,27 +10,27 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// An Extension is what `extend` does to one sandbox.
+// An Extension is the change that `extend` makes to one sandbox.
 type Extension struct {
 	Sandbox *Sandbox
 	Expires time.Time // zero: never
-	// Unchanged says that it lives as long anyway: extend makes no sandbox end earlier.
+	// Unchanged means that the sandbox lives at least as long already: extend never shortens a lifetime.
 	Unchanged bool
 }
 
-// Extend plans a sandbox's longer life: the given time from now, or the cluster's default, which is nil where it is not known; zero
-// is for ever. Every error is a *Problem.
+// Extend plans a longer lifetime for a sandbox: ttl from now, or by default the cluster's TTL, which is nil if
+// unknown. Zero means forever. Every error is a *Problem.
 func Extend(s *Sandbox, ttl, byDefault *time.Duration, now time.Time) (*Extension, error) {
 	switch {
 	case s.ConfigMap == nil:
 		return nil, &Problem{
 			What: fmt.Sprintf("sandbox %q has lost its ConfigMap, and with it when it expires", s.Name),
-			Say:  "delete what is left of it", Fix: Kubectl("sandbox", "delete", s.Name),
+			Hint: "delete what is left of it", Fix: Kubectl("sandbox", "delete", s.Name),
 		}
 	case s.ConfigMap.DeletionTimestamp != nil:
 		return nil, &Problem{
 			What: fmt.Sprintf("sandbox %q is being deleted", s.Name),
-			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+s.ConfigMap.Name),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+s.ConfigMap.Name),
 		}
 	}
 	life := DefaultTTL
@@ -45,14 +45,15 @@ func Extend(s *Sandbox, ttl, byDefault *time.Duration, now time.Time) (*Extensio
 	if life > 0 {
 		e.Expires = now.UTC().Truncate(time.Second).Add(life)
 	}
-	// One that can't be read is mended.
+	// An expiry that can't be parsed is overwritten.
 	if at, err := time.Parse(time.RFC3339, before); before == "" || err == nil && !e.Expires.IsZero() && !e.Expires.After(at) {
 		e.Unchanged, e.Expires = true, at
 	}
 	return e, nil
 }
 
-// Patch returns the merge patch that writes the expiry to the ConfigMap as it was read, and to no other.
+// Patch returns the merge patch that writes the expiry. It applies only to the version of the ConfigMap that was
+// read.
 func (e *Extension) Patch() []byte {
 	var expires any // null removes it
 	if !e.Expires.IsZero() {
@@ -68,7 +69,7 @@ func (e *Extension) Patch() []byte {
 	return b
 }
 
-// Extended returns the ConfigMap as the extension leaves it.
+// Extended returns the ConfigMap with the extension applied.
 func (e *Extension) Extended() *corev1.ConfigMap {
 	cm := e.Sandbox.ConfigMap.DeepCopy()
 	if e.Unchanged {

@@ -203,12 +203,12 @@ func TestForks_KeepWhatAdmissionGoesBy(t *testing.T) {
 		{name: "one that a disruption budget selects by", beside: `{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: b}, spec: {selector: {matchLabels: {sidecar.istio.io/inject: "true"}}}}`,
 			warns: "poddisruptionbudget.policy/b selects by it as well"},
 		{name: "one that a NetworkPolicy selects by", state: []func(*plan.ForkState){policy(`matchLabels: {sidecar.istio.io/inject: "true"}`)},
-			warns: "networkpolicy/n selects by it as well; --keep-label=sidecar.istio.io/inject keeps it all the same"},
+			warns: "networkpolicy/n selects by it as well; --keep-label=sidecar.istio.io/inject keeps it anyway"},
 		{name: "one that a PodMonitor selects by", beside: `{apiVersion: monitoring.coreos.com/v1, kind: PodMonitor, metadata: {name: m}, spec: {selector: {matchLabels: {sidecar.istio.io/inject: "true"}}}}`,
 			warns: "podmonitor.monitoring.coreos.com/m selects by it as well; --keep-label=sidecar.istio.io/inject"},
 		{name: "one by which something selects with another", beside: `{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: b}, spec: {selector: {matchLabels: {app: api, sidecar.istio.io/inject: "true"}}}}`, keeps: []string{istio}},
 		{name: "what may not be read", state: []func(*plan.ForkState){func(s *plan.ForkState) { s.Admission.Unread = true }}, keeps: []string{istio},
-			warns: "lack the labels example.com/profile; whether admission goes by them is not known, as you may not list mutatingwebhookconfigurations; --keep-label=example.com/profile keeps one"},
+			warns: "lack the labels example.com/profile; whether admission webhooks read them is unknown, as you may not list mutatingwebhookconfigurations; --keep-label=example.com/profile keeps one"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			in := (&workloadShape{spec: oneContainer, meta: meta, beside: tt.beside}).input(t)
@@ -279,7 +279,7 @@ func TestForks_NameWhatTheKindGives(t *testing.T) {
 		{name: "a StatefulSet's index", kind: "StatefulSet", spec: with(`env: [` + field("INDEX", index) + `]`),
 			warns: "variable INDEX of container api is empty in the fork: it is the label apps.kubernetes.io/pod-index, the ordinal that a StatefulSet gives its pods, and a Deployment none; --env=INDEX=0 gives it a value"},
 		{name: "a StatefulSet's index in a file", kind: "StatefulSet", spec: `volumes: [{name: v, downwardAPI: {items: [{path: i, fieldRef: {fieldPath: "` + index + `"}}]}}], ` + oneContainer, warns: "file i of volume v is empty in the fork"},
-		{name: "a StatefulSet's name in a script", kind: "StatefulSet", spec: with(`command: [sh, -c, 'run --id=${HOSTNAME##*-}']`), warns: "container api makes something of its pod's name (its command), which ends in an ordinal"},
+		{name: "a StatefulSet's name in a script", kind: "StatefulSet", spec: with(`command: [sh, -c, 'run --id=${HOSTNAME##*-}']`), warns: "container api uses its pod's name (its command), which ends in an ordinal"},
 		{name: "a StatefulSet's name in a variable", kind: "StatefulSet", spec: with(`env: [` + field("POD", "metadata.name") + `, {name: SELF, value: $(POD).api}]`), warns: "what refers to its variable POD"},
 		{name: "a StatefulSet's name, for the logs", kind: "StatefulSet", spec: with(`env: [` + field("POD", "metadata.name") + `]`), lacks: "ordinals and stable host names, which a StatefulSet gives its pods"},
 		{name: "a StatefulSet's peers", kind: "StatefulSet", spec: with(`env: [{name: PEERS, value: "api-0.api,api-1.api"}]`), warns: "container api names the pods of the StatefulSet (variable PEERS): the fork's are not among them"},
@@ -287,7 +287,7 @@ func TestForks_NameWhatTheKindGives(t *testing.T) {
 		{name: "a DaemonSet that asks for its node", kind: "DaemonSet", spec: with(`env: [` + field("NODE", "spec.nodeName") + `]`), warns: "container api asks for its node (variable NODE)"},
 		{name: "an Argo Rollout's revision", kind: "argoproj.io/v1alpha1#Rollout", spec: with(`env: [` + field("REV", "metadata.labels['rollouts-pod-template-hash']") + `]`), warns: "that an Argo Rollout gives its pods"},
 		{name: "a Deployment's revision", spec: with(`env: [` + field("REV", "metadata.labels['pod-template-hash']") + `]`)},
-		{name: "a kind that comes to an end", kind: "example.com/v1#Run", spec: "restartPolicy: OnFailure, activeDeadlineSeconds: 5, " + oneContainer, warns: "its pods come to an end, and those of the fork, a Deployment's, are started again"},
+		{name: "a kind that comes to an end", kind: "example.com/v1#Run", spec: "restartPolicy: OnFailure, activeDeadlineSeconds: 5, " + oneContainer, warns: "its pods run to completion; the fork is a Deployment, which restarts its pods"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			in := (&workloadShape{kind: tt.kind, spec: tt.spec}).input(t)
@@ -315,13 +315,13 @@ func TestForks_TellAdmissionOfEnvFrom(t *testing.T) {
 	if refs, want := plan.EnvSourceRefs(&o, in.workloads, nil), []string{"configmap/corp", "secret/none", "secret/otel"}; !slices.Equal(refs, want) {
 		t.Errorf("it reads %v, want %v", refs, want)
 	}
-	told := func(p *plan.ForkPlan) string { return annotationsOf(p.Forks[0].Deployment)[sandbox.AnnotationEnvFrom] }
+	warned := func(p *plan.ForkPlan) string { return annotationsOf(p.Forks[0].Deployment)[sandbox.AnnotationEnvFrom] }
 	in.state.EnvFrom = plan.EnvSources{
 		"configmap/corp": {Data: map[string]string{"HTTP_PROXY": "http://p", "NO_PROXY": ".svc", "OTHER": "x"}},
 		"secret/otel":    {Data: map[string]string{"PROPAGATORS": ""}, NamesOnly: true},
 	}
 	first := forked(t, in, o)
-	if got, want := told(first), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want || len(first.Warnings) > 0 {
+	if got, want := warned(first), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want || len(first.Warnings) > 0 {
 		t.Errorf("told %s, want %s; it warns %q", got, want, first.Warnings)
 	}
 
@@ -330,7 +330,7 @@ func TestForks_TellAdmissionOfEnvFrom(t *testing.T) {
 	in.state.EnvFrom["secret/otel"] = env.Object{Unread: true}
 	delete(in.state.EnvFrom, "configmap/corp")
 	second := forked(t, in, o)
-	if got, want := told(second), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want {
+	if got, want := warned(second), `{"api":["HTTP_PROXY","NO_PROXY","OTEL_PROPAGATORS"]}`; got != want {
 		t.Errorf("told %s, want %s", got, want)
 	}
 	if warns := strings.Join(second.Warnings, "\n"); !strings.Contains(warns, "container api has variables from secret/otel by envFrom, which you may not read: if HTTP_PROXY, NO_PROXY or OTEL_PROPAGATORS") {

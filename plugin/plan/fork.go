@@ -18,24 +18,24 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ForkState is what a fork is planned against: what the namespace held when it was read.
+// ForkState is the state of the namespace, as it was read, that a fork is planned against.
 type ForkState struct {
 	Namespace string
 	User      string // who runs the command, as the API server knows them; empty where it would not say
-	// NoWebhook says that the webhook is known to be not installed.
+	// NoWebhook means that the webhook is known to be missing.
 	NoWebhook bool
-	// DefaultTTL is how long a sandbox lives without --ttl in this cluster, 0 for ever; nil where it is not known.
+	// DefaultTTL is the cluster's lifetime of a sandbox without --ttl; 0 means forever, nil unknown.
 	DefaultTTL *time.Duration
 	Sandbox    *corev1.ConfigMap // sandbox.ConfigMapName of the sandbox, whatever it is; nil: there is none
-	// Sandboxes are those of the namespace with the key that a new sandbox would have: ForkOptions.OwnKey.
+	// Sandboxes are those of the namespace whose key a new sandbox would have by default: ForkOptions.OwnKey.
 	Sandboxes []corev1.ConfigMap
 	Forks     []unstructured.Unstructured // Deployments that carry the sandbox's labels
-	// Taken are the names, out of ForkNames, of Deployments that exist.
+	// Taken holds the names, out of ForkNames, that existing Deployments have.
 	Taken    map[string]bool
 	Services []corev1.Service
 	// EnvFrom are the objects of EnvSourceRefs.
 	EnvFrom   EnvSources
-	Around    Surroundings
+	Objects   NamespaceObjects
 	Admission Admission
 	Policies  PolicyView
 }
@@ -44,43 +44,47 @@ type ForkState struct {
 type ForkPlan struct {
 	Sandbox, Namespace, Key string
 	CreatedBy               string
-	// KeyNotAsked says that a new sandbox may get another key, should another sandbox take this one first.
-	KeyNotAsked bool
-	Expires     time.Time         // zero: never
-	ConfigMap   *corev1.ConfigMap // as it is to be
-	// Exists is the ConfigMap's uid where there is one: only its expiry may change. Empty: it is created.
+	// KeyMayChange means that a new sandbox may get another key, if another sandbox takes this one first.
+	KeyMayChange bool
+	Expires      time.Time         // zero: never
+	ConfigMap    *corev1.ConfigMap // the desired state
+	// Exists is the uid of the existing ConfigMap, of which only the expiry may change. If empty, the ConfigMap is
+	// created.
 	Exists   string
 	Forks    []Fork
 	Warnings []string
 	force    []string // the command that asks for the same with ForkOptions.Force
 	rebase   bool     // not of `fork`: the ConfigMap stays as it is
-	// Unrouted are the workloads to route before the plan is made anew, with ForkOptions.Route; without it, that is a Problem.
+	// Unrouted are the workloads to route before planning again, with ForkOptions.Route. Without it, they are a
+	// Problem.
 	Unrouted []*Workload
 }
 
 // A Fork is one Deployment of a ForkPlan.
 type Fork struct {
 	Workload *Workload
-	// Deployment is what is applied; the reference to its owner is added once the ConfigMap's uid is known.
+	// Deployment is the object to apply. The owner reference is added once the ConfigMap's uid is known.
 	Deployment *unstructured.Unstructured
-	// Replaces is the generation of the fork there is, 0 where there is none.
+	// Replaces is the generation of the existing fork; 0 if there is none.
 	Replaces int64
-	// Force takes over fields of the fork there is that others have written. It never takes over an object that is not ours.
+	// Force takes over fields of the existing fork that others have written. It never takes over an object that this
+	// program does not own.
 	Force bool
-	// Rebased says, of a rebase, that it was behind its baseline.
+	// Rebased means, for a rebase, that the fork was behind its baseline.
 	Rebased bool
-	// Gated says that its pods wait for the baseline's routers.
+	// Gated means that its pods wait for the baseline's routers.
 	Gated bool
-	// Reach is where a keyed request can enter, best first.
+	// Reach lists where a request with the key can enter, best first.
 	Reach []Endpoint
-	// Inherits lists what of the baseline's that other pods have no part in its pods share, such as Secrets; often empty.
+	// Inherits lists what the fork's pods share with the baseline's and with no other pods, such as Secrets; often
+	// empty.
 	Inherits string
-	// KeptForAdmission are the labels that its pods keep of the baseline's since admission goes by them.
+	// KeptForAdmission are the labels that its pods keep from the baseline's because admission webhooks read them.
 	KeptForAdmission []string
-	// Lacks is what the baseline's kind gives its pods and a Deployment does not, and the template does not rely on as far as it
-	// shows; often empty.
+	// Lacks is what the baseline's kind gives its pods and a Deployment does not, if the template does not visibly
+	// rely on it; often empty.
 	Lacks string
-	// Policies are its NetworkPolicies, and Obsolete those there are that it no longer needs.
+	// Policies are its NetworkPolicies, and Obsolete the existing ones that it no longer needs.
 	Policies []ForkPolicy
 	Obsolete []*networkingv1.NetworkPolicy
 }
@@ -88,14 +92,16 @@ type Fork struct {
 // Name returns the name of the fork's Deployment.
 func (f *Fork) Name() string { return f.Deployment.GetName() }
 
-// unrouted returns the workloads whose pods have no router and are behind a Service: requests could not reach a fork of theirs.
+// unrouted returns the workloads that are behind a Service and whose pods have no router. Requests could not reach
+// their forks.
 func unrouted(workloads []*Workload, services []corev1.Service) []*Workload {
 	return slices.DeleteFunc(slices.Clone(workloads), func(w *Workload) bool {
 		return w.Routed() || len(endpoints(w, services)) == 0
 	})
 }
 
-// ForkNames returns the names of Deployments that planning the workloads' forks must know of: whether something else has them.
+// ForkNames returns the Deployment names that the workloads' forks may get. Planning needs to know which of them are
+// taken.
 func ForkNames(name string, workloads []*Workload, forks []unstructured.Unstructured) []string {
 	var names []string
 	for _, w := range workloads {
@@ -106,7 +112,8 @@ func ForkNames(name string, workloads []*Workload, forks []unstructured.Unstruct
 	return names
 }
 
-// Forks plans the forks of workloads in one sandbox. Every error is a *Problem; the fork that it proposes instead is not refused.
+// Forks plans the forks of workloads in one sandbox. Every error is a *Problem. If it proposes another fork, that one
+// is planned too, so that it is not refused in turn.
 func Forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
 	p, err := forks(o, workloads, state)
 	return p, provenFork(err, state, maxHints)
@@ -157,7 +164,7 @@ func forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 		if err := p.captured(o, workloads, f, state); err != nil {
 			return nil, err
 		}
-		p.watchers(f, workloads, &state.Around)
+		p.watchers(f, workloads, &state.Objects)
 		p.Forks = append(p.Forks, *f)
 	}
 	if len(conflicts) > 0 {
@@ -166,7 +173,7 @@ func forks(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, 
 	if err := o.noContainer(workloads, p.Forks); err != nil {
 		return nil, err
 	}
-	p.unread(state.Around.Unread)
+	p.unread(state.Objects.Unread)
 	return p, nil
 }
 
@@ -184,7 +191,7 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 		}
 		p.Exists, p.Key, p.CreatedBy = string(old.UID), old.Data[sandbox.DataKey], old.Data[sandbox.DataCreatedBy]
 		if p.CreatedBy != "" && state.User != "" && p.CreatedBy != state.User {
-			p.warn("sandbox %q was made by %s", o.Sandbox, p.CreatedBy)
+			p.warn("sandbox %q was created by %s", o.Sandbox, p.CreatedBy)
 		}
 	}
 	p.Expires = expires(o, old, state.DefaultTTL)
@@ -206,10 +213,10 @@ func (p *ForkPlan) planSandbox(o *ForkOptions, workloads []*Workload, state *For
 	return nil
 }
 
-// chooseKey sets the key of a new sandbox: the one that is asked for, else the sandbox's name, else, where another sandbox has that, a
-// random one.
+// chooseKey sets the key of a new sandbox: the requested one; else the sandbox's name; else, if another sandbox has
+// that key, a random one.
 func (p *ForkPlan) chooseKey(o *ForkOptions, workloads []*Workload, state *ForkState) error {
-	p.Key, p.KeyNotAsked = o.OwnKey(), o.Key == ""
+	p.Key, p.KeyMayChange = o.OwnKey(), o.Key == ""
 	i := slices.IndexFunc(state.Sandboxes, func(c corev1.ConfigMap) bool { return c.Data[sandbox.DataKey] == p.Key })
 	switch {
 	case i < 0:
@@ -222,7 +229,7 @@ func (p *ForkPlan) chooseKey(o *ForkOptions, workloads []*Workload, state *ForkS
 	return nil
 }
 
-// OwnKey returns the key that a new sandbox has unless another one has it: every name is a valid key.
+// OwnKey returns the default key of a new sandbox. Every sandbox name is a valid key.
 func (o *ForkOptions) OwnKey() string {
 	if o.Key != "" {
 		return o.Key
@@ -230,8 +237,8 @@ func (o *ForkOptions) OwnKey() string {
 	return o.Sandbox
 }
 
-// expires returns when the sandbox ends, in UTC and whole seconds; zero for never. Only --ttl makes a sandbox end earlier than it
-// would have.
+// expires returns when the sandbox ends, in UTC and whole seconds; zero means never. Only --ttl can shorten the
+// lifetime of a sandbox.
 func expires(o *ForkOptions, old *corev1.ConfigMap, byDefault *time.Duration) time.Time {
 	if o.Rebase {
 		return keptExpiry(old)
@@ -309,9 +316,9 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, workloads []*Workload, 
 		return nil, &conflict{deployment(options.Name), w, err}
 	}
 	if _, same := setImages(template, images); same && old != nil && !o.Restart && o.none() {
-		p.warn("%s runs image %s already, so it stays as it is; --restart rolls it", deployment(options.Name), joined(images))
+		p.warn("%s runs image %s already, so it does not change; --restart rolls it out", deployment(options.Name), joined(images))
 	}
-	changed, err := p.lay(o, w, len(workloads) > 1, template, images, state.EnvFrom)
+	changed, err := p.applyChange(o, w, len(workloads) > 1, template, images, state.EnvFrom)
 	if err != nil {
 		return nil, err
 	}
@@ -328,7 +335,7 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, workloads []*Workload, 
 	}
 	f.Gated = gated(f.Deployment)
 	p.noteBehind(o, f, old)
-	p.notices(w, f, changed, &state.Around)
+	p.notices(w, f, changed, &state.Objects)
 	if err := p.planPolicies(f, &state.Policies); err != nil {
 		return nil, err
 	}
@@ -339,13 +346,14 @@ func (p *ForkPlan) warn(format string, args ...any) {
 	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
 }
 
-// gated says whether admission gives the fork's pods the readiness gate: where its baseline has captured ports.
+// gated reports whether admission gives the fork's pods the readiness gate: it does if the baseline has captured
+// ports.
 func gated(d *unstructured.Unstructured) bool {
 	ports, _, _ := unstructured.NestedString(d.Object, "spec", "template", "metadata", "annotations", sandbox.AnnotationPorts)
 	return ports != ""
 }
 
-// existingFork returns the fork of w in the sandbox, by its labels.
+// existingFork returns the fork of w in the sandbox, found by its labels.
 func existingFork(w *Workload, name string, forks []unstructured.Unstructured) *unstructured.Unstructured {
 	for i := range forks {
 		l := forks[i].GetLabels()
@@ -375,8 +383,8 @@ func joined(images []ImageChange) string {
 	return strings.Join(parts, ", ")
 }
 
-// Renewal returns the merge patch that writes the expiry to the ConfigMap there is, and to no other of its name; of a rebase, one
-// that changes nothing.
+// Renewal returns the merge patch that writes the expiry to the existing ConfigMap, identified by its uid. For a
+// rebase, the patch changes nothing.
 func (p *ForkPlan) Renewal() []byte {
 	var expires any // null removes it
 	if v, ok := p.ConfigMap.Data[sandbox.DataExpires]; ok {

@@ -9,9 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// election warns where the fork would take part in the election of the baseline's leader: its arguments or variables speak of one,
-// or a Lease names a pod of the baseline's as its holder. It advises no election of the fork's own: that takes a lock that the
-// controller lets one name, and a Role that admits the name, and then two leaders write the same objects.
+// election warns if the fork would take part in the baseline's leader election: its arguments or variables mention
+// one, or the holder of a Lease is a pod of the baseline. It does not propose an election of the fork's own. That
+// requires a lock whose name can be set and a Role that admits the name, and then two leaders write the same objects.
 func (m *noticeMaker) election() {
 	by, off := electionOf(m.pod.Spec.Containers)
 	if off {
@@ -19,7 +19,7 @@ func (m *noticeMaker) election() {
 	}
 	if by == "" {
 		pods := m.podNames()
-		for _, l := range m.around.Leases {
+		for _, l := range m.objects.Leases {
 			if h := l.Spec.HolderIdentity; h != nil && pods.MatchString(*h) {
 				by = "lease/" + l.Name
 				break
@@ -40,17 +40,18 @@ type setting struct {
 }
 
 var (
-	// electionWord is in the names of settings of leader elections; that of ingress-nginx is short.
+	// electionWord matches names of settings of leader elections; that of ingress-nginx is short.
 	electionWord = regexp.MustCompile(`leader-?elect|^election-id$`)
-	// electionSwitch is the name of a setting that does nothing but turn the election on.
+	// electionSwitch matches names of settings that only turn the election on.
 	electionSwitch = regexp.MustCompile(`(^|-)(enable-)?leader-?elect(ion)?(-enabled?)?$`)
-	// electionOff begins the names of those that turn it off.
+	// electionOff matches prefixes of settings that turn it off.
 	electionOff = regexp.MustCompile(`(^|-)(disable|no|skip|without)-leader-?elect`)
-	// electionOther is in those of elections inside of the application, as of a partition's leader in Kafka.
+	// electionOther matches settings of elections inside the application, such as partition leaders in Kafka.
 	electionOther = regexp.MustCompile(`unclean-leader|leader-imbalance|preferred-leader`)
 )
 
-// electionOf returns the setting by which containers elect a leader, empty if none, and whether one turns the election off.
+// electionOf returns the setting that makes containers elect a leader, empty if there is none, and whether a setting
+// turns the election off.
 func electionOf(containers []corev1.Container) (by string, off bool) {
 	for i := range containers {
 		for _, s := range settings(&containers[i]) {
@@ -91,8 +92,8 @@ func settings(c *corev1.Container) []setting {
 	return found
 }
 
-// podNames matches the names of the workload's pods at the beginning of a Lease's holder, which is a pod's name, often with a
-// random part appended.
+// podNames returns a pattern for the holder of a Lease, which is the name of a pod of the workload, often with a
+// random suffix.
 func (m *noticeMaker) podNames() *regexp.Regexp {
 	suffix := `-[a-z0-9]{1,10}-[a-z0-9]{5}` // through a ReplicaSet
 	switch m.workload.Kind() {

@@ -15,11 +15,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// EnvSources are the objects that containers take variables from by envFrom, as "configmap/NAME" and "secret/NAME". Those that are not
-// there are left out. Of a Secret, the keys alone are read.
+// EnvSources are the objects from which containers take variables by envFrom, as "configmap/NAME" and "secret/NAME".
+// Objects that do not exist are left out. Only the keys of a Secret are kept.
 type EnvSources map[string]env.Object
 
-// sources returns what variables by envFrom are resolved with.
+// sources returns the objects in the form that package env resolves envFrom with.
 func (s EnvSources) sources() env.Sources {
 	of := func(kind string) func(string) (env.Object, bool) {
 		return func(name string) (env.Object, bool) { o, ok := s[kind+"/"+name]; return o, ok }
@@ -27,8 +27,8 @@ func (s EnvSources) sources() env.Sources {
 	return env.Sources{ConfigMap: of(fromConfigMap), Secret: of(fromSecret)}
 }
 
-// EnvSourceRefs returns the objects that containers of the forks may take variables from by envFrom, as EnvSources has them: those
-// of the baselines and those of the patch.
+// EnvSourceRefs returns the names, in the form of EnvSources, of all objects that containers of the forks may take
+// variables from by envFrom: those of the baselines and those in the patch.
 func EnvSourceRefs(o *ForkOptions, workloads []*Workload, forks []unstructured.Unstructured) []string {
 	found := map[string]bool{}
 	for _, w := range workloads {
@@ -43,7 +43,7 @@ func EnvSourceRefs(o *ForkOptions, workloads []*Workload, forks []unstructured.U
 	return slices.Sorted(maps.Keys(found))
 }
 
-// envSources adds the objects that are named in what stands like an entry of envFrom, anywhere in v.
+// envSources adds the objects that are named in anything that looks like an entry of envFrom, anywhere in v.
 func envSources(v any, found map[string]bool) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -64,9 +64,9 @@ func envSources(v any, found map[string]bool) {
 	}
 }
 
-// setEnv changes the environment of a container in place. A variable that is there keeps its place, unless one before it refers to it:
-// the kubelet sees only what stands before. One that is new comes before those that refer to it, or last. Of several changes of
-// one variable the last counts.
+// setEnv changes the environment of a container in place. An existing variable keeps its position, unless an earlier
+// one refers to it: the kubelet resolves only references to earlier variables. A new variable is placed before those
+// that refer to it, or last. Of several changes to one variable, the last wins.
 func setEnv(container map[string]any, changes []EnvChange) (removed []string) {
 	for i, change := range changes {
 		if slices.ContainsFunc(changes[i+1:], func(later EnvChange) bool { return later.Name == change.Name }) {
@@ -79,7 +79,8 @@ func setEnv(container map[string]any, changes []EnvChange) (removed []string) {
 				continue
 			}
 			removed = append(removed, change.Name)
-			// Also when it is empty: the patch takes away that variable, not all there may be one day.
+			// Keep the list even if it is empty: the patch then removes that variable, and not variables that the
+			// baseline may get later.
 			container["env"] = slices.DeleteFunc(list, func(e any) bool { return standsFor(e, change.Name) })
 			continue
 		}
@@ -109,7 +110,7 @@ func setEnv(container map[string]any, changes []EnvChange) (removed []string) {
 	return removed
 }
 
-// standsFor says whether an entry of env is the variable, or one that had an earlier value of it.
+// standsFor reports whether an entry of env is the variable, or keeps an earlier value of it.
 func standsFor(e any, name string) bool {
 	of, ok := fork.EarlierOf(nameOf(e))
 	return nameOf(e) == name || ok && of == name
@@ -128,7 +129,7 @@ func referredTo(e any) []string {
 	return env.References(value)
 }
 
-// references returns where a container refers to a variable, for people.
+// references describes where a container refers to a variable.
 func references(container map[string]any, name string) (places []string) {
 	list, _ := container["env"].([]any)
 	for _, e := range list {
@@ -165,7 +166,7 @@ func references(container map[string]any, name string) (places []string) {
 	return places
 }
 
-// changeEnv lays --env on containers, and warns of what that does not do.
+// changeEnv applies --env to containers, and warns of changes that have no effect.
 func (p *ForkPlan) changeEnv(o *ForkOptions, w *Workload, containers []map[string]any, known EnvSources) {
 	removed := map[string]bool{}
 	for _, c := range containers {
@@ -193,7 +194,8 @@ func (p *ForkPlan) changeEnv(o *ForkOptions, w *Workload, containers []map[strin
 	}
 }
 
-// warnOfOrder warns of a variable of --env that refers to one which stands after it, since others that refer to it stand before that.
+// warnOfOrder warns if a variable of --env refers to a later one. It can't be moved behind that one, because earlier
+// variables refer to it.
 func (p *ForkPlan) warnOfOrder(o *ForkOptions, w *Workload, container map[string]any) {
 	list, _ := container["env"].([]any)
 	for at, e := range list {
@@ -209,7 +211,7 @@ func (p *ForkPlan) warnOfOrder(o *ForkOptions, w *Workload, container map[string
 	}
 }
 
-// origins returns the objects of envFrom by which containers have a variable, as far as they could be read.
+// origins returns the objects from which containers get a variable by envFrom, as far as they could be read.
 func (s EnvSources) origins(containers []map[string]any, name string) (from []string) {
 	for _, c := range containers {
 		if v, ok := s.byEnvFrom(c).Lookup(name); ok {
@@ -219,17 +221,17 @@ func (s EnvSources) origins(containers []map[string]any, name string) (from []st
 	return from
 }
 
-// byEnvFrom returns the variables that a container has by envFrom.
+// byEnvFrom returns the variables that a container gets by envFrom.
 func (s EnvSources) byEnvFrom(container map[string]any) *env.Environment {
 	var decoded corev1.Container
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"envFrom": container["envFrom"]}, &decoded) != nil {
-		return &env.Environment{} // the API server will say what is wrong
+		return &env.Environment{} // the API server will report the error
 	}
 	return env.Resolve(&decoded, s.sources())
 }
 
-// envFrom returns the value of sandbox.AnnotationEnvFrom for a fork of that template; before is that of the fork there is. What of it
-// can't be known it warns of.
+// envFrom returns the value of sandbox.AnnotationEnvFrom for a fork of that template. before is the value on the
+// existing fork. It warns of what can't be known.
 func (p *ForkPlan) envFrom(w *Workload, template map[string]any, before string, known EnvSources) string {
 	was, _ := sandbox.ParseEnvFrom(before)
 	names := map[string][]string{}

@@ -15,15 +15,16 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Admission is what changes pods as they are made, and goes by their labels.
+// Admission holds the mutating webhooks that change pods on creation and select them by their labels.
 type Admission struct {
 	Webhooks []admissionv1.MutatingWebhook // of all configurations but our own
-	// Unread says that the caller may not list them.
+	// Unread means that the caller may not list them.
 	Unread bool
 }
 
-// knownToAdmission are labels by which well-known webhooks and node agents choose pods: Azure Workload Identity and its
-// predecessor, Istio, Kuma and Datadog. (Linkerd's, Vault's and others' are annotations, which forks keep anyway.)
+// knownToAdmission reports whether well-known webhooks and node agents select pods by the label: Azure Workload
+// Identity and its predecessor, Istio, Kuma and Datadog. (Linkerd, Vault and others use annotations, which forks keep
+// anyway.)
 func knownToAdmission(name string) bool {
 	switch name {
 	case "azure.workload.identity/use", "aadpodidbinding",
@@ -35,12 +36,12 @@ func knownToAdmission(name string) bool {
 	return false
 }
 
-// keepLabels returns the labels of the baseline's pods that the fork's keep since admission goes by them, beside those of options, and
-// warns of those that it would go by and that the fork can't have, since they have the namespace's selectors take its pods for
-// others.
+// keepLabels returns the labels of the baseline's pods that the fork's pods keep because admission webhooks read
+// them, besides those of options. It warns of labels that webhooks read and that the fork can't have, because
+// selectors of the namespace would then select its pods.
 func (p *ForkPlan) keepLabels(o *ForkOptions, w *Workload, workloads []*Workload, options *fork.Options, state *ForkState) []string {
 	template := w.podLabels()
-	pods := labels.Set{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: w.Label(), "pod-template-hash": unknowable}
+	pods := labels.Set{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: w.Label(), "pod-template-hash": unknownValue}
 	for _, name := range options.KeepLabels {
 		if value, ok := template[name]; ok {
 			pods[name] = value
@@ -64,12 +65,12 @@ func (p *ForkPlan) keepLabels(o *ForkOptions, w *Workload, workloads []*Workload
 			if len(by) > 0 {
 				reader = strings.Join(by, ", ")
 			}
-			mend := "--keep-label=" + name + " keeps it all the same"
+			fix := "--keep-label=" + name + " keeps it anyway"
 			if selected[at].refuses {
-				mend = "so a fork can't have it"
+				fix = "so a fork can't have it"
 			}
 			p.warn("%s: the fork's pods lack the label %s, by which %s chooses the pods that it changes: %s selects by it as well; %s",
-				w, name, reader, selected[at].object, mend)
+				w, name, reader, selected[at].object, fix)
 			continue
 		}
 		pods, kept = with, append(kept, name)
@@ -78,7 +79,7 @@ func (p *ForkPlan) keepLabels(o *ForkOptions, w *Workload, workloads []*Workload
 	return kept
 }
 
-// unknownReaders says of which labels it is not known whether admission goes by them.
+// unknownReaders warns of the labels that admission webhooks may or may not read.
 func (p *ForkPlan) unknownReaders(w *Workload, pods labels.Set, options *fork.Options, state *ForkState) {
 	if !state.Admission.Unread {
 		return
@@ -90,13 +91,13 @@ func (p *ForkPlan) unknownReaders(w *Workload, pods labels.Set, options *fork.Op
 		domain, _, qualified := strings.Cut(name, "/")
 		switch {
 		case has, !fork.Keeps(name), knownToAdmission(name), slices.Contains(options.DropLabels, name):
-		case !qualified, domain == "app.kubernetes.io", own != nil && mentions(own, name): // what tells workloads apart, by custom
+		case !qualified, domain == "app.kubernetes.io", own != nil && mentions(own, name): // by convention, such labels distinguish workloads
 		default:
 			names = append(names, name)
 		}
 	}
 	if len(names) > 0 {
-		p.warn("%s: the fork's pods lack the labels %s; whether admission goes by them is not known, as you may not list mutatingwebhookconfigurations; --keep-label=%s keeps one",
+		p.warn("%s: the fork's pods lack the labels %s; whether admission webhooks read them is unknown, as you may not list mutatingwebhookconfigurations; --keep-label=%s keeps one",
 			w, strings.Join(names, ", "), names[0])
 	}
 }
@@ -106,7 +107,7 @@ func mentions(s labels.Selector, name string) bool {
 	return slices.ContainsFunc(requirements, func(r labels.Requirement) bool { return r.Key() == name })
 }
 
-// reads returns the webhooks that treat the fork's pods otherwise than the baseline's for want of a label.
+// reads returns the webhooks that treat the fork's pods differently from the baseline's because a label is missing.
 func (a *Admission) reads(name string, baseline, pods labels.Set, state *ForkState) (by []string) {
 	for i := range a.Webhooks {
 		w := &a.Webhooks[i]
@@ -125,7 +126,7 @@ func (a *Admission) reads(name string, baseline, pods labels.Set, state *ForkSta
 	return by
 }
 
-// changesPods says whether a webhook is asked when a pod is made.
+// changesPods reports whether a webhook is called when a pod is created.
 func changesPods(w *admissionv1.MutatingWebhook) bool {
 	has := func(list []string, value string) bool {
 		return slices.Contains(list, value) || slices.Contains(list, "*")
@@ -136,7 +137,7 @@ func changesPods(w *admissionv1.MutatingWebhook) bool {
 	})
 }
 
-// inNamespace says whether a webhook is asked in the namespace, as far as its labels are known.
+// inNamespace reports whether a webhook is called for the namespace, as far as its labels are known.
 func inNamespace(w *admissionv1.MutatingWebhook, state *ForkState) bool {
 	s, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)
 	if w.NamespaceSelector == nil || err != nil {
@@ -157,19 +158,19 @@ type selecting struct {
 	pods    func(labels.Set) bool
 }
 
-// selectors returns all that is known to select pods of the namespace.
+// selectors returns everything that is known to select pods of the namespace.
 func selectors(workloads []*Workload, state *ForkState) []selecting {
 	var all []selecting
-	for _, c := range catchers(workloads, state) {
+	for _, c := range selectingObjects(workloads, state) {
 		all = append(all, selecting{c.object, true, func(pods labels.Set) bool { return c.selector.Matches(pods) }})
 	}
-	for i := range state.Around.Monitors {
-		m := &state.Around.Monitors[i]
+	for i := range state.Objects.Monitors {
+		m := &state.Objects.Monitors[i]
 		if s, ok := monitored(m, state.Namespace); ok {
 			all = append(all, selecting{"podmonitor.monitoring.coreos.com/" + m.GetName(), false, func(pods labels.Set) bool { return s.Matches(pods) }})
 		}
 	}
-	for _, w := range distinct(slices.Concat(workloads, state.Around.Workloads)) {
+	for _, w := range distinct(slices.Concat(workloads, state.Objects.Workloads)) {
 		all = append(all, selecting{w.String(), false, func(pods labels.Set) bool { return len(placedBy(w, state.Namespace, pods)) > 0 }})
 	}
 	for _, policies := range [][]networkingv1.NetworkPolicy{state.Policies.Policies, state.Policies.Elsewhere} {
@@ -193,7 +194,7 @@ func selectors(workloads []*Workload, state *ForkState) []selecting {
 	return all
 }
 
-// droppedLabels applies --keep-label to the labels that were asked not to be kept so far.
+// droppedLabels applies --keep-label to the labels that were excluded so far.
 func droppedLabels(names []string, changes []LabelChange) []string {
 	names = slices.Clone(names)
 	for _, c := range changes {

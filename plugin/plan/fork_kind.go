@@ -14,11 +14,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork/env"
 )
 
-// A fork is a Deployment, whatever its baseline is. What the baseline's kind gives its pods beyond that is named: as a warning where
-// the template relies on it.
+// A fork is a Deployment, whatever its baseline is. The notices name what the baseline's kind gives its pods beyond
+// that. They are warnings if the template relies on it.
 
-// givenByKind returns what a label is, by which the controller of a kind tells the pods of a workload apart, and which kind that
-// is; empty for any other label. Pods of a Deployment have a pod-template-hash of their own.
+// givenByKind describes a label by which the controller of a kind distinguishes the pods of a workload, and names the
+// kind; empty for any other label. Pods of a Deployment have their own pod-template-hash.
 func givenByKind(label string) (what, kind string) {
 	switch label {
 	case appsv1.PodIndexLabel:
@@ -37,7 +37,8 @@ func givenByKind(label string) (what, kind string) {
 	return "", ""
 }
 
-// kind names what a Deployment does not give the fork's pods, and returns in short what they lack without relying on it.
+// kind warns of what a Deployment does not give the fork's pods, and returns in short what they lack without relying
+// on it.
 func (m *noticeMaker) kind() (lacks string) {
 	relied := m.labelsByKind()
 	switch m.workload.Kind() {
@@ -56,7 +57,8 @@ func (m *noticeMaker) kind() (lacks string) {
 	return lacks
 }
 
-// labelsByKind warns of what is empty in the fork since it reads a label that only the baseline's kind gives.
+// labelsByKind warns of fields that are empty in the fork because they read a label that only the baseline's kind
+// sets.
 func (m *noticeMaker) labelsByKind() (relied bool) {
 	template := m.workload.podLabels()
 	look := func(place, fix string, ref *corev1.ObjectFieldSelector) {
@@ -97,12 +99,12 @@ func (m *noticeMaker) labelsByKind() (relied bool) {
 	return relied
 }
 
-// hostNameWord is found in commands and arguments that make something of their pod's name.
+// hostNameWord matches commands and arguments that use their pod's name.
 var hostNameWord = regexp.MustCompile(`(?i)\bhostname\b|\bordinal|\bpod_?name\b`)
 
-// stableNames warns where a StatefulSet's pods make something of their names, which end in an ordinal there; told is whether the
-// ordinal was warned of.
-func (m *noticeMaker) stableNames(told bool) (relied bool) {
+// stableNames warns if a StatefulSet's pods use their names, which end in an ordinal. warned means that a warning
+// about the ordinal was given already.
+func (m *noticeMaker) stableNames(warned bool) (relied bool) {
 	peer := regexp.MustCompile(`(^|[^a-z0-9.-])` + regexp.QuoteMeta(m.workload.Name()) + `-[0-9]+([^a-z0-9-]|$)`)
 	for _, c := range slices.Concat(m.pod.Spec.InitContainers, m.pod.Spec.Containers) {
 		var uses, peers []string
@@ -121,9 +123,9 @@ func (m *noticeMaker) stableNames(told bool) (relied bool) {
 				peers = append(peers, "variable "+e.Name)
 			}
 		}
-		if len(uses) > 0 && !told {
+		if len(uses) > 0 && !warned {
 			relied = true
-			m.warn("container %s makes something of its pod's name (%s), which ends in an ordinal in a StatefulSet; the fork's pods have random names and no ordinal", c.Name, strings.Join(uses, ", "))
+			m.warn("container %s uses its pod's name (%s), which ends in an ordinal in a StatefulSet; the fork's pods have random names and no ordinal", c.Name, strings.Join(uses, ", "))
 		}
 		if len(peers) > 0 {
 			relied = true
@@ -133,7 +135,7 @@ func (m *noticeMaker) stableNames(told bool) (relied bool) {
 	return relied
 }
 
-// refersTo says whether a container makes something else of a variable.
+// refersTo reports whether a container uses a variable elsewhere in its spec.
 func (m *noticeMaker) refersTo(c *corev1.Container, name string) bool {
 	texts := slices.Concat(c.Command, c.Args)
 	for _, e := range c.Env {
@@ -145,7 +147,7 @@ func (m *noticeMaker) refersTo(c *corev1.Container, name string) bool {
 	return slices.ContainsFunc(texts, func(s string) bool { return slices.Contains(env.References(s), name) })
 }
 
-// boundToNode warns where a DaemonSet's pods serve the node that they are on.
+// boundToNode warns if a DaemonSet's pods serve the node that they run on.
 func (m *noticeMaker) boundToNode() bool {
 	for _, c := range m.pod.Spec.Containers {
 		for _, e := range c.Env {
@@ -161,11 +163,11 @@ func (m *noticeMaker) boundToNode() bool {
 	return false
 }
 
-// completion says that pods which come to an end in the baseline are started again in the fork.
+// completion warns that the fork restarts pods which run to completion in the baseline.
 func (m *noticeMaker) completion() {
 	policy, _, _ := unstructured.NestedString(m.baseline, "spec", "restartPolicy")
 	_, limited, _ := unstructured.NestedFieldNoCopy(m.baseline, "spec", "activeDeadlineSeconds")
 	if policy != "" && policy != string(corev1.RestartPolicyAlways) || limited {
-		m.warn("its pods come to an end, and those of the fork, a Deployment's, are started again whenever they do")
+		m.warn("its pods run to completion; the fork is a Deployment, which restarts its pods whenever they end")
 	}
 }

@@ -15,25 +15,25 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 )
 
-// A notice maker says of one fork what it has of its baseline's that two can't have, or should not share.
+// A noticeMaker reports what one fork inherits from its baseline that two workloads can't have, or should not share.
 type noticeMaker struct {
 	plan     *ForkPlan
 	workload *Workload
 	fork     *Fork
 	pod      *corev1.PodTemplateSpec // of the fork
 	baseline jsonObject              // the baseline's pod template with the fork's change
-	around   *Surroundings
+	objects  *NamespaceObjects
 }
 
-// notices lists what a fork inherits, and warns of what makes it, or its baseline, behave otherwise than one would expect. Nothing
-// is said of what is as ever.
-func (p *ForkPlan) notices(w *Workload, f *Fork, changed jsonObject, around *Surroundings) {
+// notices lists what a fork inherits, and warns of what makes the fork or its baseline behave unexpectedly. It does
+// not mention what is usual.
+func (p *ForkPlan) notices(w *Workload, f *Fork, changed jsonObject, objects *NamespaceObjects) {
 	template, _, _ := unstructured.NestedMap(f.Deployment.Object, "spec", "template")
 	var pod corev1.PodTemplateSpec
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(template, &pod) != nil {
-		return // the API server will say why it is no pod template
+		return // the API server will report why it is not a pod template
 	}
-	m := &noticeMaker{p, w, f, &pod, changed, around}
+	m := &noticeMaker{p, w, f, &pod, changed, objects}
 	f.Inherits = m.inherited()
 	for _, what := range fork.Lost(w.Template()) {
 		m.warn("can't be kept in a fork: %s", what)
@@ -69,7 +69,8 @@ func patchFlag(patch any) string {
 
 type jsonObject = map[string]any
 
-// inherited lists the objects and places that the fork's pods share with the baseline's, but for those that all pods do.
+// inherited lists the objects and places that the fork's pods share with the baseline's, except those that all pods
+// share.
 func (m *noticeMaker) inherited() string {
 	spec := m.pod.Spec
 	of := map[string][]string{}
@@ -136,7 +137,7 @@ func (m *noticeMaker) inherited() string {
 	return strings.Join(parts, "; ")
 }
 
-// claimTemplates says what became of a StatefulSet's claims.
+// claimTemplates warns that empty volumes replace the claims of a StatefulSet.
 func (m *noticeMaker) claimTemplates() {
 	claims, _, _ := unstructured.NestedSlice(m.workload.Object.Object, "spec", "volumeClaimTemplates")
 	var names []string
@@ -151,7 +152,7 @@ func (m *noticeMaker) claimTemplates() {
 	}
 }
 
-// aimed says that rules of placement are about the fork's own pods now: see fork.Deployment.
+// aimed warns that placement rules now apply to the fork's own pods: see fork.Deployment.
 func (m *noticeMaker) aimed() {
 	own, _, _ := unstructured.NestedStringMap(m.fork.Deployment.Object, "spec", "selector", "matchLabels")
 	var what []string
@@ -184,7 +185,7 @@ func (m *noticeMaker) aimed() {
 	}
 }
 
-// written says whether any container may write to the volume.
+// written reports whether any container may write to the volume.
 func (m *noticeMaker) written(volume string) bool {
 	for _, c := range slices.Concat(m.pod.Spec.InitContainers, m.pod.Spec.Containers) {
 		for _, v := range c.VolumeMounts {
@@ -199,7 +200,7 @@ func (m *noticeMaker) written(volume string) bool {
 	return false
 }
 
-// instead returns the flag that gives the fork an empty volume in place of one from source.
+// instead returns the flag that replaces the volumes of the fork, which come from source, by empty ones.
 func instead(source string, volumes ...string) string {
 	list := make([]jsonObject, len(volumes))
 	for i, v := range volumes {
@@ -214,10 +215,10 @@ func (m *noticeMaker) claims() {
 			continue
 		}
 		name := v.PersistentVolumeClaim.ClaimName
-		at := slices.IndexFunc(m.around.Claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == name })
+		at := slices.IndexFunc(m.objects.Claims, func(c corev1.PersistentVolumeClaim) bool { return c.Name == name })
 		var modes []corev1.PersistentVolumeAccessMode
 		if at >= 0 {
-			modes = m.around.Claims[at].Spec.AccessModes
+			modes = m.objects.Claims[at].Spec.AccessModes
 		}
 		has := func(mode corev1.PersistentVolumeAccessMode) bool { return slices.Contains(modes, mode) }
 		writes := m.written(v.Name) && !v.PersistentVolumeClaim.ReadOnly
@@ -254,7 +255,7 @@ func (m *noticeMaker) hostPaths() {
 	}
 }
 
-// network warns of the node's ports and of its network.
+// network warns of host ports and of the host network.
 func (m *noticeMaker) network() {
 	var ports []string
 	patches := map[string][]jsonObject{}
@@ -293,9 +294,10 @@ func (m *noticeMaker) node() {
 	}
 }
 
-// fixesAddress says whether a pod annotation gives the pod an address that no other can have. They are those of Calico
-// (ipAddrs, ipAddrsNoIpam, floatingIPs, hwAddr), Kube-OVN (ip_address, ip_pool, mac_address, also for further networks, whose name
-// stands before), Cilium (mac-address), Antrea (pod-ips) and Multus (ips and mac in a list of networks).
+// fixesAddress reports whether a pod annotation gives the pod an address that no other pod can have. The known ones
+// are those of Calico (ipAddrs, ipAddrsNoIpam, floatingIPs, hwAddr), Kube-OVN (ip_address, ip_pool, mac_address, with
+// the network's name in front for further networks), Cilium (mac-address), Antrea (pod-ips) and Multus (ips and mac
+// in a list of networks).
 func fixesAddress(name, value string) bool {
 	switch name {
 	case "cni.projectcalico.org/ipAddrs", "cni.projectcalico.org/ipAddrsNoIpam", "cni.projectcalico.org/floatingIPs", "cni.projectcalico.org/hwAddr",
@@ -306,7 +308,7 @@ func fixesAddress(name, value string) bool {
 			IPs []string `json:"ips"`
 			MAC string   `json:"mac"`
 		}
-		// A list of names alone is not JSON, and asks for no address.
+		// A plain list of names is not JSON and requests no address.
 		return json.Unmarshal([]byte(value), &networks) == nil &&
 			slices.ContainsFunc(networks, func(n struct {
 				IPs []string `json:"ips"`

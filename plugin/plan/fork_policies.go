@@ -20,26 +20,28 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A fork carries none of its baseline's labels, so a NetworkPolicy that selects the baseline, or that admits it somewhere, does
-// not hold for the fork. The policies made here have it hold. Policies only ever add: a pod that one selects is isolated, and
-// reached by what any policy admits. So what is made for the fork's own pods isolates them where the baseline's are, and no
-// more; and what is made for others selects exactly the pods of a policy there is, in its direction, which isolates them already.
+// A fork carries none of its baseline's labels, so a NetworkPolicy that selects the baseline, or admits it somewhere,
+// does not apply to the fork. This file creates policies with the same effect for the fork. Policies only add: a pod
+// that a policy selects is isolated, and every policy that admits a connection is enough to let it in. So a policy
+// for the fork's own pods isolates them only where the baseline's pods are isolated. A policy for other pods selects
+// exactly the pods of an existing policy, in its direction, which isolates them already.
 
-// A PolicyView is what a fork's policies are planned against.
+// A PolicyView is the state that a fork's policies are planned against.
 type PolicyView struct {
 	Policies  []networkingv1.NetworkPolicy // of the namespace, but for those of forks
 	Forks     []networkingv1.NetworkPolicy // of the sandbox's forks
 	Elsewhere []networkingv1.NetworkPolicy // of other namespaces, as far as they may be read
-	// ElsewhereCut says that Elsewhere is only the first of them.
+	// ElsewhereCut means that Elsewhere holds only the first of them.
 	ElsewhereCut bool
-	// Unreadable names the kinds of policy that are in force here and that this program does not understand.
+	// Unreadable names the kinds of policy that are in force here and that this program can't read.
 	Unreadable []string
-	// NamespaceLabels are the labels of the namespace; NamespaceUnread says that only its name is known.
+	// NamespaceLabels are the labels of the namespace. NamespaceUnread means that only its name is known.
 	NamespaceLabels map[string]string
 	NamespaceUnread bool
 }
 
-// AsksForNamespaces says whether a policy selects namespaces by other labels than the one that every namespace has.
+// AsksForNamespaces reports whether a policy selects namespaces by labels other than the name label that every
+// namespace has.
 func (v *PolicyView) AsksForNamespaces() bool {
 	asks := func(p networkingv1.NetworkPolicy) bool {
 		for _, r := range append(rulesOf(&p, networkingv1.PolicyTypeIngress), rulesOf(&p, networkingv1.PolicyTypeEgress)...) {
@@ -59,18 +61,18 @@ func (v *PolicyView) AsksForNamespaces() bool {
 // A ForkPolicy is a NetworkPolicy of a fork.
 type ForkPolicy struct {
 	*networkingv1.NetworkPolicy
-	// Before is the one there is; nil where there is none.
+	// Before is the existing policy; nil if there is none.
 	Before *networkingv1.NetworkPolicy
 }
 
-// Changed says whether the policy has to be written.
+// Changed reports whether the policy has to be written.
 func (p *ForkPolicy) Changed() bool {
 	return p.Before == nil || len(p.Before.OwnerReferences) == 0 ||
 		!equality.Semantic.DeepEqual(p.Spec, p.Before.Spec) || !reflect.DeepEqual(p.Labels, p.Before.Labels) ||
 		!reflect.DeepEqual(p.Annotations, p.Before.Annotations)
 }
 
-// Object returns the policy as it is applied, but for the reference to its owner; one that does not change, as it is.
+// Object returns the policy to apply, without the owner reference. An unchanged policy is returned as it is.
 func (p *ForkPolicy) Object() *unstructured.Unstructured {
 	if !p.Changed() {
 		return toUnstructured(p.Before, "NetworkPolicy")
@@ -78,7 +80,7 @@ func (p *ForkPolicy) Object() *unstructured.Unstructured {
 	return Manifest(toUnstructured(p.NetworkPolicy, "NetworkPolicy"))
 }
 
-// Verb says what becomes of the policy, in the words of `kubectl apply`.
+// Verb returns what happens to the policy, in the words of `kubectl apply`.
 func (p *ForkPolicy) Verb() string {
 	switch {
 	case p.Before == nil:
@@ -89,15 +91,15 @@ func (p *ForkPolicy) Verb() string {
 	return "unchanged"
 }
 
-// forkPolicies makes the policies of one fork.
+// forkPolicies plans the policies of one fork.
 type forkPolicies struct {
 	view           *PolicyView
 	workload       *Workload
 	fork           string     // the Deployment's name
 	baseline, pods labels.Set // of the baseline's pods, and of the fork's
-	hops           []uint16   // ports to which the baseline's routers connect
+	routerPorts    []uint16   // ports of the fork's pods to which the baseline's routers connect
 	routed, forked *metav1.LabelSelector
-	made           map[string]*networkingv1.NetworkPolicy // by selector
+	created        map[string]*networkingv1.NetworkPolicy // by selector
 	origins        map[*networkingv1.NetworkPolicy][]string
 	lax            []string // policies that admit the fork to what the baseline is not admitted to
 	unnamed        map[string]int32
@@ -105,7 +107,7 @@ type forkPolicies struct {
 
 // planPolicies plans the NetworkPolicies of a fork.
 func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
-	// Labels that are not text are the API server's to refuse.
+	// The API server refuses labels that are not strings.
 	baseline, _, _ := unstructured.NestedStringMap(f.Workload.Template(), "metadata", "labels")
 	pods, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "labels")
 	annotations, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "annotations")
@@ -115,15 +117,15 @@ func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
 		forked: &metav1.LabelSelector{MatchLabels: map[string]string{
 			sandbox.LabelSandbox: p.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: f.Workload.Label(),
 		}},
-		made: map[string]*networkingv1.NetworkPolicy{}, origins: map[*networkingv1.NetworkPolicy][]string{},
+		created: map[string]*networkingv1.NetworkPolicy{}, origins: map[*networkingv1.NetworkPolicy][]string{},
 	}
 	m.unnamed = unnamedPorts(f)
 	if f.Workload.Routed() {
-		m.hops = hops(f.Deployment, annotations[sandbox.AnnotationPorts])
+		m.routerPorts = routerPorts(f.Deployment, annotations[sandbox.AnnotationPorts])
 	}
 	for _, direction := range []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress} {
-		m.follow(direction)
-		m.hop(direction)
+		m.copyPolicies(direction)
+		m.admitRouters(direction)
 	}
 	for _, want := range m.sorted() {
 		if err := p.addPolicy(f, want, view); err != nil {
@@ -141,13 +143,14 @@ func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
 	return nil
 }
 
-// hops returns the ports of a fork's pods to which routers connect: those of the captured ports' names, else their numbers.
-func hops(fork *unstructured.Unstructured, captured string) []uint16 {
-	// Admission declines what does not parse, and then there are no routers.
+// routerPorts returns the ports of a fork's pods to which routers connect. A captured port is found by its name, else
+// by its number.
+func routerPorts(fork *unstructured.Unstructured, captured string) []uint16 {
+	// Admission skips pods whose annotation does not parse, so these have no routers.
 	ports, _ := sandbox.ParsePorts(captured)
 	var template corev1.PodTemplateSpec
 	if content, _, _ := unstructured.NestedMap(fork.Object, "spec", "template"); runtime.DefaultUnstructuredConverter.FromUnstructured(content, &template) != nil {
-		template = corev1.PodTemplateSpec{} // the API server will say what is wrong
+		template = corev1.PodTemplateSpec{} // the API server will report the error
 	}
 	var numbers []uint16
 	for _, want := range ports {
@@ -164,11 +167,12 @@ func hops(fork *unstructured.Unstructured, captured string) []uint16 {
 	return numbers
 }
 
-// follow has what the namespace's policies say of the baseline's pods in one direction hold for the fork's.
-func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
+// copyPolicies creates policies for the fork's pods with the effect that the namespace's policies have on the
+// baseline's, in one direction.
+func (m *forkPolicies) copyPolicies(direction networkingv1.PolicyType) {
 	var closed, confined bool // what policies isolate: the baseline; the fork
 	var rules []policyRule    // that hold for the baseline
-	var gained, held []*networkingv1.NetworkPolicy
+	var gained, copied []*networkingv1.NetworkPolicy
 	for i := range m.view.Policies {
 		p := &m.view.Policies[i]
 		if !isolates(p, direction) {
@@ -180,7 +184,7 @@ func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
 		case baseline:
 			rules = append(rules, rulesOf(p, direction)...)
 			if !fork {
-				held = append(held, p)
+				copied = append(copied, p)
 			}
 		case fork:
 			gained = append(gained, p)
@@ -190,8 +194,8 @@ func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
 			m.lax = appendNew(m.lax, "networkpolicy/"+p.Name)
 		}
 	}
-	for _, p := range held {
-		m.layAgain(p, direction, confined)
+	for _, p := range copied {
+		m.copyPolicy(p, direction, confined)
 	}
 	switch {
 	case confined && !closed: // as open as the baseline
@@ -209,9 +213,9 @@ func (m *forkPolicies) follow(direction networkingv1.PolicyType) {
 	}
 }
 
-// layAgain has what p says of the baseline's pods hold for the fork's, which may be isolated anyway. Peers that are the
-// baseline's pods themselves are joined by the fork's.
-func (m *forkPolicies) layAgain(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, isolated bool) {
+// copyPolicy applies the rules that p has for the baseline's pods to the fork's pods, which other policies may
+// isolate too. If the peers are the baseline's pods themselves, the fork's pods are added to them.
+func (m *forkPolicies) copyPolicy(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, isolated bool) {
 	rules := rulesOf(p, direction)
 	if p.Name == sandbox.PolicyName(m.workload.Kind(), m.workload.Name(), "") && m.ours(p) {
 		rules = nil // what only routers need
@@ -231,7 +235,7 @@ func (m *forkPolicies) layAgain(p *networkingv1.NetworkPolicy, direction network
 	}
 }
 
-// admitBeside admits the fork where p admits the baseline's pods by their labels.
+// admitBeside admits the fork wherever p admits the baseline's pods by their labels.
 func (m *forkPolicies) admitBeside(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType) {
 	if m.ours(p) && (direction == networkingv1.PolicyTypeEgress || !matches(&p.Spec.PodSelector, m.baseline)) {
 		return // the way to the baseline's routers, which forks have none of
@@ -248,9 +252,9 @@ func (m *forkPolicies) admitBeside(p *networkingv1.NetworkPolicy, direction netw
 	}
 }
 
-// hop admits the connections of the baseline's routers to the fork, at the end where they are made or at that where they
-// arrive, if nothing there admits them yet.
-func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
+// admitRouters admits the connections from the baseline's routers to the fork, at their source or at their
+// destination, unless a policy admits them already.
+func (m *forkPolicies) admitRouters(direction networkingv1.PolicyType) {
 	subject, selector, other, peer := m.pods, *m.forked, m.baseline, m.routed
 	if direction == networkingv1.PolicyTypeEgress {
 		subject, selector, other, peer = m.baseline, *m.routed, m.pods, m.forked
@@ -263,7 +267,7 @@ func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
 		}
 	}
 	isolated := len(on) > 0
-	for _, p := range m.made {
+	for _, p := range m.created {
 		if isolates(p, direction) && matches(&p.Spec.PodSelector, subject) {
 			isolated, rules = true, append(rules, rulesOf(p, direction)...)
 		}
@@ -272,7 +276,7 @@ func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
 		return
 	}
 	add := policyRule{peers: []networkingv1.NetworkPolicyPeer{{PodSelector: peer}}}
-	for _, port := range m.hops {
+	for _, port := range m.routerPorts {
 		if !slices.ContainsFunc(rules, func(r policyRule) bool {
 			return m.admitsPods(r.peers, m.view.NamespaceLabels, other) && (len(r.ports) == 0 ||
 				slices.ContainsFunc(r.ports, func(p networkingv1.NetworkPolicyPort) bool { return admits(p, port) }))
@@ -284,21 +288,23 @@ func (m *forkPolicies) hop(direction networkingv1.PolicyType) {
 		return
 	}
 	if direction == networkingv1.PolicyTypeEgress {
-		// Only pods that are isolated already: while the baseline rolls out, those of an older template may not be. What was made
-		// for the baseline selects as one of these does, so there is one.
+		// Select only pods that are isolated already: during a rollout of the baseline, pods of an older template may
+		// not be. "on" is not empty, because a created policy that isolates the baseline has the selector of one in
+		// it.
 		on = on[:1]
 		selector = both(on[0].Spec.PodSelector, selector)
 	}
 	addRule(m.policy(selector, direction, on...), direction, add)
 }
 
-// policy returns the fork's policy that selects so, for that direction too from now on, and on account of those policies.
+// policy returns the fork's policy with that selector, and creates it if needed. It adds the direction, and records
+// the policies in on as its origins.
 func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkingv1.PolicyType, on ...*networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	key, err := json.Marshal(selector)
 	if err != nil {
 		panic(err) // strings always encode
 	}
-	p := m.made[string(key)]
+	p := m.created[string(key)]
 	if p == nil {
 		suffix := string(key)
 		if reflect.DeepEqual(selector, *m.forked) {
@@ -311,7 +317,7 @@ func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkin
 			},
 			Spec: networkingv1.NetworkPolicySpec{PodSelector: *selector.DeepCopy()},
 		}
-		m.made[string(key)] = p
+		m.created[string(key)] = p
 	}
 	p.Spec.PolicyTypes = appendNew(p.Spec.PolicyTypes, direction)
 	for _, o := range on {
@@ -320,10 +326,10 @@ func (m *forkPolicies) policy(selector metav1.LabelSelector, direction networkin
 	return p
 }
 
-// sorted returns what was made, in order of name.
+// sorted returns the created policies in order of name.
 func (m *forkPolicies) sorted() []*networkingv1.NetworkPolicy {
 	var all []*networkingv1.NetworkPolicy
-	for _, p := range m.made {
+	for _, p := range m.created {
 		names := slices.Sorted(slices.Values(m.origins[p]))
 		p.Annotations = map[string]string{sandbox.AnnotationPolicies: strings.Join(names, ",")}
 		all = append(all, p)
@@ -332,12 +338,12 @@ func (m *forkPolicies) sorted() []*networkingv1.NetworkPolicy {
 	return all
 }
 
-// ours says whether `route` made p for the fork's own baseline.
+// ours reports whether `route` created p for the fork's own baseline.
 func (m *forkPolicies) ours(p *networkingv1.NetworkPolicy) bool {
 	return p.Labels[sandbox.LabelRole] == sandbox.RoleRoute && p.Labels[sandbox.LabelWorkload] == m.workload.Label()
 }
 
-// admitsPods says whether peers of a policy admit pods of those labels, in a namespace whose labels the policy knows.
+// admitsPods reports whether peers of a policy admit pods of those labels, in a namespace of those labels.
 func (m *forkPolicies) admitsPods(peers []networkingv1.NetworkPolicyPeer, namespace map[string]string, pods labels.Set) bool {
 	return len(peers) == 0 || slices.ContainsFunc(peers, func(peer networkingv1.NetworkPolicyPeer) bool {
 		return peer.IPBlock == nil && isPod(&peer, namespace, pods)
@@ -348,8 +354,8 @@ func (m *forkPolicies) admitsOnlyBaseline(peers []networkingv1.NetworkPolicyPeer
 	return m.admitsPods(peers, namespace, m.baseline) && !m.admitsPods(peers, namespace, m.pods)
 }
 
-// admitsMore says whether p admits the fork's pods, which lack labels, where it does not admit the baseline's. That somebody
-// wrote a policy for sandboxes is no mistake.
+// admitsMore reports whether p admits the fork's pods, which lack labels, but not the baseline's. It ignores policies
+// that were written for sandboxes.
 func (m *forkPolicies) admitsMore(p *networkingv1.NetworkPolicy, namespace map[string]string, direction networkingv1.PolicyType) bool {
 	if p.Labels[sandbox.LabelRole] == sandbox.RoleRoute {
 		return false
@@ -368,7 +374,7 @@ func (m *forkPolicies) admitsMore(p *networkingv1.NetworkPolicy, namespace map[s
 	})
 }
 
-// warnings says what of the policies there are can't be made to hold.
+// warnings lists the effects of existing policies that can't be reproduced for the fork.
 func (m *forkPolicies) warnings() []string {
 	var warnings []string
 	var strict []string
@@ -378,7 +384,7 @@ func (m *forkPolicies) warnings() []string {
 			elsewhere := *p
 			elsewhere.Spec.Ingress, elsewhere.Spec.Egress = nil, nil
 			for _, r := range rulesOf(p, direction) {
-				// A peer without namespaceSelector is in the policy's own namespace, which is not this.
+				// A peer without namespaceSelector is in the policy's own namespace, which is another one.
 				if len(r.peers) > 0 {
 					r.peers = slices.DeleteFunc(slices.Clone(r.peers), func(peer networkingv1.NetworkPolicyPeer) bool {
 						return peer.NamespaceSelector == nil && peer.IPBlock == nil
@@ -419,13 +425,13 @@ func (m *forkPolicies) warnings() []string {
 	return warnings
 }
 
-// addPolicy adds a policy to what is written of f.
+// addPolicy adds a policy to those of f.
 func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *PolicyView) error {
 	named := func(q networkingv1.NetworkPolicy) bool { return q.Name == want.Name }
 	if slices.ContainsFunc(view.Policies, named) {
 		return &Problem{
-			What: fmt.Sprintf("networkpolicy/%s is not of kubectl sandbox's making, and has the name of one that is needed", want.Name),
-			Say:  "if nobody needs it",
+			What: fmt.Sprintf("networkpolicy/%s exists and was not created by kubectl sandbox, which needs its name", want.Name),
+			Hint: "if nobody needs it",
 			Fix:  Kubectl("delete", "networkpolicy", want.Name),
 		}
 	}
@@ -436,8 +442,8 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 		left := len(owners) > 0 && !slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return string(r.UID) == p.Exists })
 		if left || add.Before.DeletionTimestamp != nil {
 			return &Problem{
-				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and about to be deleted with it", want.Name, p.Sandbox),
-				Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
+				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and will be deleted with it", want.Name, p.Sandbox),
+				Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
 			}
 		}
 	}
@@ -445,11 +451,11 @@ func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *Po
 	return nil
 }
 
-// PolicyProblem says why the API server would not take a policy of a fork: somebody else wrote fields of it.
+// PolicyProblem explains why the API server refused a policy of a fork: somebody else wrote fields of it.
 func (p *ForkPlan) PolicyProblem(policy *ForkPolicy, err error) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("networkpolicy/%s was changed by others than this command: %s", policy.Name, firstLine(err.Error())),
-		Say:  "take its fields over", Fix: p.force, Err: err,
+		Hint: "take its fields over", Fix: p.force, Err: err,
 	}
 }
 
@@ -459,7 +465,7 @@ type policyRule struct {
 	ports []networkingv1.NetworkPolicyPort
 }
 
-// rulesOf returns the rules of p in a direction, none where p is not of it.
+// rulesOf returns the rules of p in a direction; none if p does not have that policy type.
 func rulesOf(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType) (rules []policyRule) {
 	switch {
 	case !isolates(p, direction):
@@ -483,7 +489,7 @@ func addRule(p *networkingv1.NetworkPolicy, direction networkingv1.PolicyType, r
 	}
 }
 
-// both returns what selects what a and b select.
+// both returns a selector for what a and b both select.
 func both(a, b metav1.LabelSelector) metav1.LabelSelector {
 	s := *a.DeepCopy()
 	for key, value := range b.MatchLabels {
@@ -493,7 +499,7 @@ func both(a, b metav1.LabelSelector) metav1.LabelSelector {
 	return s
 }
 
-// ofSandboxes says whether a selector asks for labels of ours, as only one that is written with forks in mind does.
+// ofSandboxes reports whether a selector requires labels of this project, as only one written for forks does.
 func ofSandboxes(s *metav1.LabelSelector) bool {
 	for key := range s.MatchLabels {
 		if strings.HasPrefix(key, sandbox.Prefix) {

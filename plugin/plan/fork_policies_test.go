@@ -70,8 +70,8 @@ func TestForkPolicies_NeverTakeOverAnothersOrOneThatIsLeft(t *testing.T) {
 	left.Labels = map[string]string{"kubectl-sandbox.dev/sandbox": "pr-42", "kubectl-sandbox.dev/role": "fork", "kubectl-sandbox.dev/workload": "deployment.api"}
 	left.OwnerReferences = []metav1.OwnerReference{{Kind: "ConfigMap", UID: "another"}}
 	for name, view := range map[string]plan.PolicyView{
-		"is not of kubectl sandbox's making": {Policies: []networkingv1.NetworkPolicy{allow("one"), taken}},
-		"left from an earlier sandbox":       {Policies: []networkingv1.NetworkPolicy{allow("one")}, Forks: []networkingv1.NetworkPolicy{left}},
+		"exists and was not created by kubectl sandbox": {Policies: []networkingv1.NetworkPolicy{allow("one"), taken}},
+		"left from an earlier sandbox":                  {Policies: []networkingv1.NetworkPolicy{allow("one")}, Forks: []networkingv1.NetworkPolicy{left}},
 	} {
 		_, err := forkUnder(view, "sandbox")
 		var p *plan.Problem

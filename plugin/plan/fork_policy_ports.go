@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// unnamedPorts returns the names of the baseline's ports that the fork's pods lack, since another name of the same port is left to
-// them, with their numbers.
+// unnamedPorts returns, with their numbers, the names of the baseline's ports that the fork's pods lack. The fork
+// keeps another name of the same port.
 func unnamedPorts(f *Fork) map[string]int32 {
 	template, _, _ := unstructured.NestedMap(f.Deployment.Object, "spec", "template")
 	named := portNames(template)
@@ -27,7 +27,7 @@ func unnamedPorts(f *Fork) map[string]int32 {
 func portNames(template map[string]any) map[string]int32 {
 	var pod corev1.PodTemplateSpec
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(template, &pod) != nil {
-		return nil // the API server will say what is wrong
+		return nil // the API server will report the error
 	}
 	names := map[string]int32{}
 	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
@@ -40,7 +40,7 @@ func portNames(template map[string]any) map[string]int32 {
 	return names
 }
 
-// numbered returns the ports of a rule, with numbers in place of those names.
+// numbered returns the ports of a rule with those names replaced by numbers.
 func numbered(ports []networkingv1.NetworkPolicyPort, names map[string]int32) []networkingv1.NetworkPolicyPort {
 	ports = slices.Clone(ports)
 	for i, p := range ports {

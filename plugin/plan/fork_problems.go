@@ -17,11 +17,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// NoWebhook is the Problem of a cluster without the webhook.
+// NoWebhook returns the Problem of a cluster without the webhook.
 func NoWebhook() *Problem {
 	return &Problem{
 		What: "the kubectl-sandbox webhook is not installed in this cluster, so no pod gets a router",
-		Say:  "install it, in a clone of github.com/kubectl-sandbox/kubectl-sandbox",
+		Hint: "install it, in a clone of github.com/kubectl-sandbox/kubectl-sandbox",
 		Fix: []string{"helm", "upgrade", "--install", "sandbox", "charts/sandbox",
 			"--namespace=kubectl-sandbox", "--create-namespace", "--wait"},
 		Code: status.CodeNoWebhook,
@@ -39,16 +39,16 @@ func unroutedProblem(unrouted []*Workload) *Problem {
 	}
 	return &Problem{
 		What: strings.Join(names, ", ") + " " + have,
-		Say:  "put routers in front (one rollout of the baseline, or two; --route does it as part of fork)",
+		Hint: "put routers in front (one rollout of the baseline, or two; --route does it as part of fork)",
 		Fix:  append(Kubectl("sandbox", "route"), args...),
 		Code: status.CodeNotRouted, Err: &unroutedError{unrouted},
 	}
 }
 
-// forkable says why a workload can't be forked, other than CheckWorkload.
+// forkable returns a *Problem if a workload can't be forked, for reasons other than those of CheckWorkload.
 func forkable(o *ForkOptions, w *Workload) error {
 	if l := w.Object.GetLabels(); l[sandbox.LabelRole] == sandbox.RoleFork {
-		p := &Problem{What: fmt.Sprintf("%s is itself a fork, of sandbox %q", w, l[sandbox.LabelSandbox]), Say: "fork its baseline"}
+		p := &Problem{What: fmt.Sprintf("%s is itself a fork, of sandbox %q", w, l[sandbox.LabelSandbox]), Hint: "fork its baseline"}
 		if kind, name, ok := strings.Cut(l[sandbox.LabelWorkload], "."); ok {
 			again := *o
 			p.Fix = again.command(&Workload{Object: &unstructured.Unstructured{Object: map[string]any{
@@ -60,7 +60,7 @@ func forkable(o *ForkOptions, w *Workload) error {
 	if owner := metav1.GetControllerOf(w.Object); owner != nil && w.Kind() == "ReplicaSet" {
 		return &Problem{
 			What: fmt.Sprintf("%s belongs to %s %q", w, strings.ToLower(owner.Kind), owner.Name),
-			Say:  "fork that",
+			Hint: "fork that",
 			Fix: o.command(&Workload{Object: &unstructured.Unstructured{Object: map[string]any{
 				"kind": owner.Kind, "metadata": map[string]any{"name": owner.Name},
 			}}}),
@@ -69,7 +69,7 @@ func forkable(o *ForkOptions, w *Workload) error {
 	return nil
 }
 
-// ownSandbox says why the ConfigMap there is can't be the sandbox.
+// ownSandbox returns a *Problem if the existing ConfigMap can't be the sandbox.
 func ownSandbox(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) error {
 	other := *o
 	other.Sandbox = strings.TrimRight(o.Sandbox[:min(len(o.Sandbox), sandbox.MaxName-2)], "-") + "-2"
@@ -77,23 +77,23 @@ func ownSandbox(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) erro
 	case c.Labels[sandbox.LabelRole] != sandbox.RoleSandbox || c.Labels[sandbox.LabelSandbox] != o.Sandbox:
 		return &Problem{
 			What: fmt.Sprintf("--name %s is taken: configmap/%s exists and is no sandbox of kubectl-sandbox", o.Sandbox, c.Name),
-			Say:  "choose another name", Fix: other.command(workloads...),
+			Hint: "choose another name", Fix: other.command(workloads...),
 		}
 	case c.DeletionTimestamp != nil:
 		return &Problem{
 			What: fmt.Sprintf("sandbox %q is being deleted", o.Sandbox),
-			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+c.Name),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", "configmap/"+c.Name),
 		}
 	case sandbox.ValidateKey(key) != nil:
 		return &Problem{
 			What: fmt.Sprintf("sandbox %q is damaged: configmap/%s holds no valid %s", o.Sandbox, c.Name, sandbox.DataKey),
-			Say:  "delete it, and fork again", Fix: Kubectl("sandbox", "delete", o.Sandbox),
+			Hint: "delete it, and fork again", Fix: Kubectl("sandbox", "delete", o.Sandbox),
 		}
 	case o.Key != "" && o.Key != key:
 		other.Sandbox, other.Key = o.Sandbox, ""
 		return &Problem{
 			What: fmt.Sprintf("--key %s: sandbox %q has the key %s, and a sandbox keeps its key", o.Key, o.Sandbox, key),
-			Say:  "use the key it has", Fix: other.command(workloads...),
+			Hint: "use the key it has", Fix: other.command(workloads...),
 		}
 	}
 	return nil
@@ -106,17 +106,17 @@ func keyInUse(o *ForkOptions, workloads []*Workload, c *corev1.ConfigMap) *Probl
 	}
 	other := *o
 	other.Key = ""
-	return &Problem{What: what, Say: "have a key generated", Fix: other.command(workloads...)}
+	return &Problem{What: what, Hint: "have a key generated", Fix: other.command(workloads...)}
 }
 
-// ownFork says why the Deployment that carries the fork's labels can't be updated: it must be owned by this sandbox, or, where
-// it came from Git and was not adopted yet, hold its key.
+// ownFork returns a *Problem if the Deployment with the fork's labels can't be updated. This sandbox must own it; or,
+// if it came from Git and was not adopted yet, it must hold the sandbox's key.
 func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 	name := deployment(d.GetName())
 	if d.GetDeletionTimestamp() != nil {
 		return &Problem{
 			What: fmt.Sprintf("%s of sandbox %q is being deleted", name, p.Sandbox),
-			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", name),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", name),
 		}
 	}
 	owners := d.GetOwnerReferences()
@@ -130,44 +130,44 @@ func (p *ForkPlan) ownFork(d *unstructured.Unstructured) error {
 		return nil
 	case len(owners) > 0:
 		return &Problem{
-			What: fmt.Sprintf("%s is left from an earlier sandbox %q, and about to be deleted with it", name, p.Sandbox),
-			Say:  "wait for its end, and fork again", Fix: Kubectl("wait", "--for=delete", name),
+			What: fmt.Sprintf("%s is left from an earlier sandbox %q, and will be deleted with it", name, p.Sandbox),
+			Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", name),
 		}
 	}
 	return &Problem{
-		What: fmt.Sprintf("%s carries the labels of sandbox %q, but kubectl-sandbox did not make it", name, p.Sandbox),
-		Say:  "see whose it is", Fix: Kubectl("describe", name),
+		What: fmt.Sprintf("%s carries the labels of sandbox %q, but kubectl-sandbox did not create it", name, p.Sandbox),
+		Hint: "see whose it is", Fix: Kubectl("describe", name),
 	}
 }
 
-// ApplyProblem says why the API server would not take a fork that was planned: somebody else's object has its name, or somebody
+// ApplyProblem explains why the API server refused a planned fork: somebody else's object has its name, or somebody
 // else wrote fields of it.
 func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	name := deployment(f.Name())
 	if field, ok := UnknownField(err); ok {
 		return &Problem{
-			What: fmt.Sprintf("%s can't be made: the API server knows no field %s of Deployments", name, field),
-			Say:  "see what fields there are", Fix: Kubectl("explain", "deployment.spec.template", "--recursive"), Err: err,
+			What: fmt.Sprintf("%s can't be created: the API server knows no field %s of Deployments", name, field),
+			Hint: "see what fields there are", Fix: Kubectl("explain", "deployment.spec.template", "--recursive"), Err: err,
 		}
 	}
 	var refused apierrors.APIStatus
 	if f.Replaces == 0 && apierrors.IsInvalid(err) && errors.As(err, &refused) && !aboutSelector(refused.Status()) {
 		return &Problem{
 			What: fmt.Sprintf("the API server refuses %s: %s", name, firstLine(err.Error())),
-			Say:  "see what can be changed", Fix: Kubectl("sandbox", "fork", "--help"), Err: err,
+			Hint: "see what can be changed", Fix: Kubectl("sandbox", "fork", "--help"), Err: err,
 		}
 	}
 	if f.Replaces == 0 {
 		return &Problem{
-			What: fmt.Sprintf("%s, which fork would make of %s, exists and was not made by kubectl-sandbox", name, f.Workload),
-			Say:  "see whose it is", Fix: Kubectl("describe", name), Err: err,
+			What: fmt.Sprintf("%s, which fork would create from %s, exists and was not created by kubectl-sandbox", name, f.Workload),
+			Hint: "see whose it is", Fix: Kubectl("describe", name), Err: err,
 		}
 	}
 	var status apierrors.APIStatus
 	if !apierrors.IsConflict(err) || !errors.As(err, &status) || status.Status().Details == nil {
 		return &Problem{
-			What: fmt.Sprintf("%s can't be changed as asked: %s", name, firstLine(err.Error())),
-			Say:  "begin anew", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: err,
+			What: fmt.Sprintf("%s can't be changed as requested: %s", name, firstLine(err.Error())),
+			Hint: "delete it, then fork again", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: err,
 		}
 	}
 	var fields []string
@@ -180,12 +180,12 @@ func (p *ForkPlan) ApplyProblem(f *Fork, err error) *Problem {
 	}
 	return &Problem{
 		What: fmt.Sprintf("%s was changed by others than this command: %s", name, strings.Join(fields, ", ")),
-		Say:  "take these fields over", Fix: p.force, Err: err,
+		Hint: "take these fields over", Fix: p.force, Err: err,
 	}
 }
 
-// UnknownField returns the path of a field that an object was refused for, because its kind has none such. The API server answers so
-// with an internal error of no reason and no details, which has been its way since server-side apply began:
+// UnknownField returns the path of a field that an object was refused for because its kind has no such field. The API
+// server answers with an internal error without reason or details, as it has since server-side apply exists:
 // sigs.k8s.io/structured-merge-diff/v6/typed.
 func UnknownField(err error) (path string, ok bool) {
 	if err == nil || !strings.Contains(err.Error(), "failed to create typed patch object") {
@@ -200,12 +200,12 @@ func UnknownField(err error) (path string, ok bool) {
 	return "", false
 }
 
-// aboutSelector says whether an object was refused for its selector, which can't be changed: another has its name.
+// aboutSelector reports whether an object was refused because of its immutable selector: another object has its name.
 func aboutSelector(s metav1.Status) bool {
 	return s.Details != nil && slices.ContainsFunc(s.Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "spec.selector" })
 }
 
-// LeftProblem is cause, with what it left behind.
+// LeftProblem returns the Problem cause, with what it left behind.
 func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
 	why := cause.Error()
 	if errors.Is(cause, context.Canceled) {
@@ -213,36 +213,36 @@ func (p *ForkPlan) LeftProblem(cause error, left string) *Problem {
 	}
 	return &Problem{
 		What: fmt.Sprintf("%s; written before that, and left: %s", why, left),
-		Say:  "remove the sandbox", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: cause,
+		Hint: "remove the sandbox", Fix: Kubectl("sandbox", "delete", p.Sandbox), Err: cause,
 	}
 }
 
-// Interrupted is the Problem of a wait that the caller broke off.
+// Interrupted returns the Problem of a wait that the caller interrupted.
 func (p *ForkPlan) Interrupted() *Problem {
 	return &Problem{
-		What: fmt.Sprintf("interrupted; sandbox %q is there, and its forks may still become ready", p.Sandbox),
-		Say:  "remove it", Fix: Kubectl("sandbox", "delete", p.Sandbox), Code: status.CodeInterrupted, Object: "sandbox/" + p.Sandbox,
+		What: fmt.Sprintf("interrupted; sandbox %q exists, and its forks may still become ready", p.Sandbox),
+		Hint: "remove it", Fix: Kubectl("sandbox", "delete", p.Sandbox), Code: status.CodeInterrupted, Object: "sandbox/" + p.Sandbox,
 	}
 }
 
-// TimedOut is the Problem of forks that were not ready in time. The reasons are one a fork: what it waits for.
+// TimedOut returns the Problem of forks that were not ready in time. reasons holds, for each fork, what it waits for.
 func (p *ForkPlan) TimedOut(after time.Duration, reasons []string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("not routed after %s (--timeout): %s", after, strings.Join(reasons, "; ")),
-		Say:  "it stays, and may still become ready; look again, or remove it with `kubectl sandbox delete " + p.Sandbox + "`",
+		Hint: "the sandbox stays, and its forks may still become ready; check again, or delete it with `kubectl sandbox delete " + p.Sandbox + "`",
 		Fix:  Kubectl("sandbox", "status", p.Sandbox),
 		Code: status.CodeTimedOut, Object: "sandbox/" + p.Sandbox,
 	}
 }
 
-// NoSandbox is the Problem of a name that no sandbox of the namespace has; more are further such names.
+// NoSandbox returns the Problem of a name that no sandbox of the namespace has; more are further such names.
 func NoSandbox(name, namespace string, more ...string) *Problem {
 	what := fmt.Sprintf("there is no sandbox %q in namespace %q", name, namespace)
 	for _, other := range more {
 		what += fmt.Sprintf(", nor %q", other)
 	}
 	return &Problem{
-		What: what, Say: "those there are", Fix: Kubectl("sandbox", "list"),
+		What: what, Hint: "list what exists", Fix: Kubectl("sandbox", "list"),
 		Code: string(metav1.StatusReasonNotFound), Object: "sandbox/" + name,
 	}
 }

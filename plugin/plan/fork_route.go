@@ -11,9 +11,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ForksRouted plans forks of workloads some of which have no routers yet: first their routing, then the forks on what the namespace
-// holds once that is done. A dry run and a real run both begin with it, and so refuse the same; what can't be forked is not routed
-// either. unrouted are the workloads to route, by ForkPlan.Unrouted, and are the view's targets.
+// ForksRouted plans forks of workloads some of which have no routers yet. It plans their routing first, and then the
+// forks in the resulting state. A dry run and a real run both begin with it, so they refuse the same; and a workload
+// that can't be forked is not routed. The workloads to route are those of ForkPlan.Unrouted, and are the view's
+// targets.
 func ForksRouted(o *ForkOptions, workloads []*Workload, state *ForkState, view *RouteView) (*ForkPlan, []*RouteStep, *RouteView, error) {
 	steps, final, err := RouteSteps(view, Route)
 	if err != nil {
@@ -29,7 +30,7 @@ func ForksRouted(o *ForkOptions, workloads []*Workload, state *ForkState, view *
 	return p, steps, final, nil
 }
 
-// proposing has the command that a refusal proposes ask for routers as o does.
+// proposing makes the command that a refusal proposes request routers as o does.
 func proposing(o *ForkOptions, err error) error {
 	var p *Problem
 	if !errors.As(err, &p) || !o.Route || len(p.Fix) < 3 || p.Fix[2] != "fork" || slices.Contains(p.Fix, "--route") || slices.Contains(p.Fix, "--help") {
@@ -46,14 +47,14 @@ type proposal struct {
 	workloads []*Workload
 }
 
-// propose has the problem propose a fork, and returns it. Say is what it is.
-func (p *Problem) propose(say string, o *ForkOptions, workloads ...*Workload) *Problem {
-	p.Say, p.Fix, p.proposed = say, o.command(workloads...), &proposal{o, workloads}
+// proposeFork makes the problem propose a fork, described by say, and returns the problem.
+func (p *Problem) proposeFork(say string, o *ForkOptions, workloads ...*Workload) *Problem {
+	p.Hint, p.Fix, p.proposed = say, o.command(workloads...), &proposal{o, workloads}
 	return p
 }
 
-// provenFork returns a refusal with a fork that is not refused: where the one that it proposes is, for another flag that is wrong, it
-// goes on with that refusal.
+// provenFork returns a refusal whose proposed fork is not refused in turn. If it is, because another flag is wrong,
+// provenFork adds that refusal and continues with its proposal.
 func provenFork(err error, state *ForkState, depth int) error {
 	var p, refused *Problem
 	if !errors.As(err, &p) || p.proposed == nil {
@@ -64,7 +65,7 @@ func provenFork(err error, state *ForkState, depth int) error {
 	case !errors.As(next, &refused), refused.Code == status.CodeNotRouted:
 		return err
 	case depth == 0 || refused.What == p.What:
-		return &Problem{What: p.What, Code: p.Code, Object: p.Object, Err: p.Err, Say: "see what can be given", Fix: Kubectl("sandbox", "fork", "--help")}
+		return &Problem{What: p.What, Code: p.Code, Object: p.Object, Err: p.Err, Hint: "see what can be given", Fix: Kubectl("sandbox", "fork", "--help")}
 	}
 	if !errors.As(provenFork(refused, state, depth-1), &refused) {
 		return err
@@ -74,7 +75,7 @@ func provenFork(err error, state *ForkState, depth int) error {
 	return &joined
 }
 
-// UnroutedOf returns the workloads that a refusal of Forks says have no routers.
+// UnroutedOf returns the workloads that have no routers according to a refusal of Forks.
 func UnroutedOf(err error) []*Workload {
 	var refused *unroutedError
 	if errors.As(err, &refused) {
@@ -83,14 +84,14 @@ func UnroutedOf(err error) []*Workload {
 	return nil
 }
 
-// An unroutedError is beneath the Problem of workloads without routers.
+// An unroutedError is the cause of the Problem of workloads without routers.
 type unroutedError struct{ workloads []*Workload }
 
-// Error says so.
+// Error implements error.
 func (e *unroutedError) Error() string { return "workloads have no routers" }
 
-// UnroutedProblem is the refusal of workloads that have no routers, err, with why they can't get any where that is so: then routing
-// them is no way out.
+// UnroutedProblem returns the refusal err of workloads that have no routers. If they can't get any, it adds the
+// reason: then routing them does not help.
 func UnroutedProblem(err error, view *RouteView) error {
 	var p, refused *Problem
 	if !errors.As(err, &p) || p.Code != status.CodeNotRouted {
@@ -99,7 +100,7 @@ func UnroutedProblem(err error, view *RouteView) error {
 	if _, _, why := RouteSteps(view, Route); errors.As(why, &refused) {
 		return &Problem{
 			What: p.What + "; and routing is refused: " + refused.What, Lines: refused.Lines,
-			Say: refused.Say, Fix: refused.Fix, Admin: refused.Admin, Code: p.Code,
+			Hint: refused.Hint, Fix: refused.Fix, Admin: refused.Admin, Code: p.Code,
 		}
 	}
 	with := *p
@@ -107,7 +108,7 @@ func UnroutedProblem(err error, view *RouteView) error {
 	return &with
 }
 
-// after returns workloads and state as they are once the view shows what is in the namespace.
+// after returns workloads and state as they are once the changes that the view shows are made.
 func (s *ForkState) after(workloads []*Workload, view *RouteView) ([]*Workload, *ForkState) {
 	now := func(w *Workload) *Workload {
 		for _, t := range view.Targets {
@@ -122,9 +123,9 @@ func (s *ForkState) after(workloads []*Workload, view *RouteView) ([]*Workload, 
 		mapped[i] = now(w)
 	}
 	after := *s
-	after.Around.Workloads = make([]*Workload, len(s.Around.Workloads))
-	for i, w := range s.Around.Workloads {
-		after.Around.Workloads[i] = now(w)
+	after.Objects.Workloads = make([]*Workload, len(s.Objects.Workloads))
+	for i, w := range s.Objects.Workloads {
+		after.Objects.Workloads[i] = now(w)
 	}
 	after.Services = make([]corev1.Service, len(view.Services))
 	for i, svc := range view.Services {

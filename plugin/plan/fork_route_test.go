@@ -135,9 +135,9 @@ func drawForkOptions(t *rapid.T) ForkOptions {
 // forkState is what a fork in the world is planned against.
 func (w *world) forkState() *ForkState {
 	s := &ForkState{Namespace: "shop", User: "jane"}
-	s.Around.Scaled = map[string]string{}
+	s.Objects.Scaled = map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(w.workloads)) {
-		s.Around.Workloads = append(s.Around.Workloads, w.workloads[name])
+		s.Objects.Workloads = append(s.Objects.Workloads, w.workloads[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.services)) {
 		s.Services = append(s.Services, *w.services[name])

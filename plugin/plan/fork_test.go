@@ -221,7 +221,7 @@ func TestParse(t *testing.T) {
 		{env: "A=", want: "A="},
 		{env: "A=b=c-", want: "A=b=c-"},
 		{env: "A-", want: "A-"},
-		{env: "A", err: `--env "A" is none of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-`},
+		{env: "A", err: `--env "A" is not one of NAME=VALUE, NAME@secret/SECRET/KEY, NAME@configmap/CONFIGMAP/KEY and NAME-`},
 		{env: "-", err: `--env "-": `},
 		{env: "=1", err: `--env "=1": `},
 	} {
@@ -299,7 +299,7 @@ func show(t *testing.T, p *plan.ForkPlan, err error) string {
 		for _, line := range problem.Lines {
 			fmt.Fprintf(&b, "  %s\n", line)
 		}
-		fmt.Fprintf(&b, "hint: %s: %s\n", problem.Say, plan.Quote(problem.Fix))
+		fmt.Fprintf(&b, "hint: %s: %s\n", problem.Hint, plan.Quote(problem.Fix))
 		return b.String()
 	}
 	for _, w := range p.Warnings {

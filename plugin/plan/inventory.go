@@ -16,20 +16,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// An Inventory is what a namespace, or all of them, held of sandboxes and routed workloads at about one moment.
+// An Inventory is a snapshot of the sandboxes and routed workloads of one namespace, or of all.
 type Inventory struct {
-	Now        time.Time
-	ConfigMaps []corev1.ConfigMap // of sandboxes
-	Forks      []appsv1.Deployment
-	Sets       []appsv1.ReplicaSet // of forks
-	Pods       []corev1.Pod        // of forks and of baselines
-	Services   *[]corev1.Service   // nil: they may not be read
-	Standings  map[string]Standing // by "NAMESPACE/NAME" of the fork
-	// Routed are the workloads that have routers, or were left on the way there or back.
+	Now            time.Time
+	ConfigMaps     []corev1.ConfigMap // of sandboxes
+	Forks          []appsv1.Deployment
+	Sets           []appsv1.ReplicaSet      // of forks
+	Pods           []corev1.Pod             // of forks and of baselines
+	Services       *[]corev1.Service        // nil: they may not be read
+	BaselineStates map[string]BaselineState // by "NAMESPACE/NAME" of the fork
+	// Routed are the workloads that have routers, or that an interrupted `route` or `unroute` left in between.
 	Routed []*Workload
-	// Gateway is the domain of previews; empty: none, or not read.
+	// Gateway is the domain of previews; empty if there is none, or it was not read.
 	Gateway string
-	// Current says that the counts are of now, but for those of Missing.
+	// Current means that the counts are up to date, except for those of Missing.
 	Current bool
 	Missing string
 }
@@ -37,7 +37,7 @@ type Inventory struct {
 // Sandboxes returns the sandboxes of the inventory, in order of namespace and name.
 func (v *Inventory) Sandboxes() []Sandbox { return Sandboxes(v.ConfigMaps, v.Forks) }
 
-// Only leaves out sandboxes whose ConfigMaps the selector does not select, and forks without a ConfigMap.
+// Only removes sandboxes whose ConfigMaps the selector does not select, and forks without a ConfigMap.
 func (v *Inventory) Only(selector labels.Selector) {
 	v.ConfigMaps = slices.DeleteFunc(v.ConfigMaps, func(c corev1.ConfigMap) bool { return !selector.Matches(labels.Set(c.Labels)) })
 	v.Forks = slices.DeleteFunc(v.Forks, func(d appsv1.Deployment) bool {
@@ -47,7 +47,7 @@ func (v *Inventory) Only(selector labels.Selector) {
 	})
 }
 
-// Ready counts the forks of a sandbox that requests reach, and those that run and take none.
+// Ready counts the forks of a sandbox that requests reach, and those that run and receive no requests.
 func (v *Inventory) Ready(s *Sandbox) int {
 	n := 0
 	for i := range s.Forks {
@@ -66,10 +66,10 @@ func (f Finding) Word() string {
 	return f.State
 }
 
-// Report says whether requests reach a fork, and if not why.
+// Report returns whether requests reach a fork, and if not, why.
 func (v *Inventory) Report(d *appsv1.Deployment) health.Report { return health.Fork(v.facts(d)) }
 
-// facts are those of one fork.
+// facts returns the facts about one fork.
 func (v *Inventory) facts(d *appsv1.Deployment) health.Facts {
 	f := health.Facts{Now: v.Now, Deployment: d, Baseline: v.baseline(d)}
 	f.Revisions = health.Revisions(v.Sets, func(s *appsv1.ReplicaSet) (types.UID, map[string]string) { return s.UID, s.Annotations })
@@ -88,7 +88,7 @@ func (v *Inventory) facts(d *appsv1.Deployment) health.Facts {
 	return f
 }
 
-// baseline is what is known of what a fork is of.
+// baseline returns the facts about the baseline of a fork.
 func (v *Inventory) baseline(d *appsv1.Deployment) *health.Baseline {
 	b := &health.Baseline{Pods: v.baselinePods(d.Namespace, d.Labels[sandbox.LabelWorkload])}
 	if v.Services != nil {
@@ -100,11 +100,11 @@ func (v *Inventory) baseline(d *appsv1.Deployment) *health.Baseline {
 		}
 		b.Services = &services
 	}
-	standing, known := v.Standings[d.Namespace+"/"+d.Name]
+	baselineState, known := v.BaselineStates[d.Namespace+"/"+d.Name]
 	if !known {
 		return b
 	}
-	b.Gone, b.Behind = &standing.Gone, &standing.Behind
+	b.Gone, b.Behind = &baselineState.Gone, &baselineState.Behind
 	for _, w := range v.Routed {
 		if w.Namespace() == d.Namespace && w.Label() == d.Labels[sandbox.LabelWorkload] {
 			marked := w.Routed()
@@ -125,26 +125,26 @@ func (v *Inventory) baselinePods(namespace, workload string) []*corev1.Pod {
 	return pods
 }
 
-// States of a sandbox and of a routed workload beside those of forks (package health).
+// States of a sandbox and of a routed workload, besides those of forks (package health).
 const (
 	StateEmpty    = "Empty"    // nothing is forked
 	StateExpired  = "Expired"  // its time is over, and it is about to be deleted
 	StateDeleting = "Deleting" // it is being deleted
-	StateUnknown  = "Unknown"  // what would tell could not be read
+	StateUnknown  = "Unknown"  // unknown because an object could not be read
 	StateRouting  = "Routing"  // `route` or `unroute` is under way, or was interrupted
 )
 
-// A Finding is a state with the cause that stands for it.
+// A Finding is a state and its cause.
 type Finding struct {
 	State string
 	health.Cause
-	// Unknown says that the state is taken from what was known before, and that whether it still holds can't be told.
+	// Unknown means that the state is an earlier one, and it is unknown whether it still holds.
 	Unknown bool
-	// Fork is the Deployment that it is about; empty: the sandbox as a whole.
+	// Fork is the Deployment that the finding is about; empty if it is about the whole sandbox.
 	Fork string
 }
 
-// State sums up a sandbox: it is as well as its worst fork.
+// State sums up a sandbox: its state is that of its worst fork.
 func (v *Inventory) State(s *Sandbox) Finding {
 	switch {
 	case s.ConfigMap != nil && s.ConfigMap.DeletionTimestamp != nil:
@@ -170,7 +170,7 @@ const (
 	codeNoForks health.Code = "NoForks"
 )
 
-// graver orders findings: what is broken before what is unknown, before what waits, before what works.
+// graver orders findings: broken, then unknown, then waiting, then working.
 func graver(a, b Finding) bool {
 	rank := func(f Finding) int {
 		r := slices.Index([]string{
@@ -184,10 +184,11 @@ func graver(a, b Finding) bool {
 	return rank(a) > rank(b)
 }
 
-// publishedWithin is how long after a fork was made the control plane has published what it knows of it, where it does at all.
+// publishedWithin is the time after a fork's creation within which the control plane publishes its health, if it does
+// so at all.
 const publishedWithin = 30 * time.Second
 
-// ForkState is the state of one fork.
+// ForkState returns the state of one fork.
 func (v *Inventory) ForkState(d *appsv1.Deployment) Finding {
 	facts := v.facts(d)
 	r := health.Fork(facts)
@@ -198,7 +199,8 @@ func (v *Inventory) ForkState(d *appsv1.Deployment) Finding {
 	}
 }
 
-// RoutedWorkloads returns, of workloads, those that Touched is true of, and those that only pods of the inventory tell of by name.
+// RoutedWorkloads returns, in order, those workloads that `route` has changed or begun to change (see Touched),
+// without forks.
 func RoutedWorkloads(workloads []*Workload) []*Workload {
 	out := slices.DeleteFunc(slices.Clone(workloads), func(w *Workload) bool {
 		return !Touched(w) || w.Object.GetLabels()[sandbox.LabelRole] == sandbox.RoleFork
@@ -209,7 +211,7 @@ func RoutedWorkloads(workloads []*Workload) []*Workload {
 	return out
 }
 
-// RouteState says whether a workload's pods route requests to forks.
+// RouteState returns whether a workload's pods route requests to forks.
 func (v *Inventory) RouteState(w *Workload) Finding {
 	pods := v.baselinePods(w.Namespace(), w.Label())
 	var bare []string
@@ -243,10 +245,10 @@ func (v *Inventory) RouteState(w *Workload) Finding {
 	return Finding{State: string(health.StateRouted), Cause: health.Cause{Code: health.Routed, Message: "its pods route requests that carry a sandbox's key"}}
 }
 
-// A WorkloadRef names a workload of whatever kind.
+// A WorkloadRef names a workload of any kind.
 type WorkloadRef struct{ Namespace, APIVersion, Kind, Name string }
 
-// CustomBaselines returns the controllers of baselines' pods that are of no kind of Kubernetes' own.
+// CustomBaselines returns the controllers of baselines' pods that are of custom kinds.
 func CustomBaselines(v *Inventory) []WorkloadRef {
 	var refs []WorkloadRef
 	for i := range v.Pods {

@@ -1,5 +1,5 @@
-// Package plan decides what a command writes: from workloads, options and what is in the namespace it makes objects and
-// warnings, or a Problem. It is pure: it neither reads nor writes a cluster, a clock or a file.
+// Package plan decides what a command writes. From workloads, options and the state of the namespace it plans objects
+// and warnings, or returns a Problem. It is pure: it accesses no cluster, no clock and no file.
 package plan
 
 import (
@@ -13,36 +13,37 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-// A Problem is a failure that whoever ran the command can mend. It is printed as
+// A Problem is a failure that the user can fix. It is printed as
 //
 //	error: WHAT
 //	  LINES
 //	hint: SAY: FIX
 type Problem struct {
-	// What is wrong: lower case, one line, naming the object and the flag.
+	// What is the failure: one lower-case line that begins with the object or the flag.
 	What string
-	// Lines are others' words that explain it, such as the end of a log; often none.
+	// Lines are quoted lines that explain it, such as the end of a log; often none.
 	Lines []string
-	// Say is what Fix does, in a few words; may be empty.
-	Say string
-	// Fix is a command line that mends it, as words yet unquoted. Where it begins with "kubectl", the flags by which the
-	// caller chose cluster and namespace are added as it is printed, so that it does the same when pasted.
+	// Hint is what Fix does, in a few words; may be empty.
+	Hint string
+	// Fix is the command line that fixes it, as unquoted words. If it begins with "kubectl", printing adds the flags
+	// by which the caller chose cluster and namespace, so that it can be pasted.
 	Fix []string
-	// Admin says that Fix is for somebody else, with rights that the caller lacks: the caller's own --as, --user and the like are
-	// not added to it.
+	// Admin means that Fix is for somebody with rights that the caller lacks. The caller's own --as, --user and the
+	// like are not added to it.
 	Admin bool
-	// Err is the error beneath, if any.
+	// Err is the underlying error, if any.
 	Err error
-	// Code is a stable reason for programs, one of package status; empty: Reason derives it from Err.
+	// Code is a stable reason for programs, defined in package status. If it is empty, Reason derives one from Err.
 	Code string
-	// Object is what the problem is about, as kubectl prints it; empty: About reads it from What, which begins with it.
+	// Object is what the problem is about, as kubectl prints it. If it is empty, About reads it from the beginning of
+	// What.
 	Object string
 
-	// proposed is the fork that Fix asks for, where it does: Forks plans it before it proposes it.
+	// proposed is the fork that Fix creates, if it is a fork command: Forks plans it before proposing it.
 	proposed *proposal
 }
 
-// Reason returns the code of the problem: its own, or the reason of the API server's answer beneath it.
+// Reason returns the code of the problem: its own, or the reason of the API server's status in Err.
 func (p *Problem) Reason() string {
 	var beneath *Problem
 	switch {
@@ -61,10 +62,10 @@ func (p *Problem) Reason() string {
 	return status.CodeRefused
 }
 
-// leadingObject is the object that a message begins with: TYPE/NAME, or a sandbox by its name in quotation marks.
+// leadingObject matches the object that a message begins with: TYPE/NAME, or a quoted sandbox name.
 var leadingObject = regexp.MustCompile(`^([a-z][a-z0-9.]*/[a-zA-Z0-9.-]+)|^(sandbox) "([^"]+)"`)
 
-// About returns the object that the problem is about; empty where its message names none.
+// About returns the object that the problem is about; empty if its message names none.
 func (p *Problem) About() string {
 	m := leadingObject.FindStringSubmatch(p.What)
 	switch {
@@ -85,7 +86,7 @@ func (p *Problem) Unwrap() error { return p.Err }
 // Kubectl returns the words of "kubectl ARGS...", for Problem.Fix.
 func Kubectl(args ...string) []string { return append([]string{"kubectl"}, args...) }
 
-// Quote writes a command line so that a POSIX shell reads the same words.
+// Quote joins a command line so that a POSIX shell splits it into the same words.
 func Quote(words []string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {

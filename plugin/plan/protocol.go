@@ -9,12 +9,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// A routing key is a header of HTTP. A port that carries TLS, or the protocol of a database, passes through a router untouched, and no
-// request there can be routed. keyless says which ports are surely so. What a port's owner states (appProtocol, a name that states a
-// protocol) is believed before port numbers and images, which are conventions. In doubt a port is taken for HTTP: routing it is
-// harmless, leaving it out is not.
+// A routing key is an HTTP header. Ports with TLS or a database protocol pass through a router untouched, so no
+// request there can be routed. keyless reports which ports are certainly like that. A protocol that the port's owner
+// states (appProtocol, or the port's name) takes precedence over conventional port numbers and images. In doubt a
+// port counts as HTTP: routing it is harmless, skipping it is not.
 
-// An httpness is what is known of a port's protocol.
+// An httpness is what is known about a port's protocol.
 type httpness int
 
 const (
@@ -39,12 +39,12 @@ func statedProtocol(s string) httpness {
 	return maybeHTTP
 }
 
-// databasePorts are the registered or customary ports of servers that do not speak HTTP.
+// databasePorts returns the registered or customary ports of servers that do not speak HTTP.
 func databasePorts() []int32 {
 	return []int32{22, 25, 53, 389, 636, 465, 587, 1433, 1521, 1883, 2181, 3306, 4222, 5432, 5671, 5672, 6379, 8883, 9042, 9092, 11211, 26379, 27017}
 }
 
-// databaseImages are the last parts of the names of images whose servers do not speak HTTP on their own port.
+// databaseImages returns the last parts of the names of images whose servers do not speak HTTP on their own port.
 func databaseImages() []string {
 	return []string{
 		"postgres", "postgresql", "postgis", "timescaledb", "pgvector", "mysql", "mysql-server", "mariadb", "percona", "redis", "redis-stack-server",
@@ -52,7 +52,7 @@ func databaseImages() []string {
 	}
 }
 
-// keyless says what is known of a port of a Service that leads to a pod.
+// keyless returns what is known about the protocol of a Service's port that leads to a pod.
 func keyless(p *corev1.ServicePort, pod *corev1.Pod) httpness {
 	if p.AppProtocol != nil && *p.AppProtocol != "" {
 		if strings.EqualFold(*p.AppProtocol, "tcp") {
@@ -86,7 +86,7 @@ func keyless(p *corev1.ServicePort, pod *corev1.Pod) httpness {
 	return maybeHTTP
 }
 
-// targetOf returns the container port that a Service's port leads to; nil where no container declares it.
+// targetOf returns the container port that a Service's port leads to; nil if no container declares it.
 func targetOf(p *corev1.ServicePort, pod *corev1.Pod) (*corev1.Container, *corev1.ContainerPort) {
 	number := p.TargetPort.IntVal
 	if p.TargetPort.Type == intstr.Int && number == 0 {
@@ -111,8 +111,8 @@ func targetOf(p *corev1.ServicePort, pod *corev1.Pod) (*corev1.Container, *corev
 
 func lastPart(image string) string { return image[strings.LastIndex(image, "/")+1:] }
 
-// unroutableProtocol says why no key can work at a workload: in a clause, where all its ports behind Services are surely under TLS or no
-// HTTP; else empty. A port for metrics does not count beside such ports: nobody forks a
+// unroutableProtocol returns why a workload can't receive keys: all its ports behind Services certainly use TLS or a
+// protocol other than HTTP. Otherwise it is empty. A metrics port beside such ports does not count: nobody forks a
 // database for it.
 func unroutableProtocol(services []*corev1.Service, pod *corev1.Pod, labels map[string]string) string {
 	var why []string
@@ -149,7 +149,7 @@ func unroutableProtocol(services []*corev1.Service, pod *corev1.Pod, labels map[
 	return list(why) + ": a router finds no key there"
 }
 
-// ProtocolNotices warns of targets at which no key can work.
+// ProtocolNotices warns of targets that can't receive keys.
 func ProtocolNotices(v *RouteView) []string {
 	var out []string
 	for _, t := range v.Targets {

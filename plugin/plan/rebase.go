@@ -12,8 +12,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Rebase plans to lay forks of a sandbox on the workloads that they are of, as these are now: what Forks plans where no change is
-// asked for, with the expiry left as it is. Each of the workloads must have a fork. Every error is a *Problem.
+// Rebase plans to apply the changes of a sandbox's forks to the current state of their baselines. It plans what Forks
+// plans without a change, and keeps the expiry. Each of the workloads must have a fork. Every error is a *Problem.
 func Rebase(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan, error) {
 	if state.Sandbox == nil {
 		return nil, NoSandbox(o.Sandbox, state.Namespace)
@@ -31,19 +31,19 @@ func Rebase(o *ForkOptions, workloads []*Workload, state *ForkState) (*ForkPlan,
 	return Forks(&again, workloads, state)
 }
 
-// noFork is the Problem of a sandbox without a fork of what was named.
+// noFork returns the Problem of a sandbox that has no fork of the workload.
 func noFork(name, workload string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("sandbox %q has no fork of %s", name, workload),
-		Say:  "those it has", Fix: Kubectl("sandbox", "status", name),
+		Hint: "list its forks", Fix: Kubectl("sandbox", "status", name),
 	}
 }
 
-// NoForks is the Problem of a sandbox without any fork, where there is one.
+// NoForks returns the Problem of an existing sandbox without forks.
 func NoForks(name string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("sandbox %q has no forks", name),
-		Say:  "what there is of it", Fix: Kubectl("sandbox", "status", name),
+		Hint: "show its state", Fix: Kubectl("sandbox", "status", name),
 	}
 }
 
@@ -59,7 +59,7 @@ func (o *ForkOptions) rebaseCommand(workloads ...*Workload) []string {
 	return words
 }
 
-// A conflict says that the change of a fork does not fit its baseline as it is now.
+// A conflict means that the change of a fork does not fit its current baseline.
 type conflict struct {
 	fork     string
 	workload *Workload
@@ -68,7 +68,7 @@ type conflict struct {
 
 func (c *conflict) Error() string { return fmt.Sprintf("%s on %s: %v", c.fork, c.workload, c.err) }
 
-// lines returns what conflicts, one thing a line.
+// lines returns what conflicts, one item per line.
 func (c *conflict) lines() []string {
 	var e *fork.ConflictError
 	if errors.As(c.err, &e) {
@@ -77,9 +77,9 @@ func (c *conflict) lines() []string {
 	return []string{c.err.Error()}
 }
 
-// conflictProblem is the Problem of forks whose changes do not fit their baselines any more. Nothing was written.
+// conflictProblem returns the Problem of forks whose changes no longer fit their baselines. Nothing was written.
 func conflictProblem(o *ForkOptions, conflicts []*conflict) *Problem {
-	p := &Problem{Say: "begin anew", Fix: Kubectl("sandbox", "delete", o.Sandbox), Err: conflicts[0].err}
+	p := &Problem{Hint: "delete it, then fork again", Fix: Kubectl("sandbox", "delete", o.Sandbox), Err: conflicts[0].err}
 	if len(conflicts) == 1 {
 		c := conflicts[0]
 		p.What = fmt.Sprintf("the change of %s no longer fits %s, which changed since; nothing was written", c.fork, c.workload)
@@ -95,22 +95,22 @@ func conflictProblem(o *ForkOptions, conflicts []*conflict) *Problem {
 	return p
 }
 
-// noteBehind sets f.Rebased, and says so where it was not what the command is for.
+// noteBehind sets f.Rebased, and warns if a command other than `rebase` rebases the fork.
 func (p *ForkPlan) noteBehind(o *ForkOptions, f *Fork, old *unstructured.Unstructured) {
 	if old == nil {
 		return
 	}
 	was := old.GetAnnotations()[sandbox.AnnotationBaseline]
-	// Not by what is laid now: labels that are kept from now on make no baseline newer.
+	// Compare without the new options: a label that is kept from now on does not make the baseline newer.
 	behind, err := fork.Behind(old, f.Workload.Object)
 	behind = behind || err != nil
 	f.Rebased = behind && o.Rebase
 	if behind && was != "" && !o.Rebase {
-		p.warn("%s was behind %s, and is laid on it as it is now", deployment(f.Name()), f.Workload)
+		p.warn("%s was behind %s and is rebased on it", deployment(f.Name()), f.Workload)
 	}
 }
 
-// keptExpiry returns when a sandbox ends whose expiry is left as it is.
+// keptExpiry returns the unchanged expiry of a sandbox.
 func keptExpiry(old *corev1.ConfigMap) time.Time {
 	at, _ := time.Parse(time.RFC3339, old.Data[sandbox.DataExpires])
 	return at

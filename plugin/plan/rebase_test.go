@@ -253,7 +253,7 @@ func TestRebase_Problems(t *testing.T) {
 	})
 	p, err := plan.Rebase(&o, in.workloads, in.state)
 	if got, want := show(t, p, err), "error: the change of deployment.apps/api-pr-42 no longer fits deployment.apps/api, which changed since; nothing was written\n"+
-		"  spec.containers[gone] is gone\nhint: begin anew: kubectl sandbox delete pr-42\n"; got != want {
+		"  spec.containers[gone] is gone\nhint: delete it, then fork again: kubectl sandbox delete pr-42\n"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	other := read(t, "worker")

@@ -17,39 +17,41 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A RouteView is all that `route` and `unroute` look at, read from one namespace at about one moment. Route and Unroute
-// make the next step from it alone, so that a command that was interrupted anywhere is continued, or undone, by looking
-// again: there is no other state.
+// A RouteView is a snapshot of everything that `route` and `unroute` look at in one namespace. Route and Unroute
+// derive the next step from it alone, since there is no other state. So an interrupted command is resumed, or undone,
+// by reading again.
 type RouteView struct {
 	// Targets are the workloads that the command names, in its order.
 	Targets []*Workload
-	// Others are the further workloads of the namespace, forks included.
+	// Others are the other workloads of the namespace, including forks.
 	Others   []*Workload
 	Services []*corev1.Service
 	Pods     []*corev1.Pod
-	// Owners gives the controller of each ReplicaSet, by the ReplicaSet's uid: with it, a pod's workload is found.
+	// Owners maps a ReplicaSet's uid to its controller, to find the workload of a pod.
 	Owners map[types.UID]metav1.OwnerReference
-	// Policies are the namespace's NetworkPolicies, PoliciesElsewhere those of other namespaces as far as they may be read.
+	// Policies are the namespace's NetworkPolicies, and PoliciesElsewhere those of other namespaces that the caller
+	// may read.
 	Policies          []*networkingv1.NetworkPolicy
 	PoliciesElsewhere []*networkingv1.NetworkPolicy
-	// Unreadable names the kinds of policy that are in force here and that this program does not understand.
+	// Unreadable names the kinds of policy that are in force here and that this program can't read.
 	Unreadable []string
 	// NamespaceLabels are the labels of the namespace.
 	NamespaceLabels map[string]string
-	// ControlNamespace is where the webhook runs; empty when that may not be read.
+	// ControlNamespace is where the webhook runs; empty if the caller may not read that.
 	ControlNamespace string
-	// RolledOut has every rollout taken as done, and the targets' pods as being of their templates: for dry runs.
+	// RolledOut makes every rollout count as complete, and all pods of the targets as pods of their templates: for
+	// dry runs.
 	RolledOut bool
 }
 
-// A RouteStep is what to do next: write, in any order, or else wait until nothing waits any more, then look again; or
-// nothing, when Done.
+// A RouteStep is the next thing to do: make the writes, in any order; or else wait until all waits are over, and plan
+// again. If Done, nothing is left to do.
 type RouteStep struct {
 	// Title says in a few words what the step does.
 	Title  string
 	Writes []RouteWrite
 	Waits  []RouteWait
-	// Last says that nothing is left to do but to wait.
+	// Last means that only waiting is left.
 	Last bool
 	Done bool
 }
@@ -59,36 +61,37 @@ type RouteWrite struct {
 	Resource  schema.GroupVersionResource
 	Namespace string
 	Name      string
-	// Object is what kubectl prints for the object.
+	// Object is the object's name as kubectl prints it.
 	Object string
-	// Change says what changes, as the rest of a sentence about the object.
+	// Change is what changes, as the end of a sentence about the object.
 	Change string
-	// Before is the object as it was read; nil for one that is new.
+	// Before is the object as it was read; nil for a new one.
 	Before *unstructured.Unstructured
-	// Patch is an RFC 6902 patch that tests all it relies on; After is what it makes of the object.
+	// Patch is an RFC 6902 patch that tests everything it relies on. After is the object with the patch applied.
 	Patch []jsonpatch.Operation
 	After *unstructured.Unstructured
 	// Create is a new object.
 	Create *unstructured.Unstructured
 	// Delete is the uid of the object to delete.
 	Delete types.UID
-	// Rolls is the workload that rolls out anew because of this write, if any.
+	// Rolls is the workload that this write rolls out, if any.
 	Rolls *Workload
-	// Forgets says that the write removes a record which an earlier write released: admission would not take both at once.
+	// Forgets means that the write removes a record which an earlier write released. Admission would not accept both
+	// in one write.
 	Forgets bool
 }
 
-// A RouteWait is something that has to happen before the next step.
+// A RouteWait is a condition for the next step.
 type RouteWait struct {
 	Workload *Workload // nil: pods of no workload that was read
 	Message  string
 	Failed   bool // it waits in vain
 }
 
-// Route returns the next step towards routers in front of all targets, or a *Problem. The steps, each skipped where there
-// is nothing to do: name the ports that Services know by number (a rollout); switch the Services to the names; admit the
-// router in NetworkPolicies; ask for routers (a rollout). Every write leaves all Services with the endpoints they had, and
-// all targets either as they were or serving.
+// Route returns the next step towards routers in front of all targets, or a *Problem. A step without work is skipped.
+// The steps are: name the ports that Services refer to by number (a rollout); switch the Services to the names; admit
+// the router in NetworkPolicies; request routers (a rollout). After every write, all Services have the endpoints that
+// they had, and every target is unchanged or serves.
 func Route(v *RouteView) (*RouteStep, error) {
 	a, err := analyse(v)
 	if err != nil {
@@ -113,7 +116,7 @@ func Route(v *RouteView) (*RouteStep, error) {
 		}
 	}
 	if len(switches) > 0 {
-		// Also the targets that need no Service of theirs switched are waited for: one rollout at a time.
+		// Wait for all targets, including those whose Services need no switch: there is one rollout at a time.
 		step.Waits = append(a.rollouts(), step.Waits...)
 		if len(step.Waits) > 0 {
 			step.Title = "waiting for pods whose ports have names"
@@ -147,12 +150,12 @@ func Route(v *RouteView) (*RouteStep, error) {
 	return &RouteStep{Done: true}, nil
 }
 
-// routeSteps returns all the steps that next, Route or Unroute, would take from v on if every rollout went well.
+// routeSteps returns all the steps that next (Route or Unroute) would take from v on if every rollout succeeded.
 func routeSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
 	v = v.clone()
 	v.RolledOut = true
 	var steps []*RouteStep
-	// Every step brings the view nearer to its end; the bound is there to turn a mistake in this package into an error.
+	// Every step makes progress. The bound turns a bug in this package into an error.
 	for range 20 {
 		step, err := next(v)
 		if err != nil {
@@ -162,7 +165,7 @@ func routeSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rou
 			return steps, v, nil
 		}
 		if len(step.Writes) == 0 {
-			return nil, nil, fmt.Errorf("planning does not get past %q", step.Title)
+			return nil, nil, fmt.Errorf("planning is stuck at step %q", step.Title)
 		}
 		for i := range step.Writes {
 			if err := v.apply(&step.Writes[i]); err != nil {
@@ -171,11 +174,11 @@ func routeSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rou
 		}
 		steps = append(steps, step)
 	}
-	return nil, nil, fmt.Errorf("planning finds no end")
+	return nil, nil, fmt.Errorf("planning does not terminate")
 }
 
-// MergeSteps returns one write for each object that the steps write, doing all that they do to it; the patch of one that Forgets leaves the
-// released record.
+// MergeSteps returns one write per object, which combines all writes of the steps to it. If a write Forgets, its
+// patch is not merged, and the released record stays.
 func MergeSteps(steps []*RouteStep) []RouteWrite {
 	var merged []RouteWrite
 	for _, step := range steps {
@@ -186,7 +189,8 @@ func MergeSteps(steps []*RouteStep) []RouteWrite {
 				continue
 			}
 			m := &merged[i]
-			if m.After, m.Forgets = w.After, w.Forgets; !w.Forgets {
+			m.After, m.Forgets = w.After, w.Forgets
+			if !w.Forgets {
 				m.Patch = append(slices.Clone(m.Patch), w.Patch...)
 			}
 			m.Change += "; " + w.Change
@@ -198,8 +202,8 @@ func MergeSteps(steps []*RouteStep) []RouteWrite {
 	return merged
 }
 
-// RouterGaps returns the ready pods of the targets that ask for a router and have none, each with the reason as far as
-// admission gave one.
+// RouterGaps returns the ready pods of the targets that request a router and have none, each with the reason that
+// admission gave, if any.
 func RouterGaps(v *RouteView) []RouteWait {
 	var gaps []RouteWait
 	for _, t := range v.Targets {
@@ -213,12 +217,12 @@ func RouterGaps(v *RouteView) []RouteWait {
 	return gaps
 }
 
-// declined returns why admission left a pod as it is.
+// declined returns why admission did not change a pod.
 func declined(annotations map[string]string) string {
 	if reason, ok := strings.CutPrefix(annotations[sandbox.AnnotationInjected], "declined: "); ok {
 		return reason
 	}
-	return "admission did not answer when it was made"
+	return "admission did not answer when it was created"
 }
 
 func (v *RouteView) clone() *RouteView {
@@ -229,7 +233,7 @@ func (v *RouteView) clone() *RouteView {
 	return &c
 }
 
-// apply has v show what it would after w.
+// apply updates v to the state after w.
 func (v *RouteView) apply(w *RouteWrite) error {
 	switch w.Resource {
 	case servicesResource():
@@ -265,7 +269,7 @@ func (v *RouteView) apply(w *RouteWrite) error {
 	return nil
 }
 
-// podsOf returns the pods of w that endpoints know or will: neither finished nor being deleted.
+// podsOf returns the pods of w that are or will be endpoints: neither finished nor being deleted.
 func (v *RouteView) podsOf(w *Workload) []*corev1.Pod {
 	var pods []*corev1.Pod
 	for _, pod := range v.Pods {
@@ -276,7 +280,8 @@ func (v *RouteView) podsOf(w *Workload) []*corev1.Pod {
 	return pods
 }
 
-// owner returns the reference to the workload that a pod is of, past its ReplicaSet; the zero value for a pod on its own.
+// owner returns the reference to a pod's workload, which may be behind its ReplicaSet; the zero value for a pod
+// without one.
 func (v *RouteView) owner(pod *corev1.Pod) metav1.OwnerReference {
 	ref := metav1.GetControllerOf(pod)
 	if ref == nil {
@@ -288,7 +293,7 @@ func (v *RouteView) owner(pod *corev1.Pod) metav1.OwnerReference {
 	return *ref
 }
 
-// workload returns the target or other workload of that uid; nil when there is none.
+// workload returns the target or other workload with that uid; nil if there is none.
 func (v *RouteView) workload(uid types.UID) *Workload {
 	for _, list := range [][]*Workload{v.Targets, v.Others} {
 		for _, w := range list {
@@ -300,7 +305,7 @@ func (v *RouteView) workload(uid types.UID) *Workload {
 	return nil
 }
 
-// rollouts returns a wait for each target whose pods are not all of its present template and available.
+// rollouts returns a wait for each target that has pods which are unavailable or not of its current template.
 func (a *analysis) rollouts() []RouteWait {
 	if a.view.RolledOut {
 		return nil
@@ -321,8 +326,8 @@ func (a *analysis) rollouts() []RouteWait {
 	return waits
 }
 
-// unmarkedPods returns a wait for each target that has a pod of an earlier template. Where RolledOut understands a
-// workload's status there is none left; for other kinds the pods are all there is to judge by.
+// unmarkedPods returns a wait for each target that has a pod of an earlier template. A workload whose status
+// RolledOut understands has none by then; for other kinds, only the pods show it.
 func (a *analysis) unmarkedPods() []RouteWait {
 	if a.view.RolledOut {
 		return nil
@@ -331,7 +336,7 @@ func (a *analysis) unmarkedPods() []RouteWait {
 	for _, t := range a.targets {
 		for _, pod := range a.view.podsOf(t.Workload) {
 			if pod.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || pod.Annotations[sandbox.AnnotationPorts] != sandbox.FormatPorts(t.ports) {
-				waits = append(waits, RouteWait{Workload: t.Workload, Message: "pod/" + pod.Name + " is still of the template before"})
+				waits = append(waits, RouteWait{Workload: t.Workload, Message: "pod/" + pod.Name + " still has the old pod template"})
 				break
 			}
 		}
@@ -339,7 +344,7 @@ func (a *analysis) unmarkedPods() []RouteWait {
 	return waits
 }
 
-// unnamedPods returns a wait for each workload with a pod that would drop out of the Service if it switched to names now.
+// unnamedPods returns a wait for each workload with a pod that the Service would lose if it switched to names now.
 func (a *analysis) unnamedPods(s *routeService) []RouteWait {
 	var waits []RouteWait
 	seen := map[types.UID]bool{}
@@ -364,7 +369,7 @@ func (a *analysis) unnamedPods(s *routeService) []RouteWait {
 	return waits
 }
 
-// stuck says what keeps a pod of the workload from becoming ready, or from being made, if anything does.
+// stuck returns what keeps a pod of the workload from becoming ready, or from being created; empty if nothing does.
 func (v *RouteView) stuck(w *Workload) string {
 	conditions, _, _ := unstructured.NestedSlice(w.Object.Object, "status", "conditions")
 	for _, c := range conditions {
@@ -391,14 +396,14 @@ func (v *RouteView) stuck(w *Workload) string {
 	return ""
 }
 
-// live reports whether the endpoints controller takes a pod into account as one that serves, or will.
+// live reports whether the endpoints controller considers a pod, now or later.
 func live(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 }
 
 func podReady(pod *corev1.Pod) bool { return condition(pod, corev1.PodReady) == corev1.ConditionTrue }
 
-// list writes words as a sentence does: "a, b and c".
+// list joins words as in a sentence: "a, b and c".
 func list(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")

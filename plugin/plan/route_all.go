@@ -11,8 +11,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// RouteAll returns the workloads of a view, which has no targets, that Services send TCP connections to: those that were read,
-// the names of those that only their pods tell of, and why some can't be routed.
+// RouteAll returns the workloads that receive TCP connections through Services, for a view without targets. unread
+// names those that were not read and are known only from their pods; left tells why some can't be routed.
 func RouteAll(v *RouteView) (workloads []*Workload, unread, left []string) {
 	for _, w := range v.Others {
 		template, err := w.PodTemplate()
@@ -51,7 +51,7 @@ func reached(v *RouteView, pod *corev1.Pod, labels map[string]string) bool {
 	})
 }
 
-// TrialPod returns a pod of the workload's template, to see what admission makes of it.
+// TrialPod returns a pod of the workload's template, to test what admission does to it.
 func TrialPod(w *Workload) *unstructured.Unstructured {
 	template := w.Template()
 	pod := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Pod", "spec": template["spec"], "metadata": template["metadata"]}}
@@ -60,7 +60,7 @@ func TrialPod(w *Workload) *unstructured.Unstructured {
 	}
 	pod.SetGenerateName(w.Name() + "-")
 	pod.SetNamespace(w.Namespace())
-	// A StatefulSet's claims are volumes of its pods that its template does not have.
+	// A StatefulSet's claims become volumes of its pods that its template does not have.
 	claims, _, _ := unstructured.NestedSlice(w.Object.Object, "spec", "volumeClaimTemplates")
 	volumes, _, _ := unstructured.NestedSlice(pod.Object, "spec", "volumes")
 	for _, c := range claims {
@@ -74,7 +74,7 @@ func TrialPod(w *Workload) *unstructured.Unstructured {
 	return pod
 }
 
-// CheckTrial returns a Problem when a TrialPod, as the API server would have made it, has no router.
+// CheckTrial returns a Problem if a TrialPod, as the API server would have created it, has no router.
 func CheckTrial(w *Workload, u *unstructured.Unstructured, controlNamespace string) *Problem {
 	pod := new(corev1.Pod)
 	if err := decode(u, pod); err != nil {
@@ -86,13 +86,13 @@ func CheckTrial(w *Workload, u *unstructured.Unstructured, controlNamespace stri
 	if _, answered := pod.Annotations[sandbox.AnnotationInjected]; answered {
 		return &Problem{
 			What: fmt.Sprintf("%s: admission would leave its pods without a router: %s", w, declined(pod.Annotations)),
-			Say:  "its pod template",
+			Hint: "its pod template",
 			Fix:  Kubectl("edit", w.Arg()),
 		}
 	}
 	p := &Problem{What: fmt.Sprintf("%s: its pods would get no router, since the webhook does not answer", w)}
 	if controlNamespace != "" {
-		p.Say, p.Fix = "see how it is", Kubectl("get", "pods", "--namespace="+controlNamespace)
+		p.Hint, p.Fix = "see how it is", Kubectl("get", "pods", "--namespace="+controlNamespace)
 	}
 	return p
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// ChooseRoutes returns those of the candidates, workloads of the view, that `route --all` puts routers in front of, and why it leaves
-// out the others. It leaves out what was not healthy before, since every step waits for all targets; what no key can work at; and what
-// can't be routed, or not without one that is left out.
+// ChooseRoutes returns the candidates that `route --all` routes, and why it skips the others. It skips workloads that
+// are not healthy, since every step waits for all targets; workloads that can't receive keys; and workloads that
+// can't be routed, or not without a skipped one.
 func ChooseRoutes(v *RouteView, candidates []*Workload) (chosen []*Workload, left []string) {
 	var fit []*Workload
 	for _, w := range candidates {
@@ -27,7 +27,7 @@ func ChooseRoutes(v *RouteView, candidates []*Workload) (chosen []*Workload, lef
 	return chosen, left
 }
 
-// unfit says why a workload is left out whatever else is routed; empty where it is not.
+// unfit returns why a workload is skipped, whatever else is routed; empty if it is not.
 func (v *RouteView) unfit(w *Workload) string {
 	message, done, err := RolledOut(w)
 	switch {
@@ -52,7 +52,7 @@ func (v *RouteView) because(w *Workload, message string) string {
 	return strings.TrimSpace(message)
 }
 
-// groups puts those workloads together that a Service leads to both of: they are routed together or not at all.
+// groups groups the workloads that share a Service: these are routed together or not at all.
 func (v *RouteView) groups(workloads []*Workload) [][]*Workload {
 	var groups [][]*Workload
 	for _, w := range workloads {
@@ -69,7 +69,7 @@ func (v *RouteView) groups(workloads []*Workload) [][]*Workload {
 	return groups
 }
 
-// share says that a Service leads to both workloads.
+// share reports whether a Service selects pods of both workloads.
 func (v *RouteView) share(a, b *Workload) bool {
 	one, err := a.PodTemplate()
 	other, failed := b.PodTemplate()
@@ -84,8 +84,8 @@ func (v *RouteView) share(a, b *Workload) bool {
 	return false
 }
 
-// routable returns as many of a group as can be routed together, and why not the others. One that can't be routed even where all the
-// others are routed with it is taken out first.
+// routable returns as many workloads of a group as can be routed together, and why not the others. It first removes a
+// workload that can't be routed even together with all others.
 func (v *RouteView) routable(group []*Workload) (routable []*Workload, left []string) {
 	for len(group) > 0 {
 		refused := v.refusal(group)
@@ -105,7 +105,7 @@ func (v *RouteView) routable(group []*Workload) (routable []*Workload, left []st
 	return nil, left
 }
 
-// leftOut says why a workload is left out, with its name in front where the refusal is about something else.
+// leftOut returns why a workload is skipped, with its name in front if the refusal is about another object.
 func leftOut(w *Workload, p *Problem) string {
 	if strings.Contains(p.What, w.String()) || strings.Contains(p.What, w.Arg()) {
 		return p.What

@@ -12,12 +12,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// selects reports whether a Service's endpoints are made from pods with these labels.
+// selects reports whether a Service selects pods with these labels.
 func selects(s *corev1.Service, l labels.Set) bool {
 	return s.Spec.Type != corev1.ServiceTypeExternalName && len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(l)
 }
 
-// protocol returns p as the API server defaults it; templates of custom kinds may lack it.
+// protocol returns p with the API server's default, which templates of custom kinds may lack.
 func protocol(p corev1.Protocol) corev1.Protocol { return cmp.Or(p, corev1.ProtocolTCP) }
 
 // templatePod returns a pod of the template, for findPort.
@@ -31,7 +31,8 @@ func templatePod(t *corev1.PodTemplateSpec) *corev1.Pod {
 	return pod
 }
 
-// appView returns the pod with its router's ports counted as those of the app that they stand for.
+// appView returns the pod with the numbers of its router's ports replaced by those of the app's ports that they stand
+// for.
 func appView(pod *corev1.Pod) *corev1.Pod {
 	r := router(pod)
 	if r == nil {
@@ -64,7 +65,7 @@ func router(pod *corev1.Pod) *corev1.Container {
 	return nil
 }
 
-// servingContainers are those whose ports Services see, in the order in which they are searched.
+// servingContainers returns the containers whose ports Services resolve, in the order in which they are searched.
 func servingContainers(pod *corev1.Pod) []*corev1.Container {
 	var containers []*corev1.Container
 	for i := range pod.Spec.Containers {
@@ -104,8 +105,8 @@ func namesOf(pod *corev1.Pod, number uint16) []string {
 	return names
 }
 
-// containersNaming returns the containers that give some TCP port this name. Where there are several, Services see the first
-// alone, and admission leaves the pod as it is.
+// containersNaming returns the containers that give a TCP port this name. If there are several, Services use only the
+// first, and admission does not change the pod.
 func containersNaming(pod *corev1.Pod, name string) []string {
 	var containers []string
 	for _, c := range servingContainers(pod) {
@@ -116,7 +117,7 @@ func containersNaming(pod *corev1.Pod, name string) []string {
 	return containers
 }
 
-// nameTaken reports whether some port of whatever protocol has this name: a container may not use it twice.
+// nameTaken reports whether a port of any protocol has this name: a container may not use it twice.
 func nameTaken(pod *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(servingContainers(pod), func(c *corev1.Container) bool {
 		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name })

@@ -15,8 +15,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// RouteSteps returns the steps that next, Route or Unroute, would take from v on if every rollout went well, and what the view shows
-// then. Where it refuses, the command that its *Problem proposes is planned as well: one that would be refused too is not proposed.
+// RouteSteps returns the steps that next (Route or Unroute) would take from v on if every rollout succeeded, and the
+// resulting view. If next refuses, RouteSteps also plans the command that the *Problem proposes, so that it does not
+// propose one that would be refused too.
 func RouteSteps(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*RouteStep, *RouteView, error) {
 	steps, final, err := planRoute(v, next)
 	var p *Problem
@@ -36,34 +37,35 @@ func planRoute(v *RouteView, next func(*RouteView) (*RouteStep, error)) ([]*Rout
 // maxHints bounds how many refusals are joined into one: each names one more thing to do first.
 const maxHints = 5
 
-// tested returns p with a command that is not refused: where p's is, p goes on with that refusal and has its command.
+// tested returns p with a command that is not refused. If p's command is, p adds that refusal and takes over its
+// command.
 func (v *RouteView) tested(p *Problem, depth int) *Problem {
 	verb, args := routeWords(p.Fix)
 	if verb == nil {
 		return p
 	}
-	asked := v.naming(args)
-	if asked == nil {
-		return p // it names something that was not read: its own plan will tell
+	narrowed := v.naming(args)
+	if narrowed == nil {
+		return p // it names a workload that was not read, so it can't be planned here
 	}
-	_, _, err := planRoute(asked, verb)
+	_, _, err := planRoute(narrowed, verb)
 	var refused *Problem
 	if !errors.As(err, &refused) {
 		known := *p
-		known.Fix = append(slices.Clone(p.Fix), asked.templateFlag()...)
+		known.Fix = append(slices.Clone(p.Fix), narrowed.templateFlag()...)
 		return &known
 	}
 	if depth == 0 || refused.What == p.What {
 		return &Problem{What: p.What, Err: p.Err, Code: p.Code, Object: p.Object}
 	}
-	refused = asked.tested(refused, depth-1)
+	refused = narrowed.tested(refused, depth-1)
 	return &Problem{
-		What: p.What + "; and " + refused.What, Lines: refused.Lines, Say: refused.Say, Fix: refused.Fix, Admin: refused.Admin,
+		What: p.What + "; and " + refused.What, Lines: refused.Lines, Hint: refused.Hint, Fix: refused.Fix, Admin: refused.Admin,
 		Err: p.Err, Code: p.Code, Object: p.Object,
 	}
 }
 
-// routeWords reads `kubectl sandbox route|unroute TYPE/NAME...`; nil for any other command.
+// routeWords parses `kubectl sandbox route|unroute TYPE/NAME...`; nil for any other command.
 func routeWords(words []string) (next func(*RouteView) (*RouteStep, error), args []string) {
 	if len(words) < 4 || words[0] != "kubectl" || words[1] != "sandbox" {
 		return nil, nil
@@ -82,7 +84,7 @@ func routeWords(words []string) (next func(*RouteView) (*RouteStep, error), args
 	return nil, nil
 }
 
-// naming returns the view with the workloads of these arguments as its targets; nil where one was not read.
+// naming returns the view with the workloads of these arguments as its targets; nil if one was not read.
 func (v *RouteView) naming(args []string) *RouteView {
 	named := *v
 	named.Targets, named.Others = nil, nil
@@ -99,7 +101,7 @@ func (v *RouteView) naming(args []string) *RouteView {
 		switch {
 		case slices.Contains(named.Targets, w):
 		case slices.ContainsFunc(named.Targets, func(t *Workload) bool { return metav1.IsControlledBy(w.Object, t.Object) }):
-			// The ReplicaSet of a Deployment that was named in its place: its pods are the Deployment's.
+			// This is a ReplicaSet whose pods belong to the named Deployment.
 			if named.Owners == nil {
 				named.Owners = map[types.UID]metav1.OwnerReference{}
 			}
@@ -111,7 +113,8 @@ func (v *RouteView) naming(args []string) *RouteView {
 	return &named
 }
 
-// templateFlag returns --template-path where the targets' pod templates are elsewhere than their kind or an annotation says.
+// templateFlag returns --template-path if the targets' pod templates are elsewhere than their kind or annotation
+// states.
 func (v *RouteView) templateFlag() []string {
 	for _, t := range v.Targets {
 		if t.TemplateAt != "" && t.Object.GetAnnotations()[sandbox.AnnotationTemplate] == "" {
@@ -121,14 +124,16 @@ func (v *RouteView) templateFlag() []string {
 	return nil
 }
 
-// exposable says that `kubectl expose` can make a Service of the workload's selector: one of labels alone.
+// exposable reports whether `kubectl expose` can create a Service with the workload's selector: one that consists of
+// labels only.
 func (t *routeTarget) exposable() bool {
 	matchLabels, _, _ := unstructured.NestedMap(t.Object.Object, "spec", "selector", "matchLabels")
 	expressions, _, _ := unstructured.NestedSlice(t.Object.Object, "spec", "selector", "matchExpressions")
 	return len(matchLabels) > 0 && len(expressions) == 0
 }
 
-// serviceName returns a name for a Service in front of a workload: the workload's, if a Service can have it and none has.
+// serviceName returns a name for a Service in front of a workload: the workload's name, if it is valid for a Service
+// and free.
 func (v *RouteView) serviceName(workload string) string {
 	name := strings.ReplaceAll(workload, ".", "-")
 	if name[0] >= '0' && name[0] <= '9' {

@@ -8,8 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// RouteNotices returns what whoever routes the targets should know beforehand: what routers will not see, and what will show the change as
-// a difference.
+// RouteNotices returns what the user should know before routing the targets: which requests routers will not see, and
+// which tools will report the change as a difference.
 func RouteNotices(v *RouteView) ([]string, error) {
 	a, err := analyse(v)
 	if err != nil {

@@ -11,30 +11,30 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// A patcher changes a copy of an object and writes down each change as RFC 6902 operations, together with tests of what
-// was there before. So the patch fails, and changes nothing, where somebody else was there first; and it needs no
-// resourceVersion, which every status update would make stale.
+// A patcher changes a copy of an object and records each change as RFC 6902 operations, with tests of the earlier
+// values. So the patch fails, without effect, if somebody else changed the object first. It needs no resourceVersion,
+// which every status update would make stale.
 type patcher struct {
 	object *unstructured.Unstructured
 	ops    []jsonpatch.Operation
 	made   []string // JSON pointers of the maps that had to be made
 }
 
-// patch begins a patch of obj. The first test is that the object is still the same one, not another of its name.
+// patch starts a patch of obj. Its first test is that the object is still the same one, and not another of its name.
 func patch(obj *unstructured.Unstructured) *patcher {
 	p := &patcher{object: obj.DeepCopy()}
 	p.test("metadata", "uid")
 	return p
 }
 
-// test has the patch fail unless path is as it is now. What is absent is tested to be absent, as the API server's
-// implementation reads a test for null.
+// test makes the patch fail unless path still has its current value. For an absent value it tests for null, which the
+// API server's implementation reads as absent.
 func (p *patcher) test(path ...string) {
 	value, _ := p.get(path...)
 	p.ops = append(p.ops, jsonpatch.NewOperation("test", pointer(path), value))
 }
 
-// put sets path to value, and makes the maps on the way there that are missing.
+// put sets path to value, and creates missing maps on the way.
 func (p *patcher) put(value any, path ...string) {
 	for i := 1; i < len(path); i++ {
 		if _, ok := p.get(path[:i]...); !ok {
@@ -58,7 +58,7 @@ func (p *patcher) set(value any, path ...string) {
 	p.replace(runtime.DeepCopyJSONValue(value), path)
 }
 
-// push appends value to the list at path, which it makes if it is missing.
+// push appends value to the list at path, and creates the list if it is missing.
 func (p *patcher) push(value any, path ...string) {
 	old, ok := p.get(path...)
 	if !ok {
@@ -147,7 +147,7 @@ func (p *patcher) changed() bool {
 	return false
 }
 
-// pointer writes an RFC 6901 JSON pointer.
+// pointer formats an RFC 6901 JSON pointer.
 func pointer(path []string) string {
 	var b strings.Builder
 	for _, key := range path {
@@ -157,7 +157,7 @@ func pointer(path []string) string {
 	return b.String()
 }
 
-// unpointer reads what pointer wrote.
+// unpointer parses what pointer formats.
 func unpointer(s string) []string {
 	path := strings.Split(strings.TrimPrefix(s, "/"), "/")
 	for i, key := range path {

@@ -16,10 +16,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// NetworkPolicies judge a connection by the port it has at the pod: with a router in front, that is the router's. The
-// policies made here add to what there is, and select only pods that a policy isolates already, so that they never cut off
-// what was open. They follow the port numbers; a rule that names the app's port by name admits, once the name is the
-// router's, the router alone, so for such a rule the app's number is admitted beside it, for those who dial it directly.
+// NetworkPolicies see the port of a connection at the pod: with a router in front, that is the router's port. This
+// file plans policies that add to the existing ones. They select only pods that a policy already isolates, so they
+// never close what was open. They admit port numbers. A rule that names the app's port by name admits only the router
+// once the router has the name. For such a rule the app's number is admitted as well, for clients that dial it
+// directly.
 
 // policies returns the NetworkPolicies that a target needs, in order of name.
 func (a *analysis) policies(t *routeTarget) []*networkingv1.NetworkPolicy {
@@ -111,7 +112,8 @@ func (a *analysis) policies(t *routeTarget) []*networkingv1.NetworkPolicy {
 	return policies
 }
 
-// captures returns the target's ports with those on which its routers will listen, chosen as admission chooses them.
+// captures returns the target's ports with the ports on which its routers will listen, chosen as admission chooses
+// them.
 func (t *routeTarget) captures() []sandbox.Capture {
 	var taken []uint16
 	for _, containers := range [][]corev1.Container{t.pod.Spec.InitContainers, t.pod.Spec.Containers} {
@@ -128,7 +130,8 @@ func marks(role string, w *Workload) map[string]string {
 	return map[string]string{sandbox.LabelRole: role, sandbox.LabelWorkload: w.Label()}
 }
 
-// policy returns an empty NetworkPolicy that belongs to the target: gone with it, and found by its labels.
+// policy returns an empty NetworkPolicy that belongs to the target: it is deleted with the target and found by its
+// labels.
 func (t *routeTarget) policy(suffix string) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
 		TypeMeta: metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy"},
@@ -143,8 +146,8 @@ func (t *routeTarget) policy(suffix string) *networkingv1.NetworkPolicy {
 	}
 }
 
-// portsBeside returns the ports to admit beside those of a rule: for each captured port that the rule admits, the router's,
-// unless the rule admits that too. A rule without ports admits all.
+// portsBeside returns the ports to admit in addition to a rule: the router's port for each captured port that the
+// rule admits, unless the rule admits both. A rule without ports admits all.
 func portsBeside(rule []networkingv1.NetworkPolicyPort, captures []sandbox.Capture) []networkingv1.NetworkPolicyPort {
 	if len(rule) == 0 {
 		return nil
@@ -166,7 +169,7 @@ func portsBeside(rule []networkingv1.NetworkPolicyPort, captures []sandbox.Captu
 	return ports
 }
 
-// admits reports whether a rule's port admits a TCP port by its number.
+// admits reports whether a rule's port admits the number of a TCP port.
 func admits(p networkingv1.NetworkPolicyPort, number uint16) bool {
 	switch {
 	case !isTCP(p):
@@ -190,8 +193,8 @@ func policyPort(number uint16) networkingv1.NetworkPolicyPort {
 	return networkingv1.NetworkPolicyPort{Protocol: &tcp, Port: &port}
 }
 
-// isolates reports whether p is of that type; without types it is one of Ingress, and of Egress if it has such rules, as
-// the API server defaults it.
+// isolates reports whether p has that policy type. The API server's default is Ingress, and Egress if p has egress
+// rules.
 func isolates(p *networkingv1.NetworkPolicy, kind networkingv1.PolicyType) bool {
 	if len(p.Spec.PolicyTypes) == 0 {
 		return kind == networkingv1.PolicyTypeIngress || len(p.Spec.Egress) > 0
@@ -204,8 +207,8 @@ func matches(selector *metav1.LabelSelector, set labels.Set) bool {
 	return err == nil && s.Matches(set) // the API server lets no other in
 }
 
-// reaches reports whether some peer of an egress rule is, or by its addresses may be, a pod of the target. A rule without
-// peers reaches all.
+// reaches reports whether a peer of an egress rule is a pod of the target, or may be one by its addresses. A rule
+// without peers reaches all pods.
 func (a *analysis) reaches(peers []networkingv1.NetworkPolicyPeer, t *routeTarget, pods labels.Set) bool {
 	return len(peers) == 0 || slices.ContainsFunc(peers, func(peer networkingv1.NetworkPolicyPeer) bool {
 		if peer.IPBlock != nil {
@@ -215,8 +218,8 @@ func (a *analysis) reaches(peers []networkingv1.NetworkPolicyPeer, t *routeTarge
 	})
 }
 
-// isPod reports whether a peer, other than of addresses, is pods of those labels in a namespace of those labels, which without a
-// namespaceSelector is the policy's own.
+// isPod reports whether a peer, other than an ipBlock, selects pods with those labels in a namespace with those
+// labels. Without a namespaceSelector, that is the policy's own namespace.
 func isPod(peer *networkingv1.NetworkPolicyPeer, namespace map[string]string, pods labels.Set) bool {
 	return (peer.NamespaceSelector == nil || matches(peer.NamespaceSelector, labels.Set(namespace))) &&
 		(peer.PodSelector == nil || matches(peer.PodSelector, pods))
@@ -234,7 +237,8 @@ func inBlock(block *networkingv1.IPBlock, ip string) bool {
 	return within(block.CIDR) && !slices.ContainsFunc(block.Except, within)
 }
 
-// writePolicies makes the namespace's policies of our label those that the targets need.
+// writePolicies plans the writes that make the namespace's policies with our label equal to those that the targets
+// need.
 func (a *analysis) writePolicies() ([]RouteWrite, error) {
 	var writes []RouteWrite
 	for _, t := range a.targets {
@@ -256,8 +260,8 @@ func (a *analysis) writePolicies() ([]RouteWrite, error) {
 			have := a.view.Policies[i]
 			if !ofTarget(have, t.Workload) {
 				return nil, &Problem{
-					What: fmt.Sprintf("networkpolicy/%s is not of kubectl sandbox's making, and has the name of one that is needed", p.Name),
-					Say:  "if nobody needs it",
+					What: fmt.Sprintf("networkpolicy/%s exists and was not created by kubectl sandbox, which needs its name", p.Name),
+					Hint: "if nobody needs it",
 					Fix:  Kubectl("delete", "networkpolicy", p.Name),
 				}
 			}
@@ -282,13 +286,13 @@ func deletePolicy(p *networkingv1.NetworkPolicy) RouteWrite {
 	}
 }
 
-// ofTarget reports whether `route` made p for w, or printed it for Git, where no uid is known.
+// ofTarget reports whether `route` created p for w, or printed it for Git, where no uid is known.
 func ofTarget(p *networkingv1.NetworkPolicy, w *Workload) bool {
 	return p.Labels[sandbox.LabelRole] == sandbox.RoleRoute && p.Labels[sandbox.LabelWorkload] == w.Label() &&
 		(len(p.OwnerReferences) == 0 || slices.ContainsFunc(p.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == w.Object.GetUID() }))
 }
 
-// policyNotices says what of the policies `route` can't extend itself.
+// policyNotices lists the policies that `route` can't extend itself.
 func (a *analysis) policyNotices() []string {
 	var notices []string
 	for _, kind := range a.view.Unreadable {
@@ -327,7 +331,7 @@ func describeListens(captures []sandbox.Capture) string {
 	return list(words)
 }
 
-// appendNew appends v unless s has it.
+// appendNew appends v unless s contains it.
 func appendNew[T any](s []T, v T) []T {
 	if slices.ContainsFunc(s, func(w T) bool { return reflect.DeepEqual(v, w) }) {
 		return s

@@ -15,7 +15,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// analysis is what follows from a view: which ports of which Services reach the targets, by what names, and what is missing.
+// analysis holds what follows from a view: which ports of which Services reach the targets, by what names, and what
+// is missing.
 type analysis struct {
 	view     *RouteView
 	targets  []*routeTarget
@@ -24,7 +25,7 @@ type analysis struct {
 	notices  []string
 }
 
-// A routeTarget is a target and what it comes to.
+// A routeTarget is a target with the results of its analysis.
 type routeTarget struct {
 	*Workload
 	*routeMember
@@ -33,17 +34,18 @@ type routeTarget struct {
 	ports  []sandbox.Port      // what its routers capture, once the names are there
 }
 
-// A routeMember is whatever has pods behind a Service: a workload's template, or a pod of no workload that was read.
+// A routeMember is anything that has pods behind a Service: a workload's template, or a pod whose workload was not
+// read.
 type routeMember struct {
 	workload *Workload // nil for a pod of something unknown
 	pod      *corev1.Pod
 	labels   labels.Set
 	arg      string // as one types it
-	movable  bool   // `route` can be told to change it
+	movable  bool   // `route` can change it if it is named
 	target   *routeTarget
 }
 
-// A routeService is a Service that has a port routers capture.
+// A routeService is a Service with a port that routers capture.
 type routeService struct {
 	*corev1.Service
 	marks    sandbox.TargetPorts
@@ -51,7 +53,7 @@ type routeService struct {
 	switches []portSwitch // ports known by number, in the Service's order
 }
 
-// A portSwitch is one port of a Service that is to name what it knew by number.
+// A portSwitch is one port of a Service to switch from a number to a name.
 type portSwitch struct {
 	index  int
 	number uint16
@@ -117,14 +119,14 @@ func newTarget(w *Workload) (*routeTarget, error) {
 	}
 	record, err := sandbox.ParseRouteRecord(w.Object.GetAnnotations()[sandbox.AnnotationRouted])
 	if err != nil {
-		return nil, &Problem{What: w.String() + ": " + err.Error(), Say: "look at it", Fix: Kubectl("edit", w.Arg())}
+		return nil, &Problem{What: w.String() + ": " + err.Error(), Hint: "edit it", Fix: Kubectl("edit", w.Arg())}
 	}
 	m := &routeMember{workload: w, pod: templatePod(template), labels: template.Labels, arg: w.Arg(), movable: true}
 	m.target = &routeTarget{Workload: w, routeMember: m, record: record}
 	return m.target, nil
 }
 
-// ownerArg returns what one types for a workload that is known by reference only.
+// ownerArg returns the command-line argument for a workload that is known only by a reference.
 func ownerArg(ref metav1.OwnerReference) string {
 	group, _, found := strings.Cut(ref.APIVersion, "/")
 	if !found || group == "apps" {
@@ -133,8 +135,8 @@ func ownerArg(ref metav1.OwnerReference) string {
 	return strings.ToLower(ref.Kind) + "." + group + "/" + ref.Name
 }
 
-// findServices collects the Services whose TCP connections a router can capture: those with a cluster address that select
-// pods of a target.
+// findServices collects the Services whose TCP connections a router can capture: those that have a cluster address
+// and select pods of a target.
 func (a *analysis) findServices() error {
 	services := slices.SortedFunc(slices.Values(a.view.Services), func(s, t *corev1.Service) int { return cmp.Compare(s.Name, t.Name) })
 	for _, svc := range services {
@@ -156,7 +158,7 @@ func (a *analysis) findServices() error {
 		if text := svc.Annotations[sandbox.AnnotationTargetPorts]; text != "" {
 			marks, err := sandbox.ParseTargetPorts(text)
 			if err != nil {
-				return &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+				return &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "edit it", Fix: Kubectl("edit", "service/"+svc.Name)}
 			}
 			s.marks = marks
 		}
@@ -170,8 +172,8 @@ func (a *analysis) findServices() error {
 	return nil
 }
 
-// numberOf returns the number that a TCP port of a Service sends to, or sent to before `route` named it; false for a port
-// that its author named.
+// numberOf returns the number that a TCP port of a Service sends to, or sent to before `route` switched it to a name;
+// false for a port that its author named.
 func numberOf(p *corev1.ServicePort, marks sandbox.TargetPorts) (uint16, bool) {
 	if protocol(p.Protocol) != corev1.ProtocolTCP {
 		return 0, false
@@ -183,8 +185,9 @@ func numberOf(p *corev1.ServicePort, marks sandbox.TargetPorts) (uint16, bool) {
 	return portNumber(cmp.Or(p.TargetPort.IntVal, p.Port)), true
 }
 
-// nameNumbers finds one name for each number that a Service sends to, the same in all that the Service has pods of, and so
-// the same in all Services that share such a workload. A name that a port has already is kept: others may know it.
+// nameNumbers finds one name for each number that a Service sends to. The name is the same in everything that the
+// Service has pods of, and so in all Services that share such a workload. An existing name of a port is kept, because
+// others may refer to it.
 func (a *analysis) nameNumbers() error {
 	for _, s := range a.services {
 		for i := range s.switches {
@@ -209,8 +212,8 @@ func (a *analysis) nameNumbers() error {
 	return nil
 }
 
-// sharing returns the Services that send to number and that share, directly or over others of them, a member with s; and
-// all their members.
+// sharing returns the Services that send to number and share a member with s, directly or through other such
+// Services; and all their members.
 func (a *analysis) sharing(s *routeService, number uint16) ([]*routeService, []*routeMember) {
 	services := []*routeService{s}
 	var members []*routeMember
@@ -231,9 +234,9 @@ func (a *analysis) sharing(s *routeService, number uint16) ([]*routeService, []*
 	return services, members
 }
 
-// nameFor chooses the name by which Services reach number in all members, and notes which targets have to be given it.
+// nameFor chooses the name by which Services reach number in all members, and records which targets lack it.
 func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMember) (string, error) {
-	// Targets first: their order is the caller's, so what is chosen does not depend on what else is there.
+	// Targets come first: their order is the caller's, so the choice does not depend on other objects.
 	slices.SortStableFunc(members, func(m, n *routeMember) int { return cmp.Compare(rank(m), rank(n)) })
 	var candidates []string
 	var named *routeMember
@@ -253,7 +256,7 @@ func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMembe
 			if len(common) == 0 {
 				return "", &Problem{
 					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s and %s names %s: routing needs one name for both", s.Name, number, named.arg, candidates[0], m.arg, usable[0]),
-					Say:  "give the port the same name in both",
+					Hint: "give the port the same name in both",
 					Fix:  Kubectl("edit", m.arg),
 				}
 			}
@@ -276,7 +279,7 @@ func (a *analysis) nameFor(s *routeService, number uint16, members []*routeMembe
 			if but != "" {
 				return "", &Problem{
 					What: fmt.Sprintf("service/%s sends to port %d, which %s names %s, but in %s %s: routing needs one name for both", s.Name, number, named.arg, name, m.arg, but),
-					Say:  "name the ports alike in both",
+					Hint: "name the ports alike in both",
 					Fix:  Kubectl("edit", m.arg),
 				}
 			}
@@ -300,7 +303,7 @@ func rank(m *routeMember) int {
 	return 2
 }
 
-// unchangeable returns a Problem when some of those that lack a name are not among the targets.
+// unchangeable returns a Problem if some members that lack a name are not targets.
 func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*routeMember) error {
 	var args []string
 	for _, m := range lacking {
@@ -310,7 +313,7 @@ func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*route
 		if !m.movable {
 			return &Problem{
 				What: fmt.Sprintf("service/%s also selects %s, which has no name for port %d and can't be given one", s.Name, m.arg, number),
-				Say:  "take it out of the way",
+				Hint: "take it out of the way",
 				Fix:  Kubectl("delete", m.arg),
 			}
 		}
@@ -325,12 +328,12 @@ func (a *analysis) unchangeable(s *routeService, number uint16, lacking []*route
 	}
 	return &Problem{
 		What: fmt.Sprintf("service/%s also selects pods of %s, where port %d has no name", s.Name, list(args), number),
-		Say:  "route all of them together",
+		Hint: "route all of them at once",
 		Fix:  append(command, args...),
 	}
 }
 
-// knowing returns a Service of m's that its author has send to the name; nil when there is none.
+// knowing returns a Service of m that its author made send to the name; nil if there is none.
 func (a *analysis) knowing(m *routeMember, name string) *corev1.Service {
 	for _, s := range a.view.Services {
 		if selects(s, m.labels) && slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
@@ -343,7 +346,7 @@ func (a *analysis) knowing(m *routeMember, name string) *corev1.Service {
 	return nil
 }
 
-// newName makes a name for number that nothing in members uses, nor any of their Services in vain.
+// newName returns a name for number that is unused in members, and that none of their Services refers to.
 func (a *analysis) newName(number uint16, members []*routeMember) string {
 	taken := func(name string) bool {
 		return slices.ContainsFunc(members, func(m *routeMember) bool { return nameTaken(m.pod, name) || a.knowing(m, name) != nil })
@@ -363,7 +366,7 @@ func marksOf(s *corev1.Service) sandbox.TargetPorts {
 	return marks
 }
 
-// addName has the target give number a name: where the port is declared, or else as a port of the first container.
+// addName makes the target name a port number: where the port is declared, or else as a port of the first container.
 func (t *routeTarget) addName(number uint16, name string, notices *[]string) {
 	added := sandbox.AddedName{Port: number, Name: name}
 	for _, c := range servingContainers(t.pod) {
@@ -437,20 +440,20 @@ func (a *analysis) nothingToRoute(t *routeTarget) error {
 	if len(headless) > 0 {
 		return &Problem{
 			What: fmt.Sprintf("%s is reached by the headless %s alone: its clients dial the pods' own addresses, where no router can stand in; it needs a Service with an address too", t.Workload, list(headless)),
-			Say:  "Services of this namespace, and what they select",
+			Hint: "Services of this namespace, and what they select",
 			Fix:  Kubectl("get", "services", "-o", "wide"),
 		}
 	}
 	p := &Problem{
 		What: fmt.Sprintf("no Service sends TCP connections to the pods of %s, so there is nothing to route", t.Workload),
-		Say:  "Services of this namespace, and what they select",
+		Hint: "Services of this namespace, and what they select",
 		Fix:  Kubectl("get", "services", "-o", "wide"),
 	}
 	if t.Kind() == "Deployment" && t.exposable() {
 		for _, c := range servingContainers(t.pod) {
 			for _, port := range c.Ports {
 				if port.Protocol == corev1.ProtocolTCP {
-					p.Say, p.Fix = "put a Service in front of it", Kubectl("expose", t.Arg(), "--port", strconv.Itoa(int(port.ContainerPort)))
+					p.Hint, p.Fix = "put a Service in front of it", Kubectl("expose", t.Arg(), "--port", strconv.Itoa(int(port.ContainerPort)))
 					if name := a.view.serviceName(t.Name()); name != t.Name() {
 						p.Fix = append(p.Fix, "--name="+name)
 					}
@@ -465,7 +468,7 @@ func (a *analysis) nothingToRoute(t *routeTarget) error {
 func sharedName(m *routeMember, name string) *Problem {
 	return &Problem{
 		What: fmt.Sprintf("%s: containers %s all name a port %s, so that no router can take its place", m.arg, list(containersNaming(m.pod, name)), name),
-		Say:  "rename all but one",
+		Hint: "rename all but one",
 		Fix:  Kubectl("edit", m.arg),
 	}
 }

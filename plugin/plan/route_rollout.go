@@ -14,9 +14,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// RolledOut reports whether all pods of a workload are of its present template and available, as `kubectl rollout status`
-// judges it, or else what it waits for. An error says that it waits in vain. Of kinds that kubectl does not know it believes
-// the status fields that custom kinds share with Deployments, as far as they are there.
+// RolledOut reports whether all pods of a workload are available and of its current template, by the rules of
+// `kubectl rollout status`; or else what is missing. An error means that the rollout can't complete. For kinds that
+// kubectl does not know it reads the status fields that custom kinds share with Deployments, if present.
 func RolledOut(w *Workload) (message string, done bool, err error) {
 	if viewer, err := polymorphichelpers.StatusViewerFor(w.Object.GroupVersionKind().GroupKind()); err == nil {
 		message, done, err := viewer.Status(w.Object, 0)
@@ -63,48 +63,48 @@ func isRollout(w *Workload) bool {
 	return w.Resource.Group == "argoproj.io" && w.Kind() == "Rollout"
 }
 
-// checkKind returns a Problem for a workload whose pods do not follow its template, or follow somebody else's.
+// checkKind returns a Problem for a workload whose pods do not follow its own template.
 func checkKind(w *Workload) *Problem {
 	owner := metav1.GetControllerOf(w.Object)
 	switch {
 	case w.Object.GetLabels()[sandbox.LabelRole] == sandbox.RoleFork:
 		return &Problem{
 			What: w.String() + " is a fork: routers stand in front of baselines",
-			Say:  "baselines and their routes",
+			Hint: "baselines and their routes",
 			Fix:  Kubectl("sandbox", "route"),
 		}
 	case w.Kind() == "ReplicaSet" && w.Resource.Group == "apps" && owner != nil:
 		return &Problem{
-			What: fmt.Sprintf("%s belongs to %s/%s, which makes it anew at every change", w, strings.ToLower(owner.Kind), owner.Name),
-			Say:  "route that",
+			What: fmt.Sprintf("%s belongs to %s/%s, which recreates it on every change", w, strings.ToLower(owner.Kind), owner.Name),
+			Hint: "route that",
 			Fix:  Kubectl("sandbox", "route", strings.ToLower(owner.Kind)+"/"+owner.Name),
 		}
 	case w.Kind() == "ReplicaSet" && w.Resource.Group == "apps", w.Kind() == "ReplicationController" && w.Resource.Group == "":
 		return &Problem{
 			What: fmt.Sprintf("%s replaces no pod when its template changes, so that it can't be routed without an outage; a Deployment with the same selector and template can", w),
-			Say:  "its template, to make a Deployment of",
+			Hint: "see its template, to create a Deployment from it",
 			Fix:  Kubectl("get", w.Arg(), "-o", "yaml"),
 		}
 	case slices.Contains([]string{"Job", "CronJob"}, w.Kind()):
-		return &Problem{What: w.String() + " runs to its end: nothing sends it requests to route"}
+		return &Problem{What: w.String() + " runs to completion: nothing sends it requests to route"}
 	case owner != nil:
 		return &Problem{
-			What: fmt.Sprintf("%s is kept by %s/%s, whose controller would undo the change", w, strings.ToLower(owner.Kind), owner.Name),
-			Say:  "see whether its owner can carry the labels and annotations for the pod template",
+			What: fmt.Sprintf("%s is managed by %s/%s, whose controller would undo the change", w, strings.ToLower(owner.Kind), owner.Name),
+			Hint: "see whether its owner can carry the labels and annotations for the pod template",
 			Fix:  Kubectl("describe", strings.ToLower(owner.Kind), owner.Name),
 		}
 	}
 	if hostNetwork, _, _ := unstructured.NestedBool(w.Object.Object, w.templateFields("spec", "hostNetwork")...); hostNetwork {
 		return &Problem{
 			What: fmt.Sprintf("%s uses its node's network (hostNetwork), where a router's port would be everybody's", w),
-			Say:  "give it a network of its own, if it can do with that",
+			Hint: "give it a network of its own, if that works for it",
 			Fix:  Kubectl("edit", w.Arg()),
 		}
 	}
 	return nil
 }
 
-// checkRollout returns a Problem for a target that has yet to roll out and can't on its own.
+// checkRollout returns a Problem for a target that still has to roll out and does not do so by itself.
 func (t *routeTarget) checkRollout() *Problem {
 	_, done, _ := RolledOut(t.Workload)
 	marks, changes := t.writeMarks()
@@ -114,7 +114,7 @@ func (t *routeTarget) checkRollout() *Problem {
 	return gate(t.Workload)
 }
 
-// gate returns a Problem for a workload that does not bring out a new template by itself.
+// gate returns a Problem for a workload that does not roll out a new template by itself.
 func gate(w *Workload) *Problem {
 	str := func(path ...string) string {
 		s, _, _ := unstructured.NestedString(w.Object.Object, append([]string{"spec"}, path...)...)
@@ -124,13 +124,13 @@ func gate(w *Workload) *Problem {
 		if isRollout(w) {
 			return &Problem{
 				What: fmt.Sprintf("%s is paused, and its pods would not change", w),
-				Say:  "resume it",
+				Hint: "resume it",
 				Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"paused":false}}`),
 			}
 		}
 		return &Problem{
 			What: fmt.Sprintf("%s is paused, and its pods would not change", w),
-			Say:  "resume it",
+			Hint: "resume it",
 			Fix:  Kubectl("rollout", "resume", w.Arg()),
 		}
 	}
@@ -138,7 +138,7 @@ func gate(w *Workload) *Problem {
 	case str("updateStrategy", "type") == "OnDelete":
 		return &Problem{
 			What: fmt.Sprintf("%s has the update strategy OnDelete: its pods change only when somebody deletes them", w),
-			Say:  "have it replace its pods",
+			Hint: "have it replace its pods",
 			Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}`),
 		}
 	case isRollout(w):
@@ -148,19 +148,20 @@ func gate(w *Workload) *Problem {
 	if n := asInt(partition); n > 0 {
 		return &Problem{
 			What: fmt.Sprintf("%s is partitioned: its pods below %d would keep the template they have", w, n),
-			Say:  "let all of them change",
+			Hint: "let all of them change",
 			Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}`),
 		}
 	}
 	return nil
 }
 
-// gateRollout returns a Problem for an Argo Rollout that stops for somebody's word, or has its template elsewhere.
+// gateRollout returns a Problem for an Argo Rollout that waits for a manual step, or whose template is in another
+// object.
 func gateRollout(w *Workload) *Problem {
 	if auto, found, _ := unstructured.NestedBool(w.Object.Object, "spec", "strategy", "blueGreen", "autoPromotionEnabled"); found && !auto {
 		return &Problem{
-			What: fmt.Sprintf("%s waits for a promotion by hand (autoPromotionEnabled: false), twice in the course of this", w),
-			Say:  "have it promote by itself meanwhile",
+			What: fmt.Sprintf("%s waits for a promotion by hand (autoPromotionEnabled: false), twice during this command", w),
+			Hint: "have it promote by itself meanwhile",
 			Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"strategy":{"blueGreen":{"autoPromotionEnabled":true}}}}`),
 		}
 	}
@@ -174,8 +175,8 @@ func gateRollout(w *Workload) *Problem {
 		fields, _ := pause.(map[string]any)
 		if _, timed := fields["duration"]; !timed {
 			return &Problem{
-				What: fmt.Sprintf("%s stops at step %d of its canary until somebody promotes it, twice in the course of this", w, i+1),
-				Say:  "take the steps away meanwhile",
+				What: fmt.Sprintf("%s stops at step %d of its canary until somebody promotes it, twice during this command", w, i+1),
+				Hint: "remove the steps meanwhile",
 				Fix:  Kubectl("patch", w.Arg(), "--type=merge", "-p", `{"spec":{"strategy":{"canary":{"steps":null}}}}`),
 			}
 		}
@@ -183,7 +184,7 @@ func gateRollout(w *Workload) *Problem {
 	return nil
 }
 
-// ofArgo reports whether Argo CD keeps an object as it is in Git.
+// ofArgo reports whether Argo CD syncs an object from Git.
 func ofArgo(labels, annotations map[string]string) bool {
 	return annotations["argocd.argoproj.io/tracking-id"] != "" || labels["argocd.argoproj.io/instance"] != ""
 }

@@ -79,7 +79,7 @@ func transcribe(t *testing.T, out *strings.Builder, w *world, next func(*RouteVi
 		if !errors.As(err, &p) {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(out, "error: %s\nhint: %s: %s\n", p.What, p.Say, Quote(p.Fix))
+		fmt.Fprintf(out, "error: %s\nhint: %s: %s\n", p.What, p.Hint, Quote(p.Fix))
 		return err
 	}
 	if notices, err := RouteNotices(w.view(targets...)); err == nil {

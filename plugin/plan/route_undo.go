@@ -10,12 +10,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Unroute returns the next step towards the targets as they were before Route, or a *Problem. Services go back to numbers
-// first, so that no pod's endpoint depends on a name any more; then, in one rollout, routers, labels, annotations and added
-// names go; then the policies, which the last router needed; then the record of it all.
+// Unroute returns the next step that restores the targets to their state before Route, or a *Problem. Services are
+// switched back to numbers first, so that no endpoint depends on a name. Then one rollout removes routers, labels,
+// annotations and added names. After that the policies go, which the last router needed, and finally the record.
 func Unroute(v *RouteView) (*RouteStep, error) { return unroute(v, false) }
 
-// UnrouteForced is Unroute, but takes the routers away from forks that need them.
+// UnrouteForced is like Unroute, but also removes routers that forks need.
 func UnrouteForced(v *RouteView) (*RouteStep, error) { return unroute(v, true) }
 
 func unroute(v *RouteView, force bool) (*RouteStep, error) {
@@ -54,7 +54,7 @@ func unroute(v *RouteView, force bool) (*RouteStep, error) {
 		return &RouteStep{Title: "switching Services back to port numbers", Writes: restores}, nil
 	}
 	if len(rolls) > 0 {
-		return &RouteStep{Title: "taking routers away", Writes: rolls}, nil
+		return &RouteStep{Title: "removing routers", Writes: rolls}, nil
 	}
 
 	var records []RouteWrite
@@ -78,10 +78,11 @@ func unroute(v *RouteView, force bool) (*RouteStep, error) {
 		step.Title = "deleting NetworkPolicies"
 		return &step, nil
 	}
-	return &RouteStep{Title: "forgetting what was changed", Writes: records}, nil
+	return &RouteStep{Title: "removing the record of the changes", Writes: records}, nil
 }
 
-// Touched reports whether `route` left something at a workload: it is routed, or was left on the way there or back.
+// Touched reports whether a workload carries changes of `route`: it is routed, or `route` or `unroute` was
+// interrupted.
 func Touched(w *Workload) bool {
 	_, recorded := w.Object.GetAnnotations()[sandbox.AnnotationRouted]
 	return recorded || w.Routed()
@@ -89,7 +90,7 @@ func Touched(w *Workload) bool {
 
 func (t *routeTarget) touched() bool { return Touched(t.Workload) }
 
-// orphans returns a Problem when there are forks whose requests the targets' routers send them.
+// orphans returns a Problem if there are forks that receive requests through the targets' routers.
 func (a *analysis) orphans() *Problem {
 	for _, t := range a.targets {
 		var sandboxes []string
@@ -108,16 +109,16 @@ func (a *analysis) orphans() *Problem {
 			what = "sandboxes " + list(sandboxes) + " have forks of it that"
 		}
 		return &Problem{
-			What: fmt.Sprintf("%s is in use: %s would get no more requests (--force takes the routers away all the same)", t.Workload, what),
-			Say:  "delete first what needs them",
+			What: fmt.Sprintf("%s is in use: %s would get no more requests (--force removes the routers anyway)", t.Workload, what),
+			Hint: "delete first what needs them",
 			Fix:  Kubectl(append([]string{"sandbox", "delete"}, sandboxes...)...),
 		}
 	}
 	return nil
 }
 
-// writeRestores gives Services of the targets the numbers back that they had, but for those that other routed workloads
-// need and that can do without the targets' added names.
+// writeRestores switches Services of the targets back to their numbers, except Services that other routed workloads
+// need and that work without the targets' added names.
 func (a *analysis) writeRestores() ([]RouteWrite, error) {
 	var writes []RouteWrite
 	for _, svc := range a.view.Services {
@@ -158,7 +159,7 @@ func (a *analysis) writeRestores() ([]RouteWrite, error) {
 			}
 			return nil, &Problem{
 				What: fmt.Sprintf("service/%s sends to port names that %s was given, and sends to routers of %s too", svc.Name, losing.Workload, list(keepers)),
-				Say:  "take the routers away from all of them together",
+				Hint: "unroute all of them at once",
 				Fix:  append(command, keepers...),
 			}
 		default:
@@ -170,7 +171,7 @@ func (a *analysis) writeRestores() ([]RouteWrite, error) {
 	return writes, nil
 }
 
-// markedService returns a Service with what its record says.
+// markedService returns a Service with its parsed record.
 func markedService(svc *corev1.Service) (*routeService, error) {
 	s := &routeService{Service: svc}
 	text, marked := svc.Annotations[sandbox.AnnotationTargetPorts]
@@ -179,14 +180,14 @@ func markedService(svc *corev1.Service) (*routeService, error) {
 	}
 	marks, err := sandbox.ParseTargetPorts(text)
 	if err != nil {
-		return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Say: "look at it", Fix: Kubectl("edit", "service/"+svc.Name)}
+		return nil, &Problem{What: fmt.Sprintf("service/%s: %s", svc.Name, err), Hint: "edit it", Fix: Kubectl("edit", "service/"+svc.Name)}
 	}
 	s.marks = marks
 	return s, nil
 }
 
-// UnrouteServices returns a planner for RouteView.Services of these names alone, whatever became of the workloads behind them: each goes
-// back to its port numbers, then its marks go.
+// UnrouteServices returns a planner for the named Services of RouteView.Services, whatever the state of their
+// workloads: each is switched back to its port numbers, and then loses its marks.
 func UnrouteServices(names ...string) func(*RouteView) (*RouteStep, error) {
 	return func(v *RouteView) (*RouteStep, error) {
 		step := &RouteStep{Title: "switching Services back to port numbers"}
@@ -207,7 +208,7 @@ func UnrouteServices(names ...string) func(*RouteView) (*RouteStep, error) {
 	}
 }
 
-// uses reports whether some port of the Service goes to a name that `route` put there.
+// uses reports whether a port of the Service goes to a name that `route` set.
 func (s *routeService) uses(name string) bool {
 	for _, p := range s.Spec.Ports {
 		if mark, ok := s.marks[sandbox.PortKey(string(p.Protocol), p.Port)]; ok && mark.Name == name && p.TargetPort.StrVal == name {
@@ -217,7 +218,7 @@ func (s *routeService) uses(name string) bool {
 	return false
 }
 
-// keepers returns the routed workloads besides the targets that the Service has pods of.
+// keepers returns the routed workloads, other than the targets, that the Service has pods of.
 func (a *analysis) keepers(s *routeService) ([]string, error) {
 	var keepers []string
 	for _, w := range a.view.Others {
@@ -241,7 +242,7 @@ func (a *analysis) keepers(s *routeService) ([]string, error) {
 	return keepers, nil
 }
 
-// markedPods returns a wait for each target that has a pod with a router left.
+// markedPods returns a wait for each target that still has a pod with a router.
 func (a *analysis) markedPods() []RouteWait {
 	if a.view.RolledOut {
 		return nil

@@ -25,12 +25,12 @@ func policiesResource() schema.GroupVersionResource {
 	return networkingv1.SchemeGroupVersion.WithResource("networkpolicies")
 }
 
-// GroupVersionResource returns where the API server keeps the object, in the version in which it was read.
+// GroupVersionResource returns the API resource of the object, in the version in which it was read.
 func (w *Workload) GroupVersionResource() schema.GroupVersionResource {
 	return w.Resource.WithVersion(w.Object.GroupVersionKind().Version)
 }
 
-// write returns the write that p is of the workload.
+// write returns the RouteWrite of the patch p to the workload.
 func (w *Workload) write(p *patcher, change string) RouteWrite {
 	rolls := w
 	if !slices.ContainsFunc(p.ops, func(op jsonpatch.Operation) bool {
@@ -45,7 +45,7 @@ func (w *Workload) write(p *patcher, change string) RouteWrite {
 	}
 }
 
-// writeNames gives the target's ports the names they lack, and records them in the same write.
+// writeNames gives the target's ports the missing names, and records them in the same write.
 func (t *routeTarget) writeNames() RouteWrite {
 	p := patch(t.Object)
 	var says []string
@@ -68,7 +68,7 @@ func (t *routeTarget) writeNames() RouteWrite {
 	return t.write(p, list(says))
 }
 
-// putRecord writes down what was changed, and where the template is that was: `unroute` and `fork` need not be told again.
+// putRecord records what was changed, and the path of the pod template, so that `unroute` and `fork` need no flag.
 func (t *routeTarget) putRecord(p *patcher, record sandbox.RouteRecord) {
 	if path := t.templatePath(); path != "" {
 		if _, ok := t.Object.GetAnnotations()[sandbox.AnnotationTemplate]; !ok {
@@ -82,8 +82,8 @@ func (t *routeTarget) putRecord(p *patcher, record sandbox.RouteRecord) {
 	p.put(record.String(), "metadata", "annotations", sandbox.AnnotationRouted)
 }
 
-// presentNames returns the recorded names that the template still has: a template that went back to an earlier one by
-// itself has lost them.
+// presentNames returns the recorded names that the template still has: it loses them if somebody restores an earlier
+// template.
 func (t *routeTarget) presentNames(p *patcher) []sandbox.AddedName {
 	var names []sandbox.AddedName
 	for _, n := range t.record.Names {
@@ -97,7 +97,7 @@ func (t *routeTarget) presentNames(p *patcher) []sandbox.AddedName {
 	return names
 }
 
-// writeMarks has the target's pods ask for routers; false when they do already.
+// writeMarks makes the target's pods request routers; false if they do already.
 func (t *routeTarget) writeMarks() (RouteWrite, bool) {
 	p := patch(t.Object)
 	p.put(sandbox.RoleBaseline, t.templateFields("metadata", "labels", sandbox.LabelRole)...)
@@ -133,8 +133,9 @@ func describePorts(ports []sandbox.Port) string {
 	return "ports " + list(words)
 }
 
-// writeUnmark takes out of the template all that writeNames and writeMarks put there, and has the record say so, since admission puts
-// back what the record keeps; false when nothing is left of it. The record stays until nothing else does.
+// writeUnmark removes from the template everything that writeNames and writeMarks added; false if nothing is left of
+// it. It also notes that in the record, because admission restores what the record keeps. The record itself stays
+// until nothing else is left.
 func (t *routeTarget) writeUnmark() (RouteWrite, bool) {
 	p := patch(t.Object)
 	labels, annotations := t.templateFields("metadata", "labels"), t.templateFields("metadata", "annotations")
@@ -201,7 +202,7 @@ func (t *routeTarget) writeForget() (RouteWrite, bool) {
 	return write, p.changed()
 }
 
-// containerPath returns the path of a serving container in the workload; nil when there is none of that name.
+// containerPath returns the path of a serving container in the workload; nil if none has that name.
 func (t *routeTarget) containerPath(p *patcher, name string) []string {
 	for _, list := range []string{"containers", "initContainers"} {
 		containers, _ := p.get(t.templateFields("spec", list)...)
@@ -215,7 +216,7 @@ func (t *routeTarget) containerPath(p *patcher, name string) []string {
 	return nil
 }
 
-// portIndex returns the index of the container's TCP port of that number and name (which may be empty: none), -1 when there
+// portIndex returns the index of the container's TCP port with that number and name (empty for no name); -1 if there
 // is none.
 func (t *routeTarget) portIndex(p *patcher, container []string, number uint16, name string) int {
 	ports, _ := p.get(append(slices.Clone(container), "ports")...)
@@ -238,7 +239,7 @@ func asInt(v any) int64 {
 	return 0
 }
 
-// writeSwitch has the Service know by name what it knew by number; false when it does.
+// writeSwitch switches the Service from numbers to names; false if it uses them already.
 func (s *routeService) writeSwitch() (RouteWrite, bool) {
 	if len(s.switches) == 0 {
 		return RouteWrite{}, false
@@ -268,7 +269,8 @@ func (s *routeService) writeSwitch() (RouteWrite, bool) {
 	return serviceWrite(s.Service, p, list(says)), p.changed()
 }
 
-// routed returns the workloads that the Service is switched for: those that are routed now, and those it was switched for before.
+// routed returns the workloads that the Service is switched for: those that are routed now, and those recorded
+// earlier.
 func (s *routeService) routed() []string {
 	names := sandbox.ParseWorkloads(s.Annotations[sandbox.AnnotationWorkloads])
 	for _, m := range s.members {
@@ -279,9 +281,9 @@ func (s *routeService) routed() []string {
 	return names
 }
 
-// writeRestore undoes what writeSwitch did to ports, and empties the record, so that admission and the guard keep nothing of it; then it
-// takes the marks off. It returns false when there is nothing to undo. A port that no longer has the name it was given is
-// left as it is.
+// writeRestore undoes the port changes of writeSwitch and empties the record, so that admission and the guard keep
+// nothing of it. A further write removes the marks. It returns false if nothing is left to undo. A port that no
+// longer has the name it was given is not changed.
 func (s *routeService) writeRestore() (RouteWrite, bool) {
 	p := patch(toUnstructured(s.Service, "Service"))
 	if len(s.marks) == 0 {
@@ -317,7 +319,8 @@ func (s *routeService) writeRestore() (RouteWrite, bool) {
 	return serviceWrite(s.Service, p, list(says)), true
 }
 
-// writeLeave takes workloads off the list of those that the Service is switched for; false when none of them is on it.
+// writeLeave removes workloads from the list of those that the Service is switched for; false if none of them is on
+// it.
 func (s *routeService) writeLeave(targets []*routeTarget) (RouteWrite, bool) {
 	names := sandbox.ParseWorkloads(s.Annotations[sandbox.AnnotationWorkloads])
 	stay := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
@@ -339,7 +342,7 @@ func serviceWrite(s *corev1.Service, p *patcher, change string) RouteWrite {
 	}
 }
 
-// toUnstructured converts a typed object; kind is set, since objects in lists lack it.
+// toUnstructured converts a typed object. It sets the kind, which objects in lists lack.
 func toUnstructured(obj runtime.Object, kind string) *unstructured.Unstructured {
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
 	if err != nil {
@@ -354,12 +357,12 @@ func toUnstructured(obj runtime.Object, kind string) *unstructured.Unstructured 
 	return u
 }
 
-// IsWorkload reports whether the write is of a target, not of what is around it.
+// IsWorkload reports whether the write changes a target, and not another object.
 func (w *RouteWrite) IsWorkload() bool {
 	return w.Resource != servicesResource() && w.Resource != policiesResource()
 }
 
-// Manifest returns the object without what only an API server writes, as one would keep it in Git.
+// Manifest returns the object without the fields that only an API server writes, as for a file in Git.
 func Manifest(u *unstructured.Unstructured) *unstructured.Unstructured {
 	u = u.DeepCopy()
 	delete(u.Object, "status")

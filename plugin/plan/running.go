@@ -22,8 +22,8 @@ func firstLine(s string) string {
 	return s
 }
 
-// KeyHeader returns the name of the header that carries the key in this cluster, from the router of a fork's pod; the default
-// name where no pod has one.
+// KeyHeader returns the name of the header that carries the key in this cluster, read from the router of a fork's
+// pod; the default if no pod has one.
 func KeyHeader(pods []corev1.Pod) string {
 	for i := range pods {
 		for _, c := range pods[i].Spec.InitContainers {
@@ -40,7 +40,8 @@ func KeyHeader(pods []corev1.Pod) string {
 // A RunningImage is what a container runs.
 type RunningImage struct{ Container, Image, Digest string }
 
-// RunningImages returns what the app containers of a pod run. Digest is empty where the runtime does not tell.
+// RunningImages returns the images that the app containers of a pod run. Digest is empty if the runtime does not
+// report it.
 func RunningImages(pod *corev1.Pod) []RunningImage {
 	var out []RunningImage
 	for _, c := range pod.Spec.Containers {
@@ -55,9 +56,9 @@ func RunningImages(pod *corev1.Pod) []RunningImage {
 	return out
 }
 
-// LastWords returns, of the end of a crashed app's log, the few lines that tell most: the last ones, but for the stack that
-// Go prints after a panic.
-func LastWords(log []string) []string {
+// LogTail returns the last lines of a crashed app's log that explain most, without the stack trace that Go prints
+// after a panic.
+func LogTail(log []string) []string {
 	const most = 5
 	for i, line := range log {
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {

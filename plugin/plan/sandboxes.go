@@ -15,7 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Sandbox is what there is of one: its ConfigMap, its forks, or, where it is half-made or half-deleted, one of both.
+// A Sandbox is a sandbox's ConfigMap and forks. If it is half-created or half-deleted, one of both is missing.
 type Sandbox struct {
 	Namespace, Name, Key string
 	CreatedBy            string
@@ -23,11 +23,11 @@ type Sandbox struct {
 	Expires              time.Time         // zero: never
 	ConfigMap            *corev1.ConfigMap // nil: forks are left that nothing owns
 	Forks                []appsv1.Deployment
-	Policies             []networkingv1.NetworkPolicy // of the forks; only where they were asked for
+	Policies             []networkingv1.NetworkPolicy // of the forks; only if requested
 	Counts               route.Totals
 }
 
-// Sandboxes puts ConfigMaps and forks together, in the order of namespaces and names.
+// Sandboxes groups ConfigMaps and forks by sandbox, in order of namespace and name.
 func Sandboxes(configMaps []corev1.ConfigMap, forks []appsv1.Deployment) []Sandbox {
 	type at struct{ namespace, name string }
 	byName := map[at]*Sandbox{}
@@ -37,7 +37,7 @@ func Sandboxes(configMaps []corev1.ConfigMap, forks []appsv1.Deployment) []Sandb
 			Namespace: cm.Namespace, Name: cm.Labels[sandbox.LabelSandbox], Key: cm.Data[sandbox.DataKey],
 			CreatedBy: cm.Data[sandbox.DataCreatedBy], Created: cm.CreationTimestamp.Time, ConfigMap: cm,
 		}
-		// What can't be read as a time or as counts is shown as none: a table is no place to fail.
+		// An invalid time or count is shown as none: a table must not fail.
 		s.Expires, _ = time.Parse(time.RFC3339, cm.Data[sandbox.DataExpires])
 		_ = json.Unmarshal([]byte(cm.Data[sandbox.DataCounts]), &s.Counts)
 		byName[at{s.Namespace, s.Name}] = s
@@ -62,8 +62,8 @@ func Sandboxes(configMaps []corev1.ConfigMap, forks []appsv1.Deployment) []Sandb
 	return out
 }
 
-// AddPolicies puts the policies of forks to their sandboxes, in order of name. Those that are left of a sandbox of which there is
-// nothing else make one.
+// AddPolicies adds the policies of forks to their sandboxes, in order of name. If only policies are left of a
+// sandbox, they form one.
 func AddPolicies(sandboxes []Sandbox, policies []networkingv1.NetworkPolicy) []Sandbox {
 	for i := range policies {
 		p := &policies[i]
@@ -81,7 +81,7 @@ func AddPolicies(sandboxes []Sandbox, policies []networkingv1.NetworkPolicy) []S
 	return sandboxes
 }
 
-// Ready counts the forks that are ready: routed, or not in need of it, with all their pods of the newest template.
+// Ready counts the forks that are ready: routed, or in no need of that, with all pods of the newest template.
 func (s *Sandbox) Ready() int {
 	n := 0
 	for i := range s.Forks {
@@ -92,7 +92,7 @@ func (s *Sandbox) Ready() int {
 	return n
 }
 
-// Workloads returns what the forks are of, as one types it: "deployment/api".
+// Workloads returns the forks' baselines as command-line arguments: "deployment/api".
 func (s *Sandbox) Workloads() []string {
 	out := make([]string, len(s.Forks))
 	for i := range s.Forks {
@@ -101,12 +101,13 @@ func (s *Sandbox) Workloads() []string {
 	return out
 }
 
-// WorkloadOf returns what a fork is of, as one types it: "deployment/api".
+// WorkloadOf returns a fork's baseline as a command-line argument: "deployment/api".
 func WorkloadOf(d *appsv1.Deployment) string {
 	return strings.Replace(d.Labels[sandbox.LabelWorkload], ".", "/", 1)
 }
 
-// complete says whether the Deployment controller has seen the fork's newest template, and all pods are of it and available.
+// complete reports whether the Deployment controller has seen the fork's newest template, and all pods are of it and
+// available.
 func complete(d *appsv1.Deployment) bool {
 	want := int32(1)
 	if d.Spec.Replicas != nil {
@@ -116,7 +117,7 @@ func complete(d *appsv1.Deployment) bool {
 	return st.ObservedGeneration >= d.Generation && st.UpdatedReplicas == want && st.Replicas == want && st.AvailableReplicas == want
 }
 
-// A RouterVersion is how many pods have a router of one version.
+// A RouterVersion counts the pods that have a router of one version.
 type RouterVersion struct {
 	Version string `json:"version"`
 	Pods    int    `json:"pods"`

@@ -125,7 +125,7 @@ func shapesOfWarnings() []workloadShape {
 			beside: `{apiVersion: v1, kind: Service, metadata: {name: api}, spec: {selector: {app: api}, ports: [{port: 80}]}}`},
 		{name: "what could not be read", warns: []string{noService, "could not read poddisruptionbudgets.policy, statefulsets.apps: whether they select the forks' pods is not known"},
 			state: func(s *plan.ForkState) {
-				s.Around.Unread = []string{"poddisruptionbudgets.policy", "statefulsets.apps"}
+				s.Objects.Unread = []string{"poddisruptionbudgets.policy", "statefulsets.apps"}
 			}},
 	}
 }

@@ -84,7 +84,7 @@ func (s *workloadShape) input(t *testing.T) forkInput {
 func objects(t *testing.T, text string) forkInput {
 	t.Helper()
 	in := forkInput{state: &plan.ForkState{Namespace: "shop", User: "jane"}}
-	in.state.Around.Scaled = map[string]string{}
+	in.state.Objects.Scaled = map[string]string{}
 	d := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096)
 	for {
 		u := &unstructured.Unstructured{}
@@ -94,7 +94,7 @@ func objects(t *testing.T, text string) forkInput {
 			}
 			return in
 		}
-		around := &in.state.Around
+		objects := &in.state.Objects
 		if u.Object == nil {
 			continue
 		}
@@ -105,25 +105,25 @@ func objects(t *testing.T, text string) forkInput {
 		case "Service":
 			in.state.Services = append(in.state.Services, convert[corev1.Service](u))
 		case "PodDisruptionBudget":
-			around.Budgets = append(around.Budgets, convert[policyv1.PodDisruptionBudget](u))
+			objects.Budgets = append(objects.Budgets, convert[policyv1.PodDisruptionBudget](u))
 		case "HorizontalPodAutoscaler":
-			around.Autoscalers = append(around.Autoscalers, convert[autoscalingv2.HorizontalPodAutoscaler](u))
+			objects.Autoscalers = append(objects.Autoscalers, convert[autoscalingv2.HorizontalPodAutoscaler](u))
 		case "Scale": // of the Rollout of its name
 			selector, _, _ := unstructured.NestedString(u.Object, "status", "selector")
-			around.Scaled["rollout.argoproj.io/"+u.GetName()] = selector
+			objects.Scaled["rollout.argoproj.io/"+u.GetName()] = selector
 		case "PodMonitor":
-			around.Monitors = append(around.Monitors, *u)
+			objects.Monitors = append(objects.Monitors, *u)
 		case "Lease":
-			around.Leases = append(around.Leases, convert[coordinationv1.Lease](u))
+			objects.Leases = append(objects.Leases, convert[coordinationv1.Lease](u))
 		case "PersistentVolumeClaim":
-			around.Claims = append(around.Claims, convert[corev1.PersistentVolumeClaim](u))
+			objects.Claims = append(objects.Claims, convert[corev1.PersistentVolumeClaim](u))
 		default:
 			gvk := u.GroupVersionKind()
 			w := &plan.Workload{Object: u, Resource: schema.GroupResource{Group: gvk.Group, Resource: strings.ToLower(gvk.Kind) + "s"}}
 			if len(in.workloads) == 0 {
 				in.workloads = append(in.workloads, w)
 			}
-			around.Workloads = append(around.Workloads, w)
+			objects.Workloads = append(objects.Workloads, w)
 		}
 	}
 }
@@ -255,7 +255,7 @@ func (s *workloadShape) checkUncaught(t *testing.T, in forkInput, d *unstructure
 	if !slices.Equal(kept, s.labels) {
 		t.Errorf("it keeps the labels %v, want %v", kept, s.labels)
 	}
-	for _, w := range in.state.Around.Workloads {
+	for _, w := range in.state.Objects.Workloads {
 		selector, _, _ := unstructured.NestedMap(w.Object.Object, "spec", "selector")
 		var decoded metav1.LabelSelector
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(selector, &decoded); err != nil || len(selector) == 0 {
@@ -270,9 +270,9 @@ func (s *workloadShape) checkUncaught(t *testing.T, in forkInput, d *unstructure
 			t.Errorf("service %s selects it", in.state.Services[i].Name)
 		}
 	}
-	for i := range in.state.Around.Budgets {
-		if c, err := metav1.LabelSelectorAsSelector(in.state.Around.Budgets[i].Spec.Selector); err != nil || c.Matches(labels.Set(pod)) {
-			t.Errorf("budget %s selects it (%v)", in.state.Around.Budgets[i].Name, err)
+	for i := range in.state.Objects.Budgets {
+		if c, err := metav1.LabelSelectorAsSelector(in.state.Objects.Budgets[i].Spec.Selector); err != nil || c.Matches(labels.Set(pod)) {
+			t.Errorf("budget %s selects it (%v)", in.state.Objects.Budgets[i].Name, err)
 		}
 	}
 }

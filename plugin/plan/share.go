@@ -20,7 +20,7 @@ import (
 func NoGateway() *Problem {
 	return &Problem{
 		What: "no gateway serves previews in this cluster, so there is nothing to share",
-		Say:  "install it, in a clone of github.com/kubectl-sandbox/kubectl-sandbox",
+		Hint: "install it, in a clone of github.com/kubectl-sandbox/kubectl-sandbox",
 		Fix: []string{"helm", "upgrade", "sandbox", "charts/sandbox", "--namespace=kubectl-sandbox", "--reuse-values",
 			"--set=gateway.enabled=true,gateway.ingress.enabled=true,gateway.domain=DOMAIN"},
 	}

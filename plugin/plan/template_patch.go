@@ -59,7 +59,7 @@ func ParsePatch(flag, patchType, text string) (*TemplatePatch, error) {
 	case PatchJSON:
 		err = checkJSONPatch(p.doc)
 	default:
-		return nil, fmt.Errorf("--patch-type %q is none of %s, %s and %s", patchType, PatchStrategic, PatchMerge, PatchJSON)
+		return nil, fmt.Errorf("--patch-type %q is not one of %s, %s and %s", patchType, PatchStrategic, PatchMerge, PatchJSON)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
@@ -74,11 +74,11 @@ func checkMergePatch(doc any) error {
 	}
 	spec, _ := patch["spec"].(map[string]any)
 	if _, ok := spec["template"]; ok {
-		return errors.New("it is laid on the pod template, not on the workload: leave out the spec.template around it")
+		return errors.New("it applies to the pod template, not on the workload: leave out the spec.template around it")
 	}
 	for _, field := range slices.Sorted(maps.Keys(patch)) {
 		if field != "metadata" && field != "spec" && !strings.HasPrefix(field, "$") {
-			return fmt.Errorf("it is laid on the pod template, which has the fields metadata and spec, not %q", field)
+			return fmt.Errorf("it applies to the pod template, which has the fields metadata and spec, not %q", field)
 		}
 	}
 	return nil
@@ -106,13 +106,13 @@ func checkJSONPatch(doc any) error {
 			}
 		case "remove":
 		default:
-			return fmt.Errorf("operation %d: %q is none of add, remove, replace, move, copy and test", i, name)
+			return fmt.Errorf("operation %d: %q is not one of add, remove, replace, move, copy and test", i, name)
 		}
 		if !strings.HasPrefix(path, "/") {
 			return fmt.Errorf("operation %d: path %q is none such as /spec/containers/0/image", i, path)
 		}
 		if strings.HasPrefix(path, "/spec/template/") {
-			return fmt.Errorf("operation %d: it is laid on the pod template, not on the workload: path %q begins with /spec/template", i, path)
+			return fmt.Errorf("operation %d: it applies to the pod template, not on the workload: path %q begins with /spec/template", i, path)
 		}
 	}
 	return nil
@@ -130,7 +130,7 @@ func (p *TemplatePatch) words() []string {
 	return words
 }
 
-// Apply returns template with the patch laid on it; the template itself is left as it is.
+// Apply returns template with the patch applied; the template itself does not change.
 func (p *TemplatePatch) Apply(template map[string]any) (changed map[string]any, err error) {
 	if p.Type == PatchStrategic {
 		return p.strategic(template)
@@ -158,7 +158,7 @@ func (p *TemplatePatch) Apply(template map[string]any) (changed map[string]any, 
 	if changed, ok := out.(map[string]any); ok {
 		return changed, nil
 	}
-	return nil, errors.New("no pod template is left")
+	return nil, errors.New("it removes the pod template")
 }
 
 func applyJSONPatch(doc, patch []byte) ([]byte, error) {
@@ -181,7 +181,7 @@ func (p *TemplatePatch) strategic(template map[string]any) (changed map[string]a
 	}()
 	patch, ok := runtime.DeepCopyJSONValue(p.doc).(map[string]any)
 	if !ok {
-		return nil, errors.New("it is no object")
+		return nil, errors.New("it is not an object")
 	}
 	merged, err := strategicpatch.StrategicMergeMapPatch(runtime.DeepCopyJSON(template), patch, corev1.PodTemplateSpec{})
 	if err != nil {
@@ -194,17 +194,17 @@ func (p *TemplatePatch) strategic(template map[string]any) (changed map[string]a
 	return changed, nil
 }
 
-// patchProblem says that --patch does not fit a workload.
+// patchProblem returns the Problem of a --patch that does not fit a workload.
 func patchProblem(o *ForkOptions, w *Workload, err error) error {
 	p := &Problem{
 		What: fmt.Sprintf("%s does not fit the pod template of %s: %s", o.Patch.Flag, w, firstLine(err.Error())),
-		Say:  "see the template", Fix: Kubectl("get", w.Arg(), "-o", "yaml"), Err: err,
+		Hint: "see the template", Fix: Kubectl("get", w.Arg(), "-o", "yaml"), Err: err,
 	}
 	if o.Patch.Type == PatchStrategic && strings.Contains(err.Error(), "unable to find api field") {
 		again := *o
 		patch := *o.Patch
 		patch.Type, again.Patch = PatchMerge, &patch
-		return p.propose("a JSON merge patch needs no schema (and replaces lists whole)", &again, w)
+		return p.proposeFork("a JSON merge patch needs no schema (and replaces lists whole)", &again, w)
 	}
 	return p
 }
@@ -215,21 +215,21 @@ func checkMetadata(o *ForkOptions, w *Workload, template, changed map[string]any
 	was, _, _ := unstructured.NestedMap(template, "metadata")
 	is, ok, err := unstructured.NestedMap(changed, "metadata")
 	if err != nil || !ok && len(was) > 0 {
-		return patchProblem(o, w, errors.New("its metadata is gone"))
+		return patchProblem(o, w, errors.New("it removes the metadata"))
 	}
 	for _, field := range differing(was, is) {
 		if field != "labels" && field != "annotations" {
-			return patchProblem(o, w, fmt.Errorf("metadata.%s is not a fork's to have", field))
+			return patchProblem(o, w, fmt.Errorf("metadata.%s can't be set on a fork", field))
 		}
 	}
 	stringsOf := func(m map[string]any, field string) map[string]any { v, _ := m[field].(map[string]any); return v }
 	for _, name := range differing(stringsOf(was, "annotations"), stringsOf(is, "annotations")) {
 		if name != sandbox.AnnotationOutgoing && !fork.Inherits(name) || name == sandbox.AnnotationPorts {
-			return patchProblem(o, w, fmt.Errorf("the annotation %s is not a fork's to have", name))
+			return patchProblem(o, w, fmt.Errorf("the annotation %s can't be set on a fork", name))
 		}
 	}
 	for _, name := range differing(stringsOf(was, "labels"), stringsOf(is, "labels")) {
-		return patchProblem(o, w, fmt.Errorf("the label %s is not a fork's to have: selectors find pods by their labels", name))
+		return patchProblem(o, w, fmt.Errorf("the label %s can't be set on a fork: selectors find pods by their labels", name))
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func (v *RouteView) NamedServices(names []string, namespace string, force bool) 
 		i := slices.IndexFunc(v.Services, func(s *corev1.Service) bool { return s.Name == name })
 		if i < 0 {
 			return nil, &Problem{
-				What: fmt.Sprintf("service %q not found in namespace %q", name, namespace), Say: "those there are", Fix: Kubectl("get", "services"),
+				What: fmt.Sprintf("service %q not found in namespace %q", name, namespace), Hint: "list what exists", Fix: Kubectl("get", "services"),
 				Code: string(metav1.StatusReasonNotFound), Object: "service/" + name,
 			}
 		}
@@ -56,8 +56,8 @@ func (v *RouteView) NamedServices(names []string, namespace string, force bool) 
 				continue
 			}
 			return nil, v.tested(&Problem{
-				What: fmt.Sprintf("service/%s leads to %s, which is routed: its forks would get no more requests (--force does it all the same)", s.Name, w),
-				Say:  "take the routers away as well", Fix: Kubectl("sandbox", "unroute", w.Arg()),
+				What: fmt.Sprintf("service/%s leads to %s, which is routed: its forks would get no more requests (--force does it anyway)", s.Name, w),
+				Hint: "remove the routers as well", Fix: Kubectl("sandbox", "unroute", w.Arg()),
 			}, maxHints)
 		}
 		out = append(out, s)

@@ -33,7 +33,7 @@ func NewWorkload(object *unstructured.Unstructured, resource schema.GroupResourc
 	return w
 }
 
-// CheckTemplatePath says what is wrong with the value of --template-path.
+// CheckTemplatePath checks the value of --template-path.
 func CheckTemplatePath(path string) error {
 	if _, err := fork.ParseTemplatePath(path); err != nil {
 		return fmt.Errorf("--template-path %q %w", path, err)
@@ -41,7 +41,8 @@ func CheckTemplatePath(path string) error {
 	return nil
 }
 
-// RememberTemplate has the pod template be where the fork in the sandbox that there is says, unless it was said anew.
+// RememberTemplate sets the path of the pod template to that of the existing fork in the sandbox, unless it was
+// given.
 func (w *Workload) RememberTemplate(name string, forks []unstructured.Unstructured) {
 	if old := existingFork(w, name, forks); old != nil && w.TemplateAt == "" {
 		w.TemplateAt = old.GetAnnotations()[sandbox.AnnotationTemplate]
@@ -114,9 +115,9 @@ func (w *Workload) Routed() bool {
 	return labels[sandbox.LabelRole] == sandbox.RoleBaseline && labels[sandbox.LabelWorkload] == w.Label()
 }
 
-// CheckWorkload says why an object is not a workload that serves requests. Every error is a *Problem.
+// CheckWorkload returns why an object is not a workload that serves requests. Every error is a *Problem.
 func CheckWorkload(w *Workload) error {
-	p := &Problem{Say: "workloads of this namespace", Fix: Kubectl("get", "deployments,statefulsets,daemonsets")}
+	p := &Problem{Hint: "workloads of this namespace", Fix: Kubectl("get", "deployments,statefulsets,daemonsets")}
 	refers, _, _ := unstructured.NestedStringMap(w.Object.Object, "spec", "workloadRef")
 	owner := metav1.GetControllerOf(w.Object)
 	switch {
@@ -126,16 +127,16 @@ func CheckWorkload(w *Workload) error {
 		return nil
 	case w.Kind() == "Pod" && w.Resource.Group == "" && owner != nil:
 		p.What = fmt.Sprintf("%s is one pod of %s %q, not a workload with a pod template", w, strings.ToLower(owner.Kind), owner.Name)
-		p.Say, p.Fix = "see what keeps it", Kubectl("get", strings.ToLower(owner.Kind)+"/"+owner.Name)
+		p.Hint, p.Fix = "see what keeps it", Kubectl("get", strings.ToLower(owner.Kind)+"/"+owner.Name)
 	case refers["kind"] != "" && refers["name"] != "": // an Argo Rollout beside the Deployment it took over
 		arg := strings.ToLower(refers["kind"]) + "/" + refers["name"]
 		p.What = fmt.Sprintf("%s has no pod template of its own: its spec.workloadRef takes that of %s", w, arg)
-		p.Say, p.Fix = "name that", Kubectl("get", arg)
+		p.Hint, p.Fix = "name that", Kubectl("get", arg)
 	default:
 		p.What = fmt.Sprintf("%s has no pod template at %s, so it is no workload", w, strings.Join(w.templateFields(), "."))
 		if !fork.BuiltIn(w.Object.GroupVersionKind()) && w.Resource.Group != "" {
 			p.What = fmt.Sprintf("%s has no pod template at %s (--template-path says where its kind has it)", w, strings.Join(w.templateFields(), "."))
-			p.Say, p.Fix = "see where", Kubectl("get", w.Arg(), "-o", "yaml")
+			p.Hint, p.Fix = "see where", Kubectl("get", w.Arg(), "-o", "yaml")
 		}
 	}
 	return p

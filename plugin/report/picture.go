@@ -14,20 +14,21 @@ const (
 	height = 120
 )
 
-// A picture shows how a variant's latencies lie beside the baseline's: the share of requests over time on a logarithmic axis.
+// A picture compares the distribution of a variant's latencies with the baseline's: the share of requests over time,
+// on a logarithmic axis.
 type picture struct {
 	Width, Height     int
 	Baseline, Variant string // paths
 	Ticks             []tick
 }
 
-// A tick is a place on the axis of time.
+// A tick is a position on the axis of time.
 type tick struct {
 	X     int
 	Label string
 }
 
-// draw draws shares beside those of the baseline; nil where there is nothing to draw.
+// draw draws shares beside those of the baseline; nil if there is nothing to draw.
 func draw(l *experiment.LoadReport, shares []float64) *picture {
 	if l == nil || len(shares) == 0 || len(l.Baseline) != len(shares) || len(l.Again) != len(shares) || len(l.Edges) != len(shares)+1 || !(l.Edges[0] > 0) {
 		return nil
@@ -68,7 +69,7 @@ func milliseconds(ms float64) string {
 	return fmt.Sprintf("%g \u00b5s", ms*1000)
 }
 
-// steps is the path of a row of bars; closed, it is an area.
+// steps returns the path of a row of bars; if closed, it is an area.
 func steps(shares []float64, most float64, closed bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "M0 %d", height)
@@ -82,7 +83,7 @@ func steps(shares []float64, most float64, closed bool) string {
 	return b.String()
 }
 
-// loadOf returns how a check measured; nil for one that is none of load.
+// loadOf returns how a load check measured; nil for other checks.
 func loadOf(r *experiment.Report, check string) *experiment.LoadReport {
 	for i := range r.Checks {
 		if r.Checks[i].Name == check {

@@ -25,7 +25,7 @@ const (
 	HTML     = "html"
 )
 
-// Formats returns those for files, in the order in which help names them.
+// Formats returns the file formats, in the order in which help names them.
 func Formats() []string { return []string{JSON, JUnit, Markdown, HTML} }
 
 // Write writes a report in one of the formats.
@@ -44,10 +44,10 @@ func Write(w io.Writer, format string, r *experiment.Report) error {
 	case HTML:
 		return writeHTML(w, r)
 	}
-	return fmt.Errorf("%q is no format of a report", format)
+	return fmt.Errorf("%q is not a report format", format)
 }
 
-// outcome is how an outcome is written in a table: what is not required is in brackets.
+// outcome formats an outcome for a table: if the check is not required, in brackets.
 func outcome(r *experiment.Report, x *experiment.Result) string {
 	s := string(x.Outcome)
 	if s == "" {
@@ -63,7 +63,7 @@ func required(r *experiment.Report, check string) bool {
 	return slices.ContainsFunc(r.Checks, func(c experiment.CheckReport) bool { return c.Name == check && c.Required })
 }
 
-// reach says what came of a check's requests, in a few words.
+// reach describes where a check's requests went, in a few words.
 func reach(x *experiment.Result) string {
 	var fork, other uint64
 	for _, n := range x.Requests {
@@ -80,7 +80,7 @@ func reach(x *experiment.Result) string {
 	return s
 }
 
-// describe says how a load check measured.
+// describe describes how a load check measured.
 func describe(l *experiment.LoadReport) string {
 	s := fmt.Sprintf("%d requests to each variant and to each of two baseline arms, %g a second in all, in %g s", l.Requests, l.Rate, l.Took)
 	if l.Settled {
@@ -96,15 +96,15 @@ func describe(l *experiment.LoadReport) string {
 		if l.List.Host != "" {
 			s += ", recorded of " + l.List.Host
 		}
-		s += result.SayLeftOut(", ", l.List.LeftOut)
+		s += result.FormatLeftOut(", ", l.List.LeftOut)
 	}
 	if len(l.Statuses) > 0 {
-		s += "; the baseline answered " + experiment.SayStatuses(l.Statuses)
+		s += "; the baseline answered " + experiment.FormatStatuses(l.Statuses)
 	}
 	return s
 }
 
-// quantity writes a metric: seconds, or a share of requests.
+// quantity formats a metric: seconds, or a share of requests.
 func quantity(metric string, v float64) string {
 	switch {
 	case metric == "errors":
@@ -119,19 +119,19 @@ func quantity(metric string, v float64) string {
 	return fmt.Sprintf("%.0f \u00b5s", 1e6*v)
 }
 
-// measured is what a load check measured of a variant, in one line.
+// measured describes what a load check measured of a variant, in one line.
 func measured(m *experiment.Measured) string {
 	texts := make([]string, len(m.Differences))
 	for i, d := range m.Differences {
 		texts[i] = d.Text
 	}
 	if len(m.Statuses) > 0 {
-		texts = append(texts, "answered "+experiment.SayStatuses(m.Statuses))
+		texts = append(texts, "answered "+experiment.FormatStatuses(m.Statuses))
 	}
 	return strings.Join(texts, ", ")
 }
 
-// measurements are how a load check measured, and what, in a line each; none: the check is of another kind.
+// measurements describes how a load check measured, and what, one line each; empty for other checks.
 func measurements(r *experiment.Report, x *experiment.Result) []string {
 	l := loadOf(r, x.Check)
 	if l == nil || x.Measured == nil {
@@ -140,7 +140,7 @@ func measurements(r *experiment.Report, x *experiment.Result) []string {
 	return []string{describe(l), measured(x.Measured)}
 }
 
-// writeLoads writes what load checks measured, a line for each variant.
+// writeLoads writes the measurements of load checks, one line per variant.
 func writeLoads(w io.Writer, r *experiment.Report) {
 	for _, c := range r.Checks {
 		if c.Load == nil {
@@ -211,8 +211,8 @@ func writeText(w io.Writer, r *experiment.Report) error {
 	return err
 }
 
-// JUnit's XML, as most pipelines read it (https://github.com/testmoapp/junitxml): there is a failure, an error for what can't be told,
-// and skipped for what has not run.
+// JUnit's XML, as most pipelines read it (https://github.com/testmoapp/junitxml): failed is a failure, inconclusive
+// an error, and a check that has not run is skipped.
 type junitSuites struct {
 	XMLName xml.Name     `xml:"testsuites"`
 	Name    string       `xml:"name,attr"`
@@ -293,7 +293,7 @@ func writeJUnit(w io.Writer, r *experiment.Report) error {
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()) }
 
-// mark is an outcome at a glance, for who does not see colours as well.
+// mark returns a symbol for an outcome, which does not rely on colour.
 func mark(o experiment.Outcome) string {
 	switch o {
 	case experiment.Passed:

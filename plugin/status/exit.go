@@ -4,10 +4,10 @@ package status
 const (
 	ExitOK          = 0
 	ExitFailed      = 1   // refused or failed; not routed (status --exit-code); differences (diff); no variant passed (test)
-	ExitUnknown     = 2   // can't be told (status --exit-code, test); diff failed
-	ExitNotRun      = 3   // test and report: could not run, or broken off, whatever the reason
+	ExitUnknown     = 2   // unknown (status --exit-code, test); diff failed
+	ExitNotRun      = 3   // test and report: could not run, or was interrupted, whatever the reason
 	ExitUsage       = 4   // the command line is wrong; nothing was read or changed
-	ExitTimedOut    = 5   // not within --timeout; what was begun goes on
+	ExitTimedOut    = 5   // timed out (--timeout); what was started continues
 	ExitNoCluster   = 6   // no cluster, no answer from it, or credentials that it does not accept
 	ExitInterrupted = 130 // by a signal, as shells report SIGINT
 )

@@ -24,7 +24,7 @@ const (
 	// ConditionRouted says whether requests with the key reach the forks (of a sandbox, of one fork), or whether a workload's pods
 	// are ready to route requests to forks.
 	ConditionRouted = "Routed"
-	// ConditionUpToDate says whether a fork was made of its baseline as that is now.
+	// ConditionUpToDate says whether a fork is based on the current state of its baseline.
 	ConditionUpToDate = "UpToDate"
 )
 
@@ -85,7 +85,7 @@ type Metadata struct {
 type Condition struct {
 	// Type is one of the Condition constants.
 	Type string `json:"type"`
-	// Status is True, False or Unknown. Unknown is not False: what would tell could not be read.
+	// Status is True, False or Unknown. Unknown does not mean False: an object that decides it could not be read.
 	Status metav1.ConditionStatus `json:"status"`
 	// Reason is a stable code in CamelCase.
 	Reason string `json:"reason"`
@@ -105,7 +105,7 @@ type ForkStatus struct {
 	State string `json:"state"`
 	// CreationTimestamp is when the fork was made.
 	CreationTimestamp *metav1.Time `json:"creationTimestamp,omitempty"`
-	// Replicas are the pods asked for, ReadyReplicas those that are ready.
+	// Replicas is the desired number of pods, ReadyReplicas the number of ready ones.
 	Replicas      int32 `json:"replicas"`
 	ReadyReplicas int32 `json:"readyReplicas"`
 	// Conditions has ConditionRouted and ConditionUpToDate.
@@ -122,11 +122,11 @@ type ForkStatus struct {
 type Image struct {
 	Container string `json:"container"`
 	Image     string `json:"image"`
-	// Digest is the manifest's, as sha256:...; absent where the container runtime does not tell.
+	// Digest is the manifest's, as sha256:...; absent if the container runtime does not report it.
 	Digest string `json:"digest,omitempty"`
 }
 
-// Requests counts requests that carried a key, by what became of them.
+// Requests counts requests that carried a key, by their outcome.
 type Requests struct {
 	// Fork were served by the fork.
 	Fork uint64 `json:"fork"`
@@ -134,11 +134,11 @@ type Requests struct {
 	Baseline uint64 `json:"baseline"`
 	// Refused were answered with 503 by the router because no pod of the fork was ready.
 	Refused uint64 `json:"refused"`
-	// Unfinished broke off before the answer was whole.
+	// Unfinished counts requests that broke off before the answer was complete.
 	Unfinished uint64 `json:"unfinished"`
-	// Current says that the routers were asked just now. Otherwise the counts are some seconds old.
+	// Current means that the routers reported just now. Otherwise the counts are some seconds old.
 	Current bool `json:"current"`
-	// Missing names what did not answer when it was asked, and whose latest counts are missing.
+	// Missing names the routers that did not report, and whose latest counts are missing.
 	Missing string `json:"missing,omitempty"`
 }
 
@@ -207,9 +207,9 @@ type Error struct {
 // Codes of an Error beside those of conditions and API servers.
 const (
 	CodeUsage        = "Usage"        // the command line is wrong; nothing was read or changed
-	CodeRefused      = "Refused"      // what was asked for is not possible here; the message says why
+	CodeRefused      = "Refused"      // what was requested is not possible here; the message says why
 	CodeFailed       = "Failed"       // unexpected
-	CodeTimedOut     = "TimedOut"     // not within --timeout; what was begun may still come true
+	CodeTimedOut     = "TimedOut"     // not within --timeout; what was started may still complete
 	CodeInterrupted  = "Interrupted"  // by a signal
 	CodeNoCluster    = "NoCluster"    // no cluster is configured, or its API server does not answer
 	CodeUnauthorized = "Unauthorized" // the API server does not accept the credentials

@@ -97,7 +97,7 @@ func TestEveryChangeOfAForkReachesItsProcess(t *testing.T) {
 		if name == "merge" {
 			args = slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "--key") })
 		}
-		says := "error: deployment.apps/api-" + name + " can't be made: the API server knows no field .spec.template.spec.bogus of Deployments\n"
+		says := "error: deployment.apps/api-" + name + " can't be created: the API server knows no field .spec.template.spec.bogus of Deployments\n"
 		if r := s.trySandbox(args...); r.err == nil || !strings.HasPrefix(r.stderr, says) || strings.Contains(r.stderr, "left") {
 			t.Errorf("a field that does not exist:\n%s\nwant\n%s", r, says)
 		}

@@ -76,7 +76,7 @@ func (s *space) vacuousWays(elsewhere, baseline string) []vacuousWay {
 		},
 		{
 			name: "half of the baseline's pods have no router", job: shell("bare", "route", `for i in 1 2 3 4; do curl -fsS "$SANDBOX_URL/route?pickup=1,1&dropoff=2,2"; done`),
-			fork: []string{"deploy/route", "--image=" + apps.Hotrod, "--env=X=1"}, want: experiment.BareBaseline,
+			fork: []string{"deploy/route", "--image=" + apps.Hotrod, "--env=X=1"}, want: experiment.RouterMissing,
 		},
 		{
 			name: "the sandbox expires", job: shell("expires", "customer", ask+"sleep 22"),

@@ -153,7 +153,7 @@ func TestAQuotaIsReportedAsSuch(t *testing.T) {
 	})
 	fork := []string{"fork", "deploy/worker", "--name=pr-1", "--replicas=0", "--image=" + apps.Podinfo(1)}
 	r := s.trySandbox(append(fork, "--as=root@example.test", "--as-group=system:masters")...)
-	if r.err == nil || !strings.Contains(r.stderr, "can't be made: exceeded quota: few") || !strings.Contains(r.stderr, "kubectl patch resourcequota few") {
+	if r.err == nil || !strings.Contains(r.stderr, "can't be created: exceeded quota: few") || !strings.Contains(r.stderr, "kubectl patch resourcequota few") {
 		t.Fatalf("%v", r)
 	}
 	_, fix, _ := strings.Cut(r.stderr, "raised: ")

@@ -53,7 +53,7 @@ func TestRebaseLaysTheChangeOnTheBaselineAsItIsNow(t *testing.T) {
 	s.kubectl("set", "env", "deploy/api", "BASELINE=1")
 	s.available("api")
 	for verb, want := range map[string]string{
-		"status": "behind: deployment.apps/api-pr-1 was laid on deployment/api before that changed\nhint: lay its change on it as it is now: kubectl sandbox rebase pr-1 deployment/api",
+		"status": "behind: deployment.apps/api-pr-1 lacks later changes of deployment/api\nhint: rebase the fork: kubectl sandbox rebase pr-1 deployment/api",
 		"list":   "kubectl sandbox rebase pr-1",
 	} {
 		args := []string{verb}

@@ -9,7 +9,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// answered notes what routers say of themselves in the answers of a connection's streams.
+// answered records what routers report about themselves in the answers of a connection's streams.
 type answered struct {
 	mu       sync.Mutex
 	servedBy map[string]int
@@ -26,14 +26,14 @@ func (a *answered) intercept(ctx context.Context, desc *grpc.StreamDesc, conn *g
 	return &watchedStream{ClientStream: s, note: a.note}, nil
 }
 
-// watchedStream hands its headers to note, once.
+// watchedStream passes its headers to note, once.
 type watchedStream struct {
 	grpc.ClientStream
 	note func(grpc.ClientStream)
 	once sync.Once
 }
 
-// RecvMsg receives, and then has the headers at hand.
+// RecvMsg receives a message; the headers have arrived by then.
 func (s *watchedStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	s.once.Do(func() { s.note(s.ClientStream) })

@@ -12,8 +12,8 @@ import (
 // services are the definitions of a server, by full name.
 type services map[protoreflect.FullName]protoreflect.ServiceDescriptor
 
-// compareServices names what callers made for base meet as broken in is: by the wire format and by generated code alike, see
-// https://protobuf.dev/programming-guides/proto3/#updating. What is has beyond base breaks nobody.
+// compareServices returns what breaks in is for callers that were built for base, in the wire format or in generated
+// code: https://protobuf.dev/programming-guides/proto3/#updating. Additions break nobody.
 func compareServices(base, is services) []result.Finding {
 	c := &comparison{seen: map[[2]protoreflect.FullName]bool{}}
 	names := make([]protoreflect.FullName, 0, len(base))
@@ -35,7 +35,7 @@ func compareServices(base, is services) []result.Finding {
 type comparison struct {
 	operation string
 	found     []result.Finding
-	// seen are the pairs of messages that were compared: definitions may be circular.
+	// seen holds the pairs of messages that were compared: definitions may be circular.
 	seen map[[2]protoreflect.FullName]bool
 }
 
@@ -83,7 +83,8 @@ func streaming(m protoreflect.MethodDescriptor) string {
 	return "unary"
 }
 
-// message compares two messages and those in their fields. A message's findings come under the first operation that uses it.
+// message compares two messages and those in their fields. A message's findings are reported for the first operation
+// that uses it.
 func (c *comparison) message(was, is protoreflect.MessageDescriptor) {
 	pair := [2]protoreflect.FullName{was.FullName(), is.FullName()}
 	if c.seen[pair] {
@@ -162,7 +163,7 @@ func typeOf(f protoreflect.FieldDescriptor) string {
 	return name
 }
 
-// oneof names that of a field, unless it is one that stands for the word "optional".
+// oneof returns the name of a field's oneof, unless that only implements "optional".
 func oneof(f protoreflect.FieldDescriptor) string {
 	if o := f.ContainingOneof(); o != nil && !o.IsSynthetic() {
 		return "the oneof " + string(o.Name())

@@ -43,14 +43,14 @@ func ParseDocument(ctx context.Context, data []byte) (doc *openapi3.T, err error
 	return doc, nil
 }
 
-// recovered makes an error of a panic: a library's, over a document that a variant made.
+// recovered converts a panic of a library, caused by a variant's document, to an error.
 func recovered(err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("it cannot be worked with: %v", p)
 	}
 }
 
-// An operation is one of a document.
+// An operation is an operation of a document.
 type operation struct {
 	method, path string
 	prefix       string // that the first server's URL puts before path
@@ -60,7 +60,7 @@ type operation struct {
 
 func (o operation) name() string { return o.method + " " + o.prefix + o.path }
 
-// operations returns those of a document, by path and method.
+// operations returns the operations of a document, by path and method.
 func operations(doc *openapi3.T) []operation {
 	prefix := ""
 	if len(doc.Servers) > 0 {
@@ -77,7 +77,7 @@ func operations(doc *openapi3.T) []operation {
 	return all
 }
 
-// serverPath returns the path of a server's URL, with its variables' defaults. Where it cannot be read, it is empty.
+// serverPath returns the path of a server's URL, with the defaults of its variables; empty if it can't be parsed.
 func serverPath(s *openapi3.Server) string {
 	text := s.URL
 	for name, v := range s.Variables {
@@ -92,7 +92,7 @@ func serverPath(s *openapi3.Server) string {
 	return strings.TrimRight(u.Path, "/")
 }
 
-// parameters returns an operation's, its path's included, by place and name.
+// parameters returns an operation's parameters, including those of its path, by place and name.
 func (o operation) parameters() []*openapi3.Parameter {
 	byName := map[string]*openapi3.Parameter{}
 	for _, list := range []openapi3.Parameters{o.item.Parameters, o.op.Parameters} {
@@ -109,8 +109,8 @@ func (o operation) parameters() []*openapi3.Parameter {
 	return all
 }
 
-// compareDocuments names what the variant's own document takes from callers of the baseline's: operations, and requests that need not
-// have what they must have now. What answers lack is seen from answers.
+// compareDocuments returns what the variant's own document breaks for callers of the baseline's: removed operations,
+// and newly required parts of requests. Missing parts of answers are found in answers.
 func compareDocuments(base, variant *openapi3.T) (found []result.Finding, err error) {
 	defer recovered(&err)
 	has := map[string]operation{}
@@ -134,7 +134,7 @@ func compareDocuments(base, variant *openapi3.T) (found []result.Finding, err er
 	return found, nil
 }
 
-// requirements are what requests of an operation must have, and what they may: places that its schema knows.
+// requirements are the places that requests of an operation must have, and those that its schema knows.
 type requirements struct{ required, known map[string]bool }
 
 func (o operation) requirements() requirements {
@@ -157,7 +157,7 @@ func (o operation) requirements() requirements {
 	return r
 }
 
-// fields adds those of a schema at a place, and below it.
+// fields adds the places of a schema, and those below it.
 func (r requirements) fields(at string, ref *openapi3.SchemaRef, above []*openapi3.Schema) {
 	if ref == nil || ref.Value == nil || slices.Contains(above, ref.Value) || len(above) > maxDepth || len(r.known) > maxPlaces {
 		return
@@ -177,8 +177,8 @@ func (r requirements) fields(at string, ref *openapi3.SchemaRef, above []*openap
 	}
 }
 
-// newlyRequired returns what requests must have for is, and need not for was. What an object must have that may be left out, and that
-// was does not know, is none of it.
+// newlyRequired returns what requests must have for is, but not for was. It ignores required parts of an optional
+// object that was does not know.
 func newlyRequired(was, is operation) []string {
 	before := was.requirements()
 	var paths []string

@@ -1,7 +1,9 @@
-// Package contract compares what a variant promises and does with what the baseline does: HTTP by an OpenAPI document and by answers to
-// the same requests, gRPC by the definitions that server reflection tells. It names what breaks callers, by result's reasons.
+// Package contract compares what a variant promises and does with what the baseline does. HTTP is compared by an
+// OpenAPI document and by answers to the same requests, gRPC by the definitions from server reflection. It returns
+// what breaks callers, with the reasons of package result.
 //
-// A variant may answer anything: what is read of it is bounded, and it is never told where else to look.
+// A variant may answer anything. So what is read of it is bounded, and its answers never direct the program
+// elsewhere.
 package contract
 
 import (
@@ -11,10 +13,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 )
 
-// maxMessage bounds what one finding says, in bytes.
+// maxMessage bounds the message of a finding, in bytes.
 const maxMessage = 400
 
-// An Arm is what is looked at: a variant here, which comes with its key.
+// An Arm is a variant to compare, with its key.
 type Arm struct {
 	Name string
 	Key  string
@@ -30,16 +32,16 @@ func arms(variants []Arm) ([]result.Arm, []string) {
 	return all, keys
 }
 
-// findings collects findings: one for each arm, reason, operation and path.
+// findings collects findings: at most one per arm, reason, operation and path.
 type findings struct {
 	seen map[[4]string]bool
 	list []result.Finding
-	// dropped is how many there was no room for.
+	// dropped is the number of findings that did not fit.
 	dropped int
 }
 
 func (f *findings) add(one result.Finding) {
-	// Of everything that answers are quoted with, this is the way into a result.
+	// All quotations of answers enter a result here.
 	one.Path, one.Message = quoted(one.Path), quoted(one.Message)
 	key := [4]string{one.Arm, string(one.Reason), one.Operation, one.Path}
 	if f.seen[key] {

@@ -20,13 +20,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// Bounds of what a server tells of itself.
+// Bounds of what a server reports about itself.
 const (
 	maxServices   = 500
 	maxReflection = 8 << 20 // bytes of a message
 )
 
-// GRPC says what to look at.
+// GRPC configures a check of gRPC definitions.
 type GRPC struct {
 	Version  string
 	Target   string // HOST:PORT
@@ -35,7 +35,7 @@ type GRPC struct {
 	Timeout  time.Duration // of all that one arm is asked
 }
 
-// Validate says what is wrong with g, naming flags.
+// Validate returns what is wrong with g, naming flags.
 func (g GRPC) Validate() error {
 	switch {
 	case len(g.Variants)+1 > result.MaxArms:
@@ -46,7 +46,7 @@ func (g GRPC) Validate() error {
 	return nil
 }
 
-// Run asks every arm for its definitions and compares them with the baseline's. It fails only when ctx ends.
+// Run reads the definitions of every arm and compares them with the baseline's. It fails only if ctx ends.
 func (g GRPC) Run(ctx context.Context) (result.Contract, error) {
 	list, keys := arms(g.Variants)
 	c := result.Contract{
@@ -94,12 +94,12 @@ func (g GRPC) Run(ctx context.Context) (result.Contract, error) {
 	return c, nil
 }
 
-// refusedError says that a router answered in place of a fork.
+// refusedError means that a router answered in place of a fork.
 type refusedError string
 
 func (e refusedError) Error() string { return "a router answered: " + string(e) }
 
-// ask reads the definitions of one arm by server reflection, of whichever version it has.
+// ask reads the definitions of one arm by server reflection, in either version.
 func (g GRPC) ask(ctx context.Context, key string) (all services, servedBy map[string]int, err error) {
 	defer recovered(&err)
 	ctx, cancel := context.WithTimeout(ctx, g.Timeout)

@@ -25,14 +25,15 @@ import (
 // maxAnswer bounds the body of an answer, in bytes.
 const maxAnswer = 8 << 20
 
-// OpenAPI says what to look at. Document and Client must be set.
+// OpenAPI configures a check against an OpenAPI document. Document and Client must be set.
 type OpenAPI struct {
 	Version  string
 	Client   *request.Client
 	Document *openapi3.T
-	// Served is the path at which the service itself has its document; empty: it has none. Each arm is asked for its own.
+	// Served is the path at which each arm serves its own document; empty if it serves none.
 	Served string
-	// Requests are what is sent. Empty: what the document has examples of, of the operations of Methods.
+	// Requests are the requests to send. If empty, they are made from the document's examples, for the operations of
+	// Methods.
 	Requests []request.Request
 	Methods  []string
 	Variants []Arm
@@ -41,7 +42,7 @@ type OpenAPI struct {
 	Timeout  time.Duration // of a request
 }
 
-// Validate says what is wrong with o, naming flags.
+// Validate returns what is wrong with o, naming flags.
 func (o OpenAPI) Validate() error {
 	switch {
 	case len(o.Variants)+1 > result.MaxArms:
@@ -58,7 +59,7 @@ func (o OpenAPI) Validate() error {
 	return nil
 }
 
-// A task is one operation, and the requests made of it.
+// A task is one operation with its requests.
 type task struct {
 	name     string
 	route    *routers.Route // nil: the document does not have it
@@ -66,8 +67,8 @@ type task struct {
 	skipped  string
 }
 
-// Run looks at everything and returns what it found. Where ctx ends it earlier, the result says so. It fails when the document is of no
-// use.
+// Run runs the whole check and returns the result, which says so if ctx ended it early. It fails if the document is
+// unusable.
 func (o OpenAPI) Run(ctx context.Context) (result.Contract, error) {
 	armList, keys := arms(o.Variants)
 	c := result.Contract{
@@ -86,7 +87,8 @@ func (o OpenAPI) Run(ctx context.Context) (result.Contract, error) {
 	for _, t := range tasks {
 		one := result.Operation{Name: t.name, Skipped: t.skipped}
 		if t.skipped == "" {
-			if one.Seen = w.look(ctx, t); ctx.Err() != nil {
+			one.Seen = w.look(ctx, t)
+			if ctx.Err() != nil {
 				break
 			}
 		}
@@ -101,7 +103,7 @@ func (o OpenAPI) Run(ctx context.Context) (result.Contract, error) {
 	return c, nil
 }
 
-// tasks are the operations to look at, with those that are skipped.
+// tasks returns the operations to test, and those that are skipped.
 func (o OpenAPI) tasks() (tasks []task, err error) {
 	defer recovered(&err)
 	if len(o.Requests) > 0 {
@@ -124,7 +126,7 @@ func (o OpenAPI) route(path, method string) *routers.Route {
 	return &routers.Route{Spec: o.Document, Path: path, PathItem: item, Method: method, Operation: item.GetOperation(method)}
 }
 
-// listed finds the operations of the requests that were given.
+// listed finds the operations of the given requests.
 func (o OpenAPI) listed() ([]task, error) {
 	// Where a document says its servers are is not where requests go: all that counts of it is the path that they put before.
 	spec := *o.Document
@@ -225,7 +227,7 @@ type behaviour struct {
 	shapes   map[int]shape // by status
 }
 
-// look sends an operation's requests to all arms in turns, and compares.
+// look sends an operation's requests to all arms in turns, and compares the answers.
 func (w *walker) look(ctx context.Context, t task) []result.Seen {
 	seen := make([]result.Seen, len(w.arms))
 	all := make([]behaviour, len(w.arms))
@@ -238,7 +240,7 @@ func (w *walker) look(ctx context.Context, t task) []result.Seen {
 			all[arm].statuses[i] = map[int]int{}
 		}
 		for range w.Samples {
-			// The baseline comes first and last: what changes by itself, and not by variant, is seen in its own answers.
+			// The baseline comes first and last, so that its own answers show what changes by itself.
 			for _, arm := range turns(len(w.arms)) {
 				w.once(ctx, t, i, r, arm, &all[arm], &seen[arm])
 				if ctx.Err() != nil {
@@ -258,7 +260,7 @@ func (w *walker) look(ctx context.Context, t task) []result.Seen {
 	return seen
 }
 
-// turns are the arms in the order in which each is sent a request, the baseline twice.
+// turns returns the arms in the order in which each request is sent to them, with the baseline twice.
 func turns(arms int) []int {
 	var order []int
 	for arm := range arms {
@@ -300,7 +302,7 @@ func isJSON(contentType string) bool {
 	return mediaType == "application/json" || strings.HasSuffix(mediaType, "+json")
 }
 
-// compare names the differences of an arm from the baseline's behaviour.
+// compare returns the differences of an arm from the baseline's behaviour.
 func (w *walker) compare(t task, arm int, base, is behaviour) {
 	add := func(f result.Finding) {
 		f.Arm, f.Operation = w.arms[arm].Name, t.name
@@ -317,7 +319,8 @@ func (w *walker) compare(t task, arm int, base, is behaviour) {
 			add(result.Finding{Reason: result.ReasonNoAnswer, Message: r.Name() + ": " + is.failures[i]})
 		default:
 			for _, status := range slices.Sorted(maps.Keys(now)) {
-				// An error now and then is one; other statuses count where none of the answers has one of the baseline's.
+				// An occasional server error counts. Another status counts only if the arm gives none of the
+				// baseline's statuses.
 				if was[status] > 0 || status < 500 && shares(was, now) {
 					continue
 				}
@@ -358,7 +361,7 @@ func list(m map[int]int) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(slices.Sorted(maps.Keys(m))), " ", ", "), "[]")
 }
 
-// validate holds an answer to the document.
+// validate compares an answer with the document.
 func validate(ctx context.Context, route *routers.Route, r request.Request, a request.Answer) []result.Finding {
 	if route == nil {
 		return nil
@@ -384,7 +387,7 @@ func validate(ctx context.Context, route *routers.Route, r request.Request, a re
 		f := result.Finding{Reason: result.ReasonSchemaViolated, Message: e.Error()}
 		var schema *openapi3.SchemaError
 		if errors.As(e, &schema) {
-			// Its reason quotes nothing of the answer.
+			// The reason does not quote the answer.
 			f.Path, f.Message = pointer(schema.JSONPointer()), schema.Reason
 		}
 		found = append(found, f)
@@ -405,7 +408,7 @@ func validateBody(ctx context.Context, route *routers.Route, r request.Request, 
 	})
 }
 
-// flat returns the single errors of which err consists, to a bounded depth.
+// flat returns the single errors in err, to a bounded depth.
 func flat(err error, depth int) []error {
 	if err == nil {
 		return nil
@@ -425,7 +428,7 @@ func flat(err error, depth int) []error {
 	return all
 }
 
-// pointer writes a path with "*" for the elements of lists.
+// pointer formats a path with "*" for the elements of lists.
 func pointer(path []string) string {
 	var b strings.Builder
 	for _, p := range path {

@@ -15,11 +15,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 )
 
-// maxExamples is how many requests are made of one operation's examples.
+// maxExamples is the maximum number of requests per operation.
 const maxExamples = 5
 
-// requests makes requests of an operation's examples, or says what it has no example of. It invents nothing: to a value that nobody
-// knows every arm would answer 404, and that would look like a contract kept.
+// requests creates requests from an operation's examples, or returns which example is missing. It invents no values:
+// every arm would answer 404 to them, which would look like a kept contract.
 func (o operation) requests() ([]request.Request, error) {
 	n := 1
 	values := map[*openapi3.Parameter][]any{}
@@ -51,7 +51,7 @@ func (o operation) requests() ([]request.Request, error) {
 	return all, nil
 }
 
-// request makes the i-th request: of each parameter the i-th example, or the last.
+// request creates the i-th request: with the i-th example of each parameter, or its last one.
 func (o operation) request(i int, values map[*openapi3.Parameter][]any) (request.Request, error) {
 	r := request.Request{Method: o.method, Header: http.Header{"Accept": {"application/json, */*;q=0.5"}}}
 	path, query := o.path, url.Values{}
@@ -117,7 +117,7 @@ func (o operation) bodies() (mediaType string, bodies [][]byte, err error) {
 	return "", nil, nil
 }
 
-// examples returns the values that a document gives: of its own examples, or what its schema has for one.
+// examples returns the values that a document gives: its own examples, or those of its schema.
 func examples(one any, many openapi3.Examples, schema *openapi3.SchemaRef) []any {
 	if one != nil {
 		return []any{one}
@@ -142,7 +142,7 @@ func examples(one any, many openapi3.Examples, schema *openapi3.SchemaRef) []any
 	return nil
 }
 
-// written returns a value as parameters write it: one text, or one for each element.
+// written formats a value as parameters do: one string, or one per element.
 func written(v any) ([]string, error) {
 	switch v := v.(type) {
 	case string:

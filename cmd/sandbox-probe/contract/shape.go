@@ -16,8 +16,8 @@ const (
 	maxDepth  = 100
 )
 
-// A shape is what a set of JSON values has in common: the types seen at each place, and how often an object there has which fields.
-// A place is a JSON pointer in which "*" is any element of a list.
+// A shape is what a set of JSON values has in common: the types at each place, and how often an object there has
+// which fields. A place is a JSON pointer in which "*" is any element of a list.
 type shape map[string]*place
 
 type place struct {
@@ -26,7 +26,7 @@ type place struct {
 	fields  map[string]int
 }
 
-// add adds a document to s. It fails when the document is not JSON.
+// add adds a document to s. It fails if the document is not JSON.
 func (s shape) add(document []byte) error {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(document))
@@ -75,13 +75,13 @@ func (s shape) walk(at string, v any, depth int) {
 	}
 }
 
-// escape writes a name for a JSON pointer (RFC 6901, section 3).
+// escape escapes a name for a JSON pointer (RFC 6901, section 3).
 func escape(name string) string {
 	return strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
 }
 
-// differences names what breaks those who know values of the shape base when they get values of the shape of s. A difference counts
-// where all values of s show it and none of base: what comes and goes is no promise.
+// differences returns what breaks a caller that knows values of the shape base and gets values of the shape s. A
+// difference counts only if all values of s show it and none of base does: what varies is no promise.
 func (s shape) differences(base shape) []result.Finding {
 	var found []result.Finding
 	for _, at := range slices.Sorted(maps.Keys(base)) {

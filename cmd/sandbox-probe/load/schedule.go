@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// A schedule says when which request is sent to which arm, from the start on and whatever is answered.
+// A schedule determines which request is sent to which arm and when, counted from the start and independent of
+// answers.
 type schedule struct {
 	arms, requests   int
 	turn             int // requests to an arm in a row
@@ -16,7 +17,7 @@ type schedule struct {
 	seed             uint64
 }
 
-// A slot is the time of one request.
+// A slot is the scheduled time of one request.
 type slot struct {
 	at      time.Duration // since the start
 	round   int           // from 0 on, those of the warm-up included
@@ -25,7 +26,7 @@ type slot struct {
 	request int
 }
 
-// at is when the n-th request is due. No rate, no time.
+// at returns when the n-th request is due; zero if there is no rate.
 func (s schedule) at(n int) time.Duration {
 	if !(s.rate > 0) {
 		return 0
@@ -33,21 +34,22 @@ func (s schedule) at(n int) time.Duration {
 	return time.Duration(float64(n) / s.rate * float64(time.Second))
 }
 
-// block is how many requests an arm is sent in a round.
+// block returns the number of requests to an arm in a round.
 func (s schedule) block() int { return s.cycles * s.turn }
 
-// round is how long a round takes.
+// round returns the length of a round.
 func (s schedule) round() time.Duration { return s.at(s.arms * s.block()) }
 
-// slots yields all slots in the order of time.
+// slots yields all slots in order of time.
 func (s schedule) slots() iter.Seq[slot] {
 	return func(yield func(slot) bool) {
 		n := 0
 		for round := range s.warmUp + s.measured {
-			// A round's order depends on nothing but seed and round.
+			// A round's order depends only on seed and round.
 			random := rand.New(rand.NewPCG(s.seed, uint64(round))) //nolint:gosec // an order, no secret
 			for cycle := range s.cycles {
-				// All arms are sent the same requests in a cycle, and one cycle goes on in the list where the last ended.
+				// All arms are sent the same requests in a cycle, and each cycle continues in the list where the last
+				// one ended.
 				request := (round*s.cycles + cycle) * s.turn
 				for place, arm := range random.Perm(s.arms) {
 					for i := range s.turn {

@@ -14,18 +14,18 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 )
 
-// Bounds of what is told of an arm.
+// Bounds of what is reported of an arm.
 const (
 	maxPods     = 50
 	maxExamples = 2 // of an error class
 	maxMessage  = 300
 )
 
-// digits of latencies that histograms keep.
+// digits is the number of significant digits of latencies in histograms.
 const digits = 3
 
-// A tally adds up outcomes. A round counts when all its requests have ended, and until then not at all: a round cut off would have
-// its slow requests missing.
+// A tally adds up outcomes. A round counts only once all its requests have ended: a truncated round would lack its
+// slow requests.
 type tally struct {
 	schedule schedule
 	requests []request.Request
@@ -38,10 +38,10 @@ type tally struct {
 	unused   []*hdrhistogram.Histogram
 }
 
-// baseline is what the baseline in the warm-up answered to a request.
+// baseline is what the baseline answered to a request during the warm-up.
 type baseline struct{ answered, refused bool }
 
-// A round is one that is not yet sealed.
+// A round is a round that is not sealed yet.
 type round struct {
 	waits  int // for outcomes
 	late   []int64
@@ -122,7 +122,7 @@ func (t *tally) count(b *block, o outcome) {
 	}
 }
 
-// class says how a request failed; empty: it did not.
+// class returns how a request failed; empty if it did not.
 func (t *tally) class(o outcome) (class result.ErrorClass, message string) {
 	status := o.answer.Status
 	known := t.refused[o.request]
@@ -143,7 +143,7 @@ func (t *tally) class(o outcome) (class result.ErrorClass, message string) {
 
 func refusal(status int) bool { return status >= 400 && status < 500 }
 
-// seal closes a round: nothing more comes to it.
+// seal closes a round: nothing more is added to it.
 func (t *tally) seal(n int, r *round) {
 	delete(t.open, n)
 	done := result.Round{
@@ -162,7 +162,7 @@ func (t *tally) seal(n int, r *round) {
 	t.sealed[n] = done
 }
 
-// done is the number of rounds that are sealed, up to the first that is not.
+// done returns the number of rounds that are sealed, up to the first that is not.
 func (t *tally) done() int {
 	n := len(t.sealed)
 	for open := range t.open {
@@ -171,7 +171,7 @@ func (t *tally) done() int {
 	return n
 }
 
-// fill puts what was measured so far into l. l shares nothing with t.
+// fill copies the measurements so far into l. l shares nothing with t.
 func (t *tally) fill(l *result.Load) {
 	l.Rounds = make([]result.Round, 0, len(t.sealed))
 	for _, n := range slices.Sorted(maps.Keys(t.sealed)) {
@@ -219,7 +219,7 @@ func example(t *result.Total, f result.Failure) {
 	}
 }
 
-// distribution returns what h counted, each value being the middle of those that h does not tell apart.
+// distribution returns the counts in h. Each value is the middle of those that h does not distinguish.
 func distribution(h *hdrhistogram.Histogram) result.Histogram {
 	var d result.Histogram
 	for _, bar := range h.Distribution() {

@@ -17,27 +17,27 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// maxAnswerHeader bounds an answer's head, in bytes.
+// maxAnswerHeader bounds the head of an answer, in bytes.
 const maxAnswerHeader = 64 << 10
 
-// ErrTooLarge says that an answer's body is longer than was asked for.
+// ErrTooLarge means that an answer's body exceeds the limit.
 var ErrTooLarge = errors.New("the answer is too large")
 
-// An Answer is what came back.
+// An Answer is the answer to a request.
 type Answer struct {
 	Status   int
 	Header   http.Header
 	Body     []byte // where it was to be kept
 	ServedBy string // pod, as the router says; empty: no router chose
-	// Refused is why a router answered in place of a fork. Empty: none did.
+	// Refused is why a router answered in place of a fork; empty if none did.
 	Refused string
 }
 
-// A Client sends requests to one service. It follows no redirect, keeps no cookie, asks for no compression, and knows no proxy: what
-// a variant answers cannot send it elsewhere.
+// A Client sends requests to one service. It follows no redirect, keeps no cookie, requests no compression, and uses
+// no proxy, so a variant's answer can't send it elsewhere.
 //
-// All arms share its connections. A Service balances connections, not requests, so with connections of their own two arms of the same
-// baseline could meet different pods, and differ for no other reason.
+// All arms share its connections. A Service balances connections, not requests. With separate connections, two arms
+// of the same baseline could reach different pods, and differ only for that reason.
 type Client struct {
 	Base     *url.URL
 	Carriers route.Carriers
@@ -45,7 +45,7 @@ type Client struct {
 	transport *http.Transport
 }
 
-// NewClient returns a client that holds at most connections to base.
+// NewClient returns a client with at most that number of connections to base.
 func NewClient(base *url.URL, carriers route.Carriers, connections int, http2 bool) *Client {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	t := &http.Transport{
@@ -63,11 +63,11 @@ func NewClient(base *url.URL, carriers route.Carriers, connections int, http2 bo
 	return &Client{Base: base, Carriers: carriers, transport: t}
 }
 
-// Renew closes the connections that carry nothing: the next requests meet other pods of the Service.
+// Renew closes idle connections, so that the next requests reach other pods of the Service.
 func (c *Client) Renew() { c.transport.CloseIdleConnections() }
 
-// Send sends r with a routing key, or without any where key is empty. It reads the whole answer, which must be at most limit bytes
-// long, and keeps its body if keep is set. What ctx ends fails with the context's error.
+// Send sends r with a routing key, or without one if key is empty. It reads the whole answer, which must be at most
+// limit bytes long, and keeps its body if keep is set. If ctx ends, it returns the context's error.
 func (c *Client) Send(ctx context.Context, r Request, key string, limit int64, keep bool) (Answer, error) {
 	u := *c.Base
 	path, err := url.ParseRequestURI(r.Target)
@@ -118,7 +118,7 @@ func (c *Client) Send(ctx context.Context, r Request, key string, limit int64, k
 	return a, nil
 }
 
-// cause is the context's error where that is what ended a request.
+// cause returns the context's error if that ended a request.
 func cause(ctx context.Context, err error) error {
 	if e := ctx.Err(); e != nil {
 		return e
@@ -126,7 +126,7 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// short makes what others say fit for a result.
+// short shortens a foreign message for a result.
 func short(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]

@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// parseVegeta reads targets as `vegeta attack -format=http` does (https://github.com/tsenart/vegeta#http-format): a line METHOD URL,
-// lines of headers, a line @FILE of the body's; an empty line or the next METHOD URL ends a request, lines that begin with # are
-// comments. Two things differ. A URL may be a path. And bodies are files beside the list, and no others: vegeta's own parser reads
-// any file, of any length.
+// parseVegeta reads targets as `vegeta attack -format=http` does (https://github.com/tsenart/vegeta#http-format). A
+// request is a line METHOD URL, lines of headers, and a line @FILE that names the body's file. An empty line or the
+// next METHOD URL ends it, and lines that begin with # are comments. Two things differ. A URL may be a path. And only
+// files beside the list can be bodies, while vegeta's own parser reads any file of any length.
 func parseVegeta(data []byte, open func(string) (io.ReadCloser, error)) (List, error) {
 	var list List
 	var from origin
@@ -81,7 +81,7 @@ func parseVegeta(data []byte, open func(string) (io.ReadCloser, error)) (List, e
 	return list, flush()
 }
 
-// isMethod says whether a line's first word is a method: in capitals, as vegeta has it.
+// isMethod reports whether a line's first word is a method: in capitals, as in vegeta.
 func isMethod(s string) bool {
 	for i := range len(s) {
 		if s[i] < 'A' || s[i] > 'Z' {
@@ -109,7 +109,7 @@ func readBody(name string, open func(string) (io.ReadCloser, error)) ([]byte, er
 	return body, nil
 }
 
-// parseVegetaJSON reads targets as `vegeta attack -format=json` does: one object a line, its body in base64.
+// parseVegetaJSON reads targets as `vegeta attack -format=json` does: one object per line, with its body in base64.
 func parseVegetaJSON(data []byte) (List, error) {
 	var list List
 	var from origin
@@ -138,9 +138,9 @@ func parseVegetaJSON(data []byte) (List, error) {
 	})
 }
 
-// parseK6 reads the stream of `k6 run --out=json=FILE`: of its points, those of http_reqs, one for each request made, with its method
-// and URL (https://grafana.com/docs/k6/latest/results-output/real-time/json/). Bodies and headers are not in it, so that other
-// methods than GET and HEAD are left out.
+// parseK6 reads the stream of `k6 run --out=json=FILE`: its points of the metric http_reqs, one per request, with
+// method and URL (https://grafana.com/docs/k6/latest/results-output/real-time/json/). It contains no bodies and
+// headers, so methods other than GET and HEAD are skipped.
 func parseK6(data []byte, prefer string) (List, error) {
 	var r recording
 	err := lines(data, func(line []byte) error {
@@ -250,7 +250,7 @@ func (l *List) add(r Request) error {
 	return nil
 }
 
-// lines calls each with the lines that are not empty.
+// lines calls each with every non-empty line.
 func lines(data []byte, each func([]byte) error) error {
 	s := bufio.NewScanner(bytes.NewReader(data))
 	s.Buffer(nil, MaxList)

@@ -105,7 +105,7 @@ func TestParse_TakesOneHostOfARecording(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if said := result.SayLeftOut("", got.LeftOut); !slices.Equal(names(got), tt.want) || got.Host != tt.host || said != tt.leftOut {
+			if said := result.FormatLeftOut("", got.LeftOut); !slices.Equal(names(got), tt.want) || got.Host != tt.host || said != tt.leftOut {
 				t.Errorf("got %q of %s, %s; want %q of %s, %s", names(got), got.Host, said, tt.want, tt.host, tt.leftOut)
 			}
 		})

@@ -13,13 +13,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 )
 
-// A recording is what was sent by somebody who was not thinking of sending it again: to hosts of all sorts.
+// A recording holds requests that were not recorded for replay: they may have gone to any number of hosts.
 type recording struct {
 	entries []recorded
 	without map[string]int // what can't be sent again, by why
 }
 
-// An entry is one of a recording's, as its format says it.
+// An entry is one entry of a recording, in the form of its format.
 type entry struct {
 	method, target string
 	header         http.Header
@@ -27,7 +27,7 @@ type entry struct {
 	without        string // why it can't be sent again; empty: it can
 }
 
-// A recorded is an entry that can be sent again, where it is well-formed.
+// A recorded is an entry that can be sent again if it is well-formed.
 type recorded struct {
 	entry
 	url  *url.URL
@@ -49,7 +49,8 @@ func (r *recording) add(e entry) {
 	r.entries = append(r.entries, recorded{e, u, hostOf(u)})
 }
 
-// hostOf is a URL's host, with its port where that is not the scheme's own: a site is the same by http and by https.
+// hostOf returns a URL's host, with its port unless that is the scheme's default, so that a site has one host for
+// http and https.
 func hostOf(u *url.URL) string {
 	host, port := strings.ToLower(u.Hostname()), u.Port()
 	if port == "" || u.Scheme == "http" && port == "80" || u.Scheme == "https" && port == "443" {
@@ -58,7 +59,7 @@ func hostOf(u *url.URL) string {
 	return net.JoinHostPort(host, port)
 }
 
-// list takes the requests of one host.
+// list returns the requests to one host.
 func (r *recording) list(prefer string) (List, error) {
 	hosts := map[string]int{}
 	for _, e := range r.entries {
@@ -97,10 +98,11 @@ func (r *recording) list(prefer string) (List, error) {
 	return l, nil
 }
 
-// maxHosts bounds how many hosts whose requests are left out are named.
+// maxHosts bounds how many of the skipped hosts are named.
 const maxHosts = 5
 
-// choose returns the preferred host, by whatever name of a Service's it has, or that of the most requests, of several the first.
+// choose returns the preferred host, in any form of a Service's name, or else the host with the most requests, of
+// several the first.
 func (r *recording) choose(hosts map[string]int, prefer string) string {
 	most := ""
 	for _, e := range r.entries {

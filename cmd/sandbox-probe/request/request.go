@@ -1,5 +1,5 @@
-// Package request reads lists of HTTP requests, in the formats that tools write, and sends them as an arm of a comparison: with the
-// routing key of a sandbox, or with none.
+// Package request reads lists of HTTP requests, in the formats of common tools, and sends them as an arm of a
+// comparison: with the routing key of a sandbox, or without one.
 package request
 
 import (
@@ -27,7 +27,7 @@ const (
 	maxHeaders  = 200      // of a request
 )
 
-// A Request is one of a list. Where it goes is for who sends it to say: a list was made somewhere else.
+// A Request is one request of a list. Its sender decides where it goes, because the list was made elsewhere.
 type Request struct {
 	Method string
 	Target string // path and query, beginning with "/"
@@ -35,10 +35,10 @@ type Request struct {
 	Body   []byte
 }
 
-// Name says which request it is.
+// Name identifies the request.
 func (r Request) Name() string { return r.Method + " " + r.Target }
 
-// A Format is how a list is written.
+// A Format is the format of a list.
 type Format string
 
 // Formats.
@@ -55,18 +55,18 @@ func Formats() []Format {
 	return []Format{FormatAuto, FormatVegeta, FormatVegetaJSON, FormatHAR, FormatK6}
 }
 
-// A List is what was read.
+// A List is a parsed list of requests.
 type List struct {
 	Requests []Request
-	// Host is the one, of those that a recording's requests went to, whose requests these are; empty: the list names none.
+	// Host is the host of a recording whose requests these are; empty if the list names none.
 	Host string
-	// LeftOut are those of a recording that are not among Requests.
+	// LeftOut are the requests of a recording that are not among Requests.
 	LeftOut []result.LeftOut
 }
 
-// Parse reads a list. open gives a body that the list names by its file. All requests of a list must be to one host, but for
-// recordings, of which those to one host are taken: to prefer, the host that the requests will go to, if there are such; else to that of
-// the most.
+// Parse reads a list. open opens the file of a body that the list names. All requests of a list must go to one host.
+// Of a recording, only the requests to one host are used: to prefer, the host that the requests will be sent to, if
+// there are any; else to the most frequent host.
 func Parse(data []byte, format Format, prefer string, open func(name string) (io.ReadCloser, error)) (List, error) {
 	if len(data) > MaxList {
 		return List{}, fmt.Errorf("the list is %d bytes long, more than %d", len(data), MaxList)
@@ -92,7 +92,7 @@ func Parse(data []byte, format Format, prefer string, open func(name string) (io
 		return List{}, fmt.Errorf("reading the list as %s: %w", format, err)
 	}
 	if len(l.Requests) == 0 {
-		return List{}, fmt.Errorf("reading the list as %s: it has no request%s", format, result.SayLeftOut(" that can be sent; ", l.LeftOut))
+		return List{}, fmt.Errorf("reading the list as %s: it has no request%s", format, result.FormatLeftOut(" that can be sent; ", l.LeftOut))
 	}
 	return l, nil
 }
@@ -115,7 +115,7 @@ func detect(data []byte) Format {
 	return FormatVegetaJSON
 }
 
-// origin holds the requests of a list to one host. Requests that name none go along with any.
+// origin checks that all requests of a list go to one host. Requests that name none are accepted with any.
 type origin struct{ seen string }
 
 func (o *origin) same(u *url.URL) bool {
@@ -129,7 +129,7 @@ func (o *origin) same(u *url.URL) bool {
 	return o.seen == this
 }
 
-// newRequest makes a request of what a list says, or says what is wrong with it.
+// newRequest creates a request from an entry of a list, or returns what is wrong with it.
 func newRequest(method string, u *url.URL, header http.Header, body []byte) (Request, error) {
 	if !httpguts.ValidHeaderFieldName(method) || method == http.MethodConnect {
 		return Request{}, fmt.Errorf("%.40q is no method to send", method)
@@ -162,8 +162,8 @@ func newRequest(method string, u *url.URL, header http.Header, body []byte) (Req
 	return Request{Method: method, Target: target, Header: clean, Body: body}, nil
 }
 
-// sendable says whether a header of a list is sent again: not those that belong to the connection (RFC 9110, section 7.6.1) or are
-// made from the request itself, and no pseudo-headers of HTTP/2, which recordings have.
+// sendable reports whether a header of a list is sent again. Headers that belong to the connection (RFC 9110, section
+// 7.6.1) or are derived from the request are not, nor are pseudo-headers of HTTP/2, which recordings contain.
 func sendable(name string) bool {
 	if strings.HasPrefix(name, ":") {
 		return false
@@ -176,7 +176,7 @@ func sendable(name string) bool {
 	return true
 }
 
-// Unstamp takes every routing key out of h: a list may have been recorded in a sandbox.
+// Unstamp removes every routing key from h: the list may have been recorded in a sandbox.
 func Unstamp(h http.Header, c route.Carriers) {
 	h.Del(c.Header)
 	for _, list := range []string{"Baggage", "Tracestate"} {
@@ -196,8 +196,8 @@ func Unstamp(h http.Header, c route.Carriers) {
 	}
 }
 
-// Stamp puts a routing key on h, as the router does: into the header and into baggage, so that it is carried on by services that pass
-// on either. An empty key leaves h as it is.
+// Stamp sets a routing key in h, as the router does: in the header and in baggage, so that services that pass on
+// either pass on the key. An empty key does not change h.
 func Stamp(h http.Header, c route.Carriers, key string) {
 	if key == "" {
 		return
@@ -218,5 +218,5 @@ func Base(s string) (*url.URL, error) {
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
 }
 
-// errPath says that a body's file is not beside the list.
+// errPath means that a body's file is not beside the list.
 var errPath = errors.New("a body's file is named by its path from the list's folder")

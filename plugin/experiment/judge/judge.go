@@ -1,5 +1,5 @@
-// Package judge holds what a load check measured against its budgets, at the looks that the check takes at it. Probe and plugin both
-// call it, so that the probe stops where the plugin finds enough.
+// Package judge compares the measurements of a load check with its budgets, at the check's interim and final looks.
+// Probe and plugin both call it, so that the probe stops when the plugin has enough.
 package judge
 
 import (
@@ -10,20 +10,21 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
 )
 
-// alpha is the chance, over all looks, variants and metrics of a check, of an interval that misses the truth.
+// alpha is the probability, over all looks, variants and metrics of a check, that an interval misses the truth.
 const alpha = 0.05
 
-// DefaultBudgets are those of a load check that names none.
+// DefaultBudgets are the budgets of a load check that names none.
 const DefaultBudgets = "p95<=baseline+10%, errors<=baseline+1%"
 
-// Looks returns after how many of the planned rounds a load check is looked at: a third, two thirds, and all.
+// Looks returns the numbers of rounds after which a load check is evaluated: a third, two thirds, and all of the
+// planned ones.
 func Looks(planned int) []int {
 	looks := []int{(planned + 1) / 3, (2*planned + 1) / 3, planned}
 	return slices.Compact(slices.DeleteFunc(looks, func(n int) bool { return n < 1 }))
 }
 
-// Load judges a result by the look that it ends at. One that ends between two looks is judged as the later one would be: what there
-// is left to spend at that look may be spent before it, by whatever but the measurements themselves ended the run.
+// Load judges a result by the look at which it ends. A run that ends between two looks is judged as at the later one.
+// It may spend that look's share of alpha early, because something other than the measurements ended the run.
 func Load(l result.Load, budgets []stats.Budget) (*stats.Judgement, error) {
 	looks := Looks(l.Planned)
 	at := slices.IndexFunc(looks, func(n int) bool { return n >= len(l.Rounds) })
@@ -42,7 +43,7 @@ func Load(l result.Load, budgets []stats.Budget) (*stats.Judgement, error) {
 	return stats.Judge(Run(l), spent)
 }
 
-// Run returns a result as the arithmetic takes it: the two arms of the baseline, and the variants in the result's order.
+// Run converts a result to the input of package stats: the two baseline arms, and the variants in the result's order.
 func Run(l result.Load) stats.Run {
 	var run stats.Run
 	for i, a := range l.Arms {

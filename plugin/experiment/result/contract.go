@@ -2,17 +2,17 @@ package result
 
 import "fmt"
 
-// Contract is what a contract check found.
+// Contract is the result of a contract check.
 type Contract struct {
 	Header
 	Protocol   Protocol    `json:"protocol"`
 	Operations []Operation `json:"operations"`
 	Findings   []Finding   `json:"findings,omitempty"`
-	// Dropped is the number of findings that there was no room for.
+	// Dropped is the number of findings that did not fit.
 	Dropped int `json:"dropped,omitempty"`
 }
 
-// Protocol says how a contract was looked at.
+// Protocol is how a contract was tested.
 type Protocol string
 
 // Protocols.
@@ -21,12 +21,12 @@ const (
 	ProtocolGRPC    Protocol = "grpc"    // definitions, by server reflection
 )
 
-// An Operation is one that the contract names.
+// An Operation is an operation that the contract names.
 type Operation struct {
 	Name string `json:"name"` // "GET /customer", "grpc.testing.TestService/EmptyCall"
-	// Skipped says why it was not looked at. Empty: it was.
+	// Skipped is why it was not tested; empty if it was.
 	Skipped string `json:"skipped,omitempty"`
-	// Seen is by arm.
+	// Seen is indexed by arm.
 	Seen []Seen `json:"seen,omitempty"`
 }
 
@@ -41,11 +41,11 @@ type Finding struct {
 	Arm       string `json:"arm"`
 	Reason    Reason `json:"reason"`
 	Operation string `json:"operation,omitempty"`
-	// Path is where in the answer or the message: "/items/*/price".
+	// Path is the place in the answer or the message: "/items/*/price".
 	Path    string `json:"path,omitempty"`
 	Message string `json:"message"`
-	// Baseline says that the baseline does so too: it is then no doing of the variant's. Findings of the baseline itself have it as
-	// well.
+	// Baseline means that the baseline has the same finding, so the variant did not cause it. It is also set on
+	// findings of the baseline itself.
 	Baseline bool `json:"baseline,omitempty"`
 }
 
@@ -75,10 +75,10 @@ const (
 	ReasonMessageTypeChange Reason = "MessageTypeChange" // a method takes or returns another message
 )
 
-// MaxFindings bounds what a result lists.
+// MaxFindings bounds the findings of a result.
 const MaxFindings = 10_000
 
-// Validate says what is wrong with c.
+// Validate returns what is wrong with c.
 func (c Contract) Validate() error {
 	if err := c.Header.Validate(KindContract); err != nil {
 		return err

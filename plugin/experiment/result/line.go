@@ -11,20 +11,21 @@ import (
 	"io"
 )
 
-// marker begins a line that holds a result. No other line that the probe prints begins so: its log's begin with "time=".
+// marker begins a line that holds a result. No other line of the probe's output begins like that: those of its log
+// begin with "time=".
 const marker = "kubectl-sandbox-result "
 
-// Bounds, in bytes: of a line, which is what a log that is read costs at most in memory, and of the JSON in it.
+// Bounds, in bytes: of a line, which bounds the memory for reading a log, and of the JSON in it.
 const (
 	maxLine = 8 << 20
 	maxJSON = 64 << 20
 )
 
-// ErrNone says that a log holds no result.
+// ErrNone means that a log holds no result.
 var ErrNone = errors.New("the log holds no result")
 
-// Write writes v, a Load or a Contract, as one line: a marker, then base64 of the gzipped JSON. Several may be written one after
-// another, each with more: the last is the one that counts.
+// Write writes v, a Load or a Contract, as one line: a marker, then base64 of the gzipped JSON. Several results may
+// be written one after another, each more complete: the last one counts.
 func Write[T Load | Contract](w io.Writer, v T) error {
 	var line bytes.Buffer
 	line.WriteString(marker)
@@ -44,7 +45,7 @@ func Write[T Load | Contract](w io.Writer, v T) error {
 	return err
 }
 
-// ReadLoad returns the last result of a log, which must be a Load. It fails with ErrNone when there is none.
+// ReadLoad returns the last result of a log, which must be a Load. It fails with ErrNone if there is none.
 func ReadLoad(log io.Reader) (Load, error) {
 	l, err := read[Load](log)
 	if err == nil {
@@ -56,7 +57,7 @@ func ReadLoad(log io.Reader) (Load, error) {
 	return l, nil
 }
 
-// ReadContract returns the last result of a log, which must be a Contract. It fails with ErrNone when there is none.
+// ReadContract returns the last result of a log, which must be a Contract. It fails with ErrNone if there is none.
 func ReadContract(log io.Reader) (Contract, error) {
 	c, err := read[Contract](log)
 	if err == nil {
@@ -95,8 +96,8 @@ func read[T Load | Contract](log io.Reader) (T, error) {
 	return v, json.Unmarshal(data, &v)
 }
 
-// last returns the last result's line, without its marker. A line that did not end, since the probe was killed as it wrote, is passed
-// over, and so is one that is too long.
+// last returns the last result's line, without its marker. It skips an incomplete line, which a killed probe leaves,
+// and a line that is too long.
 func last(log io.Reader) ([]byte, error) {
 	r := bufio.NewReaderSize(log, 64<<10)
 	var found, line []byte

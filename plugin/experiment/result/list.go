@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// A List is what a load check took of the list of requests that it was given.
+// A List is what a load check used of its list of requests.
 type List struct {
-	// Requests is how many it took, which it sent in turn.
+	// Requests is the number of requests that it used, which it sent in turn.
 	Requests int `json:"requests"`
-	// Host is the one that they were recorded of, where the list was a recording.
+	// Host is the host of a recording.
 	Host string `json:"host,omitempty"`
-	// LeftOut are those that it did not take.
+	// LeftOut are the requests that it did not use.
 	LeftOut []LeftOut `json:"leftOut,omitempty"`
 }
 
-// LeftOut is how many requests were left out, and which these were.
+// LeftOut is a number of requests that were left out, and why.
 type LeftOut struct {
 	Requests int    `json:"requests"`
 	Why      string `json:"why"` // "to fonts.example.com", "whose body is not recorded"
 }
 
-// Bounds of what is read.
+// Bounds of valid results.
 const (
 	maxLeftOut = 32
 	maxWhy     = 200 // bytes
@@ -40,8 +40,8 @@ func (l List) validate() error {
 	return nil
 }
 
-// SayLeftOut says what was left out, after a prefix; nothing where nothing was.
-func SayLeftOut(prefix string, all []LeftOut) string {
+// FormatLeftOut formats what was left out, after a prefix; empty if nothing was.
+func FormatLeftOut(prefix string, all []LeftOut) string {
 	if len(all) == 0 {
 		return ""
 	}

@@ -11,56 +11,58 @@ import (
 
 // Load is what a load check measured.
 //
-// Its design is one of randomized complete blocks. Time is cut into rounds of a few seconds, and rounds into cycles, in which each arm
-// has one turn of equally many requests at the same rate, in random order. Whatever disturbs the cluster for longer than a cycle
-// disturbs all arms alike, and rounds are what a block bootstrap resamples. In the same round, all arms are sent the same requests.
+// Its design is one of randomized complete blocks. Time is divided into rounds of a few seconds, and rounds into
+// cycles. In a cycle, each arm has one turn of equally many requests at the same rate, in random order. Whatever
+// disturbs the cluster for longer than a cycle disturbs all arms alike, and rounds are what a block bootstrap
+// resamples. In the same round, all arms are sent the same requests.
 type Load struct {
 	Header
 	// Seed of the random order of turns: the same one gives the same order.
 	Seed uint64 `json:"seed"`
-	// Rate is how many requests a second were to be sent, in all and to whichever arm had its turn.
+	// Rate is the planned number of requests a second, in total: only the arm that has its turn gets requests.
 	Rate float64 `json:"rate"`
-	// Turn is how many requests an arm was sent in a row.
+	// Turn is the number of consecutive requests to an arm.
 	Turn int `json:"turn"`
-	// Round is how long a round took, in seconds.
+	// Round is the length of a round, in seconds.
 	Round float64 `json:"roundSeconds"`
-	// Timeout is what a request had, from the moment it was to be sent at, in seconds.
+	// Timeout is the time limit of a request from its scheduled time, in seconds.
 	Timeout float64 `json:"timeoutSeconds"`
-	// WarmUp is the number of rounds that were run and not measured.
+	// WarmUp is the number of rounds that were run before the measurement.
 	WarmUp int `json:"warmUpRounds"`
-	// Planned is the number of rounds to be measured. Fewer are a whole result where a look settled the budgets.
+	// Planned is the number of rounds to be measured. Fewer are a complete result if a look settled the budgets.
 	Planned int `json:"plannedRounds"`
-	// Settled says that the probe ended at a look before the last, as more requests would have changed no verdict.
+	// Settled means that the probe ended at a look before the last, because more requests would have changed no
+	// verdict.
 	Settled bool `json:"settled,omitempty"`
-	// Lateness is how late requests were sent, of all arms together: a probe that is short of CPU shows here.
+	// Lateness is how late requests were sent, over all arms: it shows a probe that lacks CPU.
 	Lateness Histogram `json:"lateness"`
 	// List is what was sent.
 	List List `json:"list"`
-	// Totals are by arm.
+	// Totals is indexed by arm.
 	Totals []Total `json:"totals"`
 	Rounds []Round `json:"rounds"`
 }
 
-// A Round is a stretch of time in which all arms had equally many turns.
+// A Round is a period in which all arms had equally many turns.
 type Round struct {
-	// Start is when it was to begin, in seconds since the first round that was measured.
+	// Start is its scheduled start, in seconds since the first measured round.
 	Start float64 `json:"startSeconds"`
-	// Blocks are by arm.
+	// Blocks is indexed by arm.
 	Blocks []Block `json:"blocks"`
 }
 
 // A Block is one arm's part of a round.
 type Block struct {
 	Sent int `json:"sent"`
-	// Latencies run from the moment at which a request was to be sent, whether or not it could be (so that none is left out because
-	// others were slow), to the answer's last byte. Requests that timed out are in it, with the timeout; those that otherwise failed
-	// are not, since failing is no way of being fast.
+	// Latencies run from the scheduled time of a request, whether or not it could be sent then, to the answer's last
+	// byte. So no request is left out because others were slow. Requests that timed out are included with the
+	// timeout. Those that failed otherwise are not, since failing fast is not being fast.
 	Latencies Histogram `json:"latencies"`
-	// Errors counts the requests that failed, those that timed out included.
+	// Errors counts the requests that failed, including those that timed out.
 	Errors map[ErrorClass]int `json:"errors,omitempty"`
 }
 
-// Failed is the number of requests that failed.
+// Failed returns the number of requests that failed.
 func (b Block) Failed() int {
 	n := 0
 	for _, c := range b.Errors {
@@ -72,7 +74,7 @@ func (b Block) Failed() int {
 // ErrorClass says how a request failed.
 type ErrorClass string
 
-// Error classes. The first that holds counts.
+// Error classes. The first that applies counts.
 const (
 	ErrorSandbox   ErrorClass = "sandbox"   // a router answered, in place of a fork: x-sandbox-error
 	ErrorServer    ErrorClass = "server"    // status 500 or more
@@ -86,15 +88,16 @@ func ErrorClasses() []ErrorClass {
 	return []ErrorClass{ErrorSandbox, ErrorServer, ErrorStatus, ErrorTimeout, ErrorTransport}
 }
 
-// A Total is what an arm's answers said in all measured rounds.
+// A Total sums up an arm's answers in all measured rounds.
 type Total struct {
-	// Sent is the number of requests that were sent to the arm, those of the warm-up and of rounds that do not count included.
+	// Sent is the number of requests that were sent to the arm, including those of the warm-up and of discarded
+	// rounds.
 	Sent int `json:"sent"`
 	// Statuses counts answers by status.
 	Statuses map[int]int `json:"statuses,omitempty"`
 	// ServedBy counts answers by their x-sandbox-served-by: by pod, and "" for those without.
 	ServedBy map[string]int `json:"servedBy,omitempty"`
-	// Others counts answers by pods that ServedBy had no room for.
+	// Others counts answers by pods that did not fit into ServedBy.
 	Others int `json:"others,omitempty"`
 	// Examples are a few of the requests that failed.
 	Examples []Failure `json:"examples,omitempty"`
@@ -107,17 +110,17 @@ type Failure struct {
 	Message string     `json:"message"`
 }
 
-// A Histogram is a set of durations, in microseconds, each to three significant digits. In JSON it is a list of pairs: duration and
-// how many there are of it, in ascending order.
+// A Histogram is a set of durations, in microseconds, each to three significant digits. In JSON it is a list of pairs
+// of a duration and its count, in ascending order.
 type Histogram []Count
 
-// A Count is how often a Histogram has a duration.
+// A Count is how often a Histogram contains a duration.
 type Count struct {
 	Micros int64
 	N      int64
 }
 
-// Len is the number of durations.
+// Len returns the number of durations.
 func (h Histogram) Len() int64 {
 	var n int64
 	for _, c := range h {
@@ -126,7 +129,7 @@ func (h Histogram) Len() int64 {
 	return n
 }
 
-// Quantile is the least duration that at least the share p of all do not exceed; 0 where there is none.
+// Quantile returns the least duration that at least the share p of all do not exceed; 0 for an empty histogram.
 func (h Histogram) Quantile(p float64) time.Duration {
 	need := int64(math.Ceil(p * float64(h.Len())))
 	for _, c := range h {
@@ -166,7 +169,7 @@ func (c *Count) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// maxBlock bounds the requests in a block: what is read of a log is expanded by whoever works with it.
+// maxBlock bounds the requests in a block, because callers expand the histogram.
 const maxBlock = 1_000_000
 
 func (h Histogram) validate() error {
@@ -184,7 +187,7 @@ func (h Histogram) validate() error {
 	return nil
 }
 
-// Validate says what is wrong with l, such as blocks that do not add up.
+// Validate returns what is wrong with l, such as blocks that do not add up.
 func (l Load) Validate() error {
 	if err := l.Header.Validate(KindLoad); err != nil {
 		return err

@@ -1,6 +1,6 @@
-// Package result is what the product's own checks, run by sandbox-probe in Jobs, print for the plugin to read: measurements and
-// findings, never a verdict. A result is one line of the Job's log, see Write. A Job of a user's is judged by its exit status alone,
-// whatever it prints.
+// Package result defines what the built-in checks, which sandbox-probe runs in Jobs, print for the plugin:
+// measurements and findings, never a verdict. A result is one line of the Job's log; see Write. A user's own Job is
+// judged only by its exit status, whatever it prints.
 package result
 
 import (
@@ -18,30 +18,31 @@ const (
 	KindContract = "ContractResult"
 )
 
-// Bounds of what is read: a result that has more is none.
+// Bounds of valid results: a larger one is rejected.
 const (
 	MaxArms   = 64
 	MaxRounds = 100_000
 )
 
-// Header begins every result.
+// Header is the common part of every result.
 type Header struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
-	// Probe is the version of the program that made it.
+	// Probe is the version of the program that wrote it.
 	Probe string    `json:"probe"`
 	Start time.Time `json:"start"`
 	End   time.Time `json:"end"`
-	// Incomplete says why this is not all that was asked for. Empty: it is.
+	// Incomplete is why parts of the result are missing; empty if it is complete.
 	Incomplete string `json:"incomplete,omitempty"`
-	// Arms are what was compared, in the order in which rounds list their blocks.
+	// Arms are what was compared, in the order of the blocks in rounds.
 	Arms []Arm `json:"arms"`
 }
 
-// Role says what part an arm has in a comparison.
+// Role is the part of an arm in a comparison.
 type Role string
 
-// Roles. Requests of the two baseline arms are the same in all but name: where these two differ, it is by noise.
+// Roles. Requests of the two baseline arms differ only in their arm's name, so any difference between these arms is
+// noise.
 const (
 	RoleBaseline Role = "baseline" // A: what variants are compared with
 	RoleControl  Role = "control"  // A'
@@ -54,13 +55,13 @@ const (
 	NameControl  = "(control)"
 )
 
-// An Arm is one of the things compared.
+// An Arm is one of the compared variants or baselines.
 type Arm struct {
 	Name string `json:"name"` // the variant's sandbox
 	Role Role   `json:"role"`
 }
 
-// Validate says what is wrong with h as the header of a result of a kind.
+// Validate returns what is wrong with h as the header of a result of that kind.
 func (h Header) Validate(kind string) error {
 	if h.APIVersion != APIVersion || h.Kind != kind {
 		return fmt.Errorf("it is a %.60q of %.60q, not a %s of %s", h.Kind, h.APIVersion, kind, APIVersion)

@@ -52,7 +52,7 @@ func parseBudget(s string) (Budget, error) {
 	}
 	b := Budget{Metric: Metric(metric), text: s}
 	if known := []Metric{P50, P90, P95, P99, Errors}; !slices.Contains(known, b.Metric) {
-		return Budget{}, fmt.Errorf("no metric is called %q: there are p50, p90, p95, p99 and errors", metric)
+		return Budget{}, fmt.Errorf("unknown metric %q: use p50, p90, p95, p99 or errors", metric)
 	}
 	limit = strings.TrimPrefix(limit, "=")
 	var err error
@@ -70,7 +70,7 @@ func (b *Budget) absolute(limit string) error {
 	case err != nil:
 		return err
 	case b.Metric == Errors && !isPercent:
-		return fmt.Errorf("%q is no share of requests: write one such as 1%%", limit)
+		return fmt.Errorf("%q is not a share of requests: write one such as 1%%", limit)
 	case b.Metric == Errors && (percent <= 0 || percent > 100):
 		return fmt.Errorf("%s can't be shown of any number of requests: allow more than 0%%, such as 0.1%%, and at most 100%%", limit)
 	case b.Metric == Errors:
@@ -105,7 +105,7 @@ func (b *Budget) relative(margin string) error {
 	}
 	switch {
 	case b.Metric == Errors && !isPercent:
-		return fmt.Errorf("%q is no share of requests: write one such as baseline+1%%", margin)
+		return fmt.Errorf("%q is not a share of requests: write one such as baseline+1%%", margin)
 	case b.Metric == Errors && math.Abs(v) >= 100:
 		return fmt.Errorf("%s leaves nothing to check: write less than 100%%", margin)
 	case b.Metric == Errors:
@@ -126,7 +126,7 @@ func parseLimit(s string) (v float64, isPercent bool, err error) {
 	if number, ok := strings.CutSuffix(s, "%"); ok {
 		v, err = strconv.ParseFloat(number, 64)
 		if err != nil || math.IsNaN(v) || math.Abs(v) > most {
-			return 0, true, fmt.Errorf("%q is no number of percent", s)
+			return 0, true, fmt.Errorf("%q is not a percentage", s)
 		}
 		return v, true, nil
 	}
@@ -140,7 +140,7 @@ func parseLimit(s string) (v float64, isPercent bool, err error) {
 	return d.Seconds(), false, nil
 }
 
-// quantilesOf returns the latency metrics that are told always, or that budgets name.
+// quantilesOf returns the latency metrics that are always reported, or that budgets name.
 func quantilesOf(budgets []Budget) []Metric {
 	var metrics []Metric
 	for _, c := range contrastsOf(budgets) {
@@ -151,7 +151,7 @@ func quantilesOf(budgets []Budget) []Metric {
 	return metrics
 }
 
-// contrastsOf returns what is compared of every variant: its differences, and what budgets ask for beyond them.
+// contrastsOf returns what is compared for every variant: its differences, and what budgets need beyond them.
 func contrastsOf(budgets []Budget) []contrast {
 	var contrasts []contrast
 	for _, m := range compared() {

@@ -4,7 +4,7 @@ import (
 	"math"
 )
 
-// gate compares the two baseline arms. They disagree where a difference is both certain and large enough to matter.
+// gate compares the two baseline arms. They disagree if a difference is both certain and large enough to matter.
 func (b *bootstrap) gate() Gate {
 	g := Gate{Agree: true}
 	var family []contrast
@@ -85,7 +85,7 @@ func (b *bootstrap) more(c contrast, ratio float64) int64 {
 	return int64(math.Ceil(float64(b.arms[c.arm].requests) * ratio * ratio))
 }
 
-// fewest returns how many requests an arm must answer for a metric to be told.
+// fewest returns how many requests an arm must answer for a metric to be measured.
 func (b *bootstrap) fewest(m Metric) int64 {
 	p := m.quantile()
 	if p == 0 {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// String returns the difference as reports tell it: "p95 +82 ms [74, 91]", or "errors +2.0 points [1.5, 2.6]".
+// String formats the difference as in reports: "p95 +82 ms [74, 91]", or "errors +2.0 points [1.5, 2.6]".
 func (d Difference) String() string {
 	unit, size := unitOf(d.Metric, max(math.Abs(d.Low), math.Abs(d.High)))
 	estimate, low, high := d.Estimate/size, d.Low/size, d.High/size
-	// Decimals as far as the width of the interval gives them a meaning.
+	// Show the decimals that the width of the interval makes meaningful.
 	decimals := 0
 	if half := (high - low) / 2; half > 0 {
 		decimals = min(max(0, -int(math.Floor(math.Log10(half/3)))), 3)
@@ -20,7 +20,7 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s %s %s [%s, %s]", d.Metric, number(estimate, decimals, "+"), unit, number(low, decimals, ""), number(high, decimals, ""))
 }
 
-// Level returns a budget's metric itself, with the interval that holds it: "p95 212 ms [204, 221]".
+// Level formats a budget's metric itself, with its interval: "p95 212 ms [204, 221]".
 func Level(o *Outcome) string {
 	d := Difference{Metric: o.Budget.Metric, Interval: Interval{
 		Estimate: o.Value, Low: o.Value - (o.Excess.Estimate - o.Excess.Low), High: o.Value + (o.Excess.High - o.Excess.Estimate),
@@ -28,7 +28,7 @@ func Level(o *Outcome) string {
 	return strings.Replace(d.String(), "+", "", 1)
 }
 
-// number writes v without a sign where it is rounded to 0.
+// number formats v, without a sign if it rounds to 0.
 func number(v float64, decimals int, plus string) string {
 	scale := math.Pow10(decimals)
 	v = math.Round(v*scale) / scale

@@ -39,7 +39,7 @@ const (
 	Errors Metric = "errors"
 )
 
-// compared are the metrics of which every variant's difference is told.
+// compared returns the metrics whose differences are reported for every variant.
 func compared() []Metric { return []Metric{P50, P95, P99, Errors} }
 
 // quantile returns the probability of a latency metric, and 0 for Errors.
@@ -83,13 +83,13 @@ type Run struct {
 	Variants []Arm
 }
 
-// Options are what a judgement depends on beside the measurements.
+// Options are what a judgement depends on besides the measurements.
 type Options struct {
 	// Alpha is the chance, over all variants and metrics, of an interval that misses the truth: 0.05, or what Spend gives this look.
 	Alpha float64
-	// Budgets are held against every variant.
+	// Budgets are compared with every variant.
 	Budgets []Budget
-	// Seed is where chance begins.
+	// Seed is the seed of the random numbers.
 	Seed uint64
 }
 
@@ -101,17 +101,17 @@ type Interval struct {
 // Excludes says whether v lies outside the interval.
 func (i Interval) Excludes(v float64) bool { return v < i.Low || v > i.High }
 
-// A Difference is by how much a metric of a variant is above (worse than) the baseline's.
+// A Difference is how far a metric of a variant is above (worse than) the baseline's.
 type Difference struct {
 	Metric          Metric
 	Value, Baseline float64 // estimates
 	Interval                // of Value - Baseline
 }
 
-// Significant says whether the difference is none of chance.
+// Significant reports whether chance alone does not explain the difference.
 func (d Difference) Significant() bool { return d.Excludes(0) }
 
-// A Verdict is what a budget comes to.
+// A Verdict is the result for a budget.
 type Verdict string
 
 // The verdicts.
@@ -127,11 +127,11 @@ type Reason string
 // The reasons.
 const (
 	Noisy Reason = "TooNoisy" // the two baseline arms disagree
-	Few   Reason = "TooFew"   // too few requests for this metric to be told at all
+	Few   Reason = "TooFew"   // too few requests to measure this metric
 	Close Reason = "TooClose" // the limit lies within the interval
 )
 
-// An Outcome is one budget held against one variant.
+// An Outcome is the comparison of one variant with one budget.
 type Outcome struct {
 	Budget  Budget
 	Verdict Verdict
@@ -154,7 +154,7 @@ type Gate struct {
 	Settle int64
 }
 
-// A Comparison is one variant beside the baseline.
+// A Comparison compares one variant with the baseline.
 type Comparison struct {
 	Variant     string
 	Requests    int64
@@ -162,23 +162,23 @@ type Comparison struct {
 	Outcomes    []Outcome    // one a budget
 }
 
-// A Judgement is what a run says.
+// A Judgement is the result of a run.
 type Judgement struct {
 	Gate     Gate
 	Variants []Comparison
-	// Clear says that the baseline arms agree and every variant has passed all budgets, or failed one: more requests would change no
-	// variant's verdict.
+	// Clear means that the baseline arms agree, and that every variant has passed all budgets or failed one: more
+	// requests would change no variant's verdict.
 	Clear bool
 }
 
 const (
-	// gateAlpha is the chance that baseline arms which do not differ are said to.
+	// gateAlpha is the probability of reporting a difference between baseline arms that do not differ.
 	gateAlpha = 0.01
 	// toleratedLatency, a share of the baseline's, and toleratedErrors are differences between baseline arms too small to matter,
 	// however certain: small against any budget worth setting.
 	toleratedLatency = 0.01
 	toleratedErrors  = 0.001
-	// minBlocks is how many blocks an interval takes; below, a bootstrap of blocks promises what it does not keep.
+	// minBlocks is the number of blocks that an interval needs; with fewer, a block bootstrap is unreliable.
 	minBlocks = 10
 	// minTail is how many requests a quantile must have on either side.
 	minTail = 10

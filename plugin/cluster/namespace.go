@@ -16,20 +16,21 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// monitoring is the API group of Prometheus' operator.
+// monitoring is the API group of the Prometheus operator.
 const monitoring = "monitoring.coreos.com"
 
-// maxScaled is how many targets of autoscalers that are of custom kinds are asked how they select their pods.
+// maxScaled is the largest number of autoscaler targets of custom kinds whose pod selectors are read.
 const maxScaled = 3
 
-// A reader reads surroundings by calls that run at the same time. What the caller may not list is noted and left out.
-type reader struct {
-	*plan.Surroundings
+// A namespaceReader reads the objects of a namespace by concurrent calls. It records and skips what the caller may
+// not list.
+type namespaceReader struct {
+	*plan.NamespaceObjects
 	mu sync.Mutex
 }
 
-// list adds what read returns to the surroundings.
-func (r *reader) list(resource string, read func() (add func(), err error)) func() error {
+// list returns a call that adds what read returns.
+func (r *namespaceReader) list(resource string, read func() (add func(), err error)) func() error {
 	return func() error {
 		add, err := read()
 		r.mu.Lock()
@@ -46,16 +47,17 @@ func (r *reader) list(resource string, read func() (add func(), err error)) func
 	}
 }
 
-// surroundings reads what every fork is held against.
-func (c *Client) surroundings(ctx context.Context, into *plan.Surroundings) error {
-	r := &reader{Surroundings: into}
+// readNamespace reads the objects that every fork is compared with.
+func (c *Client) readNamespace(ctx context.Context, into *plan.NamespaceObjects) error {
+	r := &namespaceReader{NamespaceObjects: into}
 	notForks := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork}
 	var calls []func() error
 	byKind := make([][]*plan.Workload, 4) // in the order of the kinds, whichever answer comes first
 	for i, resource := range []string{"deployments", "statefulsets", "daemonsets", "replicasets"} {
 		options := notForks
 		if resource == "replicasets" {
-			// A Deployment's select by this label's value too, which another workload's pods never have.
+			// A ReplicaSet of a Deployment also selects by this label's value, which pods of another workload never
+			// have.
 			options.LabelSelector += ",!" + appsv1.DefaultDeploymentUniqueLabelKey
 		}
 		gvr := appsv1.SchemeGroupVersion.WithResource(resource)
@@ -82,17 +84,17 @@ func (c *Client) surroundings(ctx context.Context, into *plan.Surroundings) erro
 			if err == nil {
 				into.Leases = list.Items
 			}
-			return nil // they only bear out what arguments and variables say of elections
+			return nil // they only confirm what arguments and variables indicate about elections
 		},
 	)
-	err := together(calls...)
+	err := inParallel(calls...)
 	into.Workloads = slices.Concat(byKind...)
 	return err
 }
 
-// furtherSurroundings reads what depends on what was read: nothing in most namespaces.
-func (c *Client) furtherSurroundings(ctx context.Context, workloads []*plan.Workload, into *plan.Surroundings) error {
-	r := &reader{Surroundings: into}
+// readDependents reads what is needed because of other objects: nothing in most namespaces.
+func (c *Client) readDependents(ctx context.Context, workloads []*plan.Workload, into *plan.NamespaceObjects) error {
+	r := &namespaceReader{NamespaceObjects: into}
 	var calls []func() error
 	if slices.ContainsFunc(workloads, (*plan.Workload).Claims) {
 		calls = append(calls, func() error {
@@ -100,7 +102,7 @@ func (c *Client) furtherSurroundings(ctx context.Context, workloads []*plan.Work
 			if err == nil {
 				into.Claims = list.Items
 			}
-			return nil // what is said of a claim says that this could not be read
+			return nil // the notice about a claim then says that it could not be read
 		})
 	}
 	if version := c.served(monitoring); version != "" {
@@ -111,13 +113,13 @@ func (c *Client) furtherSurroundings(ctx context.Context, workloads []*plan.Work
 		}))
 	}
 	into.Scaled = map[string]string{}
-	asked := 0
+	requested := 0
 	for i := range into.Autoscalers {
 		target, other := plan.Scales(&into.Autoscalers[i])
 		if !other {
 			continue
 		}
-		if asked++; asked > maxScaled {
+		if requested++; requested > maxScaled {
 			into.Unread = append(into.Unread, "further targets of horizontalpodautoscalers.autoscaling")
 			break
 		}
@@ -127,10 +129,10 @@ func (c *Client) furtherSurroundings(ctx context.Context, workloads []*plan.Work
 			return func() { r.Scaled[key] = selector }, err
 		}))
 	}
-	return together(calls...)
+	return inParallel(calls...)
 }
 
-// served returns the version in which the API server serves the group, by what is known of it already; empty where it does not.
+// served returns the version in which the API server serves the group, according to discovery; empty if it does not.
 func (c *Client) served(group string) string {
 	groups, err := c.discovery.ServerGroups()
 	if err != nil {
@@ -144,8 +146,8 @@ func (c *Client) served(group string) string {
 	return ""
 }
 
-// monitors returns the PodMonitors of all namespaces, as one may select pods of another; of this one where the caller may not
-// read the others.
+// monitors returns the PodMonitors of all namespaces, since one may select pods of another namespace. If the caller
+// may not read them, it returns those of this namespace.
 func (c *Client) monitors(ctx context.Context, gvr schema.GroupVersionResource) ([]unstructured.Unstructured, error) {
 	list, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{})
 	if apierrors.IsForbidden(err) {
@@ -160,7 +162,7 @@ func (c *Client) monitors(ctx context.Context, gvr schema.GroupVersionResource) 
 	return list.Items, nil
 }
 
-// scaleSelector returns how an autoscaler's target selects its pods, in the words of its scale; empty where it is not there.
+// scaleSelector returns the pod selector in the scale subresource of an autoscaler's target; empty if there is none.
 func (c *Client) scaleSelector(ctx context.Context, target autoscalingv2.CrossVersionObjectReference) (string, error) {
 	gv, err := schema.ParseGroupVersion(target.APIVersion)
 	if err != nil {

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	persistence    = time.Minute // how long an API server may be away while an experiment runs
-	persistBetween = time.Second
+	retryTimeout  = time.Minute // how long an API server may be unavailable while an experiment runs
+	retryInterval = time.Second
 )
 
-// Persist does what may be done twice, again where an API server is away or too busy for a moment: an experiment of half an hour is
-// not to end with that.
-func Persist(ctx context.Context, do func() error) error {
-	for end := time.Now().Add(persistence); ; {
+// Retry retries an idempotent call while the API server is unavailable or too busy, for up to retryTimeout: a short
+// outage must not end an experiment of half an hour.
+func Retry(ctx context.Context, do func() error) error {
+	for end := time.Now().Add(retryTimeout); ; {
 		err := do()
 		if !IsTransient(err) || time.Now().After(end) {
 			return err
@@ -26,12 +26,12 @@ func Persist(ctx context.Context, do func() error) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(persistBetween):
+		case <-time.After(retryInterval):
 		}
 	}
 }
 
-// IsTransient says whether an error is one of an API server that is away or too busy, and not an answer.
+// IsTransient reports whether an error means that the API server is unavailable or too busy, and is not its answer.
 func IsTransient(err error) bool {
 	var dial *net.OpError
 	var name *net.DNSError

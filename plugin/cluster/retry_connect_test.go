@@ -37,7 +37,7 @@ func TestPatienceWithAServerThatDoesNotComeToShakingHands(t *testing.T) {
 		fails    bool
 	}{
 		"at once":                        {requests: 1},
-		"at last":                        {deaf: handshakes - 1, requests: 1},
+		"at last":                        {deaf: maxConnects - 1, requests: 1},
 		"never":                          {deaf: 100, fails: true},
 		"a request that is not answered": {slow: true, requests: 1, fails: true},
 	} {
@@ -65,7 +65,7 @@ func TestPatienceWithAServerThatDoesNotComeToShakingHands(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			resp, err := Patient(transport).RoundTrip(req)
+			resp, err := RetryConnect(transport).RoundTrip(req)
 			got := ""
 			if err == nil {
 				raw, _ := io.ReadAll(resp.Body)
