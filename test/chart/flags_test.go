@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,14 @@ func options(t *testing.T, d *appsv1.Deployment) *server.Options {
 	from := map[string]string{"metadata.name": "sandbox-webhook-0", "metadata.namespace": "kubectl-sandbox", "status.podIP": "10.0.0.1"}
 	env := map[string]string{}
 	for _, e := range c.Env {
+		if e.ValueFrom.ResourceFieldRef != nil {
+			env[e.Name] = strconv.Itoa(512 << 20)
+			continue
+		}
 		env[e.Name] = from[e.ValueFrom.FieldRef.FieldPath]
+	}
+	if _, ok := env[server.EnvMemoryLimit]; !ok {
+		t.Errorf("environment variable %s is missing", server.EnvMemoryLimit)
 	}
 	o.Complete("v1", func(name string) string { return env[name] })
 	return &o

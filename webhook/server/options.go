@@ -28,6 +28,7 @@ type Options struct {
 	Version   string // of the program
 	Namespace string // its own
 	PodIP     string // its own; the other replicas send routers there
+	Memory    int64  // its container's limit, in bytes; 0: not known
 
 	Service          string // in front of the replicas
 	Configuration    string // MutatingWebhookConfiguration
