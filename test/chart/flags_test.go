@@ -39,6 +39,7 @@ func TestArguments_CarryTheValues(t *testing.T) {
 		"follow.kinds":              {o.FollowKinds["Rollout.v1alpha1.argoproj.io"], "rollouts"},
 		"log.level":                 {o.LogLevel, "debug"},
 		"sandboxes.maxPerNamespace": {o.MaxSandboxes, 7},
+		"marks.guard":               {o.Guarded, true},
 		"sandboxes.warnBefore":      {o.WarnBefore, time.Minute},
 		"shutdownDelaySeconds":      {o.ShutdownDelay, 20 * time.Second},
 	} {
@@ -47,6 +48,9 @@ func TestArguments_CarryTheValues(t *testing.T) {
 		}
 	}
 	o = options(t, only[*appsv1.Deployment](t, mustTemplate(t, map[string]any{"certificates": map[string]any{"caValidity": "1h", "leafValidity": "1m"}})))
+	if minimal := options(t, only[*appsv1.Deployment](t, mustTemplate(t, map[string]any{"marks": map[string]any{"guard": false}}))); minimal.Guarded {
+		t.Error("marks.guard=false: the webhook asks for rights that no policy asks for")
+	}
 	if o.CAValidity != time.Hour || o.LeafValidity != time.Minute || o.CASecret != "sandbox-webhook-ca" {
 		t.Errorf("certificates: %+v", o)
 	}

@@ -29,6 +29,7 @@ func webhookRights() []string {
 		"list,watch limitranges",
 		"create,patch events.k8s.io/events",
 		"create authentication.k8s.io/tokenreviews",
+		"create authorization.k8s.io/subjectaccessreviews",
 		"get,list,watch,patch admissionregistration.k8s.io/mutatingwebhookconfigurations [kubectl-sandbox]",
 	}
 }

@@ -189,7 +189,11 @@ func handlers(ctx context.Context, mgr manager.Manager, o Options, injection fun
 	if err != nil {
 		return err
 	}
-	sandboxes := admission.NewSandboxes(o.Namespace, mgr.GetCache(), mgr.GetAPIReader(), o.MaxSandboxes, clock.RealClock{}, log.WithName("sandboxes"))
+	rights := admission.AnybodysRights
+	if o.Guarded {
+		rights = admission.ReviewedRights(mgr.GetClient())
+	}
+	sandboxes := admission.NewSandboxes(o.Namespace, mgr.GetCache(), mgr.GetAPIReader(), rights, o.MaxSandboxes, clock.RealClock{}, log.WithName("sandboxes"))
 	if err := sandboxes.Follow(ctx, mgr.GetCache()); err != nil {
 		return err
 	}
