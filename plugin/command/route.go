@@ -325,7 +325,7 @@ func (r *routeRun) announce() {
 
 // canAsk says that there is a terminal to ask at.
 func (r *routeRun) canAsk() bool {
-	tty := term.TTY{In: r.In, Out: r.ErrOut}
+	tty := term.TTY{In: r.screen.In, Out: r.screen.ErrOut}
 	return tty.IsTerminalIn() && tty.IsTerminalOut()
 }
 
