@@ -1,5 +1,5 @@
-// Package escape makes text that comes from a cluster, or from what runs there, harmless to whoever reads it: on a terminal, and in
-// Markdown. Whoever may write an object, or a test its log, chooses that text.
+// Package escape makes text that comes from a cluster, or from what runs there, harmless to whoever reads it: on a
+// terminal, and in Markdown. Whoever may write an object, or a test its log, chooses that text.
 package escape
 
 import (
@@ -14,13 +14,15 @@ import (
 	"unicode/utf8"
 )
 
-// Line returns text as one line that does nothing to a terminal: as Terminal does, and line feeds and tabs are written out as well.
+// Line returns text as one line that does nothing to a terminal: as Terminal does, and line feeds and tabs are
+// written out as well.
 func Line(s string) string {
 	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(Terminal(s))
 }
 
-// Terminal returns text in which whatever is not seen is written out: control characters, with which escape sequences begin (title,
-// clipboard, cursor), characters that change the direction or are invisible, and bytes that are no text. Line feeds and tabs stay.
+// Terminal returns text in which whatever is not seen is written out: control characters, with which escape sequences
+// begin (title, clipboard, cursor), characters that change the direction or are invisible, and bytes that are no
+// text. Line feeds and tabs stay.
 func Terminal(s string) string {
 	if strings.IndexFunc(s, acts) < 0 && utf8.ValidString(s) {
 		return s
@@ -53,8 +55,8 @@ func acts(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// Markdown returns text that stands in a line of Markdown as it is: it is no markup, ends no cell of a table, mentions nobody, refers
-// to nothing and is no link, which pages such as GitHub's make of what merely looks like one.
+// Markdown returns text that stands in a line of Markdown as it is: it is no markup, ends no cell of a table,
+// mentions nobody, refers to nothing and is no link, which pages such as GitHub's make of what merely looks like one.
 func Markdown(s string) string {
 	const apart = "\u200b" // of no width, and no part of any name or address
 	www := regexp.MustCompile(`(?i)(www)\.`)
@@ -84,8 +86,8 @@ func Block(lines []string) string {
 	return fence + "text\n" + strings.Join(shown, "\n") + "\n" + fence
 }
 
-// Writer returns a writer that passes on what Terminal makes of the text. What it writes is JSON still where the text is: of
-// what JSON may hold as it is, it writes out what JSON may hold written out.
+// Writer returns a writer that passes on what Terminal makes of the text. What it writes is JSON still where the text
+// is: of what JSON may hold as it is, it writes out what JSON may hold written out.
 func Writer(w io.Writer) io.Writer { return &writer{to: w} }
 
 type writer struct {

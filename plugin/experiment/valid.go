@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Validate says what in a report is none of the values there are, or is missing. A report is read from a ConfigMap, which others may
-// write; who shows or acts on an outcome relies on its being one.
+// Validate says what in a report is none of the values there are, or is missing. A report is read from a ConfigMap,
+// which others may write; who shows or acts on an outcome relies on its being one.
 func (r *Report) Validate() error {
 	if !slices.Contains([]string{RequireAny, RequireAll}, r.Require) {
 		return fmt.Errorf("require %q is neither %s nor %s", r.Require, RequireAny, RequireAll)
@@ -56,9 +56,12 @@ func (v *Verdict) validate() error {
 // Codes returns all codes of reasons.
 func Codes() []Code {
 	return []Code{
-		TestFailed, TimedOut, BudgetMissed, ContractBroken, Bystander, NotFinished, NotRun, NotInjected, NotReported, NothingSent, OtherKey,
-		NotReached, FellBack, Unanswered, Refused, BareBaseline, NotCounted, RouterLost, SandboxGone, ForkGone, ForkNotReady, ForkRestarted,
-		ForkChanged, DigestMismatch, ForkUntested, TooNoisy, TooFew, TooClose, NothingCompared, NotForked, ChecksMissing,
+		TestFailed, TimedOut, BudgetMissed, ContractBroken, Bystander, NotFinished, NotRun, NotInjected,
+		NotReported, NothingSent, OtherKey,
+		NotReached, FellBack, Unanswered, Refused, BareBaseline, NotCounted, RouterLost,
+		SandboxGone, ForkGone, ForkNotReady, ForkRestarted,
+		ForkChanged, DigestMismatch, ForkUntested, TooNoisy, TooFew, TooClose,
+		NothingCompared, NotForked, ChecksMissing,
 	}
 }
 

@@ -13,23 +13,26 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// MaxReview is the longest review, in bytes: the API server takes no object longer than 3 MiB (MaxRequestBodyBytes of k8s.io/apiserver),
-// a review of an update holds two of them, and whatever else is in it is short.
+// MaxReview is the longest review, in bytes: the API server takes no object longer than 3 MiB (MaxRequestBodyBytes of
+// k8s.io/apiserver), a review of an update holds two of them, and whatever else is in it is short.
 const MaxReview = 7 << 20
 
 const (
-	// shortReview is what nearly all reviews are shorter than. They have a lane of their own: who sends long ones does not hold them up.
+	// shortReview is what nearly all reviews are shorter than. They have a lane of their own: who sends long ones
+	// does not hold them up.
 	shortReview = 256 << 10
-	// perByte is the most memory that a byte of a review holds while it is decided on: the body as it is read, its copies, and numbers
-	// and members of maps, which take most where nobody knows their type. What is allocated is more, and is garbage by then.
+	// perByte is the most memory that a byte of a review holds while it is decided on: the body as it is read, its
+	// copies, and numbers and members of maps, which take most where nobody knows their type. What is allocated is
+	// more, and is garbage by then.
 	perByte = 24
 	// perObject is the most that an object or a list of a review takes, however short: `{}` may be a container.
 	perObject = 2 << 10
 )
 
-// A Gate bounds the memory that all reviews take at a time, before any of them is decoded: how long they are, and how many are read
-// and decided on at once, weighed by what they may take. What does not get through is refused with a status, without a review in
-// the answer: the API server takes that for a webhook that failed, and its failurePolicy decides.
+// A Gate bounds the memory that all reviews take at a time, before any of them is decoded: how long they are, and how
+// many are read and decided on at once, weighed by what they may take. What does not get through is refused with a
+// status, without a review in the answer: the API server takes that for a webhook that failed, and its failurePolicy
+// decides.
 type Gate struct {
 	short, long *semaphore.Weighted // bytes of bodies that are read, or wait to be decided on
 	deciding    *semaphore.Weighted // bytes that decisions take
@@ -39,14 +42,17 @@ type Gate struct {
 	refused     *prometheus.CounterVec
 }
 
-// NewGate returns a gate for a process that may use memory bytes in all: one eighth is for bodies, three are for decisions. A review
-// waits for as long as wait to be read, and again to be decided on: both are less than the API server waits for an answer.
+// NewGate returns a gate for a process that may use memory bytes in all: one eighth is for bodies, three are for
+// decisions. A review waits for as long as wait to be read, and again to be decided on: both are less than the API
+// server waits for an answer.
 func NewGate(memory int64, wait time.Duration, metrics prometheus.Registerer) (*Gate, error) {
 	g := &Gate{longest: min(MaxReview, memory/16), most: memory * 3 / 8, wait: wait}
-	g.short, g.long, g.deciding = semaphore.NewWeighted(memory/16), semaphore.NewWeighted(memory/16), semaphore.NewWeighted(g.most)
+	g.short, g.long = semaphore.NewWeighted(memory/16), semaphore.NewWeighted(memory/16)
+	g.deciding = semaphore.NewWeighted(g.most)
 	g.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_webhook_reviews_refused_total",
-		Help: "Requests to admission refused before they were decoded, by reason (malformed, too-large, busy, broken-off).",
+		Help: "Requests to admission refused before they were decoded, by reason " +
+			"(malformed, too-large, busy, broken-off).",
 	}, []string{"reason"})
 	return g, metrics.Register(g.refused)
 }
@@ -91,7 +97,8 @@ func (g *Gate) unfit(r *http.Request) *turnedAway {
 		return &turnedAway{http.StatusLengthRequired, "malformed", "a review says by Content-Length how long it is"}
 	case r.ContentLength > g.longest:
 		return &turnedAway{http.StatusRequestEntityTooLarge, "too-large",
-			fmt.Sprintf("a review of %d bytes is longer than the %d that this webhook takes: make the object smaller", r.ContentLength, g.longest)}
+			fmt.Sprintf("a review of %d bytes is longer than the %d that this webhook takes: make the object smaller",
+				r.ContentLength, g.longest)}
 	}
 	return nil
 }
@@ -121,7 +128,8 @@ func (g *Gate) acquire(ctx context.Context, of *semaphore.Weighted, weight int64
 	return of.Acquire(ctx, weight) == nil
 }
 
-// cost is the most memory that deciding on a review may take. Brackets within strings count as well: some strings are JSON that is read.
+// cost is the most memory that deciding on a review may take. Brackets within strings count as well: some strings are
+// JSON that is read.
 func cost(body []byte) int64 {
 	objects := bytes.Count(body, []byte("{")) + bytes.Count(body, []byte("["))
 	return perByte*int64(len(body)) + perObject*int64(objects)

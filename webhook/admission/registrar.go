@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	// admittedFor bounds how long a sandbox that was admitted, and that no watch has told of yet, counts as one: the API server may
-	// have refused it for another reason after that.
+	// admittedFor bounds how long a sandbox that was admitted, and that no watch has told of yet, counts as one: the
+	// API server may have refused it for another reason after that.
 	admittedFor = 5 * time.Second
-	// settled is when one that the API server does not have either is given up for whoever else wants its place. Until then it may
-	// be on its way there.
+	// settled is when one that the API server does not have either is given up for whoever else wants its place.
+	// Until then it may be on its way there.
 	settled = time.Second
 	// maxLooks bounds how often a decision begins anew because what the cache told was not so any more.
 	maxLooks = 10
@@ -32,11 +32,12 @@ const (
 
 // A registrar knows which sandboxes hold which keys.
 //
-// It decides by a cache, to which it adds what it admitted itself and has not seen there yet. So within one replica it is exact;
-// of two that are asked at the same moment, neither knows of the other's until a watch tells it, some milliseconds later. Two
-// sandboxes may then come to one key: routes go to the older fork, and the younger's problem says so. What it is about to
-// refuse it looks up, so that it never refuses for the sake of what has just been deleted, or was never stored. Nothing is locked while
-// it does: a namespace for which the API server is slow to answer holds up no other.
+// It decides by a cache, to which it adds what it admitted itself and has not seen there yet. So within one replica
+// it is exact; of two that are asked at the same moment, neither knows of the other's until a watch tells it, some
+// milliseconds later. Two sandboxes may then come to one key: routes go to the older fork, and the younger's problem
+// says so. What it is about to refuse it looks up, so that it never refuses for the sake of what has just been
+// deleted, or was never stored. Nothing is locked while it does: a namespace for which the API server is slow to
+// answer holds up no other.
 type registrar struct {
 	cache client.Reader // sandboxes alone, as StripSandbox leaves them
 	api   client.Reader
@@ -85,7 +86,8 @@ func (r *registrar) decide(ctx context.Context, w wish) *admission.Response {
 		case others == nil:
 			return nil
 		case a.there != nil:
-			no := refused(sandbox.CauseTooMany, "namespace %q has %d of at most %d sandboxes (chart value sandboxes.maxPerNamespace)",
+			no := refused(sandbox.CauseTooMany,
+				"namespace %q has %d of at most %d sandboxes (chart value sandboxes.maxPerNamespace)",
 				w.namespace, len(a.count(others)), r.limit)
 			return &no
 		default:
@@ -94,11 +96,12 @@ func (r *registrar) decide(ctx context.Context, w wish) *admission.Response {
 			}
 		}
 	}
-	return errored(fmt.Errorf("sandboxes of namespace %s change too fast to tell who holds key %s: try again", w.namespace, w.key))
+	return errored(fmt.Errorf("sandboxes of namespace %s change too fast to tell who holds key %s: try again",
+		w.namespace, w.key))
 }
 
-// take grants a wish, and returns neither others nor a holder; or who holds the key; or all others where there are too many. It asks
-// nobody.
+// take grants a wish, and returns neither others nor a holder; or who holds the key; or all others where there are
+// too many. It asks nobody.
 func (r *registrar) take(ctx context.Context, w wish, a asked) (others []holder, by *holder, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,7 +137,10 @@ func (r *registrar) others(ctx context.Context, namespace, name string) ([]holde
 		cm := &list.Items[i]
 		known[cm.Name] = true
 		if of := cm.Labels[sandbox.LabelSandbox]; of != name {
-			others = append(others, holder{name: of, key: cm.Data[sandbox.DataKey], by: cm.Data[sandbox.DataCreatedBy], id: cm.Name + "@" + string(cm.UID)})
+			others = append(others, holder{
+				name: of, key: cm.Data[sandbox.DataKey], by: cm.Data[sandbox.DataCreatedBy],
+				id: cm.Name + "@" + string(cm.UID),
+			})
 		}
 	}
 	now := r.clock.Now()
@@ -149,11 +155,13 @@ func (r *registrar) others(ctx context.Context, namespace, name string) ([]holde
 	return others, nil
 }
 
-// holds asks the API server whether a sandbox holds its key. One that it does not have yet does for a moment after it was admitted.
+// holds asks the API server whether a sandbox holds its key. One that it does not have yet does for a moment after it
+// was admitted.
 func (r *registrar) holds(ctx context.Context, namespace string, h holder) bool {
 	var now corev1.ConfigMap
 	err := r.api.Get(ctx, types.NamespacedName{Namespace: namespace, Name: sandbox.ConfigMapName(h.name)}, &now)
-	gone := apierrors.IsNotFound(err) || err == nil && (now.DeletionTimestamp != nil || now.Data[sandbox.DataKey] != h.key)
+	gone := apierrors.IsNotFound(err) ||
+		err == nil && (now.DeletionTimestamp != nil || now.Data[sandbox.DataKey] != h.key)
 	return !gone || r.coming(h)
 }
 
@@ -170,7 +178,8 @@ func (r *registrar) ask(ctx context.Context, w wish, others []holder, a *asked) 
 	}
 	var list metav1.PartialObjectMetadataList
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	err := r.api.List(ctx, &list, client.InNamespace(w.namespace), client.MatchingLabels{sandbox.LabelRole: sandbox.RoleSandbox})
+	err := r.api.List(ctx, &list, client.InNamespace(w.namespace),
+		client.MatchingLabels{sandbox.LabelRole: sandbox.RoleSandbox})
 	if err != nil {
 		return fmt.Errorf("count the sandboxes of namespace %s: %w", w.namespace, err)
 	}

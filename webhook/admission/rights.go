@@ -17,7 +17,8 @@ func ReviewedRights(api client.Writer) Rights {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 			User: user.Username, Groups: user.Groups, UID: user.UID, Extra: map[string]authorizationv1.ExtraValue{},
 			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Namespace: namespace, Verb: sandbox.VerbFork, Group: sandbox.RightGroup, Resource: sandbox.RightResource,
+				Namespace: namespace, Verb: sandbox.VerbFork,
+				Group: sandbox.RightGroup, Resource: sandbox.RightResource,
 			},
 		}}
 		for key, value := range user.Extra {

@@ -14,12 +14,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Patch returns the RFC 6902 patch from before to after. It is made from what this program knows of both, and touches nothing
-// else of the object that it is applied to: comparing that object itself with after would remove every field that is
-// newer than this program. That works because Pod adds to lists only at their end, so positions stay what they are.
+// Patch returns the RFC 6902 patch from before to after. It is made from what this program knows of both, and touches
+// nothing else of the object that it is applied to: comparing that object itself with after would remove every field
+// that is newer than this program. That works because Pod adds to lists only at their end, so positions stay what
+// they are.
 //
-// Only parts that differ are encoded and compared: whoever may make pods may make large ones, and to encode both pods in whole took
-// many times their size. Where something else differs than what Pod changes, Patch fails, so that no change is lost without a word.
+// Only parts that differ are encoded and compared: whoever may make pods may make large ones, and to encode both pods
+// in whole took many times their size. Where something else differs than what Pod changes, Patch fails, so that no
+// change is lost without a word.
 func Patch(before, after *corev1.Pod) ([]jsonpatch.Operation, error) {
 	if !reflect.DeepEqual(rest(before), rest(after)) {
 		return nil, fmt.Errorf("pod %s is changed where no patch is made: report this", before.Name)
@@ -83,8 +85,8 @@ func (p *patch) containers(path string, before, after []corev1.Container) {
 	longer(p, path, len(before), after)
 }
 
-// container compares variables by themselves: they are most of a large container, and are only ever added. What Pod changes besides are
-// names of ports, where they are given and where they are used.
+// container compares variables by themselves: they are most of a large container, and are only ever added. What Pod
+// changes besides are names of ports, where they are given and where they are used.
 func (p *patch) container(path string, before, after *corev1.Container) {
 	appended(p, path+"/env", before.Env, after.Env)
 	was, is := portsOf(before), portsOf(after)

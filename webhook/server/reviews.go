@@ -15,8 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
 
-// Bounds of connections to admission, which anybody in the cluster may open: what they hold before a request is known is at most
-// maxConnections times some 60 KB. The API server's headers are shorter than 1 KB, and its timeouts than reviewTimeout.
+// Bounds of connections to admission, which anybody in the cluster may open: what they hold before a request is known
+// is at most maxConnections times some 60 KB. The API server's headers are shorter than 1 KB, and its timeouts than
+// reviewTimeout.
 const (
 	maxConnections   = 256
 	maxReviewHeaders = 4 << 10 // net/http adds as much
@@ -24,7 +25,8 @@ const (
 	reviewTimeout    = 6 * time.Second // until a review is read; as much again until its answer is written
 )
 
-// reviews serves admission in the place of controller-runtime's server, which takes any number of connections, and headers of 1 MB.
+// reviews serves admission in the place of controller-runtime's server, which takes any number of connections, and
+// headers of 1 MB.
 type reviews struct {
 	webhook.Server // for its mux
 	address        string
@@ -39,11 +41,12 @@ func (s *reviews) Start(ctx context.Context) error {
 	s.secure(config)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	answered := context.WithoutCancel(ctx) // what is under way at the end is
 	server := &http.Server{
 		Handler:           s.WebhookMux(),
 		TLSConfig:         config,
 		Protocols:         protocols,
-		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) }, // those under way are answered
+		BaseContext:       func(net.Listener) context.Context { return answered },
 		ReadHeaderTimeout: s.headers,
 		ReadTimeout:       s.whole,
 		WriteTimeout:      2 * s.whole,
@@ -65,15 +68,16 @@ func (s *reviews) Start(ctx context.Context) error {
 			_ = server.Close()
 		}
 	}()
-	if err := server.ServeTLS(netutil.LimitListener(listener, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) {
+	listener = netutil.LimitListener(listener, maxConnections)
+	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve admission: %w", err)
 	}
 	<-done
 	return nil
 }
 
-// StartedChecker returns a check that holds once the port is open. It opens no connection: while all are in use by somebody who
-// means harm, a replica that is taken out of the Service would only leave the others more of them.
+// StartedChecker returns a check that holds once the port is open. It opens no connection: while all are in use by
+// somebody who means harm, a replica that is taken out of the Service would only leave the others more of them.
 func (s *reviews) StartedChecker() healthz.Checker {
 	return func(*http.Request) error {
 		if !s.listening.Load() {
