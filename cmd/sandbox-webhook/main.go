@@ -47,6 +47,11 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Complete(version, os.Getenv)
+			memory, err := server.LimitMemory(os.Getenv)
+			if err != nil {
+				return err
+			}
+			o.Memory = memory
 			if err := o.Validate(); err != nil {
 				return err
 			}
@@ -88,6 +93,9 @@ func newGateway() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Version = version
+			if _, err := server.LimitMemory(os.Getenv); err != nil {
+				return err
+			}
 			if err := o.Validate(); err != nil {
 				return err
 			}

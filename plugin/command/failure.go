@@ -16,6 +16,7 @@ import (
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/escape"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
@@ -70,12 +71,12 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	}
 	globals := given(cmd.PersistentFlags())
 	if !silent && asJSON(ran, args) {
-		printFailure(notices.or(root.ErrOrStderr()), p, code, globals, notices.lines())
+		printFailure(notices.or(escape.Writer(root.ErrOrStderr())), p, code, globals, notices.lines())
 		return code
 	}
 	notices.release()
 	if !silent {
-		printProblem(root.ErrOrStderr(), "error: ", p, globals)
+		printProblem(escape.Writer(root.ErrOrStderr()), "error: ", p, globals)
 	}
 	return code
 }
@@ -208,9 +209,4 @@ func (t *tool) warningHandler(before rest.WarningHandler) rest.WarningHandler {
 }
 
 // progress returns the line that shows what a command waits for. It bypasses the buffer.
-func (t *tool) progress() *progress {
-	if n, held := t.ErrOut.(*notices); held {
-		return newProgress(n.screen)
-	}
-	return newProgress(t.ErrOut)
-}
+func (t *tool) progress() *progress { return newProgress(t.screen.ErrOut) }

@@ -29,7 +29,7 @@ const endGrace = 10 * time.Second
 func (f *openFlags) runCommand(ctx context.Context, p *open.Proxy) error {
 	key, _ := p.Key(f.name)
 	cmd := exec.CommandContext(ctx, f.command[0], f.command[1:]...) //nolint:gosec // it is the caller's own
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = f.In, f.Out, f.ErrOut
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = f.screen.In, f.screen.Out, f.screen.ErrOut
 	cmd.Env = append(os.Environ(), sandbox.EnvURL+"="+f.plainURL(p), sandbox.EnvName+"="+f.name, sandbox.EnvKey+"="+key,
 		sandbox.EnvBaggage+"="+p.Carriers.Member+"="+key)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // on an interrupt, the terminal also signals it

@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"k8s.io/kubectl/pkg/util/term"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/escape"
 )
 
 // A progress shows what a command waits for, on one line that is erased at the end. If the stream is not a terminal,
@@ -32,6 +34,7 @@ func (p *progress) update(line string) {
 	if p.out == nil {
 		return
 	}
+	line = escape.Line(line)
 	if r := []rune(line); len(r) >= p.width {
 		line = string(r[:p.width-1])
 	}

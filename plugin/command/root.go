@@ -23,16 +23,29 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/escape"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 // A tool holds what every command needs.
 type tool struct {
-	genericiooptions.IOStreams
+	genericiooptions.IOStreams // what is written to them is made legible
+	// screen is what they lead to, for what writes to a terminal on purpose.
+	screen  genericiooptions.IOStreams
 	factory cmdutil.Factory
 	// globals are the flags by which the caller chooses cluster, user and namespace.
 	globals *pflag.FlagSet
+}
+
+// makeLegible keeps what the cluster says from acting on the terminal that it is shown on. Objects that are asked for as YAML, or by a
+// template, are as they are; JSON stays the same JSON.
+func (t *tool) makeLegible(cmd *cobra.Command) {
+	t.ErrOut = escape.Writer(t.ErrOut)
+	output := cmd.Flags().Lookup("output")
+	if output == nil || slices.Contains([]string{"", "wide", "name", "json"}, output.Value.String()) {
+		t.Out = escape.Writer(t.Out)
+	}
 }
 
 // client returns the client for the cluster that the flags choose.
@@ -47,7 +60,7 @@ func (t *tool) warn(format string, args ...any) {
 // users type. The caller sets its Version and executes it with Run. Every request to an API server passes through
 // wrap; the last is the outermost.
 func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cobra.Command {
-	t := &tool{IOStreams: streams}
+	t := &tool{IOStreams: streams, screen: streams}
 	flags := genericclioptions.NewConfigFlags(true).
 		WithDiscoveryBurst(300).WithDiscoveryQPS(50).
 		WithWarningPrinter(streams).
@@ -76,6 +89,7 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 
 		SuggestionsMinimumDistance: 2,
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			t.makeLegible(cmd)
 			t.bufferNotices(cmd)
 			if !klog.V(1).Enabled() {
 				klog.SetLogger(logr.Discard()) // client-go logs the errors that it returns as well

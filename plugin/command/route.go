@@ -324,7 +324,7 @@ func (r *routeRun) announce() {
 
 // canAsk reports whether there is a terminal for a question.
 func (r *routeRun) canAsk() bool {
-	tty := term.TTY{In: r.In, Out: r.ErrOut}
+	tty := term.TTY{In: r.screen.In, Out: r.screen.ErrOut}
 	return tty.IsTerminalIn() && tty.IsTerminalOut()
 }
 

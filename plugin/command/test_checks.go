@@ -287,7 +287,7 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 // forkOf returns the fork that creates a variant.
 func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
 	quiet := *r.tool // several at once would write over each other
-	quiet.ErrOut = io.Discard
+	quiet.ErrOut, quiet.screen.ErrOut = io.Discard, io.Discard
 	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
 	return &forkFlags{
 		tool: &quiet, workloads: r.args, timeout: r.timeout, timeoutGiven: true, begun: time.Now(),

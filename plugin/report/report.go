@@ -2,6 +2,7 @@
 package report
 
 import (
+	"bytes"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/escape"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
@@ -30,13 +32,18 @@ func Formats() []string { return []string{JSON, JUnit, Markdown, HTML} }
 
 // Write writes a report in one of the formats.
 func Write(w io.Writer, format string, r *experiment.Report) error {
-	switch format {
-	case Text:
-		return writeText(w, r)
-	case JSON:
+	if format == JSON {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(r)
+	}
+	r, err := legible(r)
+	if err != nil {
+		return err
+	}
+	switch format {
+	case Text:
+		return writeText(w, r)
 	case JUnit:
 		return writeJUnit(w, r)
 	case Markdown:
@@ -320,27 +327,27 @@ func sign(o experiment.Outcome) string {
 }
 
 func writeMarkdown(w io.Writer, r *experiment.Report) error {
-	fmt.Fprintf(w, "### %s %s\n\n%s\n\n| Variant |", mark(r.Outcome), cell(r.Headline()), cell(strings.Join(r.Summary, " ")))
+	fmt.Fprintf(w, "### %s %s\n\n%s\n\n| Variant |", mark(r.Outcome), escape.Markdown(r.Headline()), escape.Markdown(strings.Join(r.Summary, " ")))
 	for _, c := range r.Checks {
-		fmt.Fprintf(w, " %s |", cell(c.Name))
+		fmt.Fprintf(w, " %s |", escape.Markdown(c.Name))
 	}
 	fmt.Fprintf(w, " Verdict |\n|---|%s---|\n", strings.Repeat("---|", len(r.Checks)))
 	for i := range r.Variants {
 		v := &r.Variants[i]
-		fmt.Fprintf(w, "| **%s** |", cell(v.Name))
+		fmt.Fprintf(w, "| **%s** |", escape.Markdown(v.Name))
 		for j := range v.Results {
-			fmt.Fprintf(w, " %s %s |", mark(v.Results[j].Outcome), outcome(r, &v.Results[j]))
+			fmt.Fprintf(w, " %s %s |", mark(v.Results[j].Outcome), escape.Markdown(outcome(r, &v.Results[j])))
 		}
-		fmt.Fprintf(w, " %s %s |\n", mark(v.Outcome), v.Outcome)
+		fmt.Fprintf(w, " %s %s |\n", mark(v.Outcome), escape.Markdown(string(v.Outcome)))
 	}
 	for _, c := range r.Checks {
 		if c.Load == nil {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s: %s\n\n| Variant | Difference from the baseline, 95 %% intervals |\n|---|---|\n", cell(c.Name), cell(describe(c.Load)))
+		fmt.Fprintf(w, "\n%s: %s\n\n| Variant | Difference from the baseline, 95 %% intervals |\n|---|---|\n", escape.Markdown(c.Name), escape.Markdown(describe(c.Load)))
 		for i := range r.Variants {
 			if x := r.Variants[i].Result(c.Name); x.Measured != nil {
-				fmt.Fprintf(w, "| **%s** | %s |\n", cell(r.Variants[i].Name), cell(measured(x.Measured)))
+				fmt.Fprintf(w, "| **%s** | %s |\n", escape.Markdown(r.Variants[i].Name), escape.Markdown(measured(x.Measured)))
 			}
 		}
 	}
@@ -349,35 +356,58 @@ func writeMarkdown(w io.Writer, r *experiment.Report) error {
 		if v.Outcome == experiment.Passed {
 			continue
 		}
-		fmt.Fprintf(w, "\n**%s** %s:\n", cell(v.Name), v.Outcome)
+		fmt.Fprintf(w, "\n**%s** %s:\n", escape.Markdown(v.Name), escape.Markdown(string(v.Outcome)))
 		for _, reason := range v.Reasons {
-			fmt.Fprintf(w, "- `%s` %s\n", reason.Code, cell(reason.Text()))
+			fmt.Fprintf(w, "- %s %s\n", escape.Code(string(reason.Code)), escape.Markdown(reason.Text()))
 		}
 		for j := range v.Results {
 			if x := &v.Results[j]; len(x.Log) > 0 {
-				fmt.Fprintf(w, "\n<details><summary>log of %s</summary>\n\n%s\n</details>\n", cell(x.Check), fenced(x.Log))
+				fmt.Fprintf(w, "\n<details><summary>log of %s</summary>\n\n%s\n</details>\n", escape.Markdown(x.Check), escape.Block(x.Log))
 			}
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n<sub>kubectl sandbox %s; `kubectl sandbox report %s --namespace=%s`</sub>\n", cell(r.Version), cell(r.ID), cell(r.Namespace))
+	_, err := fmt.Fprintf(w, "\n<sub>kubectl sandbox %s; %s</sub>\n", escape.Markdown(r.Version),
+		escape.Code("kubectl sandbox report "+r.ID+" --namespace="+r.Namespace))
 	return err
 }
 
-// cell keeps what a test or a cluster says from being markup, or the end of a table's cell.
-func cell(s string) string {
-	return strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", ">", "&gt;", "\n", " ", "\r", " ", "`", "\\`", "*", "\\*",
-		"_", "\\_", "[", "\\[", "]", "\\]", "@", "@\u200b", "#", "\\#").Replace(s)
+// legible returns a copy of a report in which each text is a line that can be shown: a test's log, and whoever may write the experiment's
+// ConfigMap, can put anything there. Each format escapes what is markup in it besides.
+func legible(r *experiment.Report) (*experiment.Report, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var all any
+	if err := decoder.Decode(&all); err != nil {
+		return nil, err
+	}
+	if data, err = json.Marshal(lines(all)); err != nil {
+		return nil, err
+	}
+	shown := &experiment.Report{}
+	return shown, json.Unmarshal(data, shown)
 }
 
-// fenced is a block of code, with a fence that is longer than any in it.
-func fenced(lines []string) string {
-	fence := "```"
-	for _, l := range lines {
-		for strings.Contains(l, fence) {
-			fence += "`"
+// lines returns a JSON value whose texts are lines.
+func lines(v any) any {
+	switch v := v.(type) {
+	case string:
+		return escape.Line(v)
+	case []any:
+		for i := range v {
+			v[i] = lines(v[i])
 		}
+	case map[string]any:
+		shown := make(map[string]any, len(v))
+		for key, value := range v {
+			shown[escape.Line(key)] = lines(value)
+		}
+		return shown
 	}
-	return fence + "text\n" + strings.Join(lines, "\n") + "\n" + fence
+	return v
 }
 
 // reproduce is the command that runs the experiment again.

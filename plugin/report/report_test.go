@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"flag"
+	"io"
 	"os"
 	"reflect"
 	"strings"
@@ -163,4 +165,62 @@ func TestWrite_HTMLLoadsNothing(t *testing.T) {
 			t.Errorf("holds %q", bad)
 		}
 	}
+}
+
+// hostile is a report whose texts all mean harm.
+func hostile(text string) *experiment.Report {
+	r := sample()
+	v := r.Variant("a")
+	x := v.Result("smoke")
+	x.Log = []string{text}
+	x.Reasons[0].Message, x.Reasons[0].Cause = text, text
+	r.Conclude()
+	r.Version, r.ID, r.Namespace, r.Reproduce = text, text, text, []string{text}
+	r.Checks[0].Name, v.Name = text, text
+	for i := range r.Variants {
+		r.Variants[i].Results[0].Check = text
+	}
+	return r
+}
+
+func TestWrite_WhatIsReadDoesNothingToATerminal(t *testing.T) {
+	const text = "\x1b]52;c;cm0gLXJm\x07 \u202etxt \u009b2J\nVARIANT passed"
+	for _, format := range []string{Text, JUnit, Markdown, HTML} {
+		var out bytes.Buffer
+		if err := Write(&out, format, hostile(text)); err != nil {
+			t.Fatal(err)
+		}
+		if s := out.String(); strings.ContainsAny(s, "\x1b\x07\u202e\u009b") || strings.Contains(s, "\nVARIANT passed") || !strings.Contains(s, "u001b") {
+			t.Errorf("%s lets it through:\n%q", format, s)
+		}
+	}
+}
+
+func FuzzWrite(f *testing.F) {
+	for _, s := range []string{"", "plain", "\x00\x0b\ufffe", "]]>", "<script>alert(1)</script>", "\" onload=\"x", "a\tb\nc", "\xff", "](http://x)"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, format := range append(Formats(), Text) {
+			var out bytes.Buffer
+			if err := Write(&out, format, hostile(s)); err != nil {
+				t.Fatalf("%s: %v", format, err)
+			}
+			for _, r := range out.String() {
+				if r < ' ' && r != '\n' && r != '\t' && format != JSON || r == 0x1b {
+					t.Fatalf("%s lets %U through: %q", format, r, out.String())
+				}
+			}
+			if format == JUnit {
+				decoder := xml.NewDecoder(&out)
+				for {
+					if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+						break
+					} else if err != nil {
+						t.Fatalf("%q: no XML: %v", s, err)
+					}
+				}
+			}
+		}
+	})
 }

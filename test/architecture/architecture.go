@@ -39,10 +39,11 @@ func layers() []layer {
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats", "webhook/sandbox", "webhook/route"}, standalone: true},
 
-		{path: "plugin/command", imports: over("plugin/plan", "plugin/status", "plugin/cluster", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+		{path: "plugin/command", imports: over("plugin/escape", "plugin/plan", "plugin/status", "plugin/cluster", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
 		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/router/engine")},
 		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/status", "plugin/experiment")},
-		{path: "plugin/report", imports: over("plugin/plan", "plugin/experiment")},
+		{path: "plugin/report", imports: over("plugin/escape", "plugin/plan", "plugin/experiment")},
+		{path: "plugin/escape", pure: true},
 		{path: "plugin/experiment", imports: over(), pure: true},
 		{path: "plugin/plan", imports: over("plugin/status", "webhook/preview", "webhook/share"), pure: true},
 		{path: "plugin/status", pure: true},

@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ func TestArguments_CarryTheValues(t *testing.T) {
 		"follow.kinds":              {o.FollowKinds["Rollout.v1alpha1.argoproj.io"], "rollouts"},
 		"log.level":                 {o.LogLevel, "debug"},
 		"sandboxes.maxPerNamespace": {o.MaxSandboxes, 7},
+		"marks.guard":               {o.Guarded, true},
 		"sandboxes.warnBefore":      {o.WarnBefore, time.Minute},
 		"shutdownDelaySeconds":      {o.ShutdownDelay, 20 * time.Second},
 	} {
@@ -46,6 +48,9 @@ func TestArguments_CarryTheValues(t *testing.T) {
 		}
 	}
 	o = options(t, only[*appsv1.Deployment](t, mustTemplate(t, map[string]any{"certificates": map[string]any{"caValidity": "1h", "leafValidity": "1m"}})))
+	if minimal := options(t, only[*appsv1.Deployment](t, mustTemplate(t, map[string]any{"marks": map[string]any{"guard": false}}))); minimal.Guarded {
+		t.Error("marks.guard=false: the webhook asks for rights that no policy asks for")
+	}
 	if o.CAValidity != time.Hour || o.LeafValidity != time.Minute || o.CASecret != "sandbox-webhook-ca" {
 		t.Errorf("certificates: %+v", o)
 	}
@@ -68,7 +73,14 @@ func options(t *testing.T, d *appsv1.Deployment) *server.Options {
 	from := map[string]string{"metadata.name": "sandbox-webhook-0", "metadata.namespace": "kubectl-sandbox", "status.podIP": "10.0.0.1"}
 	env := map[string]string{}
 	for _, e := range c.Env {
+		if e.ValueFrom.ResourceFieldRef != nil {
+			env[e.Name] = strconv.Itoa(512 << 20)
+			continue
+		}
 		env[e.Name] = from[e.ValueFrom.FieldRef.FieldPath]
+	}
+	if _, ok := env[server.EnvMemoryLimit]; !ok {
+		t.Errorf("environment variable %s is missing", server.EnvMemoryLimit)
 	}
 	o.Complete("v1", func(name string) string { return env[name] })
 	return &o

@@ -1,6 +1,7 @@
 package chart_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ func webhookRights() []string {
 		"list,watch limitranges",
 		"create,patch events.k8s.io/events",
 		"create authentication.k8s.io/tokenreviews",
+		"create authorization.k8s.io/subjectaccessreviews",
 		"get,list,watch,patch admissionregistration.k8s.io/mutatingwebhookconfigurations [kubectl-sandbox]",
 	}
 }
@@ -164,6 +166,22 @@ func TestRights_ToMarksAreGrantedByTheirVerbs(t *testing.T) {
 			if !slices.ContainsFunc(p.Spec.Validations, func(v admissionv1.Validation) bool { return strings.Contains(v.Expression, ask) }) {
 				t.Errorf("%s does not ask for the verb %s", p.Name, verb)
 			}
+		}
+		for _, verb := range []string{sandbox.VerbFork, sandbox.VerbRoute} {
+			roles, err := json.Marshal(sandbox.RolesOf(verb))
+			if err != nil {
+				t.Fatal(err)
+			}
+			asks := "variables.roles.exists(r, r in " + strings.ReplaceAll(string(roles), ",", ", ") + ")"
+			if !slices.ContainsFunc(p.Spec.Variables, func(v admissionv1.Variable) bool { return v.Name == verb && strings.Contains(v.Expression, asks) }) {
+				t.Errorf("%s asks for the verb %s for other roles than %s", p.Name, verb, roles)
+			}
+		}
+		data := func(v admissionv1.Variable) bool {
+			return v.Name == "marked" && strings.Contains(v.Expression, "|| variables.newData")
+		}
+		if slices.ContainsFunc(p.Spec.Variables, data) != (p.Name == "sandbox-marks-objects") {
+			t.Errorf("%s: data of ConfigMaps is guarded by the policy of objects, and by no other", p.Name)
 		}
 		bound := slices.ContainsFunc(all[*admissionv1.ValidatingAdmissionPolicyBinding](objects), func(b *admissionv1.ValidatingAdmissionPolicyBinding) bool {
 			return b.Spec.PolicyName == p.Name && slices.Equal(b.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) && b.Spec.MatchResources == nil

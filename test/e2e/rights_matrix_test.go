@@ -179,6 +179,14 @@ func deeds() map[string]deed {
 		"label a sandbox's ConfigMap otherwise":  patched("", "configmaps", "sandbox-pr-1", labels(`"team":"checkout"`)),
 		"delete a sandbox's ConfigMap":           remove("", "configmaps", "sandbox-pr-1"),
 
+		"make a share":                    create("", "configmaps", configMap(sandbox.RoleShare)),
+		"change when a share expires":     patched("", "configmaps", "share-1", `{"data":{"expires":"2199-01-01T00:00:00Z"}}`),
+		"change the hash of a share":      patched("", "configmaps", "share-1", `{"data":{"hash":"0"}}`),
+		"take the marks off a share":      patched("", "configmaps", "share-1", labels(unmarked)),
+		"delete a share":                  remove("", "configmaps", "share-1"),
+		"make an experiment's ConfigMap":  create("", "configmaps", configMap(sandbox.RoleRun)),
+		"change what an experiment found": patched("", "configmaps", "run-1", `{"data":{"checks":"passed"}}`),
+
 		"make a fork's Deployment":                             create("apps", "deployments", deployment),
 		"change the key on a fork":                             patched("apps", "deployments", "api-pr-1", newKey),
 		"change the key on a fork, by its status":              patched("apps", "deployments/status", "api-pr-1", newKey),
@@ -298,7 +306,9 @@ func TestRights_AreAsWrittenDown(t *testing.T) {
 	s := newSpace(t)
 	s.create(podinfo("api", 1), podinfoService("api"), podinfo("plain", 0), podinfoService("plain"),
 		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bystander", Labels: app("bystander")}, Spec: podinfoPod()},
-		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "sandbox-pr-3"}, Data: map[string]string{sandbox.DataKey: "key-3"}})
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "sandbox-pr-3"}, Data: map[string]string{sandbox.DataKey: "key-3"}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "share-1", Labels: map[string]string{sandbox.LabelRole: sandbox.RoleShare, sandbox.LabelSandbox: "pr-1"}}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "run-1", Labels: map[string]string{sandbox.LabelRole: sandbox.RoleRun}}})
 	s.available("api")
 	s.sandbox("route", "deploy/api")
 	s.sandbox("fork", "deploy/api", "--name=pr-1", "--key=key-1", "--image="+apps.Podinfo(1))

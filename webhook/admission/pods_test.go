@@ -97,7 +97,7 @@ func (r *reviewer) counted(role, outcome, reason string) {
 	}
 }
 
-func creation(t *testing.T, change func(*corev1.Pod)) *admissionv1.AdmissionRequest {
+func creation(t testing.TB, change func(*corev1.Pod)) *admissionv1.AdmissionRequest {
 	t.Helper()
 	pod := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
 	pod.Name = "api"

@@ -16,7 +16,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -50,10 +49,7 @@ func forkOf(name, key string) *appsv1.Deployment {
 func newRegistrar(t *testing.T, limit int, there ...client.Object) *Sandboxes {
 	t.Helper()
 	c := fake.NewClientBuilder().WithObjects(there...).Build()
-	return &Sandboxes{
-		cache: c, api: c, limit: limit, namespace: "own", clock: clocktesting.NewFakeClock(time.Unix(0, 0)), log: testr.New(t),
-		admitted: map[types.NamespacedName]admitted{},
-	}
+	return NewSandboxes("own", c, c, AnybodysRights, limit, clocktesting.NewFakeClock(time.Unix(0, 0)), testr.New(t))
 }
 
 func request(t *testing.T, o, old client.Object) admission.Request {

@@ -299,3 +299,55 @@ func resolve(c *corev1.Container, ref *intstr.IntOrString) int32 {
 	}
 	return 0
 }
+
+// The patch has all that Pod changed in it, and nothing else is lost.
+func TestPatch_MakesThePodThatPodReturned(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		raw, err := json.Marshal(pod(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, result, _ := admit(t, raw)
+		want, err := json.Marshal(after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got corev1.Pod
+		if err := json.Unmarshal(result, &got); err != nil {
+			t.Fatal(err)
+		}
+		again, err := json.Marshal(&got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(again) != string(want) {
+			t.Fatalf("patched:\n%s\nwant:\n%s", again, want)
+		}
+	})
+}
+
+// A change that no operation would stand for is an error, and not lost.
+func TestPatch_FailsWhereAChangeWouldBeLost(t *testing.T) {
+	base := func() *corev1.Pod {
+		return &corev1.Pod{Spec: corev1.PodSpec{
+			Containers: []corev1.Container{{Name: "app", Env: []corev1.EnvVar{{Name: "A"}}}}, Volumes: []corev1.Volume{{Name: "v"}},
+		}}
+	}
+	for name, change := range map[string]func(*corev1.Pod){
+		"a field of the pod":         func(p *corev1.Pod) { p.Spec.HostNetwork = true },
+		"a label":                    func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} },
+		"a field of a container":     func(p *corev1.Pod) { p.Spec.Containers[0].Image = "other" },
+		"a variable":                 func(p *corev1.Pod) { p.Spec.Containers[0].Env[0].Name = "B" },
+		"a variable that is gone":    func(p *corev1.Pod) { p.Spec.Containers[0].Env = nil },
+		"a container that is gone":   func(p *corev1.Pod) { p.Spec.Containers = nil },
+		"a volume":                   func(p *corev1.Pod) { p.Spec.Volumes[0].Name = "w" },
+		"an annotation that is gone": func(p *corev1.Pod) { p.Annotations = nil },
+	} {
+		before, after := base(), base()
+		before.Annotations, after.Annotations = map[string]string{"x": "y"}, map[string]string{"x": "y"}
+		change(after)
+		if ops, err := Patch(before, after); err == nil {
+			t.Errorf("%s: got %v", name, ops)
+		}
+	}
+}

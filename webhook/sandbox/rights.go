@@ -5,9 +5,20 @@ package sandbox
 const (
 	RightGroup    = "kubectl-sandbox.dev"
 	RightResource = "sandboxes"
-	VerbFork      = "fork"  // marks of sandboxes and experiments: roles sandbox, fork, check and run
-	VerbRoute     = "route" // marks of baselines: all others
+	VerbFork      = "fork"  // marks of sandboxes, their shares, and experiments
+	VerbRoute     = "route" // marks of baselines, and all that no role of RolesOf is with
 )
+
+// RolesOf returns the roles whose marks, and whose ConfigMaps' data, take the verb. Each role is in the list of one verb.
+func RolesOf(verb string) []string {
+	switch verb {
+	case VerbFork:
+		return []string{RoleSandbox, RoleFork, RoleCheck, RoleRun, RoleShare}
+	case VerbRoute:
+		return []string{RoleBaseline, RoleService, RoleRoute}
+	}
+	return nil
+}
 
 // Types of the causes (metav1.StatusCause) by which admission says why it refuses a sandbox.
 const (

@@ -28,6 +28,7 @@ type Options struct {
 	Version   string // of the program
 	Namespace string // its own
 	PodIP     string // its own; the other replicas send routers there
+	Memory    int64  // its container's limit, in bytes; 0: not known
 
 	Service          string // in front of the replicas
 	Configuration    string // MutatingWebhookConfiguration
@@ -53,6 +54,7 @@ type Options struct {
 	RouterFirstWait  time.Duration
 	RouterStaleAfter time.Duration
 	MaxSandboxes     int           // of a namespace; 0: any number
+	Guarded          bool          // policies ask for the verb fork of who makes a sandbox
 	WarnBefore       time.Duration // an expiry
 	KeyHeader        string
 	KeyMember        string
@@ -93,6 +95,7 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.RouterFirstWait, "router-first-wait", 2*time.Second, "How long a router holds back its app's start for the first table of routes.")
 	f.DurationVar(&o.RouterStaleAfter, "router-stale-after", 15*time.Minute, "Age from which a router does not use its table of routes any more.")
 	f.IntVar(&o.MaxSandboxes, "max-sandboxes", 0, "The most sandboxes that a namespace may have; 0 for no limit.")
+	f.BoolVar(&o.Guarded, "guarded", true, "Hold keys and places only for sandboxes of those who may fork, as the chart's policies let nobody else make any.")
 	f.DurationVar(&o.WarnBefore, "warn-before", 10*time.Minute, "How long before its expiry a sandbox gets an Event that says so; at most a quarter of its life.")
 	f.StringToStringVar(&o.FollowKinds, "follow-kinds", nil, "Kinds of baselines, beside Kubernetes' own, that forks may follow, as KIND.VERSION.GROUP=RESOURCE,...; the ServiceAccount must be able to read them.")
 	f.StringVar(&o.KeyHeader, "key-header", sandbox.DefaultHeader, "Request header that carries a routing key.")

@@ -8,6 +8,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -47,6 +48,7 @@ func (o *Options) resources(*rest.Config, *http.Client) (meta.RESTMapper, error)
 	add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), "", meta.RESTScopeNamespace)
 	add(coordinationv1.SchemeGroupVersion.WithKind("Lease"), "", meta.RESTScopeNamespace)
 	add(authenticationv1.SchemeGroupVersion.WithKind("TokenReview"), "", meta.RESTScopeRoot)
+	add(authorizationv1.SchemeGroupVersion.WithKind("SubjectAccessReview"), "", meta.RESTScopeRoot)
 	add(admissionv1.SchemeGroupVersion.WithKind("MutatingWebhookConfiguration"), "", meta.RESTScopeRoot)
 	return m, nil
 }

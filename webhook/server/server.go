@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -118,9 +119,8 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 		c.MinVersion = tls.VersionTLS13
 		c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return keeper.GetCertificate(hello) }
 	}
-	hooks := webhook.NewServer(webhook.Options{Port: o.AdmissionPort, TLSOpts: []func(*tls.Config){secure, func(c *tls.Config) {
-		c.NextProtos = []string{"http/1.1"}
-	}}})
+	hooks := &reviews{Server: webhook.NewServer(webhook.Options{Port: o.AdmissionPort}), address: ":" + strconv.Itoa(o.AdmissionPort), secure: secure,
+		headers: headerTimeout, whole: reviewTimeout}
 	mgr, err := manager.New(config, manager.Options{
 		Logger:                 logger,
 		MapperProvider:         o.resources,
@@ -172,6 +172,9 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 		mgr.AddReadyzCheck("listening", mgr.GetWebhookServer().StartedChecker()))
 }
 
+// reviewWait is how long a review waits to be read, and again to be decided on: less than the shortest timeoutSeconds of the chart's, 3.
+const reviewWait = time.Second
+
 // handlers has the webhook's server answer admission reviews.
 func handlers(ctx context.Context, mgr manager.Manager, o Options, injection func(context.Context, string) inject.Config, log logr.Logger) error {
 	pods, err := admission.NewPods(o.Namespace, injection, metrics.Registry, log.WithName("admission"))
@@ -182,14 +185,22 @@ func handlers(ctx context.Context, mgr manager.Manager, o Options, injection fun
 	if err != nil {
 		return err
 	}
-	sandboxes := admission.NewSandboxes(o.Namespace, mgr.GetCache(), mgr.GetAPIReader(), o.MaxSandboxes, clock.RealClock{}, log.WithName("sandboxes"))
+	gate, err := admission.NewGate(cmp.Or(o.Memory, defaultMemory), reviewWait, metrics.Registry)
+	if err != nil {
+		return err
+	}
+	rights := admission.AnybodysRights
+	if o.Guarded {
+		rights = admission.ReviewedRights(mgr.GetClient())
+	}
+	sandboxes := admission.NewSandboxes(o.Namespace, mgr.GetCache(), mgr.GetAPIReader(), rights, o.MaxSandboxes, clock.RealClock{}, log.WithName("sandboxes"))
 	if err := sandboxes.Follow(ctx, mgr.GetCache()); err != nil {
 		return err
 	}
 	for path, handler := range map[string]ctrladmission.Handler{
 		admission.PodsPath: pods, admission.UpdatesPath: updates, admission.SandboxesPath: sandboxes,
 	} {
-		mgr.GetWebhookServer().Register(path, oneRequestEach(&webhook.Admission{Handler: handler}))
+		mgr.GetWebhookServer().Register(path, oneRequestEach(gate.Bound(&webhook.Admission{Handler: handler})))
 	}
 	return nil
 }

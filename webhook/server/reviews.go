@@ -1,0 +1,88 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+)
+
+// Bounds of connections to admission, which anybody in the cluster may open: what they hold before a request is known
+// is at most maxConnections times some 60 KB. The API server's headers are shorter than 1 KB, and its timeouts than
+// reviewTimeout.
+const (
+	maxConnections   = 256
+	maxReviewHeaders = 4 << 10 // net/http adds as much
+	headerTimeout    = 3 * time.Second
+	reviewTimeout    = 6 * time.Second // until a review is read; as much again until its answer is written
+)
+
+// reviews serves admission in the place of controller-runtime's server, which takes any number of connections, and
+// headers of 1 MB.
+type reviews struct {
+	webhook.Server // for its mux
+	address        string
+	secure         func(*tls.Config)
+	headers, whole time.Duration // headerTimeout, reviewTimeout
+	listening      atomic.Bool
+}
+
+// Start implements manager.Runnable.
+func (s *reviews) Start(ctx context.Context) error {
+	config := &tls.Config{MinVersion: tls.VersionTLS13}
+	s.secure(config)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	answered := context.WithoutCancel(ctx) // what is under way at the end is
+	server := &http.Server{
+		Handler:           s.WebhookMux(),
+		TLSConfig:         config,
+		Protocols:         protocols,
+		BaseContext:       func(net.Listener) context.Context { return answered },
+		ReadHeaderTimeout: s.headers,
+		ReadTimeout:       s.whole,
+		WriteTimeout:      2 * s.whole,
+		IdleTimeout:       time.Second, // connections are closed after an answer
+		MaxHeaderBytes:    maxReviewHeaders,
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
+	if err != nil {
+		return fmt.Errorf("--admission-port: %w", err)
+	}
+	s.listening.Store(true)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		<-ctx.Done()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*s.whole)
+		defer cancel()
+		if server.Shutdown(bounded) != nil {
+			_ = server.Close()
+		}
+	}()
+	listener = netutil.LimitListener(listener, maxConnections)
+	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve admission: %w", err)
+	}
+	<-done
+	return nil
+}
+
+// StartedChecker returns a check that holds once the port is open. It opens no connection: while all are in use by
+// somebody who means harm, a replica that is taken out of the Service would only leave the others more of them.
+func (s *reviews) StartedChecker() healthz.Checker {
+	return func(*http.Request) error {
+		if !s.listening.Load() {
+			return errors.New("admission is not listening yet")
+		}
+		return nil
+	}
+}
