@@ -174,7 +174,7 @@ func (c *Client) Experiment(ctx context.Context, id string) (*Experiment, error)
 	if err := r.Validate(); err != nil {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("configmap/%s: data.%s is no report that this version wrote: %v", cm.Name, dataReport, err),
-			Hint:  "somebody may have changed it, or another version of the plugin made it; it says", Fix: plan.Kubectl("get", "configmap", cm.Name, "--output=yaml"),
+			Hint: "somebody may have changed it, or another version of the plugin made it; it says", Fix: plan.Kubectl("get", "configmap", cm.Name, "--output=yaml"),
 		}
 	}
 	return &Experiment{ConfigMap: cm, Report: r}, nil
