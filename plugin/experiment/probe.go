@@ -20,7 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ProbeImage, as the image of a check's only container, selects a built-in check. It stands for the image
+// ProbeImage selects a built-in check where it is the image of a check's only container. It stands for the image
 // sandbox-probe of the cluster's chart.
 const ProbeImage = "sandbox-probe"
 

@@ -54,6 +54,9 @@ func NewGate(memory int64, wait time.Duration, metrics prometheus.Registerer) (*
 		Help: "Requests to admission refused before they were decoded, by reason " +
 			"(malformed, too-large, busy, broken-off).",
 	}, []string{"reason"})
+	for _, reason := range []string{"malformed", "too-large", "busy", "broken-off"} {
+		g.refused.WithLabelValues(reason) // a counter is there from the start, or its first increase is not seen
+	}
 	return g, metrics.Register(g.refused)
 }
 
