@@ -1,5 +1,17 @@
 package health
 
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// publishDelay is how long the control plane may take to publish a fork's state after it turned the readiness gate of the fork's pod.
+const publishDelay = 5 * time.Second
+
 // notes are what is worth telling of a fork that requests reach, and what is not known.
 func (f Facts) notes() (notes []Cause, unknown []string) {
 	if f.Deployment == nil || !f.takesRequests() {
@@ -19,8 +31,17 @@ func (f Facts) notes() (notes []Cause, unknown []string) {
 				Say: "apply the fork's change to the baseline as it is now", Fix: kubectl("sandbox", "rebase", f.sandbox(), f.workload())})
 		}
 	}
-	if f.Routing == nil {
+	if f.Routing == nil && !f.gateJustTurned() {
 		unknown = append(unknown, "whether the routers still have the route: the control plane has published nothing")
 	}
 	return notes, unknown
+}
+
+// gateJustTurned says that the control plane has just turned the gate of one of the fork's pods: that is its word that the routers have the
+// route, and what it publishes is still on its way.
+func (f Facts) gateJustTurned() bool {
+	return slices.ContainsFunc(f.newest(), func(p *corev1.Pod) bool {
+		c := condition(p, sandbox.ConditionRouted)
+		return c.Status == corev1.ConditionTrue && f.Now.Sub(c.LastTransitionTime.Time).Abs() < publishDelay
+	})
 }

@@ -330,6 +330,14 @@ func TestFork_unknown(t *testing.T) {
 	if r := health.Fork(s.facts); !r.OK() || len(r.Unknown) != 2 {
 		t.Errorf("%+v", r)
 	}
+	s.fork.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-time.Second))
+	if r := health.Fork(s.facts); !r.OK() || len(r.Unknown) != 1 {
+		t.Errorf("with a gate that turned a second ago: %+v", r)
+	}
+	s.fork.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-time.Minute))
+	if r := health.Fork(s.facts); !r.OK() || len(r.Unknown) != 2 {
+		t.Errorf("with a gate that turned a minute ago: %+v", r)
+	}
 	s = routedScene()
 	s.facts.Baseline.Services, s.facts.Baseline.Others, s.facts.Routing.Tries, s.facts.Routing.Ports = nil, nil, false, nil
 	if r := health.Fork(s.facts); !r.OK() || len(r.Unknown) != 2 {
