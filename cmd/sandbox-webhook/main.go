@@ -142,6 +142,7 @@ func newSelfTest() *cobra.Command {
 	f.StringVar(&o.KeyHeader, "key-header", sandbox.DefaultHeader, "Request header that carries a routing key.")
 	f.StringVar(&o.KeyMember, "key-member", sandbox.DefaultMember, "Member of baggage that carries a routing key.")
 	f.DurationVar(&timeout, "timeout", 5*time.Minute, "How long the whole test may take.")
+	f.DurationVar(&o.StepTimeout, "step-timeout", 0, "How long each step may take; 0 for what it needs on a slow cluster.")
 	cmd.AddCommand(&cobra.Command{
 		Use:    "app",
 		Short:  "Serve as the test's application: answer with " + selftest.EnvAnswer,

@@ -46,10 +46,15 @@ func (s *space) pod(namespace, name string) *corev1.Pod {
 }
 
 // selftest runs the test of the chart in the space, as a cluster's admin who gives it a namespace, and returns whether it passed and what
-// it printed.
+// it printed. Each step has the time that it needs where all is well, with room to spare, and not what a slow cluster takes.
 func (s *space) selftest() (bool, string) {
 	s.t.Helper()
 	rendered := s.helm("template", s.helmRelease(), s.chart(), "--values="+s.values(), "--set=test.namespace="+s.name, "--show-only=templates/tests/routing.yaml")
+	const verb = "        - selftest\n"
+	if !strings.Contains(rendered, verb) {
+		s.t.Fatalf("the chart's test does not run the command selftest:\n%s", rendered)
+	}
+	rendered = strings.Replace(rendered, verb, verb+"        - --step-timeout=25s\n", 1)
 	path := filepath.Join(s.t.TempDir(), "test.yaml")
 	if err := os.WriteFile(path, []byte(rendered), 0o600); err != nil {
 		s.t.Fatal(err)

@@ -3,6 +3,7 @@
 package selftest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type Options struct {
 	PullSecrets []string
 	KeyHeader   string
 	KeyMember   string
+	// StepTimeout bounds each step. Zero: by what the step waits for, at most 2m30s.
+	StepTimeout time.Duration
 }
 
 // Bounds of the steps; the test's own deadline bounds them all.
@@ -66,7 +69,7 @@ func Run(ctx context.Context, config *rest.Config, o Options, report io.Writer) 
 		within time.Duration
 		run    func(context.Context) error
 	}{{admissionTime, t.admission}, {startTime, t.baseline}, {startTime + routeTime, t.fork}, {routeTime, t.requests}, {startTime + guardTime, t.guard}} {
-		bounded, cancel := context.WithTimeout(ctx, step.within)
+		bounded, cancel := context.WithTimeout(ctx, cmp.Or(o.StepTimeout, step.within))
 		err := step.run(bounded)
 		cancel()
 		if err != nil {
