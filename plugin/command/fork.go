@@ -17,6 +17,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -275,11 +276,11 @@ func (f *forkFlags) warnings(p *plan.ForkPlan) {
 	}
 }
 
-// partial warns of forks that only some of the requests with their key reach.
-func (f *forkFlags) partial(statuses map[string]plan.ForkStatus) {
+// warnUnreached warns of forks that none, or only some, of the requests with their key reach.
+func (f *forkFlags) warnUnreached(statuses map[string]plan.ForkStatus) {
 	for _, name := range slices.Sorted(maps.Keys(statuses)) {
 		for _, c := range statuses[name].Causes {
-			if c.Partial {
+			if c.Partial || c.Code == health.ScaledToZero {
 				f.warn("deployment.apps/%s: %s", name, c.Message)
 			}
 		}
@@ -307,7 +308,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 	show.end()
 	switch {
 	case err == nil:
-		f.partial(statuses)
+		f.warnUnreached(statuses)
 		return statuses, nil
 	case ctx.Err() != nil:
 		return nil, p.Interrupted()

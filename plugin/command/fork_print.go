@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
 // printDryRun prints what would be applied, without the fields that only the API server sets.
@@ -64,11 +65,11 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() {
 		return err
 	}
-	if rolled(p, applied) {
-		f.describe(p, ", routed in "+time.Since(f.begun).Round(10*time.Millisecond).String())
-	} else {
-		f.describe(p, "")
+	reached := ""
+	if state := worstState(statuses); state != "" && rolled(p, applied) {
+		reached = fmt.Sprintf(", %s in %s", state, time.Since(f.begun).Round(10*time.Millisecond))
 	}
+	f.describe(p, reached)
 	var pods []corev1.Pod
 	for i := range p.Forks {
 		s := statuses[p.Forks[i].Name()]
@@ -87,6 +88,21 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 	f.reach(p, plan.KeyCarriers(pods).Member)
 	f.previews(p)
 	return nil
+}
+
+// worstState returns what is true of all forks: "routed", or "running" where a fork takes no requests. It returns ""
+// where a fork has no replicas.
+func worstState(statuses map[string]plan.ForkStatus) string {
+	state := "routed"
+	for _, s := range statuses {
+		switch {
+		case s.Cause().Code == health.ScaledToZero:
+			return ""
+		case s.State == health.StateRunning:
+			state = "running"
+		}
+	}
+	return state
 }
 
 // previews prints where the gateway serves the forks, if there is a gateway.
