@@ -31,6 +31,8 @@ func TestLine_FindsErrorsOfEveryFormatThatTheProgramsWrite(t *testing.T) {
 		{`{"level":"ERROR","msg":"Server rejected event (will not retry!)","err":"events.events.k8s.io \"api.1\" is forbidden: unable to create new content in namespace e2e-abcde because it is being terminated"}`, ""},
 		{`{"level":"ERROR","msg":"Server rejected event (will not retry!)","err":"namespaces \"e2e-abcde\" not found"}`, ""},
 		{`{"level":"ERROR","msg":"Server rejected event (will not retry!)","err":"events.events.k8s.io is forbidden: User \"x\" cannot create"}`, audit.ErrorLine},
+		{`{"level":"ERROR","msg":"Error retrieving lease lock","err":"Get \"https://10.96.0.1:443/apis/coordination.k8s.io/v1/namespaces/n/leases/l?timeout=5s\": context canceled"}`, ""},
+		{`{"level":"ERROR","msg":"Error retrieving lease lock","err":"Get \"https://10.96.0.1:443/apis/coordination.k8s.io/v1/namespaces/n/leases/l?timeout=5s\": context deadline exceeded"}`, audit.ErrorLine},
 		{`time=2026-01-02T03:04:05Z level=ERROR msg="metrics and health are not served any more"`, audit.ErrorLine},
 		{`time=2026-01-02T03:04:05Z level=WARN msg="route stream ended" error="level=ERROR"`, ""},
 		{`time=2026-01-02T03:04:05Z level=INFO msg=serving`, ""},
