@@ -13,6 +13,7 @@ import (
 
 // The README's tour, command by command in one shell, prints what the README says it does.
 func TestTheREADMEsTour(t *testing.T) {
+	t.Parallel()
 	root := filepath.Dir(shared.programs)
 	demo := shared.command(t.Context(), "go", "-C", filepath.Join(root, "test"), "run", "./demo", "-root=..", "-own="+filepath.Join(shared.programs, "cluster"))
 	demo.Path = must[string](t)(exec.LookPath("go"))

@@ -175,18 +175,6 @@ func (s *space) grant(role, user string) {
 	}
 }
 
-func TestHelmsTestOfTheReleasePasses(t *testing.T) {
-	s := newSpace(t)
-	if out := s.helm("test", s.helmRelease(), "--logs", "--timeout=2m"); strings.Count(out, "admitted with a router") != 2 {
-		t.Errorf("printed %s", out)
-	}
-	// Nothing of the test is left.
-	left := s.kubectl("--namespace="+s.release, "get", "pods,serviceaccounts,roles,rolebindings", "-l", "app.kubernetes.io/component=test", "-o", "name")
-	if left != "" {
-		t.Errorf("left %s", left)
-	}
-}
-
 func TestTheCertificateOfAGivenSecretIsServedAndTrusted(t *testing.T) {
 	s := newSpace(t)
 	s.create(podinfo("api", 1), podinfoService("api"))

@@ -24,6 +24,9 @@ func TestHelmTestPassesOnAnInstallationThatWorksAndLeavesNothing(t *testing.T) {
 			t.Errorf("helm test does not print %q:\n%s", want, out)
 		}
 	}
+	if strings.Count(out, "admitted with a router") != 2 {
+		t.Errorf("helm test does not say of both pods that they are admitted with a router:\n%s", out)
+	}
 	eventually(t, 60*time.Second, "what the test made is gone", func(ctx context.Context) error {
 		_, err := s.client.CoreV1().Namespaces().Get(ctx, s.release+"-test", metav1.GetOptions{})
 		if err == nil {
@@ -31,8 +34,9 @@ func TestHelmTestPassesOnAnInstallationThatWorksAndLeavesNothing(t *testing.T) {
 		}
 		return nil
 	})
-	if left := s.pod(s.release, "sandbox-webhook-test"); left != nil {
-		t.Errorf("pod %s is left", left.Name)
+	left := s.kubectl("--namespace="+s.release, "get", "pods,serviceaccounts,roles,rolebindings", "-l", "app.kubernetes.io/component=test", "-o", "name")
+	if left != "" {
+		t.Errorf("left %s", left)
 	}
 }
 
