@@ -54,6 +54,14 @@ func badStates() []badState {
 		{"foreign-gate", []string{`--patch={"spec":{"readinessGates":[{"conditionType":"target-health.example.com/tg-1"}]}}`}, health.ReadinessGateFalse, "target-health.example.com/tg-1"},
 		{"no-pod", []string{"--replicas=0"}, health.ScaledToZero, "scaled to zero"},
 		{"init", []string{`--patch={"spec":{"initContainers":[{"name":"migrate","image":"` + apps.Podinfo(0) + `","command":["/none"]}]}}`}, health.ContainerStartFailed, "init container migrate can't be started"},
+		{"init-crash", []string{`--patch={"spec":{"initContainers":[{"name":"migrate","image":"` + apps.Podinfo(0) + `","args":["--level=none","--port=no"]}]}}`}, health.ContainerCrashed, "init container migrate failed: exit code 2"},
+		{"sidecar-crash", []string{`--patch={"spec":{"containers":[{"name":"side","image":"` + apps.Podinfo(0) + `","args":["--port=no"]}]}}`}, health.ContainerCrashed, "container side crashes: exit code 2"},
+		{"ends", []string{`--args=["--help"]`}, health.ContainerExited, "exit code 0"},
+		{"config-map-key", []string{"--env=X@configmap/kube-root-ca.crt/none"}, health.ConfigMapNotFound, "key none"},
+		{"claim", []string{`--patch={"spec":{"volumes":[{"name":"data","persistentVolumeClaim":{"claimName":"none"}}]}}`}, health.PodUnschedulable, `persistentvolumeclaim "none" not found`},
+		{"volume", []string{`--patch={"spec":{"volumes":[{"name":"data","secret":{"secretName":"none"}}]}}`}, health.PodStarting, "is being created"},
+		{"no-affinity", []string{`--patch={"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"no","operator":"Exists"}]}]}}}}}`}, health.PodUnschedulable, "no node takes the pod"},
+		{"no-memory", []string{"--resources=requests.memory=900Ti"}, health.PodUnschedulable, "Insufficient memory"},
 	}
 }
 
@@ -216,6 +224,8 @@ func passedBys() []passedBy {
 	of := func(code health.Code, says string) badState { return badState{name: "pr", code: code, says: says} }
 	return []passedBy{
 		{of(health.ServiceWithoutPods, "no Service leads to a routed port of the baseline deployment/api"), selector("nobody"), selector("api")},
+		{of(health.BaselineNotRouted, "is not routed any more"), func(s *space) { s.sandbox("unroute", "deploy/api", "--force") },
+			func(s *space) { s.sandbox("route", "deploy/api") }},
 		{of(health.NoBaselinePod, "the baseline deployment/api has no ready pod"), scale("0"), scale("1")},
 		{of(health.BaselineGone, "the baseline deployment/api does not exist any more"), func(s *space) { s.kubectl("delete", "deploy", "api") }, nil},
 	}
