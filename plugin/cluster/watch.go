@@ -278,7 +278,11 @@ func (c *Client) ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map
 		}
 		reason := "deployment.apps/" + name + ": " + s.Waiting
 		for i := range s.Pods {
-			if warning := c.lastWarning(ctx, s.Pods[i].Namespace, "involvedObject.uid="+string(s.Pods[i].UID)); warning != "" {
+			events := "involvedObject.uid=" + string(s.Pods[i].UID)
+			if s.Pods[i].Spec.NodeName != "" {
+				events += ",reason!=FailedScheduling" // a node has taken it since
+			}
+			if warning := c.lastWarning(ctx, s.Pods[i].Namespace, events); warning != "" {
 				reason += " (" + warning + ")"
 				break
 			}
