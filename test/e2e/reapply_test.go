@@ -110,7 +110,8 @@ func (s *space) reapply(shape reapplied) []*cell {
 	}
 	s.sandbox(append([]string{"route"}, workloads...)...)
 	s.settled(cells)
-	s.sandbox(append(append([]string{"fork"}, workloads...), "--name=pr-1", "--key=key-1", "--env=PODINFO_UI_MESSAGE=forked")...)
+	s.sandbox(append(append([]string{"fork"}, workloads...), "--name=pr-1", "--key=key-1", "--env=PODINFO_UI_MESSAGE=forked",
+		"--timeout=5m")...) // there are nine of them
 	for _, c := range cells {
 		s.startLoad(c)
 	}
