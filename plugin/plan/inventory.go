@@ -104,13 +104,7 @@ func (v *Inventory) baseline(d *appsv1.Deployment) *health.Baseline {
 	if !known {
 		return b
 	}
-	b.Gone, b.Behind = &baselineState.Gone, &baselineState.Behind
-	for _, w := range v.Routed {
-		if w.Namespace() == d.Namespace && w.Label() == d.Labels[sandbox.LabelWorkload] {
-			marked := w.Routed()
-			b.Marked = &marked
-		}
-	}
+	b.Gone, b.Marked, b.Behind = &baselineState.Gone, new(!baselineState.Unmarked), &baselineState.Behind
 	return b
 }
 

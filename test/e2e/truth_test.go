@@ -59,7 +59,7 @@ func badStates() []badState {
 		{"ends", []string{`--args=["--help"]`}, health.ContainerExited, "exit code 0"},
 		{"config-map-key", []string{"--env=X@configmap/kube-root-ca.crt/none"}, health.ConfigMapNotFound, "key none"},
 		{"claim", []string{`--patch={"spec":{"volumes":[{"name":"data","persistentVolumeClaim":{"claimName":"none"}}]}}`}, health.PodUnschedulable, `persistentvolumeclaim "none" not found`},
-		{"volume", []string{`--patch={"spec":{"volumes":[{"name":"data","secret":{"secretName":"none"}}]}}`}, health.PodStarting, "is being created"},
+		{"volume", []string{`--patch={"spec":{"volumes":[{"name":"data","secret":{"secretName":"none"}}],"containers":[{"name":"app","volumeMounts":[{"name":"data","mountPath":"/data"}]}]}}`}, health.PodStarting, "is being created"},
 		{"no-affinity", []string{`--patch={"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"no","operator":"Exists"}]}]}}}}}`}, health.PodUnschedulable, "no node takes the pod"},
 		{"no-memory", []string{"--resources=requests.memory=900Ti"}, health.PodUnschedulable, "Insufficient memory"},
 	}
