@@ -86,8 +86,14 @@ func (c container) cause(now time.Time) Cause {
 
 func (c container) waiting(w *corev1.ContainerStateWaiting) Cause {
 	switch w.Reason {
-	case "PodInitializing":
-		return Cause{} // the init containers tell
+	case "PodInitializing": // kubelet's word for all containers of a pod with init containers, before and while these run
+		switch {
+		case c.Name == sandbox.RouterContainer:
+			return Cause{} // the app's container tells: the router is not what the pod waits for
+		case c.init:
+			return Cause{Code: PodStarting, Fault: FaultCluster, Message: c.what() + " is being created"}
+		}
+		return Cause{Code: PodStarting, Fault: FaultCluster, Message: c.what() + " is being created, after the pod's init containers"}
 	case "", "ContainerCreating":
 		return Cause{Code: PodStarting, Fault: FaultCluster, Message: c.what() + " is being created"}
 	case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable", "ImageInspectError":

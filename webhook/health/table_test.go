@@ -166,6 +166,11 @@ func podRows() []row {
 			s.waits("PodInitializing", "")
 			s.fork.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "migrate", State: backOff, LastTerminationState: ended(1, "Error")}}
 		}, health.ContainerCrashed, "init container migrate failed: exit code 1", sFailed, app, final, deleteIt},
+		{"before its init containers", func(s *scene) {
+			s.waits("PodInitializing", "")
+			s.fork.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: sandbox.RouterContainer,
+				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}}
+		}, health.PodStarting, "container app is being created, after the pod's init containers", sWait, inCluster, waits, ""},
 		{"router crashes", func(s *scene) {
 			s.waits("PodInitializing", "")
 			s.fork.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: sandbox.RouterContainer, State: backOff, LastTerminationState: ended(1, "Error")}}
