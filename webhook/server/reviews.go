@@ -58,21 +58,9 @@ func (s *reviews) Start(ctx context.Context) error {
 		return fmt.Errorf("--admission-port: %w", err)
 	}
 	s.listening.Store(true)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		<-ctx.Done()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*s.whole)
-		defer cancel()
-		if server.Shutdown(bounded) != nil {
-			_ = server.Close()
-		}
-	}()
-	listener = netutil.LimitListener(listener, maxConnections)
-	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := serveTLS(ctx, server, netutil.LimitListener(listener, maxConnections), 2*s.whole); err != nil {
 		return fmt.Errorf("serve admission: %w", err)
 	}
-	<-done
 	return nil
 }
 

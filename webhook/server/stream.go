@@ -41,18 +41,26 @@ func (s *stream) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--routes-port: %w", err)
 	}
+	if err := serveTLS(ctx, server, listener, 3*time.Second); err != nil {
+		return fmt.Errorf("serve routes: %w", err)
+	}
+	return nil
+}
+
+// serveTLS serves until the context ends. Then it waits for at most the grace period until requests that are under way have ended.
+func serveTLS(ctx context.Context, server *http.Server, listener net.Listener, grace time.Duration) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		<-ctx.Done()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 		defer cancel()
 		if server.Shutdown(bounded) != nil {
 			_ = server.Close()
 		}
 	}()
 	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve routes: %w", err)
+		return err
 	}
 	<-done
 	return nil
