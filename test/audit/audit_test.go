@@ -33,6 +33,7 @@ func TestLine_FindsErrorsOfEveryFormatThatTheProgramsWrite(t *testing.T) {
 		{`{"level":"ERROR","msg":"Server rejected event (will not retry!)","err":"events.events.k8s.io is forbidden: User \"x\" cannot create"}`, audit.ErrorLine},
 		{`{"level":"ERROR","msg":"Error retrieving lease lock","err":"Get \"https://10.96.0.1:443/apis/coordination.k8s.io/v1/namespaces/n/leases/l?timeout=5s\": context canceled"}`, ""},
 		{`{"level":"ERROR","msg":"Error retrieving lease lock","err":"Get \"https://10.96.0.1:443/apis/coordination.k8s.io/v1/namespaces/n/leases/l?timeout=5s\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"}`, ""},
+		{`{"level":"ERROR","msg":"Failed to update lease","err":"Operation cannot be fulfilled on leases.coordination.k8s.io \"l\": the object has been modified; please apply your changes to the latest version and try again"}`, ""},
 		{`{"level":"ERROR","msg":"Error retrieving lease lock","err":"leases.coordination.k8s.io \"l\" is forbidden: User \"x\" cannot get"}`, audit.ErrorLine},
 		{`{"level":"ERROR","msg":"Problem running manager","err":"leader election lost"}`, audit.ErrorLine},
 		{`time=2026-01-02T03:04:05Z level=ERROR msg="metrics and health are not served any more"`, audit.ErrorLine},

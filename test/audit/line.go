@@ -15,10 +15,12 @@ var (
 	// lostEvent is what client-go writes of an Event for which there is no namespace any more: whoever deletes a namespace ends
 	// workloads in it, and what a controller has to say of that has no place to go.
 	lostEvent = regexp.MustCompile(`because it is being terminated$|^namespaces "[^"]+" not found$`)
-	// leaseAttempt and unanswered are what client-go's leader election writes of an attempt at the lease that the end of its process, or
-	// a slow API server, broke off. It tries again; a lease that is lost ends the process, which is a finding.
+	// leaseAttempt and triedAgain are what client-go's leader election writes of an attempt at the lease that the end of its process, a
+	// slow API server or a faster candidate broke off. It tries again; a lease that is lost ends the process, which is a finding.
 	leaseAttempt = regexp.MustCompile(`^(Error retrieving lease lock|Failed to update lease|Failed to update lock)$`)
-	unanswered   = regexp.MustCompile(`(context canceled|context deadline exceeded|Client\.Timeout exceeded while awaiting headers\))$`)
+	triedAgain   = regexp.MustCompile(`(context canceled|context deadline exceeded|Client\.Timeout exceeded while awaiting headers\)|` +
+		`Operation cannot be fulfilled on leases\.coordination\.k8s\.io "[^"]+": the object has been modified; ` +
+		`please apply your changes to the latest version and try again)$`)
 	// programError is how a program of ours says that it ends with an error.
 	programError = regexp.MustCompile(`^(error|sandbox-router|sandbox-webhook): `)
 	// goPanic begins what the Go runtime and net/http write of a panic.
@@ -40,7 +42,7 @@ func Line(s Source, at time.Time, text string) (Finding, bool) {
 			case goPanic.MatchString(fields.Msg):
 				f.Kind = Panic
 			case fields.Msg == "Server rejected event (will not retry!)" && lostEvent.MatchString(fields.Err):
-			case leaseAttempt.MatchString(fields.Msg) && unanswered.MatchString(fields.Err):
+			case leaseAttempt.MatchString(fields.Msg) && triedAgain.MatchString(fields.Err):
 			case strings.HasPrefix(fields.Level, "ERROR"):
 				f.Kind = ErrorLine
 				if fields.Msg == "Reconciler error" {

@@ -32,7 +32,9 @@ type watched[T comparable] struct {
 func (w *watched[T]) Reconcile(ctx context.Context, request T) (reconcile.Result, error) {
 	result, err := w.TypedReconciler.Reconcile(ctx, request)
 	if err != nil && ctx.Err() != nil {
-		return result, err // it was stopped, which says nothing of the object
+		// It was stopped, which says nothing of the object: the controller that comes after this one reconciles it. As an error it
+		// would be logged like a failure.
+		return reconcile.Result{}, nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

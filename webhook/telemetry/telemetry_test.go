@@ -92,7 +92,9 @@ func TestWatch_TellsWhatFailsAndForHowLong(t *testing.T) {
 	broken["a"] = true
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
-	do(stopped, "a")
+	if _, err := r.Reconcile(stopped, "a"); err != nil {
+		t.Errorf("a reconcile that was stopped returns %v, which is logged as a failure", err)
+	}
 	fails(t, registry, 0, 0)
 
 	// The controller of a new term starts without failures.
