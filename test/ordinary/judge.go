@@ -62,8 +62,9 @@ func (r Record) judgeOperation(i int, s Step) []Violation {
 		if s.Operation.Choice == 1 || !s.After.Forked {
 			return []Violation{{CommandFailed, i, s.Err}}
 		}
-	case k == Fork || k == ForkUpdate || k == Rebase:
-		if s.After.Routable() {
+	case s.Operation.Forks():
+		// Of what was made anew it may ask for routing again, if its command then does all that is needed: see Fix.
+		if s.After.Routable() && !(s.After.Remade && s.Fix != nil) {
 			return []Violation{{CommandFailed, i, s.Err}}
 		}
 	case s.Operation.Own():
@@ -198,7 +199,7 @@ func (r Record) judgeTruth(i int, s Step) []Violation {
 		break
 	}
 	if f := s.Fix; f != nil && !f.Worked {
-		detail := "no command is printed"
+		detail := "no command is printed: " + f.Err
 		if f.Command != "" {
 			detail = fmt.Sprintf("%q was run: %s", f.Command, f.Err)
 		}

@@ -95,6 +95,9 @@ func (o Operation) Own() bool {
 	return false
 }
 
+// Forks says whether the operation is one after which requests reach the fork.
+func (o Operation) Forks() bool { return o.Kind == Fork || o.Kind == ForkUpdate || o.Kind == Rebase }
+
 // Applies returns the tool that the operation applies manifests with, if it does.
 func (o Operation) Applies() (appliers.Way, bool) {
 	way, ok := map[Kind]appliers.Way{
@@ -168,8 +171,8 @@ func byHand(deployed, always func(State) bool, nothing func(*State, int)) []rule
 		{kind: Resume, weight: 20, allowed: func(s State) bool { return s.Paused }, effect: func(s *State, _ int) { s.Paused = false }},
 		hand(ScaleToZero, func(s State) bool { return s.Replicas > 0 && !s.Autoscaled }, func(s *State, _ int) { s.Replicas = 0 }),
 		{kind: ScaleUp, weight: 20, choices: 2, allowed: func(s State) bool { return s.Replicas == 0 }, effect: func(s *State, n int) { s.Replicas = n + 1 }},
-		hand(DeleteWorkload, always, func(s *State, _ int) { s.Paused, s.Replicas = false, max(1, s.Replicas) }),
-		hand(DeleteService, always, nothing),
+		hand(DeleteWorkload, always, func(s *State, _ int) { s.Paused, s.Replicas, s.Remade = false, max(1, s.Replicas), s.Routed }),
+		hand(DeleteService, always, func(s *State, _ int) { s.Remade = s.Routed }),
 		hand(DeletePods, deployed, nothing), hand(Drain, deployed, nothing),
 		hand(AddAutoscaler, func(s State) bool { return !s.Autoscaled && deployed(s) }, func(s *State, _ int) { s.Autoscaled = true }),
 		hand(DropAutoscaler, func(s State) bool { return s.Autoscaled }, func(s *State, _ int) { s.Autoscaled = false }),
@@ -181,8 +184,11 @@ func own(deployed func(State) bool) []rule {
 	forked := func(s State) bool { return s.Forked && deployed(s) }
 	return []rule{
 		{kind: WebhookAway, weight: 1, allowed: deployed, effect: func(*State, int) {}},
-		{kind: Route, weight: 30, allowed: func(s State) bool { return !s.Routed && deployed(s) }, effect: func(s *State, _ int) { s.Routed = true }},
-		{kind: Unroute, weight: 2, choices: 2, allowed: func(s State) bool { return s.Routed && deployed(s) }, effect: func(s *State, n int) { s.Routed = s.Forked && n == 0 }}, // refused without --force
+		{kind: Route, weight: 30, allowed: func(s State) bool { return (!s.Routed || s.Remade) && deployed(s) }, effect: func(s *State, _ int) { s.Routed, s.Remade = true, false }},
+		{kind: Unroute, weight: 2, choices: 2, allowed: func(s State) bool { return s.Routed && deployed(s) }, effect: func(s *State, n int) {
+			s.Routed = s.Forked && n == 0
+			s.Remade = s.Remade && s.Routed
+		}}, // refused without --force
 		{kind: Fork, weight: 60, choices: 2, allowed: func(s State) bool { return s.Routed && !s.Forked && deployed(s) }, effect: func(s *State, n int) { s.Forked, s.Crashing, s.ToBaseline = true, false, n == 1 }},
 		{kind: ForkUpdate, weight: 3, allowed: func(s State) bool { return forked(s) && s.Routed }, effect: func(s *State, _ int) { s.Crashing = false }},
 		{kind: ForkCrash, weight: 2, allowed: func(s State) bool { return forked(s) && s.Routed && !s.Crashing }, effect: func(s *State, _ int) { s.Crashing = true }},

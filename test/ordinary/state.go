@@ -30,6 +30,7 @@ type State struct {
 	Helm4      int
 
 	Routed     bool
+	Remade     bool // since it was routed, the workload or its Service was deleted and made anew: the new one has no marks
 	Forked     bool
 	Crashing   bool // the fork's newest image crashes
 	ToBaseline bool // the fork has --when-unready=baseline

@@ -212,7 +212,9 @@ func (f Facts) said() []Cause {
 	if !unknown {
 		return nil
 	}
-	return []Cause{{Code: f.Published.Code, Message: f.Published.Message, Fault: FaultProduct, Path: true, Outlook: outlookOf(f.Published.Code)}}
+	c := f.published(f.Published.Code, "", f.Published.Message)
+	c.Path = true
+	return []Cause{c}
 }
 
 // fixes adds, to final causes without a command of their own, what can always be done.

@@ -59,11 +59,11 @@ func (f Facts) baselineMissing() Cause {
 	switch {
 	case b.Gone != nil && *b.Gone && !ready:
 		return Cause{Code: BaselineGone, Fault: FaultApp, Outlook: OutlookFinal, Message: "the baseline " + f.workload() + " does not exist any more",
-			Say: "remove the sandbox", Fix: kubectl("sandbox", "delete", f.sandbox())}
+			Say: sayRemove, Fix: kubectl("sandbox", "delete", f.sandbox())}
 	case b.Marked != nil && !*b.Marked:
 		return Cause{Code: BaselineNotRouted, Fault: FaultProduct, Outlook: OutlookMayPass,
 			Message: "the baseline " + f.workload() + " is not routed any more: its pod template lacks the marks of `route`",
-			Say:     "put routers in front of it again", Fix: f.routeAgain()}
+			Say:     sayRouteBaseline, Fix: f.routeAgain()}
 	case !ready:
 		return Cause{Code: NoBaselinePod, Fault: FaultApp, Message: "the baseline " + f.workload() + " has no ready pod" + f.baselineCause()}
 	}
@@ -80,7 +80,20 @@ func (f Facts) baselineCause() string {
 	return ""
 }
 
+// What is said with the commands that published gives as well.
+const (
+	sayRouteBaseline = "put routers in front of it again"
+	sayRouteService  = "have it lead to the routers again"
+	sayRestart       = "with the webhook running, create them anew"
+	sayServices      = "see which Services there are"
+	sayRemove        = "remove the sandbox"
+)
+
 func (f Facts) routeAgain() []string { return kubectl("sandbox", "route", f.workload()) }
+
+func (f Facts) restart() []string { return kubectl("rollout", "restart", f.workload()) }
+
+func listServices() []string { return kubectl("get", "services", "-o", "wide") }
 
 // serving says that requests may come to the pod.
 func serving(p *corev1.Pod) bool { return p.DeletionTimestamp == nil && isTrue(p, corev1.PodReady) }
@@ -156,7 +169,7 @@ func (f Facts) withoutRouter() []Cause {
 	if len(bare) > 0 {
 		causes = append(causes, Cause{Code: RouterMissing, Fault: FaultProduct, Pod: bare[0],
 			Message: pods(bare, "has", "have") + " no router, and keeps all requests that reach it",
-			Say:     "with the webhook running, create them anew", Fix: kubectl("rollout", "restart", f.workload())})
+			Say:     sayRestart, Fix: f.restart()})
 	}
 	return causes
 }
@@ -248,9 +261,28 @@ func (f Facts) gate(pods []*corev1.Pod) Cause {
 		if c.Reason == "" || c.Message == "" {
 			return Cause{Code: RouterNotAcknowledged, Fault: FaultProduct, Pod: p.Name, Message: "waits for the baseline's routers to take the route"}
 		}
-		return Cause{Code: Code(c.Reason), Fault: FaultProduct, Pod: p.Name, Message: c.Message, Outlook: outlookOf(Code(c.Reason))}
+		return f.published(Code(c.Reason), p.Name, c.Message)
 	}
 	return Cause{}
+}
+
+// published is a cause that the control plane states. Its command is the one that the same cause has where it is found here, for
+// all codes whose command does not depend on what is not known here.
+func (f Facts) published(code Code, pod, message string) Cause {
+	c := Cause{Code: code, Fault: FaultProduct, Pod: pod, Message: message, Outlook: outlookOf(code)}
+	switch code {
+	case BaselineNotRouted:
+		c.Say, c.Fix = sayRouteBaseline, f.routeAgain()
+	case ServiceBypassesRouters:
+		c.Say, c.Fix = sayRouteService, f.routeAgain()
+	case RouterMissing:
+		c.Say, c.Fix = sayRestart, f.restart()
+	case ServiceWithoutPods:
+		c.Say, c.Fix = sayServices, listServices()
+	case BaselineGone:
+		c.Say, c.Fix = sayRemove, kubectl("sandbox", "delete", f.sandbox())
+	}
+	return c
 }
 
 // outlookOf is the outlook of a code that a readiness gate states.

@@ -75,7 +75,7 @@ func (f Facts) services() []Cause {
 	if !through && len(past) == 0 && !unknown {
 		causes = append(causes, Cause{Code: ServiceWithoutPods, Fault: FaultApp, Outlook: OutlookMayPass,
 			Message: "no Service leads to a routed port of the baseline " + f.workload(),
-			Say:     "see which Services there are", Fix: kubectl("get", "services", "-o", "wide")})
+			Say:     sayServices, Fix: listServices()})
 	}
 	return causes
 }
@@ -143,7 +143,7 @@ func named(p *corev1.Pod, name string) int32 {
 // bypass is the cause of a Service that leads past the routers.
 func (f Facts) bypass(s *corev1.Service, port corev1.ServicePort) Cause {
 	c := Cause{Code: ServiceBypassesRouters, Fault: FaultProduct, Outlook: OutlookMayPass,
-		Say: "have it lead to the routers again", Fix: f.routeAgain(),
+		Say: sayRouteService, Fix: f.routeAgain(),
 		switched: s.Labels[sandbox.LabelRole] == sandbox.RoleService || s.Annotations[sandbox.AnnotationTargetPorts] != ""}
 	c.Message = fmt.Sprintf("service/%s port %d leads to targetPort %s of the app, past the routers", s.Name, port.Port, port.TargetPort.String())
 	if value := s.Annotations[sandbox.AnnotationPutBack]; value != "" && c.switched {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,6 +89,9 @@ func (c *Cluster) Play(ctx context.Context, q ordinary.Sequence, say func(string
 		if step.TwinErr == "" {
 			state = after // else nothing came of it
 		}
+		if step.Fix != nil && step.Fix.Worked {
+			state.Remade = false // it is routed again
+		}
 		if p.broken() {
 			break // what follows may follow from it
 		}
@@ -170,6 +174,8 @@ func (p *play) step(ctx context.Context, i int, o ordinary.Operation, after ordi
 		return s, err
 	}
 	switch {
+	case s.Err != "" && after.Remade && after.Routable() && o.Forks():
+		s.Fix = p.forkAgain(ctx, o, after, s.Err)
 	case !p.exists():
 	case after.Routable() && s.Err == "" && served(p.twins):
 		s.Fix = p.fix(ctx)
@@ -268,10 +274,7 @@ func (p *play) fix(ctx context.Context) *ordinary.Fix {
 		f.Err = "status says " + t.Reason + " " + t.Message + t.Err
 		return f
 	}
-	env := []string{"HOME=" + p.ours.folder}
-	if _, err := p.ours.runWith(ctx, env, "/bin/bash", "-c", f.Command); err != nil {
-		f.Err = err.Error()
-	}
+	f.Err = text(p.paste(ctx, f.Command))
 	t, f.Worked = p.routed(ctx, fixed)
 	if !f.Worked {
 		f.Err += " and status says " + t.Reason + " " + t.Message
@@ -279,9 +282,30 @@ func (p *play) fix(ctx context.Context) *ordinary.Fix {
 	return f
 }
 
+// forkAgain runs the command that a fork which failed has printed, and forks again.
+func (p *play) forkAgain(ctx context.Context, o ordinary.Operation, after ordinary.State, failed string) *ordinary.Fix {
+	f := &ordinary.Fix{Err: failed}
+	if hint := regexp.MustCompile(`(?m)^hint: .*: (kubectl .*)$`).FindStringSubmatch(failed); hint != nil {
+		f.Command = hint[1]
+		err := p.paste(ctx, f.Command)
+		if err == nil {
+			err = p.own(ctx, o, after)
+		}
+		f.Err, f.Worked = text(err), err == nil
+	}
+	return f
+}
+
+// paste runs a command as a person would who pastes it.
+func (p *play) paste(ctx context.Context, command string) error {
+	_, err := p.ours.runWith(ctx, []string{"HOME=" + p.ours.folder}, "/bin/bash", "-c", command)
+	return err
+}
+
 // routed waits until the product says that requests reach the fork, and returns its last answer.
 func (p *play) routed(ctx context.Context, within time.Duration) (t ordinary.Truth, ok bool) {
-	err := p.ours.until(ctx, within, "the sandbox is routed", func(ctx context.Context) (bool, error) {
+	// An answer that the end of this wait broke off would be none: so the last one may come after it.
+	err := p.ours.until(ctx, within, "the sandbox is routed", func(context.Context) (bool, error) {
 		t = p.witness.ask(ctx)
 		return t.Routed, nil
 	})
