@@ -219,7 +219,7 @@ func watchHeap(t *testing.T) (stop func() int64) {
 
 // What a review holds while it is decided on is no more than what the gate weighs it by, of whatever it is made.
 func TestGate_WeighsReviewsByWhatTheyTake(t *testing.T) {
-	updates, err := NewUpdates("own", clocktesting.NewFakePassiveClock(time.Unix(0, 0)), prometheus.NewRegistry(), logr.Discard())
+	updates, err := NewUpdates("own", nil, clocktesting.NewFakePassiveClock(time.Unix(0, 0)), prometheus.NewRegistry(), logr.Discard())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,7 @@ func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
 			return fmt.Errorf("managedFields of %s: %w", entry.Manager, err)
 		}
 		taken := fieldpath.NewSet(shared...)
-		switch entry.Manager {
-		case sandbox.FieldManager, sandbox.FormerFieldManager, webhookManager:
+		if ours(entry.Manager) {
 			taken.Insert(fieldpath.MakePathOrDie("spec"))
 		}
 		left := set.RecursiveDifference(taken)
@@ -57,4 +56,13 @@ func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
 		u.SetManagedFields(kept)
 	}
 	return nil
+}
+
+// ours says whether a field manager is one of this product.
+func ours(manager string) bool {
+	switch manager {
+	case sandbox.FieldManager, sandbox.FormerFieldManager, webhookManager:
+		return true
+	}
+	return false
 }

@@ -15,35 +15,53 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// KeepService returns a switched Service as it is stored when somebody writes after in the place of before. now is the time, RFC 3339.
+// A Write is what admission knows of a request that writes a Service, beside the object.
+type Write struct {
+	Writer
+	Now string // RFC 3339
+	// Named says whether all pods that a Service selects are known to have the names of its targetPorts; nil: no pod is known.
+	Named func(*corev1.Service) bool
+}
+
+// KeepService returns a switched Service as it is stored when somebody writes after in the place of before.
 //
 // Each port that the record lists goes on to its name, where the writer states the recorded number again, and a port that states a
 // number of which the record knows the name does too. What the writer changes on purpose is followed: another number
 // stays a number, until the controller finds a name for it; another name, and a port that is gone, leave the record; another
-// selector makes all numbers, since the pods it selects may lack the names. A Service that the guard put back stays on numbers.
-func KeepService(before, after *unstructured.Unstructured, now string) (*unstructured.Unstructured, error) {
+// selector makes all numbers, unless the pods that it selects are known to have the names. A Service that the guard put back stays on
+// numbers.
+//
+// A server-side apply that states another number than those who own the field has a Conflict, as it would without `route`.
+func KeepService(before, after *unstructured.Unstructured, w Write) (*unstructured.Unstructured, []Conflict, error) {
 	was, is := new(corev1.Service), new(corev1.Service)
 	for from, to := range map[*unstructured.Unstructured]*corev1.Service{before: was, after: is} {
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(from.Object, to); err != nil {
-			return nil, fmt.Errorf("decode Service: %w", err)
+			return nil, nil, fmt.Errorf("decode Service: %w", err)
 		}
 	}
 	kept := after.DeepCopy()
 	s, err := newServiceKeeper(was, is)
 	switch {
 	case err != nil || s == nil:
-		return kept, err
+		return kept, nil, err
 	case len(s.record) == 0: // released
-		return kept, disown(kept)
+		unstructured.RemoveNestedField(kept.Object, "metadata", "annotations", sandbox.AnnotationTargetPortOwners)
+		return kept, nil, disown(kept)
 	}
-	if s.had && !reflect.DeepEqual(was.Spec.Selector, is.Spec.Selector) {
-		s.reselect(now)
+	var conflicts []Conflict
+	if text := is.Annotations[sandbox.AnnotationTargetPortOwners]; text != "" && text != was.Annotations[sandbox.AnnotationTargetPortOwners] {
+		s.owners = readOwners(text) // the API server asks again about what this review returned
+	} else {
+		conflicts = s.conflicts(before, after, w.Writer)
 	}
-	s.restore(now)
+	if s.had && !reflect.DeepEqual(was.Spec.Selector, is.Spec.Selector) && (w.Named == nil || !w.Named(s.named())) {
+		s.reselect(w.Now)
+	}
+	s.restore(w.Now)
 	s.follow()
 	shared := s.writePorts(kept)
 	s.writeMarks(kept)
-	return kept, disown(kept, shared...)
+	return kept, conflicts, disown(kept, shared...)
 }
 
 // A serviceKeeper works out what a Service keeps.
@@ -54,6 +72,7 @@ type serviceKeeper struct {
 	record sandbox.TargetPorts // and as it is afterwards
 	note   string              // AnnotationPutBack: ports stay numbers
 	listed string              // AnnotationWorkloads
+	owners targetPortOwners    // AnnotationTargetPortOwners
 }
 
 // newServiceKeeper returns nil for a Service that is not switched, neither before nor after.
@@ -71,7 +90,24 @@ func newServiceKeeper(was, is *corev1.Service) (*serviceKeeper, error) {
 	return &serviceKeeper{
 		is: is, had: had, stated: record, record: maps.Clone(record),
 		note: from.Annotations[sandbox.AnnotationPutBack], listed: from.Annotations[sandbox.AnnotationWorkloads],
+		owners: readOwners(was.Annotations[sandbox.AnnotationTargetPortOwners]),
 	}, err
+}
+
+// named returns the Service as it is if it keeps its names.
+func (s *serviceKeeper) named() *corev1.Service {
+	named := s.is.DeepCopy()
+	if named.Annotations == nil {
+		named.Annotations = map[string]string{}
+	}
+	named.Annotations[sandbox.AnnotationWorkloads] = s.listed
+	for i := range named.Spec.Ports {
+		p := &named.Spec.Ports[i]
+		if target, listed := s.record[sandbox.PortKey(string(p.Protocol), p.Port)]; listed && statedNumber(p) == int64(target.Number) {
+			p.TargetPort = intstr.FromString(target.Name)
+		}
+	}
+	return named
 }
 
 // reselect makes numbers of all names, until the controller finds that all pods have the names.
@@ -179,7 +215,7 @@ func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 		labels = map[string]string{}
 	}
 	if len(s.record) == 0 {
-		for _, key := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack, sandbox.AnnotationWorkloads} {
+		for _, key := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack, sandbox.AnnotationWorkloads, sandbox.AnnotationTargetPortOwners} {
 			delete(annotations, key)
 		}
 		if labels[sandbox.LabelRole] == sandbox.RoleService {
@@ -194,6 +230,11 @@ func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 			if value != "" {
 				annotations[key] = value
 			}
+		}
+		maps.DeleteFunc(s.owners, func(key string, _ []string) bool { _, listed := s.record[key]; return !listed })
+		delete(annotations, sandbox.AnnotationTargetPortOwners)
+		if text := s.owners.String(); text != "" {
+			annotations[sandbox.AnnotationTargetPortOwners] = text
 		}
 	}
 	setStrings(kept, annotations, "metadata", "annotations")

@@ -66,7 +66,7 @@ func TestKeepService(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			after := object(t, tt.after)
-			kept, err := KeepService(object(t, tt.before), after, "2026-01-02T03:04:05Z")
+			kept, _, err := KeepService(object(t, tt.before), after, Write{Now: "2026-01-02T03:04:05Z"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,13 +77,13 @@ func TestKeepService(t *testing.T) {
 				t.Errorf("a record without the label: %v", kept.GetLabels())
 			}
 			checkPatch(t, after, kept)
-			again, err := KeepService(object(t, tt.before), kept, "2026-01-02T03:04:05Z")
+			again, _, err := KeepService(object(t, tt.before), kept, Write{Now: "2026-01-02T03:04:05Z"})
 			if err != nil || len(difference(kept, again)) != 0 {
 				t.Errorf("a second review changes its own output: %v %v", err, difference(kept, again))
 			}
 		})
 	}
-	if _, err := KeepService(object(t, routedService), object(t, put(plainService, "")), ""); err != nil {
+	if _, _, err := KeepService(object(t, routedService), object(t, put(plainService, "")), Write{}); err != nil {
 		t.Error(err)
 	}
 }

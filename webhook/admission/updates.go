@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	jsonpatch "gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/utils/clock"
@@ -24,21 +25,23 @@ const UpdatesPath = "/keep-marks"
 // `unroute` says otherwise in the object's own record. It calls no API, and has no effect but its answer.
 type Updates struct {
 	namespace string // its own
+	named     func(*corev1.Service) bool
 	clock     clock.PassiveClock
 	log       logr.Logger
 	reviewed  *prometheus.CounterVec
 }
 
-// NewUpdates returns the handler of updates for a webhook that runs in namespace.
-func NewUpdates(namespace string, clock clock.PassiveClock, metrics prometheus.Registerer, log logr.Logger) (*Updates, error) {
+// NewUpdates returns the handler of updates for a webhook that runs in namespace. named is as in Write.
+func NewUpdates(namespace string, named func(*corev1.Service) bool, clock clock.PassiveClock, metrics prometheus.Registerer, log logr.Logger) (*Updates, error) {
 	reviewed := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_webhook_updates_total",
-		Help: "Updates of routed objects reviewed, dry runs left out, by kind (Service, workload) and outcome (unchanged, kept, failed).",
+		Help: "Updates of routed objects reviewed, dry runs left out, by kind (Service, workload) and outcome (unchanged, kept, conflict, failed).",
 	}, []string{"kind", "outcome"})
-	return &Updates{namespace, clock, log, reviewed}, metrics.Register(reviewed)
+	return &Updates{namespace, named, clock, log, reviewed}, metrics.Register(reviewed)
 }
 
-// Handle implements admission.Handler. It refuses nothing: an object that can't be decided on is stored as it was written.
+// Handle implements admission.Handler. All that it refuses is a server-side apply that the API server would refuse as well, if `route`
+// had not replaced the number that it conflicts over. An object that can't be decided on is stored as it was written.
 func (u *Updates) Handle(_ context.Context, req admission.Request) (response admission.Response) {
 	kind := "workload"
 	if req.Kind.Group == "" && req.Kind.Kind == "Service" {
@@ -59,9 +62,13 @@ func (u *Updates) Handle(_ context.Context, req admission.Request) (response adm
 			return u.failed(req, kind, fmt.Errorf("decode %s: %w", kind, err))
 		}
 	}
-	kept, err := u.keep(kind, before, after)
-	if err != nil {
+	kept, conflicts, err := u.keep(kind, before, after, writer(&req.AdmissionRequest, after))
+	switch {
+	case err != nil:
 		return u.failed(req, kind, err)
+	case len(conflicts) > 0:
+		u.count(req, kind, "conflict")
+		return refuse(conflicts)
 	}
 	patch := difference(after, kept)
 	outcome := "unchanged"
@@ -72,11 +79,12 @@ func (u *Updates) Handle(_ context.Context, req admission.Request) (response adm
 	return admission.Patched("", patch...)
 }
 
-func (u *Updates) keep(kind string, before, after *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+func (u *Updates) keep(kind string, before, after *unstructured.Unstructured, w Writer) (*unstructured.Unstructured, []Conflict, error) {
 	if kind == "Service" {
-		return KeepService(before, after, u.clock.Now().UTC().Format(time.RFC3339))
+		return KeepService(before, after, Write{w, u.clock.Now().UTC().Format(time.RFC3339), u.named})
 	}
-	return KeepWorkload(before, after)
+	kept, err := KeepWorkload(before, after)
+	return kept, nil, err
 }
 
 func (u *Updates) failed(req admission.Request, kind string, err error) admission.Response {

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/endpointslice"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -232,6 +234,24 @@ func namesOf(pod *corev1.Pod, protocol corev1.Protocol, number uint16) []string 
 	return names
 }
 
+// Named says whether all pods that a Service selects have the names of its targetPorts, as far as the reader knows: the pods of the
+// routed workloads, where it selects any. If no pod is known, it returns false.
+func Named(ctx context.Context, pods client.Reader, s *corev1.Service) bool {
+	if len(s.Spec.Selector) == 0 {
+		return false
+	}
+	var selected corev1.PodList
+	err := pods.List(ctx, &selected, client.InNamespace(s.Namespace), client.MatchingLabels(s.Spec.Selector),
+		client.MatchingLabels{sandbox.LabelRole: sandbox.RoleBaseline}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return false
+	}
+	known := sortPods(sandbox.ParseWorkloads(s.Annotations[sandbox.AnnotationWorkloads]), selected.Items)
+	return len(known.deciding) > 0 && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
+		return p.TargetPort.Type == intstr.String && known.lacking(&p) != ""
+	})
+}
+
 func finished(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
@@ -290,6 +310,7 @@ func (d *guardDecision) patch(s *corev1.Service, note sandbox.PutBack) ([]byte, 
 		drop("annotations", sandbox.AnnotationTargetPorts, s.Annotations)
 		drop("annotations", sandbox.AnnotationPutBack, s.Annotations)
 		drop("annotations", sandbox.AnnotationWorkloads, s.Annotations)
+		drop("annotations", sandbox.AnnotationTargetPortOwners, s.Annotations)
 		drop("labels", sandbox.LabelRole, s.Labels)
 	}
 	return json.Marshal(ops)

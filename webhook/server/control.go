@@ -9,14 +9,17 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-logr/logr"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -41,6 +44,7 @@ type control struct {
 type term struct {
 	routes  *routes.Server
 	handler http.Handler
+	pods    client.Reader // a cache
 }
 
 // ServeHTTP serves the route stream.
@@ -61,6 +65,20 @@ func (c *control) state() (telemetry.State, bool) {
 		return telemetry.State{}, false
 	}
 	return t.routes.State(context.Background()) // a read of caches
+}
+
+// namedWait is how long a review of a Service waits for the pods to be listed, which only takes time when the process has just started.
+const namedWait = 200 * time.Millisecond
+
+// named says whether all pods that a Service selects are known to have the names of its targetPorts.
+func (c *control) named(s *corev1.Service) bool {
+	t := c.current.Load()
+	if t == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), namedWait)
+	defer cancel()
+	return lifecycle.Named(ctx, t.pods, s)
 }
 
 // trust passes on a new bundle.
@@ -140,7 +158,7 @@ func (c *control) term(ctx context.Context) error {
 	if err := mgr.Add(leader); err != nil {
 		return err
 	}
-	c.current.Store(&term{server, server.Handler()})
+	c.current.Store(&term{server, server.Handler(), mgr.GetCache()})
 	if bundle := c.bundle(); bundle != nil {
 		c.trust(bundle)
 	}

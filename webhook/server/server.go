@@ -157,7 +157,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 		c.Minimum, c.Maximum = admission.Bounds(ctx, mgr.GetCache(), namespace)
 		return c
 	}
-	if err := handlers(ctx, mgr, o, injection, logger); err != nil {
+	if err := handlers(ctx, mgr, control, injection, logger); err != nil {
 		return nil, nil, err
 	}
 	drained := func(*http.Request) error {
@@ -176,12 +176,13 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 const reviewWait = time.Second
 
 // handlers has the webhook's server answer admission reviews.
-func handlers(ctx context.Context, mgr manager.Manager, o Options, injection func(context.Context, string) inject.Config, log logr.Logger) error {
+func handlers(ctx context.Context, mgr manager.Manager, c *control, injection func(context.Context, string) inject.Config, log logr.Logger) error {
+	o := c.options
 	pods, err := admission.NewPods(o.Namespace, injection, metrics.Registry, log.WithName("admission"))
 	if err != nil {
 		return err
 	}
-	updates, err := admission.NewUpdates(o.Namespace, clock.RealClock{}, metrics.Registry, log.WithName("updates"))
+	updates, err := admission.NewUpdates(o.Namespace, c.named, clock.RealClock{}, metrics.Registry, log.WithName("updates"))
 	if err != nil {
 		return err
 	}
