@@ -294,7 +294,6 @@ func (s *routeService) writeRestore() (RouteWrite, bool) {
 		}
 		p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
 		p.drop("metadata", "annotations", sandbox.AnnotationWorkloads)
-		p.drop("metadata", "annotations", sandbox.AnnotationTargetPortOwners)
 		p.dropEmpty("metadata", "annotations") // as the API server does
 		write := serviceWrite(s.Service, p, "its marks are removed")
 		write.Forgets = true

@@ -33,7 +33,8 @@ func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
 			return fmt.Errorf("managedFields of %s: %w", entry.Manager, err)
 		}
 		taken := fieldpath.NewSet(shared...)
-		if ours(entry.Manager) {
+		switch entry.Manager {
+		case sandbox.FieldManager, sandbox.FormerFieldManager, webhookManager:
 			taken.Insert(fieldpath.MakePathOrDie("spec"))
 		}
 		left := set.RecursiveDifference(taken)
@@ -56,13 +57,4 @@ func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
 		u.SetManagedFields(kept)
 	}
 	return nil
-}
-
-// ours says whether a field manager is one of this product.
-func ours(manager string) bool {
-	switch manager {
-	case sandbox.FieldManager, sandbox.FormerFieldManager, webhookManager:
-		return true
-	}
-	return false
 }

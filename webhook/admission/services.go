@@ -17,7 +17,6 @@ import (
 
 // A Write is what admission knows of a request that writes a Service, beside the object.
 type Write struct {
-	Writer
 	Now string // RFC 3339
 	// Named says whether all pods that a Service selects are known to have the names of its targetPorts; nil: no pod is known.
 	Named func(*corev1.Service) bool
@@ -30,29 +29,20 @@ type Write struct {
 // stays a number, until the controller finds a name for it; another name, and a port that is gone, leave the record; another
 // selector makes all numbers, unless the pods that it selects are known to have the names. A Service that the guard put back stays on
 // numbers.
-//
-// A server-side apply that states another number than those who own the field has a Conflict, as it would without `route`.
-func KeepService(before, after *unstructured.Unstructured, w Write) (*unstructured.Unstructured, []Conflict, error) {
+func KeepService(before, after *unstructured.Unstructured, w Write) (*unstructured.Unstructured, error) {
 	was, is := new(corev1.Service), new(corev1.Service)
 	for from, to := range map[*unstructured.Unstructured]*corev1.Service{before: was, after: is} {
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(from.Object, to); err != nil {
-			return nil, nil, fmt.Errorf("decode Service: %w", err)
+			return nil, fmt.Errorf("decode Service: %w", err)
 		}
 	}
 	kept := after.DeepCopy()
 	s, err := newServiceKeeper(was, is)
 	switch {
 	case err != nil || s == nil:
-		return kept, nil, err
+		return kept, err
 	case len(s.record) == 0: // released
-		unstructured.RemoveNestedField(kept.Object, "metadata", "annotations", sandbox.AnnotationTargetPortOwners)
-		return kept, nil, disown(kept)
-	}
-	var conflicts []Conflict
-	if text := is.Annotations[sandbox.AnnotationTargetPortOwners]; text != "" && text != was.Annotations[sandbox.AnnotationTargetPortOwners] {
-		s.owners = readOwners(text) // the API server asks again about what this review returned
-	} else {
-		conflicts = s.conflicts(before, after, w.Writer)
+		return kept, disown(kept)
 	}
 	if s.had && !reflect.DeepEqual(was.Spec.Selector, is.Spec.Selector) && (w.Named == nil || !w.Named(s.named())) {
 		s.reselect(w.Now)
@@ -61,7 +51,7 @@ func KeepService(before, after *unstructured.Unstructured, w Write) (*unstructur
 	s.follow()
 	shared := s.writePorts(kept)
 	s.writeMarks(kept)
-	return kept, conflicts, disown(kept, shared...)
+	return kept, disown(kept, shared...)
 }
 
 // A serviceKeeper works out what a Service keeps.
@@ -72,7 +62,6 @@ type serviceKeeper struct {
 	record sandbox.TargetPorts // and as it is afterwards
 	note   string              // AnnotationPutBack: ports stay numbers
 	listed string              // AnnotationWorkloads
-	owners targetPortOwners    // AnnotationTargetPortOwners
 }
 
 // newServiceKeeper returns nil for a Service that is not switched, neither before nor after.
@@ -90,7 +79,6 @@ func newServiceKeeper(was, is *corev1.Service) (*serviceKeeper, error) {
 	return &serviceKeeper{
 		is: is, had: had, stated: record, record: maps.Clone(record),
 		note: from.Annotations[sandbox.AnnotationPutBack], listed: from.Annotations[sandbox.AnnotationWorkloads],
-		owners: readOwners(was.Annotations[sandbox.AnnotationTargetPortOwners]),
 	}, err
 }
 
@@ -103,7 +91,7 @@ func (s *serviceKeeper) named() *corev1.Service {
 	named.Annotations[sandbox.AnnotationWorkloads] = s.listed
 	for i := range named.Spec.Ports {
 		p := &named.Spec.Ports[i]
-		if target, listed := s.record[sandbox.PortKey(string(p.Protocol), p.Port)]; listed && statedNumber(p) == int64(target.Number) {
+		if target, listed := s.record[sandbox.PortKey(string(p.Protocol), p.Port)]; listed && p.TargetPort == intstr.FromInt32(int32(target.Number)) {
 			p.TargetPort = intstr.FromString(target.Name)
 		}
 	}
@@ -215,7 +203,7 @@ func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 		labels = map[string]string{}
 	}
 	if len(s.record) == 0 {
-		for _, key := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack, sandbox.AnnotationWorkloads, sandbox.AnnotationTargetPortOwners} {
+		for _, key := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack, sandbox.AnnotationWorkloads} {
 			delete(annotations, key)
 		}
 		if labels[sandbox.LabelRole] == sandbox.RoleService {
@@ -230,11 +218,6 @@ func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 			if value != "" {
 				annotations[key] = value
 			}
-		}
-		maps.DeleteFunc(s.owners, func(key string, _ []string) bool { _, listed := s.record[key]; return !listed })
-		delete(annotations, sandbox.AnnotationTargetPortOwners)
-		if text := s.owners.String(); text != "" {
-			annotations[sandbox.AnnotationTargetPortOwners] = text
 		}
 	}
 	setStrings(kept, annotations, "metadata", "annotations")

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -66,7 +67,7 @@ func TestKeepService(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			after := object(t, tt.after)
-			kept, _, err := KeepService(object(t, tt.before), after, Write{Now: "2026-01-02T03:04:05Z"})
+			kept, err := KeepService(object(t, tt.before), after, Write{Now: "2026-01-02T03:04:05Z"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,13 +78,13 @@ func TestKeepService(t *testing.T) {
 				t.Errorf("a record without the label: %v", kept.GetLabels())
 			}
 			checkPatch(t, after, kept)
-			again, _, err := KeepService(object(t, tt.before), kept, Write{Now: "2026-01-02T03:04:05Z"})
+			again, err := KeepService(object(t, tt.before), kept, Write{Now: "2026-01-02T03:04:05Z"})
 			if err != nil || len(difference(kept, again)) != 0 {
 				t.Errorf("a second review changes its own output: %v %v", err, difference(kept, again))
 			}
 		})
 	}
-	if _, _, err := KeepService(object(t, routedService), object(t, put(plainService, "")), Write{}); err != nil {
+	if _, err := KeepService(object(t, routedService), object(t, put(plainService, "")), Write{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -109,4 +110,22 @@ func describeService(t *testing.T, u *unstructured.Unstructured) string {
 		words = append(words, "back")
 	}
 	return strings.Join(words, " ")
+}
+
+// A selector that pods match which have the names is no reason to pass the routers by.
+func TestKeepService_AnotherSelectorOfPodsThatHaveTheNames(t *testing.T) {
+	after := object(t, strings.NewReplacer("selector: {app: api}", "selector: {app: api, tier: web}", "targetPort: sbx-8080", "targetPort: 8080").Replace(routedService))
+	for want, has := range map[string]bool{"80=sbx-8080 TCP-80=8080/sbx-8080": true, "80=8080 TCP-80=8080/sbx-8080 back": false} {
+		asked := ""
+		kept, err := KeepService(object(t, routedService), after, Write{Now: "2026-01-02T03:04:05Z", Named: func(s *corev1.Service) bool {
+			asked = s.Spec.Ports[0].TargetPort.String() + " of " + s.Annotations[sandbox.AnnotationWorkloads] + " tier " + s.Spec.Selector["tier"]
+			return has
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := describeService(t, kept); got != want || asked != "sbx-8080 of deployment.api tier web" {
+			t.Errorf("pods have the names %t: got %q, want %q; asked for %s", has, got, want, asked)
+		}
+	}
 }

@@ -35,13 +35,12 @@ type Updates struct {
 func NewUpdates(namespace string, named func(*corev1.Service) bool, clock clock.PassiveClock, metrics prometheus.Registerer, log logr.Logger) (*Updates, error) {
 	reviewed := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_webhook_updates_total",
-		Help: "Updates of routed objects reviewed, dry runs left out, by kind (Service, workload) and outcome (unchanged, kept, conflict, failed).",
+		Help: "Updates of routed objects reviewed, dry runs left out, by kind (Service, workload) and outcome (unchanged, kept, failed).",
 	}, []string{"kind", "outcome"})
 	return &Updates{namespace, named, clock, log, reviewed}, metrics.Register(reviewed)
 }
 
-// Handle implements admission.Handler. All that it refuses is a server-side apply that the API server would refuse as well, if `route`
-// had not replaced the number that it conflicts over. An object that can't be decided on is stored as it was written.
+// Handle implements admission.Handler. It refuses nothing: an object that can't be decided on is stored as it was written.
 func (u *Updates) Handle(_ context.Context, req admission.Request) (response admission.Response) {
 	kind := "workload"
 	if req.Kind.Group == "" && req.Kind.Kind == "Service" {
@@ -62,13 +61,9 @@ func (u *Updates) Handle(_ context.Context, req admission.Request) (response adm
 			return u.failed(req, kind, fmt.Errorf("decode %s: %w", kind, err))
 		}
 	}
-	kept, conflicts, err := u.keep(kind, before, after, writer(&req.AdmissionRequest, after))
-	switch {
-	case err != nil:
+	kept, err := u.keep(kind, before, after)
+	if err != nil {
 		return u.failed(req, kind, err)
-	case len(conflicts) > 0:
-		u.count(req, kind, "conflict")
-		return refuse(conflicts)
 	}
 	patch := difference(after, kept)
 	outcome := "unchanged"
@@ -79,12 +74,11 @@ func (u *Updates) Handle(_ context.Context, req admission.Request) (response adm
 	return admission.Patched("", patch...)
 }
 
-func (u *Updates) keep(kind string, before, after *unstructured.Unstructured, w Writer) (*unstructured.Unstructured, []Conflict, error) {
+func (u *Updates) keep(kind string, before, after *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	if kind == "Service" {
-		return KeepService(before, after, Write{w, u.clock.Now().UTC().Format(time.RFC3339), u.named})
+		return KeepService(before, after, Write{Now: u.clock.Now().UTC().Format(time.RFC3339), Named: u.named})
 	}
-	kept, err := KeepWorkload(before, after)
-	return kept, nil, err
+	return KeepWorkload(before, after)
 }
 
 func (u *Updates) failed(req admission.Request, kind string, err error) admission.Response {

@@ -195,7 +195,7 @@ func TestDisown(t *testing.T) {
 		entry("helm", target), entry(sandbox.FormerFieldManager, `{"f:metadata":{"f:labels":{"f:a":{}}},"f:spec":{"f:x":{}}}`),
 		entry(sandbox.FieldManager, target), entry("kubectl-edit", `{"f:spec":{"f:type":{}}}`),
 	}, "metadata", "managedFields")
-	kept, _, err := KeepService(object(t, routedService), after, Write{})
+	kept, err := KeepService(object(t, routedService), after, Write{})
 	if err != nil {
 		t.Fatal(err)
 	}

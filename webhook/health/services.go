@@ -37,7 +37,7 @@ func (f Facts) services() []Cause {
 	if len(routed) == 0 {
 		return nil
 	}
-	var causes, past []Cause
+	var causes, past, elsewhere []Cause
 	through, unknown := false, false
 	for _, s := range *f.Baseline.Services {
 		if len(s.Spec.Selector) == 0 {
@@ -59,6 +59,8 @@ func (f Facts) services() []Cause {
 				through = true
 			case w == wayApp:
 				past = append(past, f.bypass(s, port))
+			case port.Port != 0:
+				elsewhere = append(elsewhere, f.bypass(s, port))
 			}
 			break // all pods of a workload are alike in this, but in the course of a rollout
 		}
@@ -66,13 +68,13 @@ func (f Facts) services() []Cause {
 			causes = append(causes, c)
 		}
 	}
-	for _, c := range past {
+	for _, c := range append(past, elsewhere...) {
 		// A Service that `route` did not switch is somebody's way to the app alone, unless it is the only one.
 		if c.switched || !through {
 			causes = append(causes, c)
 		}
 	}
-	if !through && len(past) == 0 && !unknown {
+	if !through && len(past)+len(elsewhere) == 0 && !unknown {
 		causes = append(causes, Cause{Code: ServiceWithoutPods, Fault: FaultApp, Outlook: OutlookMayPass,
 			Message: "no Service leads to a routed port of the baseline " + f.workload(),
 			Say:     sayServices, Fix: listServices()})
@@ -89,7 +91,8 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 	return labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(p.Labels))
 }
 
-// route says how a Service leads to a pod with a router: past it where any port does, else to it where any does.
+// route says how a Service leads to a pod with a router: past it where any port does, else to it where any does. The port is the one that
+// does, or the first to any port of a pod that no router captures; the zero ServicePort: there is none.
 func route(s *corev1.Service, p *corev1.Pod) (corev1.ServicePort, way) {
 	captured, err := sandbox.ParsePorts(p.Annotations[sandbox.AnnotationPorts])
 	if err != nil {
@@ -106,6 +109,10 @@ func route(s *corev1.Service, p *corev1.Pod) (corev1.ServicePort, way) {
 			return port, wayApp
 		case wayRouter:
 			found, at = wayRouter, port
+		case wayElsewhere:
+			if found == wayElsewhere && at.Port == 0 && (port.TargetPort.Type == intstr.Int || named(p, port.TargetPort.StrVal) != 0) {
+				at = port
+			}
 		}
 	}
 	return at, found

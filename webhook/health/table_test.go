@@ -242,6 +242,8 @@ func pathRows() []row {
 			s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080)
 			s.service.Annotations = map[string]string{sandbox.AnnotationPutBack: sandbox.FormatPutBack(sandbox.PutBack{Reason: "pod x has no port named http"})}
 		}, health.ServiceBypassesRouters, "restored because pod x has no port named http", sPast, ours, mayPass, routeItAgain},
+		{"another targetPort", func(s *scene) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(9090) }, health.ServiceBypassesRouters,
+			"service/api port 80 leads to targetPort 9090", sPast, ours, mayPass, routeItAgain},
 		{"selector leads elsewhere", func(s *scene) { s.service.Spec.Selector["app"] = "other" }, health.ServiceWithoutPods, "no Service leads", sPast, app, mayPass, "kubectl get services"},
 		{"two workloads", func(s *scene) {
 			other := s.baseline.DeepCopy()

@@ -14,6 +14,7 @@ import (
 	"k8s.io/endpointslice"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -235,7 +236,7 @@ func namesOf(pod *corev1.Pod, protocol corev1.Protocol, number uint16) []string 
 }
 
 // Named says whether all pods that a Service selects have the names of its targetPorts, as far as the reader knows: the pods of the
-// routed workloads, where it selects any. If no pod is known, it returns false.
+// routed workloads, where it selects any. If no pod is known, it returns false. The reader may keep of pods what package health does.
 func Named(ctx context.Context, pods client.Reader, s *corev1.Service) bool {
 	if len(s.Spec.Selector) == 0 {
 		return false
@@ -247,9 +248,25 @@ func Named(ctx context.Context, pods client.Reader, s *corev1.Service) bool {
 		return false
 	}
 	known := sortPods(sandbox.ParseWorkloads(s.Annotations[sandbox.AnnotationWorkloads]), selected.Items)
-	return len(known.deciding) > 0 && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
-		return p.TargetPort.Type == intstr.String && known.lacking(&p) != ""
-	})
+	for _, pod := range known.deciding {
+		for i := range s.Spec.Ports {
+			if p := &s.Spec.Ports[i]; p.TargetPort.Type == intstr.String && !hasName(pod, p) {
+				return false
+			}
+		}
+	}
+	return len(known.deciding) > 0
+}
+
+// hasName says whether a port of a Service leads to a pod by its name. Admission moves the names that a router captures to the router,
+// and notes them on the pod.
+func hasName(pod *corev1.Pod, p *corev1.ServicePort) bool {
+	captured, _ := sandbox.ParsePorts(pod.Annotations[sandbox.AnnotationPorts]) // none: a container has the name, or nothing has
+	if health.HasRouter(pod) && slices.ContainsFunc(captured, func(c sandbox.Port) bool { return c.Name == p.TargetPort.StrVal }) {
+		return true
+	}
+	_, err := endpointslice.FindPort(pod, p)
+	return err == nil
 }
 
 func finished(pod *corev1.Pod) bool {
@@ -310,7 +327,6 @@ func (d *guardDecision) patch(s *corev1.Service, note sandbox.PutBack) ([]byte, 
 		drop("annotations", sandbox.AnnotationTargetPorts, s.Annotations)
 		drop("annotations", sandbox.AnnotationPutBack, s.Annotations)
 		drop("annotations", sandbox.AnnotationWorkloads, s.Annotations)
-		drop("annotations", sandbox.AnnotationTargetPortOwners, s.Annotations)
 		drop("labels", sandbox.LabelRole, s.Labels)
 	}
 	return json.Marshal(ops)

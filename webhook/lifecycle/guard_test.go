@@ -11,7 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -237,4 +239,43 @@ func patched(t *testing.T, s *corev1.Service, raw []byte) (*corev1.Service, erro
 	}
 	var got corev1.Service
 	return &got, json.Unmarshal(b, &got)
+}
+
+// Caches keep no ports of routers: the names that they capture are read from the pod's annotation.
+func TestNamed(t *testing.T) {
+	injected := func(name, captured string) *corev1.Pod {
+		p := ofAPI(name)
+		p.Labels[sandbox.LabelRole], p.Labels[sandbox.LabelWorkload] = sandbox.RoleBaseline, "deployment.api"
+		p.Annotations = map[string]string{sandbox.AnnotationPorts: captured}
+		p.Spec.InitContainers = []corev1.Container{{Name: sandbox.RouterContainer, RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
+		p.Spec = health.StripSpec(&p.Spec)
+		return p
+	}
+	own := ofAPI("own", "http")
+	own.Labels[sandbox.LabelRole], own.Labels[sandbox.LabelWorkload] = sandbox.RoleBaseline, "deployment.api"
+	elsewhere := injected("elsewhere", "web=8080")
+	elsewhere.Namespace = "other"
+	for name, tt := range map[string]struct {
+		pods []*corev1.Pod
+		want bool
+	}{
+		"no pod":                        {nil, false},
+		"by the router":                 {[]*corev1.Pod{injected("a", "http=8080"), injected("b", "http=8080")}, true},
+		"by a container":                {[]*corev1.Pod{injected("a", "http=8080"), own}, true},
+		"one lacks it":                  {[]*corev1.Pod{injected("a", "http=8080"), injected("b", "web=8080")}, false},
+		"a pod of another namespace":    {[]*corev1.Pod{injected("a", "http=8080"), elsewhere}, true},
+		"none of the routed workload's": {[]*corev1.Pod{stray("x", "http")}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := fake.NewClientBuilder()
+			for _, p := range tt.pods {
+				c.WithObjects(p.DeepCopy())
+			}
+			s := switched()
+			s.Spec.Ports = s.Spec.Ports[1:2]
+			if got := Named(t.Context(), c.Build(), s); got != tt.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
 }

@@ -97,10 +97,6 @@ const (
 	// AnnotationTargetPorts records, as JSON on a Service, the numeric targetPorts that `route` replaced by names: see
 	// FormatTargetPorts. Admission keeps the names of those it lists, whoever writes the Service. `{}` releases the Service.
 	AnnotationTargetPorts = Prefix + "target-ports"
-	// AnnotationTargetPortOwners holds, on a Service with AnnotationTargetPorts, the field managers that stated the numbers recorded
-	// there, as JSON: {"TCP-80":["MANAGER OPERATION"]}. Admission writes it, and reports a conflict over a number to a server-side
-	// apply as the API server would.
-	AnnotationTargetPortOwners = Prefix + "target-port-owners"
 	// AnnotationWorkloads lists, on a Service with AnnotationTargetPorts, the routed workloads that it was switched for, as
 	// FormatWorkloads writes them. The controller releases the Service when none of them is left.
 	AnnotationWorkloads = Prefix + "workloads"
