@@ -46,6 +46,9 @@ func Judge(r Record) []Violation {
 	var found []Violation
 	for i, s := range r.Steps {
 		found = append(found, r.judgeOperation(i, s)...)
+		if s.Diverged {
+			continue
+		}
 		found = append(found, r.judgeUnkeyed(i, s)...)
 		found = append(found, r.judgeKeyed(i, s)...)
 		found = append(found, r.judgeTruth(i, s)...)

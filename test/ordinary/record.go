@@ -59,6 +59,8 @@ type Step struct {
 	// The step lasts from Begin to End; the operation itself was done at Done, and the rest was spent watching.
 	Begin, Done, End time.Time
 	Err, TwinErr     string // of the operation
+	// Diverged: the operation failed on both, and changed the Service's port on one of them alone. What follows can't be compared.
+	Diverged bool
 	// Fix is set where requests did not reach the fork after the step, though nothing was done against that.
 	Fix *Fix
 }

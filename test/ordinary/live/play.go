@@ -92,7 +92,7 @@ func (c *Cluster) Play(ctx context.Context, q ordinary.Sequence, say func(string
 		if step.Fix != nil && step.Fix.Worked {
 			state.Remade = false // it is routed again
 		}
-		if p.broken() {
+		if step.Diverged || p.broken() {
 			break // what follows may follow from it
 		}
 	}
@@ -168,6 +168,9 @@ func (p *play) step(ctx context.Context, i int, o ordinary.Operation, after ordi
 	s := ordinary.Step{Operation: o, After: after, Begin: time.Now()}
 	err, twinErr := p.perform(ctx, o, i, after)
 	s.Done, s.Err, s.TwinErr = time.Now(), text(err), text(twinErr)
+	if err != nil && twinErr != nil {
+		s.Diverged = p.diverged(ctx)
+	}
 	// A rollout that does not end shows in what requests get, on one side or on both.
 	_ = p.both(func(side *side) error { return side.settled(ctx, after) })
 	if err := pass(ctx, look); err != nil {
@@ -186,6 +189,14 @@ func (p *play) step(ctx context.Context, i int, o ordinary.Operation, after ordi
 	}
 	s.End = time.Now()
 	return s, ctx.Err()
+}
+
+// diverged says whether the Services of the two applications state other numbers. After a server-side apply that failed, they may: the
+// twin's Service has a conflict as well, and nobody owns the targetPort of a routed one.
+func (p *play) diverged(ctx context.Context) bool {
+	ours, err := p.ours.targetPorts(ctx)
+	twins, twinErr := p.twin.targetPorts(ctx)
+	return err == nil && twinErr == nil && !slices.Equal(ours, twins)
 }
 
 func (p *play) perform(ctx context.Context, o ordinary.Operation, i int, after ordinary.State) (err, twinErr error) {

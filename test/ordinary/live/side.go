@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -67,6 +68,32 @@ func (s *side) readAddress(ctx context.Context) {
 		address = fmt.Sprintf("%s:%d", svc.Spec.ClusterIP, svc.Spec.Ports[0].Port)
 	}
 	s.address.Store(&address)
+}
+
+// targetPorts returns the targetPorts of the application's Service as its owner stated them.
+func (s *side) targetPorts(ctx context.Context) ([]string, error) {
+	svc, err := s.client.CoreV1().Services(s.namespace).Get(ctx, ordinary.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var record map[string]struct {
+		Number int
+		Name   string
+	}
+	if text := svc.Annotations["kubectl-sandbox.dev/target-ports"]; text != "" {
+		if err := json.Unmarshal([]byte(text), &record); err != nil {
+			return nil, err
+		}
+	}
+	var stated []string
+	for _, p := range svc.Spec.Ports {
+		target := p.TargetPort.String()
+		if r, ok := record[fmt.Sprintf("%s-%d", p.Protocol, p.Port)]; ok && r.Name == target {
+			target = strconv.Itoa(r.Number)
+		}
+		stated = append(stated, target)
+	}
+	return stated, nil
 }
 
 func (s *side) kubectl(ctx context.Context, args ...string) error {
