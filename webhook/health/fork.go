@@ -21,6 +21,7 @@ func Fork(f Facts) Report {
 	}
 	r := Report{Pods: f.newest()}
 	d := f.Deployment
+	var past []Cause
 	switch {
 	case d == nil:
 		r.Causes = []Cause{{Code: ForkNotObserved, Fault: FaultCluster, Message: "the API server does not show the fork yet"}}
@@ -33,8 +34,12 @@ func Fork(f Facts) Report {
 			Say: "give it a pod", Fix: kubectl("scale", "deployment/"+d.Name, "--replicas=1")}}
 	default:
 		r.Causes = f.ofPods(r.Pods)
-		if f.takesRequests() && !grave(r.Causes) {
-			r.Causes = append(r.Causes, f.ofRoute(r.Pods)...)
+		switch {
+		case !f.takesRequests():
+		case len(r.Causes) == 0:
+			r.Causes = f.ofRoute(r.Pods)
+		default: // most of what leads to pods that do not serve is of no interest
+			past = f.pastRouters()
 		}
 		if len(r.Causes) == 0 {
 			r.Causes = f.ofRollout()
@@ -44,7 +49,7 @@ func Fork(f Facts) Report {
 		}
 	}
 	f.fixes(r.Causes)
-	r.Causes = sorted(r.Causes)
+	r.Causes = append(past, sorted(r.Causes)...)
 	r.Notes, r.Unknown = f.notes()
 	r.State = f.state(r.Causes)
 	return r
@@ -63,8 +68,19 @@ func Gate(f Facts, p *corev1.Pod) Cause {
 	return worst(slices.DeleteFunc(all, func(c Cause) bool { return c.Partial }))
 }
 
-// grave says that the fork's own pods do not serve, for a reason that makes what leads to them of no interest.
-func grave(causes []Cause) bool { return len(causes) > 0 }
+// pastRouters are the causes for which requests with the key come to the baseline, and no router can refuse them. They come first,
+// whatever is the matter with the fork: whoever sends such a request takes the answer for the fork's.
+func (f Facts) pastRouters() []Cause {
+	var past []Cause
+	for _, c := range slices.Concat(f.services(), []Cause{f.baselineMissing()}, f.said()) {
+		switch c.Code {
+		case BaselineNotRouted, RouterMissing, ServiceBypassesRouters:
+			c.Path = true
+			past = append(past, c)
+		}
+	}
+	return past
+}
 
 func (f Facts) takesRequests() bool {
 	return f.Deployment.Spec.Template.Annotations[sandbox.AnnotationPorts] != ""

@@ -65,6 +65,9 @@ func (f Facts) baselineMissing() Cause {
 			Message: "the baseline " + f.workload() + " is not routed any more: its pod template lacks the marks of `route`",
 			Say:     sayRouteBaseline, Fix: f.routeAgain()}
 	case !ready:
+		if old := f.unmarked(); len(old) > 0 {
+			return f.withoutRouters(old)
+		}
 		return Cause{Code: NoBaselinePod, Fault: FaultApp, Message: "the baseline " + f.workload() + " has no ready pod" + f.baselineCause()}
 	}
 	return Cause{}
@@ -88,6 +91,26 @@ const (
 	sayServices      = "see which Services there are"
 	sayRemove        = "remove the sandbox"
 )
+
+// unmarked are the ready pods of the workload that its pod template of before `route` has made.
+func (f Facts) unmarked() (names []string) {
+	if f.Baseline.Others == nil {
+		return nil
+	}
+	for _, p := range *f.Baseline.Others {
+		if serving(p) && !HasRouter(p) && owner(p) == f.workload() {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// withoutRouters is the cause of ready pods that have no router.
+func (f Facts) withoutRouters(names []string) Cause {
+	return Cause{Code: RouterMissing, Fault: FaultProduct, Pod: names[0],
+		Message: pods(names, "has", "have") + " no router, and keeps all requests that reach it",
+		Say:     sayRestart, Fix: f.restart()}
+}
 
 func (f Facts) routeAgain() []string { return kubectl("sandbox", "route", f.workload()) }
 
@@ -167,9 +190,7 @@ func (f Facts) withoutRouter() []Cause {
 		causes = append(causes, c)
 	}
 	if len(bare) > 0 {
-		causes = append(causes, Cause{Code: RouterMissing, Fault: FaultProduct, Pod: bare[0],
-			Message: pods(bare, "has", "have") + " no router, and keeps all requests that reach it",
-			Say:     sayRestart, Fix: f.restart()})
+		causes = append(causes, f.withoutRouters(bare))
 	}
 	return causes
 }

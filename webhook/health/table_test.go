@@ -245,6 +245,22 @@ func pathRows() []row {
 		{"another targetPort", func(s *scene) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(9090) }, health.ServiceBypassesRouters,
 			"service/api port 80 leads to targetPort 9090", sPast, ours, mayPass, routeItAgain},
 		{"selector leads elsewhere", func(s *scene) { s.service.Spec.Selector["app"] = "other" }, health.ServiceWithoutPods, "no Service leads", sPast, app, mayPass, "kubectl get services"},
+		{"pods of before route", func(s *scene) {
+			old := s.baseline.DeepCopy()
+			old.Name, old.Labels = "api-5f4-x", map[string]string{"app": "api", "pod-template-hash": "5f4"}
+			old.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "api-5f4", Controller: ptr(true)}}
+			old.Spec.InitContainers = nil
+			s.facts.Baseline.Others = &[]*corev1.Pod{old}
+			s.baseline.Status.Conditions = nil
+		}, health.RouterMissing, "pod api-5f4-x has no router", sPast, ours, waits, "kubectl rollout restart deployment/api"},
+		{"crashed, and not routed", func(s *scene) {
+			s.unready(ended(1, "Error"))
+			s.facts.Baseline.Marked = new(bool)
+		}, health.BaselineNotRouted, "not routed any more", sPast, ours, mayPass, routeItAgain},
+		{"crashed, and past the routers", func(s *scene) {
+			s.unready(ended(1, "Error"))
+			s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080)
+		}, health.ServiceBypassesRouters, "service/api port 80 leads to targetPort 8080", sPast, ours, mayPass, routeItAgain},
 		{"two workloads", func(s *scene) {
 			other := s.baseline.DeepCopy()
 			other.Name, other.Labels[sandbox.LabelWorkload] = "canary-0", "deployment.api-canary"
