@@ -124,12 +124,12 @@ func (r Record) judgeKeyed(i int, s Step) []Violation {
 // ruleOf returns the rule that a request breaks which the fork did not serve, one of a run of such.
 func (r Record) ruleOf(s Step, run []Request, q Request) Rule {
 	long := run[len(run)-1].End.Sub(run[0].At) > TellWithin
-	told, reason := r.told(q)
+	told, past := r.told(q)
 	switch q.Outcome {
 	case Baseline:
 		switch {
 		case s.After.ToBaseline && (told || !long): // as the fork's user wants it
-		case !told || !s.After.ToBaseline && !passesBy(reason):
+		case !told || !s.After.ToBaseline && !past:
 			return KeyedToBaseline
 		}
 	case Refused: // with the reason: whoever sent it knows
@@ -157,14 +157,15 @@ func passesBy(reason string) bool {
 	return false
 }
 
-// told says that the product said, at the time of the request or soon after, that not all requests reach the fork, and why.
-func (r Record) told(q Request) (bool, string) {
+// told says that the product said, at the time of the request or soon after, that not all requests reach the fork, and why; and whether
+// it gave a reason then for which requests pass the routers by.
+func (r Record) told(q Request) (told, past bool) {
 	for _, t := range r.Truths {
 		if t.Err == "" && !t.Routed && t.End.After(q.At.Add(-PollEvery)) && t.Begin.Before(q.End.Add(TellWithin)) {
-			return true, t.Reason
+			told, past = true, past || passesBy(t.Reason)
 		}
 	}
-	return false, ""
+	return told, past
 }
 
 // said describes what the product said at the time of a request.

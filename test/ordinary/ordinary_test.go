@@ -217,6 +217,11 @@ func TestJudge(t *testing.T) {
 			become(r.Keyed, ordinary.Baseline, 3, 40)
 			say(r, "ContainerCrashed", "it crashes", 3, 40)
 		}, []ordinary.Rule{ordinary.KeyedToBaseline}},
+		{"and status gives another reason first", func(r *ordinary.Record) {
+			become(r.Keyed, ordinary.Baseline, 3, 10)
+			say(r, "ContainerCrashed", "it crashes", 0, 5)
+			say(r, "BaselineNotRouted", "it is not routed", 5, 40)
+		}, nil},
 		{"which its user asked for", func(r *ordinary.Record) {
 			r.Steps[0].After.ToBaseline = true
 			become(r.Keyed, ordinary.Baseline, 3, 40)

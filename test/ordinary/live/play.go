@@ -96,6 +96,9 @@ func (c *Cluster) Play(ctx context.Context, q ordinary.Sequence, say func(string
 			break // what follows may follow from it
 		}
 	}
+	if p.exists() && unserved(p.keyed, time.Now().Add(-ordinary.TellWithin)) {
+		_ = pass(ctx, longer) // status has as long to tell of the last request as of all others
+	}
 	return p.end(), nil
 }
 
@@ -327,6 +330,11 @@ func (p *play) routed(ctx context.Context, within time.Duration) (t ordinary.Tru
 func served(c *client.Client) bool {
 	all := c.Requests()
 	return len(all) > 0 && all[len(all)-1].Outcome == ordinary.Served
+}
+
+// unserved says that a request of a client since a time was not served.
+func unserved(c *client.Client, since time.Time) bool {
+	return slices.ContainsFunc(c.Requests(), func(q ordinary.Request) bool { return q.At.After(since) && q.Outcome != ordinary.Served })
 }
 
 func (p *play) exists() bool {
