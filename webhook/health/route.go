@@ -92,15 +92,15 @@ const (
 	sayRemove        = "remove the sandbox"
 )
 
-// unmarked are the ready pods of the workload that its pod template of before `route` has made. Those that are being deleted count:
-// where a Service has no other endpoint, kube-proxy sends requests to them for as long as they are ready.
-// https://github.com/kubernetes/enhancements/tree/master/keps/sig-network/1669-proxy-terminating-endpoints
+// unmarked are the pods of the workload that its pod template of before `route` has made, and that may answer requests: those that are
+// ready, and those that are ending, which finish what comes on open connections.
 func (f Facts) unmarked() (names []string) {
 	if f.Baseline.Others == nil {
 		return nil
 	}
 	for _, p := range *f.Baseline.Others {
-		if isTrue(p, corev1.PodReady) && !HasRouter(p) && owner(p) == f.workload() {
+		ending := p.DeletionTimestamp != nil && p.Status.Phase == corev1.PodRunning
+		if (ending || serving(p)) && !HasRouter(p) && owner(p) == f.workload() {
 			names = append(names, p.Name)
 		}
 	}

@@ -250,6 +250,7 @@ func pathRows() []row {
 			old.Name, old.Labels = "api-5f4-x", map[string]string{"app": "api", "pod-template-hash": "5f4"}
 			old.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "api-5f4", Controller: ptr(true)}}
 			old.Spec.InitContainers, old.DeletionTimestamp = nil, &metav1.Time{Time: now}
+			old.Status.Phase, old.Status.Conditions = corev1.PodRunning, nil
 			s.facts.Baseline.Others = &[]*corev1.Pod{old}
 			s.baseline.Status.Conditions = nil
 		}, health.RouterMissing, "pod api-5f4-x has no router", sPast, ours, waits, "kubectl rollout restart deployment/api"},
