@@ -135,3 +135,6 @@ func innermost(err error) error {
 		err = next
 	}
 }
+
+// IsForbidden reports whether the API server refused a call because rights are missing.
+func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }

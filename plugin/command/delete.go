@@ -15,6 +15,9 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -112,7 +115,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 			break
 		}
 		if f.dryRun != cmdutil.DryRunClient {
-			if err := c.Delete(write, &doomed[i], f.dryRun == cmdutil.DryRunServer); err != nil {
+			if err := apply.New(c).Delete(write, &doomed[i], f.dryRun == cmdutil.DryRunServer); err != nil {
 				return err
 			}
 		}
@@ -141,9 +144,9 @@ func (f *deleteFlags) run(ctx context.Context) error {
 // find returns the requested sandboxes, and the names of those that do not exist.
 func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan.Sandbox, missing []string, err error) {
 	if len(f.names) > 0 {
-		return c.SandboxesNamed(ctx, f.names)
+		return read.New(c).SandboxesNamed(ctx, f.names)
 	}
-	found, err = c.Sandboxes(ctx, c.Namespace, f.selector)
+	found, err = read.New(c).Sandboxes(ctx, c.Namespace, f.selector)
 	if err == nil {
 		found, err = f.withPolicies(ctx, c, found)
 	}
@@ -156,7 +159,7 @@ func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan
 // withPolicies adds the policies of the sandboxes' forks. Without a selector, it also adds sandboxes of which only
 // policies are left.
 func (f *deleteFlags) withPolicies(ctx context.Context, c *cluster.Client, all []plan.Sandbox) ([]plan.Sandbox, error) {
-	with, err := c.WithPolicies(ctx, all)
+	with, err := read.New(c).WithPolicies(ctx, all)
 	if f.selector != "" {
 		with = with[:min(len(all), len(with))]
 	}
@@ -170,7 +173,7 @@ func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []stri
 		waiting, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
-	left, err := c.WaitDeleted(waiting, names)
+	left, err := wait.New(c).WaitDeleted(waiting, names)
 	switch {
 	case err == nil:
 		return nil
@@ -219,7 +222,7 @@ func (t *tool) completeSandboxes(most int) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		names, err := c.SandboxNames(cmd.Context())
+		names, err := read.New(c).SandboxNames(cmd.Context())
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

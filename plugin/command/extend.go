@@ -15,6 +15,8 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -99,7 +101,7 @@ func (f *extendFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	byDefault, err := c.DefaultTTL(ctx)
+	byDefault, err := read.New(c).DefaultTTL(ctx)
 	if err != nil {
 		return err
 	}
@@ -121,7 +123,7 @@ func (f *extendFlags) run(ctx context.Context) error {
 		if err == nil {
 			cm = e.Extended()
 			if f.dryRun != cmdutil.DryRunClient {
-				e, cm, err = c.Extend(ctx, &found[i], f.dryRun == cmdutil.DryRunServer, extend)
+				e, cm, err = apply.New(c).Extend(ctx, &found[i], f.dryRun == cmdutil.DryRunServer, extend)
 			}
 		}
 		if err != nil {
@@ -166,13 +168,13 @@ func (f *extendFlags) printExtended(all extended, now time.Time) error {
 // find returns the requested sandboxes. If one does not exist, the error is a *plan.Problem.
 func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
 	if len(f.names) == 0 {
-		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)
+		all, err := read.New(c).Sandboxes(ctx, c.Namespace, f.selector)
 		if err == nil && len(all) == 0 {
 			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
 		}
 		return all, err
 	}
-	found, missing, err := c.SandboxesNamed(ctx, f.names)
+	found, missing, err := read.New(c).SandboxesNamed(ctx, f.names)
 	if err == nil && len(missing) > 0 {
 		return nil, plan.NoSandbox(missing[0], c.Namespace, missing[1:]...)
 	}

@@ -16,6 +16,10 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/routing"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -195,7 +199,7 @@ func (f *forkFlags) run(ctx context.Context) error {
 		return err
 	}
 	var p *plan.ForkPlan
-	var applied *cluster.Applied
+	var applied *apply.Applied
 	for try := 1; ; try++ {
 		if p, err = f.plan(ctx, c); err != nil {
 			return err
@@ -204,11 +208,11 @@ func (f *forkFlags) run(ctx context.Context) error {
 			f.warnings(p)
 			return f.printDryRun(p)
 		}
-		applied, err = c.ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
+		applied, err = apply.New(c).ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
 		if err == nil {
 			break
 		}
-		if !cluster.IsStale(err) || try == maxPlans {
+		if !apply.IsStale(err) || try == maxPlans {
 			return err
 		}
 	}
@@ -220,7 +224,7 @@ func (f *forkFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.gateway, _ = c.Gateway(ctx) // a nicety: the fork is there without it
+	f.gateway, _ = read.New(c).Gateway(ctx) // a nicety: the fork is there without it
 	return f.printRouted(p, applied, statuses)
 }
 
@@ -228,13 +232,13 @@ func (f *forkFlags) run(ctx context.Context) error {
 // Unless this is a dry run, it then routes them, and plans the forks again on the result. A workload that can't be
 // forked is not routed.
 func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
-	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
+	workloads, state, err := read.New(c).ReadFork(ctx, f.workloads, &f.options)
 	if err != nil {
 		return nil, err
 	}
 	p, err := plan.Forks(&f.options, workloads, state)
 	if unrouted := plan.UnroutedOf(err); len(unrouted) > 0 {
-		view, failed := c.RouteView(ctx, unrouted)
+		view, failed := routing.View(ctx, c, unrouted)
 		if failed != nil {
 			return nil, err // the caller may not read what routing depends on
 		}
@@ -262,7 +266,7 @@ func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan
 	if err := run.do(ctx, plan.Route); err != nil {
 		return nil, err
 	}
-	if workloads, state, err = c.ReadFork(ctx, f.workloads, &f.options); err != nil {
+	if workloads, state, err = read.New(c).ReadFork(ctx, f.workloads, &f.options); err != nil {
 		return nil, err
 	}
 	again := f.options
@@ -288,10 +292,10 @@ func (f *forkFlags) warnUnreached(statuses map[string]plan.ForkStatus) {
 }
 
 // await waits until the forks are routed.
-func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPlan, applied *cluster.Applied) (map[string]plan.ForkStatus, error) {
-	var targets []cluster.Target
+func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPlan, applied *apply.Applied) (map[string]plan.ForkStatus, error) {
+	var targets []wait.Target
 	for _, d := range applied.Forks {
-		targets = append(targets, cluster.Target{Name: d.GetName(), Generation: d.GetGeneration()})
+		targets = append(targets, wait.Target{Name: d.GetName(), Generation: d.GetGeneration()})
 	}
 	waiting := ctx
 	if f.timeout > 0 {
@@ -300,7 +304,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 		defer cancel()
 	}
 	show := f.progress()
-	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
+	statuses, err := wait.New(c).WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
 		if !s.Ready {
 			show.update("deployment.apps/" + name + ": " + s.Waiting)
 		}
@@ -313,7 +317,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 	case ctx.Err() != nil:
 		return nil, p.Interrupted()
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, c.ExplainWait(ctx, p, statuses, f.timeout)
+		return nil, wait.New(c).ExplainWait(ctx, p, statuses, f.timeout)
 	}
 	return nil, err
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -90,7 +91,7 @@ func (f *listFlags) run(ctx context.Context) error {
 	}
 	var changes <-chan error
 	if f.watch {
-		changes = c.WatchInventory(ctx, namespace) // before the first listing: what changes after it is not missed
+		changes = read.New(c).WatchInventory(ctx, namespace) // before the first listing: what changes after it is not missed
 	}
 	v, err := f.read(ctx, c, namespace)
 	if err != nil {
@@ -120,7 +121,7 @@ func (f *listFlags) run(ctx context.Context) error {
 
 // read reads the sandboxes that the selector selects.
 func (f *listFlags) read(ctx context.Context, c *cluster.Client, namespace string) (*plan.Inventory, error) {
-	v, err := c.Inventory(ctx, namespace)
+	v, err := read.New(c).Inventory(ctx, namespace)
 	if err != nil || f.selector == "" {
 		return v, err
 	}

@@ -18,6 +18,8 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/tunnel"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/open"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
@@ -186,14 +188,14 @@ func (f *openFlags) run(ctx context.Context) error {
 // proxy reads the sandbox and the Service to open, and returns the proxy for them.
 func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, error) {
 	p := &open.Proxy{Sandbox: f.name, Namespace: c.Namespace, Origins: f.origins, Notice: func(s string) { f.warn("%s", s) }}
-	found, missing, err := c.SandboxesNamed(ctx, []string{f.name})
+	found, missing, err := read.New(c).SandboxesNamed(ctx, []string{f.name})
 	switch {
 	case err != nil:
 		return nil, err
 	case len(missing) > 0 || found[0].ConfigMap == nil:
 		return nil, plan.NoSandbox(f.name, c.Namespace)
 	}
-	entry, err := c.Entry(ctx, plan.Kubectl("sandbox", "open", f.name))
+	entry, err := read.New(c).Entry(ctx, plan.Kubectl("sandbox", "open", f.name))
 	if f.service != "" {
 		entry.Service, err = plan.ParseServiceRef(f.service, c.Namespace)
 	}
@@ -201,10 +203,10 @@ func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, 
 		return nil, err
 	}
 	p.Entry, p.Hosts = entry.Service, entry.Hosts
-	if p.Carriers, err = c.KeyCarriers(ctx, f.name); err != nil {
+	if p.Carriers, err = read.New(c).KeyCarriers(ctx, f.name); err != nil {
 		return nil, err
 	}
-	view, err := c.Watch(ctx, p.Entry.Namespace)
+	view, err := tunnel.New(c).Watch(ctx, p.Entry.Namespace)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,8 @@ import (
 	"k8s.io/kubectl/pkg/util/completion"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -94,9 +95,9 @@ func (f *rebaseFlags) run(ctx context.Context) error {
 		return err
 	}
 	var p *plan.ForkPlan
-	var applied *cluster.Applied
+	var applied *apply.Applied
 	for try := 1; ; try++ {
-		workloads, state, err := c.ReadRebase(ctx, f.workloads, &f.options)
+		workloads, state, err := read.New(c).ReadRebase(ctx, f.workloads, &f.options)
 		if err != nil {
 			return err
 		}
@@ -108,15 +109,15 @@ func (f *rebaseFlags) run(ctx context.Context) error {
 			return f.printDryRun(p)
 		}
 		if f.dryRun == cmdutil.DryRunNone && len(p.Forks) > 1 {
-			err = c.DryRunForks(ctx, p)
+			err = apply.New(c).DryRunForks(ctx, p)
 		}
 		if err == nil {
-			applied, err = c.ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
+			applied, err = apply.New(c).ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
 		}
 		if err == nil {
 			break
 		}
-		if !cluster.IsStale(err) || try == maxPlans {
+		if !apply.IsStale(err) || try == maxPlans {
 			return err
 		}
 	}

@@ -19,6 +19,8 @@ import (
 	"k8s.io/kubectl/pkg/util/term"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/routing"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
@@ -135,7 +137,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 	var workloads []*plan.Workload
 	if f.all {
 		var left []string
-		if workloads, left, err = c.RoutableWorkloads(ctx); err != nil {
+		if workloads, left, err = routing.RoutableWorkloads(ctx, c); err != nil {
 			return err
 		}
 		for _, why := range left {
@@ -145,7 +147,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 			fmt.Fprintf(f.ErrOut, "No workload in namespace %s receives requests through a Service.\n", c.Namespace)
 			return nil
 		}
-	} else if workloads, err = c.Workloads(ctx, f.workloads, f.templatePath); err != nil {
+	} else if workloads, err = read.New(c).Workloads(ctx, f.workloads, f.templatePath); err != nil {
 		return err
 	}
 	run, err := f.plan(ctx, c, workloads, planRoute)
@@ -181,7 +183,7 @@ func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
 
 // plan reads the namespace, plans the steps and announces the rollouts.
 func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload, steps planner) (*routeRun, error) {
-	r, err := c.Routing(ctx, workloads)
+	r, err := routing.New(ctx, c, workloads)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +220,7 @@ func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 	if f.allNamespaces {
 		namespace = ""
 	}
-	v, err := c.RouteInventory(ctx, namespace)
+	v, err := read.New(c).RouteInventory(ctx, namespace)
 	if err != nil {
 		return err
 	}
@@ -248,7 +250,7 @@ func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 type routeRun struct {
 	*tool
 	print    *genericclioptions.PrintFlags
-	routing  *cluster.Routing
+	routing  *routing.Routing
 	strategy cmdutil.DryRunStrategy
 	timeout  time.Duration
 	wait     bool
@@ -363,7 +365,7 @@ func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 		defer cancel()
 	}
 	show := r.progress()
-	view, err := r.routing.Run(running, next, r.wait, cluster.RouteObserver{
+	view, err := r.routing.Run(running, next, r.wait, routing.RouteObserver{
 		Wrote: func(w *plan.RouteWrite, object *unstructured.Unstructured) {
 			r.wrote = append(r.wrote, routeWritten{*w, object})
 		},

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
@@ -91,14 +92,14 @@ func (f *shareFlags) run(ctx context.Context, args []string) error {
 		}
 	}
 	if f.revoke {
-		n, err := c.Revoke(ctx, f.name, f.service)
+		n, err := apply.New(c).Revoke(ctx, f.name, f.service)
 		if err == nil {
 			fmt.Fprintf(f.Out, "sandbox %s: %d links and tokens revoked\n", f.name, n)
 		}
 		return err
 	}
 	token := share.NewToken()
-	shared, err := c.Share(ctx, f.name, f.service, token, time.Now().Add(f.expires).Truncate(time.Second))
+	shared, err := apply.New(c).Share(ctx, f.name, f.service, token, time.Now().Add(f.expires).Truncate(time.Second))
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
@@ -302,7 +303,7 @@ func (f *testFlags) readSuites(cmd *cobra.Command) error {
 func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
 	for _, s := range f.from {
 		_, name, _ := strings.Cut(s, "/")
-		job, err := r.client.CronJob(ctx, name)
+		job, err := jobs.New(r.client).CronJob(ctx, name)
 		if err != nil {
 			return err
 		}

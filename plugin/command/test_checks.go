@@ -13,6 +13,9 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -104,7 +107,7 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 		return nil // or there is none
 	}
 	var err error
-	if r.probes.Carriers, err = r.client.KeyCarriers(ctx, sandboxes[0]); err != nil {
+	if r.probes.Carriers, err = read.New(r.client).KeyCarriers(ctx, sandboxes[0]); err != nil {
 		return err
 	}
 	baseline := sandbox.NewKey()
@@ -117,9 +120,9 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	var seen []*experiment.Evidence
 	var printed io.Reader
 	var log []string
-	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, c.Name), func(job cluster.CheckJob) (err error) {
+	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, c.Name), func(job jobs.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
-		seen, printed, log, err = r.client.Compare(ctx, r.kept, variants, baseline, job)
+		seen, printed, log, err = jobs.New(r.client).Compare(ctx, r.kept, variants, baseline, job)
 		return err
 	})
 	if err != nil {
@@ -176,9 +179,9 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	var window experiment.Window
 	var evidence *experiment.Evidence
 	var log []string
-	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, v.Name+": "+c.Name), func(job cluster.CheckJob) (err error) {
+	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, v.Name+": "+c.Name), func(job jobs.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
-		evidence, log, err = r.client.Check(ctx, r.kept, v, job)
+		evidence, log, err = jobs.New(r.client).Check(ctx, r.kept, v, job)
 		return err
 	})
 	if err != nil {
@@ -208,13 +211,13 @@ func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) e
 	r.kept.Report.Conclude()
 	close(r.ended)
 	r.ended = make(chan struct{})
-	return r.client.SaveReport(context.WithoutCancel(ctx), r.kept)
+	return jobs.New(r.client).SaveReport(context.WithoutCancel(ctx), r.kept)
 }
 
 // checkJob returns the Job of a check, which shows what it waits for before its test runs.
-func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) cluster.CheckJob {
+func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) jobs.CheckJob {
 	said := ""
-	return cluster.CheckJob{Job: job, Limits: c.Limits(r.run), Waits: func(wait string) {
+	return jobs.CheckJob{Job: job, Limits: c.Limits(r.run), Waits: func(wait string) {
 		if wait == said {
 			return
 		}
@@ -226,7 +229,7 @@ func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) c
 // retryOnQuota runs a check. While the namespace's quota has no room for it, it tries again whenever another check
 // has ended, and periodically. It gives up, and returns the error as full, if no check has ended for as long as this
 // one may take.
-func (r *testRun) retryOnQuota(ctx context.Context, job cluster.CheckJob, check func(cluster.CheckJob) error) (full *cluster.QuotaError, err error) {
+func (r *testRun) retryOnQuota(ctx context.Context, job jobs.CheckJob, check func(jobs.CheckJob) error) (full *jobs.QuotaError, err error) {
 	for since := time.Now(); ; {
 		r.mu.Lock()
 		ended := r.ended
@@ -271,8 +274,8 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 			p.ConfigMap.Labels = map[string]string{}
 		}
 		p.ConfigMap.Labels[sandbox.LabelRun] = r.id
-		applied, err := r.client.ApplyFork(ctx, p, false)
-		if cluster.IsStale(err) && try < maxPlans {
+		applied, err := apply.New(r.client).ApplyFork(ctx, p, false)
+		if apply.IsStale(err) && try < maxPlans {
 			continue
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -11,7 +12,7 @@ import (
 
 // dispatch hands a saved experiment over to a Job in the cluster.
 func (r *testRun) dispatch(ctx context.Context) error {
-	image, err := r.client.PluginImage(ctx)
+	image, err := jobs.New(r.client).PluginImage(ctx)
 	suite := ""
 	if err == nil {
 		suite, err = r.suite.Text()
@@ -19,7 +20,7 @@ func (r *testRun) dispatch(ctx context.Context) error {
 	if err == nil {
 		runner := experiment.Runner{Image: image, ServiceAccount: r.serviceAccount, Args: r.remainder(), Suite: suite}
 		suites, job := runner.Objects(r.run)
-		err = r.client.Dispatch(ctx, r.kept, suites, job)
+		err = jobs.New(r.client).Dispatch(ctx, r.kept, suites, job)
 	}
 	if err != nil {
 		return r.abandon(ctx, err)

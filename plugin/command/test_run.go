@@ -12,6 +12,8 @@ import (
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -31,7 +33,7 @@ type testRun struct {
 	exclusive sync.RWMutex // held for writing by a check of load, for reading by others
 
 	mu    sync.Mutex // of what follows
-	kept  *cluster.Experiment
+	kept  *jobs.Experiment
 	ended chan struct{} // closed, and replaced, when a check has ended
 }
 
@@ -56,7 +58,7 @@ func (f *testFlags) run(ctx context.Context) error {
 		return err
 	}
 	if !r.unattended { // else whoever dispatched it has created them, by rights that the Job need not have
-		if err := r.client.CreateObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
+		if err := jobs.New(r.client).CreateObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
 			return r.abandon(ctx, err)
 		}
 	}
@@ -77,7 +79,7 @@ func (r *testRun) withHeartbeats(ctx context.Context, run func(context.Context) 
 	running, stop := context.WithCancelCause(ctx)
 	var holding sync.WaitGroup
 	holding.Go(func() {
-		if err := r.client.SendHeartbeats(running, r.kept); err != nil {
+		if err := jobs.New(r.client).SendHeartbeats(running, r.kept); err != nil {
 			stop(err)
 		}
 	})
@@ -113,7 +115,7 @@ func (r *testRun) prepare(ctx context.Context) error {
 		_, err := f.plan(ctx, r.client)
 		return err
 	}
-	found, missing, err := r.client.SandboxesNamed(ctx, r.args)
+	found, missing, err := read.New(r.client).SandboxesNamed(ctx, r.args)
 	if err != nil {
 		return err
 	}
@@ -133,7 +135,7 @@ func (r *testRun) findProbes(ctx context.Context) (err error) {
 	if i < 0 {
 		return nil
 	}
-	if r.probes, err = r.client.Probes(ctx); err != nil {
+	if r.probes, err = jobs.New(r.client).Probes(ctx); err != nil {
 		return err
 	}
 	for i := range r.suite.Checks {
@@ -165,7 +167,7 @@ func (r *testRun) findServices(ctx context.Context, c *experiment.Check) error {
 		}
 		refs = append(refs, ref)
 	default:
-		entry, err := r.client.Entry(ctx, nil)
+		entry, err := read.New(r.client).Entry(ctx, nil)
 		if err != nil {
 			var p *plan.Problem
 			if errors.As(err, &p) { // which names the Services, and would have one named another way
@@ -176,7 +178,7 @@ func (r *testRun) findServices(ctx context.Context, c *experiment.Check) error {
 		refs = append(refs, entry.Service)
 	}
 	for _, ref := range refs {
-		s, err := r.client.CheckService(ctx, ref)
+		s, err := jobs.New(r.client).CheckService(ctx, ref)
 		if err != nil {
 			return err
 		}
@@ -194,7 +196,7 @@ func (r *testRun) begin(ctx context.Context) error {
 	if r.ttl > 0 {
 		expires = fresh.Window.Began.Add(r.ttl)
 	}
-	kept, err := r.client.StartExperiment(ctx, fresh, r.spec(), expires, r.wait)
+	kept, err := jobs.New(r.client).StartExperiment(ctx, fresh, r.spec(), expires, r.wait)
 	if err != nil {
 		return err
 	}
@@ -209,7 +211,7 @@ func (r *testRun) begin(ctx context.Context) error {
 // it, if it runs unattended, or if it failed with results. Otherwise it deletes the experiment and the sandboxes that
 // it created.
 func (r *testRun) abandon(ctx context.Context, cause error) error {
-	if errors.Is(cause, cluster.ErrNotHolder) {
+	if errors.Is(cause, jobs.ErrNotHolder) {
 		return cause
 	}
 	interrupted := ctx.Err() != nil
@@ -219,7 +221,7 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 	what := "experiment " + r.id + ": " + cause.Error()
 	if !r.kept.Began || r.unattended || !interrupted && r.kept.Report.Found() {
 		if r.wait {
-			r.client.Release(ctx, r.kept)
+			jobs.New(r.client).Release(ctx, r.kept)
 		}
 		return &plan.Problem{
 			What: what + "; what it found so far is kept", Err: cause,
@@ -232,7 +234,7 @@ func (r *testRun) abandon(ctx context.Context, cause error) error {
 			made = append(made, v.Sandbox)
 		}
 	}
-	left, err := r.client.AbandonExperiment(ctx, r.kept, made)
+	left, err := jobs.New(r.client).AbandonExperiment(ctx, r.kept, made)
 	if err != nil {
 		return err
 	}
@@ -250,7 +252,7 @@ func (r *testRun) finish(ctx context.Context) error {
 	rep := r.kept.Report
 	rep.Window.Ended = time.Now().UTC().Truncate(time.Millisecond)
 	rep.Conclude()
-	kept, printed := r.client.SaveReport(ctx, r.kept), r.print(rep)
+	kept, printed := jobs.New(r.client).SaveReport(ctx, r.kept), r.print(rep)
 	if kept != nil { // the sandboxes may be all that is left of what was found
 		return errors.Join(printed, fmt.Errorf("experiment %s: its report could not be kept, and its sandboxes stay: %w", r.id, kept))
 	}
@@ -265,7 +267,7 @@ func (r *testRun) finish(ctx context.Context) error {
 			}
 		}
 	}
-	if left := r.client.DeleteCreated(ctx, r.id, doomed); len(left) > 0 {
+	if left := jobs.New(r.client).DeleteCreated(ctx, r.id, doomed); len(left) > 0 {
 		r.warn("--delete=%s: still there: %s", r.delete, strings.Join(left, ", "))
 	}
 	if printed != nil {

@@ -16,6 +16,8 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/routing"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -120,7 +122,7 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	if !f.all {
 		var workloads []*plan.Workload
 		if len(f.workloads) > 0 {
-			if workloads, err = c.Workloads(ctx, f.workloads, ""); err != nil {
+			if workloads, err = read.New(c).Workloads(ctx, f.workloads, ""); err != nil {
 				return err
 			}
 		}
@@ -134,7 +136,7 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	if f.allNamespaces {
 		namespace = ""
 	}
-	routed, err := c.RoutedByNamespace(ctx, namespace)
+	routed, err := read.New(c).RoutedByNamespace(ctx, namespace)
 	if err != nil {
 		return err
 	}
@@ -157,18 +159,18 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 
 // in plans for one namespace: for workloads, and for the named Services or, with --all, the switched ones.
 func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
-	routing, err := c.Routing(ctx, workloads)
+	r, err := routing.New(ctx, c, workloads)
 	if err != nil {
 		return nil, err
 	}
-	if err := routing.MayRoute(ctx); err != nil {
+	if err := r.MayRoute(ctx); err != nil {
 		return nil, err
 	}
 	next := plan.Unroute
 	if f.force {
 		next = plan.UnrouteForced
 	}
-	run := &routeRun{tool: f.tool, print: f.print, routing: routing, strategy: f.dryRun, timeout: f.timeout, wait: true, verb: "unroute"}
+	run := &routeRun{tool: f.tool, print: f.print, routing: r, strategy: f.dryRun, timeout: f.timeout, wait: true, verb: "unroute"}
 	_, err = run.plan(ctx, func(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
 		services := f.services
 		if f.all {
