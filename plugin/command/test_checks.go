@@ -16,7 +16,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -264,41 +266,26 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 		r.routing.Lock()
 		defer r.routing.Unlock()
 	}
-	f := r.forkOf(v)
-	for try := 1; ; try++ {
-		p, err := f.plan(ctx, r.client)
-		if err != nil {
-			return err
-		}
-		if p.ConfigMap.Labels == nil {
-			p.ConfigMap.Labels = map[string]string{}
-		}
-		p.ConfigMap.Labels[sandbox.LabelRun] = r.id
-		applied, err := apply.New(r.client).ApplyFork(ctx, p, false)
-		if apply.IsStale(err) && try < maxPlans {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		v.Key = p.Key
-		_, err = f.await(ctx, r.client, p, applied)
-		return err
+	fork, o := r.forkOf(v)
+	done, err := fork.Run(ctx, o)
+	if done != nil {
+		v.Key = done.Plan.Key
 	}
+	return err
 }
 
 // forkOf returns the fork that creates a variant.
-func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
-	quiet := *r.tool // several at once would write over each other
-	quiet.ErrOut, quiet.screen.ErrOut = io.Discard, io.Discard
+func (r *testRun) forkOf(v *experiment.Variant) (*operate.Fork, operate.ForkOptions) {
 	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
-	return &forkFlags{
-		tool: &quiet, workloads: r.args, timeout: r.timeout, timeoutGiven: true, begun: time.Now(),
-		options: plan.ForkOptions{
-			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
-			NewKey: sandbox.NewKey(), Now: time.Now(),
-		},
-	}
+	return &operate.Fork{
+			Read: read.New(r.client), Write: apply.New(r.client), Wait: wait.New(r.client), Open: openRouting(r.client), Report: operate.Silent{},
+		}, operate.ForkOptions{
+			Workloads: r.args, Wait: true, Timeout: r.timeout, RouteTimeout: r.timeout, Labels: map[string]string{sandbox.LabelRun: r.id},
+			Change: plan.ForkOptions{
+				Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
+				NewKey: sandbox.NewKey(), Now: time.Now(),
+			},
+		}
 }
 
 func (r *testRun) report(format string, args ...any) {

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	cmdutil "k8s.io/kubectl/pkg/cmd/util"
-
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
@@ -110,9 +108,8 @@ func (r *testRun) prepare(ctx context.Context) error {
 	}
 	if len(r.images) > 0 {
 		// What prevents forking a workload prevents it for each variant.
-		f := r.forkOf(&r.variants[0])
-		f.dryRun = cmdutil.DryRunClient
-		_, err := f.plan(ctx, r.client)
+		fork, o := r.forkOf(&r.variants[0])
+		_, _, err := fork.Plan(ctx, o)
 		return err
 	}
 	found, missing, err := read.New(r.client).SandboxesNamed(ctx, r.args)

@@ -43,7 +43,10 @@ func layers() []layer {
 
 		{path: "plugin/command", imports: over("plugin/escape", "plugin/plan", "plugin/status", "plugin/cluster", "plugin/cluster/read",
 			"plugin/cluster/wait", "plugin/cluster/apply", "plugin/cluster/routing", "plugin/cluster/jobs", "plugin/cluster/tunnel",
-			"plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+			"plugin/operate", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+		// Of plugin/cluster it takes the types of what is read and written; what calls the API server it is given.
+		{path: "plugin/operate", imports: over("plugin/plan", "plugin/status", "plugin/cluster", "plugin/cluster/read", "plugin/cluster/wait",
+			"plugin/cluster/apply", "plugin/cluster/jobs", "plugin/open", "plugin/experiment", "webhook/share")},
 		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/router/engine")},
 		{path: "plugin/cluster/jobs", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/cluster/apply", "plugin/plan",
 			"plugin/experiment")},

@@ -200,9 +200,3 @@ func (c *Writer) DeleteSandbox(ctx context.Context, cm *corev1.ConfigMap, dryRun
 	}
 	return err
 }
-
-// DryRunForks applies the plan's forks as a dry run on the server: if one of several can't be changed, none is.
-func (c *Writer) DryRunForks(ctx context.Context, p *plan.ForkPlan) error {
-	_, err := c.ApplyFork(ctx, p, true)
-	return err
-}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -25,7 +24,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Routing takes the steps that put routers in front of workloads of one namespace, or remove them.
+// A Routing reads and writes what the steps need that put routers in front of workloads of one namespace, or remove
+// them.
 type Routing struct {
 	client  *cluster.Client
 	read    *read.Reader
@@ -37,94 +37,19 @@ type Routing struct {
 	guarded bool                         // marks of baselines take a right of their own
 }
 
-// A RouteObserver is notified of what a Routing does. Both functions may be nil.
-type RouteObserver struct {
-	Wrote   func(write *plan.RouteWrite, object *unstructured.Unstructured)
-	Waiting func(step *plan.RouteStep)
-}
-
-// maxRefusals bounds how often in a row the steps are planned again because objects changed between reading and
-// writing.
-const maxRefusals = 10
-
-// recheck is how often everything is read again during a rollout whose status does not show its end.
-const recheck = time.Second
-
-// Run takes steps until none is left or, without wait, until only the last rollout is. It returns the last view.
-// After an error, the steps so far stay; calling Run again resumes from there, in either direction.
-func (r *Routing) Run(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error), wait bool, o RouteObserver) (*plan.RouteView, error) {
-	for refusals := 0; ; {
-		view, err := r.View(ctx)
-		if err != nil {
-			return nil, err
-		}
-		step, err := next(view)
-		switch {
-		case err != nil:
-			return view, err
-		case step.Done, step.Last && !wait:
-			return view, nil
-		case len(step.Writes) == 0:
-			if err := r.await(ctx, step, o); err != nil {
-				return view, err
-			}
-			continue
-		}
-		err = r.writeAll(ctx, step, o)
-		if err == nil {
-			refusals = 0
-			continue
-		}
-		if refusals++; !refused(err) || refusals > maxRefusals {
-			return view, r.explain(ctx, err)
-		}
+// Write does one write, and returns the object as the API server stored it. For a deletion, the object has only a
+// name. With dryRun the API server does everything but store it.
+func (r *Routing) Write(ctx context.Context, w *plan.RouteWrite, dryRun bool) (*unstructured.Unstructured, error) {
+	var dry []string
+	if dryRun {
+		dry = []string{metav1.DryRunAll}
 	}
-}
-
-func (r *Routing) writeAll(ctx context.Context, step *plan.RouteStep, o RouteObserver) error {
-	for i := range step.Writes {
-		object, err := r.write(ctx, &step.Writes[i], nil)
-		if err != nil {
-			return err
-		}
-		if o.Wrote != nil {
-			o.Wrote(&step.Writes[i], object)
-		}
-	}
-	return nil
-}
-
-// refused reports whether the API server found an object changed since it was read: then reading again helps. A patch
-// whose test fails is answered with 422, as is an invalid object.
-func refused(err error) bool {
-	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err)
-}
-
-// DryRun makes the API server process all the steps without storing them. It returns each object once, with all
-// changes of the steps.
-func (r *Routing) DryRun(ctx context.Context, steps []*plan.RouteStep, wrote func(*plan.RouteWrite, *unstructured.Unstructured)) error {
-	for _, w := range plan.MergeSteps(steps) {
-		object, err := r.write(ctx, &w, []string{metav1.DryRunAll})
-		if err != nil {
-			return r.explain(ctx, err)
-		}
-		if w.Forgets {
-			object = w.After
-		}
-		wrote(&w, object)
-	}
-	return nil
-}
-
-// write does one write, and returns the object as the API server stored it. For a deletion, the object has only a
-// name.
-func (r *Routing) write(ctx context.Context, w *plan.RouteWrite, dryRun []string) (*unstructured.Unstructured, error) {
 	objects := r.client.Dynamic.Resource(w.Resource).Namespace(w.Namespace)
 	switch {
 	case w.Create != nil:
-		return objects.Create(ctx, w.Create, metav1.CreateOptions{FieldManager: sandbox.FieldManager, DryRun: dryRun})
+		return objects.Create(ctx, w.Create, metav1.CreateOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
 	case w.Delete != "":
-		err := objects.Delete(ctx, w.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &w.Delete}, DryRun: dryRun})
+		err := objects.Delete(ctx, w.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &w.Delete}, DryRun: dry})
 		if apierrors.IsNotFound(err) {
 			err = nil
 		}
@@ -134,7 +59,7 @@ func (r *Routing) write(ctx context.Context, w *plan.RouteWrite, dryRun []string
 	if err != nil {
 		return nil, err
 	}
-	return objects.Patch(ctx, w.Name, types.JSONPatchType, ops, metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dryRun})
+	return objects.Patch(ctx, w.Name, types.JSONPatchType, ops, metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
 }
 
 func encode(ops []jsonpatch.Operation) ([]byte, error) {
@@ -145,44 +70,8 @@ func encode(ops []jsonpatch.Operation) ([]byte, error) {
 	return b, nil
 }
 
-// await returns when a rollout that the step waits for has ended, or after recheck, or with the reason why it never
-// will.
-func (r *Routing) await(ctx context.Context, step *plan.RouteStep, o RouteObserver) error {
-	if o.Waiting != nil {
-		o.Waiting(step)
-	}
-	for _, w := range step.Waits {
-		if w.Failed {
-			return fmt.Errorf("%s does not roll out: %s", w.Workload, w.Message)
-		}
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, recheck, errRecheck)
-	defer cancel()
-	changes := make(chan *plan.Workload)
-	for _, w := range step.Waits {
-		if w.Workload != nil {
-			go r.watch(ctx, w.Workload, changes)
-		}
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			if err := context.Cause(ctx); !errors.Is(err, errRecheck) {
-				return err
-			}
-			return nil
-		case w := <-changes:
-			if _, done, err := plan.RolledOut(w); done || err != nil {
-				return nil
-			}
-		}
-	}
-}
-
-var errRecheck = errors.New("look again")
-
-// watch sends the workload each time it changes.
-func (r *Routing) watch(ctx context.Context, w *plan.Workload, changes chan<- *plan.Workload) {
+// Watch sends the workload each time it changes, until ctx ends.
+func (r *Routing) Watch(ctx context.Context, w *plan.Workload, changes chan<- *plan.Workload) {
 	events, err := r.client.Dynamic.Resource(w.GroupVersionResource()).Namespace(w.Namespace()).Watch(ctx, metav1.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, w.Name()).String(),
 		ResourceVersion: w.Object.GetResourceVersion(),
@@ -223,9 +112,9 @@ func (r *Routing) Admission(ctx context.Context, view *plan.RouteView) error {
 	return nil
 }
 
-// explain turns an error into a Problem. For missing rights, it checks all rights that the steps need, so that they
+// Explain turns an error into a Problem. For missing rights, it checks all rights that the steps need, so that they
 // need not be found out one by one.
-func (r *Routing) explain(ctx context.Context, err error) error {
+func (r *Routing) Explain(ctx context.Context, err error) error {
 	explained := cluster.Explain(err)
 	var p *plan.Problem
 	if !apierrors.IsForbidden(err) || !errors.As(explained, &p) {

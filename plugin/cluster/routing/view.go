@@ -91,15 +91,6 @@ func (r *Routing) Routable() error {
 	return nil
 }
 
-// View reads everything that routing the workloads depends on.
-func View(ctx context.Context, c *cluster.Client, targets []*plan.Workload) (*plan.RouteView, error) {
-	r, err := New(ctx, c, targets)
-	if err != nil {
-		return nil, err
-	}
-	return r.View(ctx)
-}
-
 // RoutableWorkloads reads every workload of the namespace that a Service has pods of and that can be routed. It also
 // returns why the others are left out.
 func RoutableWorkloads(ctx context.Context, c *cluster.Client) ([]*plan.Workload, []string, error) {
@@ -201,7 +192,7 @@ func (r *Routing) readError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // also when the API client gave up beforehand, seeing that the time would not suffice
 	}
-	return r.explain(ctx, err)
+	return r.Explain(ctx, err)
 }
 
 func pointers[T any](items []T) []*T {
