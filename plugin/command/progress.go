@@ -89,6 +89,11 @@ func (r *reporter) Waiting(what string) {
 	}
 }
 
+// Resumes prints that an experiment resumes.
+func (r *reporter) Resumes(id string) {
+	fmt.Fprintf(r.ErrOut, "experiment %s resumes where it was interrupted\n", id)
+}
+
 // dryRun converts kubectl's strategy.
 func dryRun(s cmdutil.DryRunStrategy) operate.DryRun {
 	switch s {

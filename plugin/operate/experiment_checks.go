@@ -1,4 +1,4 @@
-package command
+package operate
 
 import (
 	"context"
@@ -13,12 +13,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -27,12 +23,12 @@ import (
 // use it up.
 const roomInterval = 10 * time.Second
 
-// testAll runs the tests of all variants, up to --parallel variants at once. Then it runs the built-in checks, each
+// testAll runs the tests of all variants, up to Parallel variants at once. Then it runs the built-in checks, each
 // for all variants at once and while nothing else runs, so that they do not disturb each other's measurements.
-func (r *testRun) testAll(ctx context.Context) error {
+func (r *ExperimentRun) testAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	slots := make(chan struct{}, r.parallel)
+	slots := make(chan struct{}, r.o.Parallel)
 	var all sync.WaitGroup
 	for i := range r.variants {
 		all.Go(func() {
@@ -52,8 +48,8 @@ func (r *testRun) testAll(ctx context.Context) error {
 		return err
 	}
 	for _, kind := range []experiment.Kind{experiment.Contract, experiment.Load} {
-		for i := range r.suite.Checks {
-			if c := &r.suite.Checks[i]; c.Probe != nil && c.Kind == kind {
+		for i := range r.o.Suite.Checks {
+			if c := &r.o.Suite.Checks[i]; c.Probe != nil && c.Kind == kind {
 				if err := r.compare(ctx, c); err != nil {
 					return err
 				}
@@ -65,7 +61,7 @@ func (r *testRun) testAll(ctx context.Context) error {
 
 // test runs the checks of one variant, one after the other, so that the routers' counts for its key belong to one
 // check.
-func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
+func (r *ExperimentRun) test(ctx context.Context, v *experiment.Variant) error {
 	if r.done(v) {
 		return nil
 	}
@@ -79,11 +75,11 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 	r.mu.Lock()
 	r.kept.Report.Variant(v.Name).Verdict = experiment.Verdict{} // it may not have been forked before
 	r.mu.Unlock()
-	for i := range r.suite.Checks {
-		if r.suite.Checks[i].Probe != nil {
+	for i := range r.o.Suite.Checks {
+		if r.o.Suite.Checks[i].Probe != nil {
 			continue
 		}
-		if err := r.check(ctx, v, &r.suite.Checks[i]); err != nil {
+		if err := r.check(ctx, v, &r.o.Suite.Checks[i]); err != nil {
 			return err
 		}
 	}
@@ -91,7 +87,7 @@ func (r *testRun) test(ctx context.Context, v *experiment.Variant) error {
 }
 
 // compare runs a built-in check of all existing variants.
-func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
+func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error {
 	var variants []experiment.Variant
 	var sandboxes []string
 	done := true
@@ -109,7 +105,7 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 		return nil // or there is none
 	}
 	var err error
-	if r.probes.Carriers, err = read.New(r.client).KeyCarriers(ctx, sandboxes[0]); err != nil {
+	if r.probes.Carriers, err = r.e.Read.KeyCarriers(ctx, sandboxes[0]); err != nil {
 		return err
 	}
 	baseline := sandbox.NewKey()
@@ -124,7 +120,7 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	var log []string
 	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, c.Name), func(job jobs.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
-		seen, printed, log, err = jobs.New(r.client).Compare(ctx, r.kept, variants, baseline, job)
+		seen, printed, log, err = r.e.Checks.Compare(ctx, r.kept, variants, baseline, job)
 		return err
 	})
 	if err != nil {
@@ -156,13 +152,13 @@ func (r *testRun) compare(ctx context.Context, c *experiment.Check) error {
 	})
 }
 
-func (r *testRun) done(v *experiment.Variant) bool {
+func (r *ExperimentRun) done(v *experiment.Variant) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !slices.ContainsFunc(r.kept.Report.Variant(v.Name).Results, func(x experiment.Result) bool { return !x.Done() })
 }
 
-func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experiment.Check) error {
+func (r *ExperimentRun) check(ctx context.Context, v *experiment.Variant, c *experiment.Check) error {
 	r.mu.Lock()
 	done := r.kept.Report.Variant(v.Name).Result(c.Name).Done()
 	r.mu.Unlock()
@@ -183,7 +179,7 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 	var log []string
 	full, err := r.retryOnQuota(ctx, r.checkJob(c, job, v.Name+": "+c.Name), func(job jobs.CheckJob) (err error) {
 		window.Began = time.Now().UTC().Truncate(time.Millisecond)
-		evidence, log, err = jobs.New(r.client).Check(ctx, r.kept, v, job)
+		evidence, log, err = r.e.Checks.Check(ctx, r.kept, v, job)
 		return err
 	})
 	if err != nil {
@@ -206,18 +202,18 @@ func (r *testRun) check(ctx context.Context, v *experiment.Variant, c *experimen
 }
 
 // record changes the report, and saves it.
-func (r *testRun) record(ctx context.Context, change func(*experiment.Report)) error {
+func (r *ExperimentRun) record(ctx context.Context, change func(*experiment.Report)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(r.kept.Report)
 	r.kept.Report.Conclude()
 	close(r.ended)
 	r.ended = make(chan struct{})
-	return jobs.New(r.client).SaveReport(context.WithoutCancel(ctx), r.kept)
+	return r.e.Store.SaveReport(context.WithoutCancel(ctx), r.kept)
 }
 
 // checkJob returns the Job of a check, which shows what it waits for before its test runs.
-func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) jobs.CheckJob {
+func (r *ExperimentRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) jobs.CheckJob {
 	said := ""
 	return jobs.CheckJob{Job: job, Limits: c.Limits(r.run), Waits: func(wait string) {
 		if wait == said {
@@ -231,7 +227,7 @@ func (r *testRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) j
 // retryOnQuota runs a check. While the namespace's quota has no room for it, it tries again whenever another check
 // has ended, and periodically. It gives up, and returns the error as full, if no check has ended for as long as this
 // one may take.
-func (r *testRun) retryOnQuota(ctx context.Context, job jobs.CheckJob, check func(jobs.CheckJob) error) (full *jobs.QuotaError, err error) {
+func (r *ExperimentRun) retryOnQuota(ctx context.Context, job jobs.CheckJob, check func(jobs.CheckJob) error) (full *jobs.QuotaError, err error) {
 	for since := time.Now(); ; {
 		r.mu.Lock()
 		ended := r.ended
@@ -255,19 +251,18 @@ func (r *testRun) retryOnQuota(ctx context.Context, job jobs.CheckJob, check fun
 }
 
 // ready makes sure that the variant's forks exist and are routed.
-func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
-	if len(r.images) == 0 {
+func (r *ExperimentRun) ready(ctx context.Context, v *experiment.Variant) error {
+	if len(r.o.Images) == 0 {
 		return nil // the evidence says whether it is
 	}
 	r.exclusive.RLock() // what starts costs what a check of load would measure
 	defer r.exclusive.RUnlock()
 	r.report("%s: forking", v.Name)
-	if r.route {
+	if r.o.Route {
 		r.routing.Lock()
 		defer r.routing.Unlock()
 	}
-	fork, o := r.forkOf(v)
-	done, err := fork.Run(ctx, o)
+	done, err := r.e.Fork.Run(ctx, r.forkOf(v))
 	if done != nil {
 		v.Key = done.Plan.Key
 	}
@@ -275,20 +270,20 @@ func (r *testRun) ready(ctx context.Context, v *experiment.Variant) error {
 }
 
 // forkOf returns the fork that creates a variant.
-func (r *testRun) forkOf(v *experiment.Variant) (*operate.Fork, operate.ForkOptions) {
-	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
-	return &operate.Fork{
-			Read: read.New(r.client), Write: apply.New(r.client), Wait: wait.New(r.client), Open: openRouting(r.client), Report: operate.Silent{},
-		}, operate.ForkOptions{
-			Workloads: r.args, Wait: true, Timeout: r.timeout, RouteTimeout: r.timeout, Labels: map[string]string{sandbox.LabelRun: r.id},
-			Change: plan.ForkOptions{
-				Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
-				NewKey: sandbox.NewKey(), Now: time.Now(),
-			},
-		}
+func (r *ExperimentRun) forkOf(v *experiment.Variant) ForkOptions {
+	i := slices.IndexFunc(r.o.Images, func(o VariantImage) bool { return o.Name == v.Name })
+	return ForkOptions{
+		Workloads: r.o.Args, Wait: true, Timeout: r.o.Timeout, RouteTimeout: r.o.Timeout,
+		Labels: map[string]string{sandbox.LabelRun: r.o.ID},
+		Change: plan.ForkOptions{
+			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.o.Images[i].Image}, TTL: &r.o.TTL, Route: r.o.Route,
+			NewKey: sandbox.NewKey(), Now: time.Now(),
+		},
+	}
 }
 
-func (r *testRun) report(format string, args ...any) {
+// report reports how many checks are done, and what is done now.
+func (r *ExperimentRun) report(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	done, all := 0, 0
@@ -300,5 +295,5 @@ func (r *testRun) report(format string, args ...any) {
 			}
 		}
 	}
-	r.show.update(fmt.Sprintf("%d of %d done; ", done, all) + fmt.Sprintf(format, args...))
+	r.e.Report.Waiting(fmt.Sprintf("%d of %d done; ", done, all) + fmt.Sprintf(format, args...))
 }
