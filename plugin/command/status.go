@@ -14,8 +14,8 @@ import (
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
@@ -118,11 +118,11 @@ func (f *statusFlags) run(ctx context.Context) error {
 
 // exit returns the error for the exit status, with --exit-code.
 func (f *statusFlags) exit(v *plan.Inventory) error {
-	all := v.Sandboxes()
-	switch found := v.State(&all[0]); {
-	case !f.exitCode, !found.Unknown && (found.Code == health.Routed || found.Code == health.Running):
+	reached, known := operate.Reached(v)
+	switch {
+	case !f.exitCode, reached:
 		return nil
-	case found.Unknown:
+	case !known:
 		return &exitError{code: status.ExitUnknown}
 	}
 	return &exitError{code: status.ExitFailed}
@@ -256,25 +256,12 @@ func expiry(at, now time.Time) string {
 	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
 }
 
-// warnUnrouted warns if requests with a sandbox's key do not reach all its forks, with the command that fixes it. It
-// ignores what can't be read, because the command has another purpose.
-func (t *tool) warnUnrouted(ctx context.Context, c *cluster.Client, name string) {
-	v, err := read.New(c).Inventory(ctx, c.Namespace)
-	if err != nil {
-		return
-	}
-	for _, s := range v.Sandboxes() {
-		found := v.State(&s)
-		if s.Name != name || found.Unknown || found.Code == health.Routed || found.Code == health.Running {
-			continue
-		}
-		about := found.Message
-		if found.Fork != "" {
-			about = "deployment.apps/" + found.Fork + ": " + about
-		}
-		t.warn("sandbox %s is %s: %s", name, found.Word(), about)
-		if len(found.Fix) > 0 {
-			fmt.Fprintf(t.ErrOut, "hint: %s\n", t.line(found.Fix))
+// warnUnreached warns that requests with a sandbox's key do not reach all its forks, with the command that fixes it.
+func (t *tool) warnUnreached(all []operate.Unreached) {
+	for _, u := range all {
+		t.warn("sandbox %s is %s: %s", u.Sandbox, u.State, u.Message)
+		if len(u.Fix) > 0 {
+			fmt.Fprintf(t.ErrOut, "hint: %s\n", t.line(u.Fix))
 		}
 	}
 }

@@ -4,48 +4,19 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// maxExtensions bounds how often an extension is planned again because the ConfigMap changed in between.
-const maxExtensions = 5
-
-// Extend writes the extension that extend plans for the sandbox. If the sandbox has changed since it was read, Extend
-// reads it again. With dryRun the API server does everything but store it.
-func (c *Writer) Extend(ctx context.Context, s *plan.Sandbox, dryRun bool, extend func(*plan.Sandbox) (*plan.Extension, error)) (*plan.Extension, *corev1.ConfigMap, error) {
+// ApplyExtension writes the planned extension of a sandbox. If the ConfigMap is not the one that was read any more, the
+// error is a conflict. With dryRun the API server does everything but store it.
+func (c *Writer) ApplyExtension(ctx context.Context, s *plan.Sandbox, e *plan.Extension, dryRun bool) (*corev1.ConfigMap, error) {
 	options := metav1.PatchOptions{FieldManager: sandbox.FieldManager}
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}
 	}
-	api := c.Kube.CoreV1().ConfigMaps(s.Namespace)
-	for try := 1; ; try++ {
-		e, err := extend(s)
-		if err != nil {
-			return nil, nil, err
-		}
-		if e.Unchanged {
-			return e, e.Extended(), nil
-		}
-		cm, err := api.Patch(ctx, s.ConfigMap.Name, types.MergePatchType, e.Patch(), options)
-		if err == nil {
-			return e, cm, nil
-		}
-		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) || try == maxExtensions {
-			return nil, nil, cluster.Explain(err)
-		}
-		found, _, err := c.read.SandboxesNamed(ctx, []string{s.Name})
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(found) == 0 || found[0].ConfigMap == nil || found[0].ConfigMap.UID != s.ConfigMap.UID {
-			return nil, nil, plan.NoSandbox(s.Name, s.Namespace)
-		}
-		s = &found[0]
-	}
+	return c.Kube.CoreV1().ConfigMaps(s.Namespace).Patch(ctx, s.ConfigMap.Name, types.MergePatchType, e.Patch(), options)
 }
