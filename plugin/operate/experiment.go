@@ -190,7 +190,9 @@ func (r *ExperimentRun) Delete(ctx context.Context, which string) (left []string
 
 // Dispatch hands the experiment over to a Job in the cluster that has the rights of a service account. args are the
 // arguments of the command that it runs. It returns the report so far.
-func (r *ExperimentRun) Dispatch(ctx context.Context, serviceAccount string, args []string) (*experiment.Report, error) {
+func (r *ExperimentRun) Dispatch(
+	ctx context.Context, serviceAccount string, args []string,
+) (*experiment.Report, error) {
 	image, err := r.e.Jobs.PluginImage(ctx)
 	suite := ""
 	if err == nil {

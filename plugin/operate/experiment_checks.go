@@ -70,7 +70,9 @@ func (r *ExperimentRun) test(ctx context.Context, v *experiment.Variant) error {
 		if ctx.Err() != nil || cluster.IsTransient(err) || !errors.As(err, &p) {
 			return err
 		}
-		return r.record(ctx, func(rep *experiment.Report) { rep.Variant(v.Name).Verdict = experiment.NotForkedVerdict(p) })
+		return r.record(ctx, func(rep *experiment.Report) {
+			rep.Variant(v.Name).Verdict = experiment.NotForkedVerdict(p)
+		})
 	}
 	r.mu.Lock()
 	r.kept.Report.Variant(v.Name).Verdict = experiment.Verdict{} // it may not have been forked before
@@ -155,7 +157,8 @@ func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error 
 func (r *ExperimentRun) done(v *experiment.Variant) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !slices.ContainsFunc(r.kept.Report.Variant(v.Name).Results, func(x experiment.Result) bool { return !x.Done() })
+	results := r.kept.Report.Variant(v.Name).Results
+	return !slices.ContainsFunc(results, func(x experiment.Result) bool { return !x.Done() })
 }
 
 func (r *ExperimentRun) check(ctx context.Context, v *experiment.Variant, c *experiment.Check) error {
@@ -227,7 +230,9 @@ func (r *ExperimentRun) checkJob(c *experiment.Check, job *batchv1.Job, what str
 // retryOnQuota runs a check. While the namespace's quota has no room for it, it tries again whenever another check
 // has ended, and periodically. It gives up, and returns the error as full, if no check has ended for as long as this
 // one may take.
-func (r *ExperimentRun) retryOnQuota(ctx context.Context, job jobs.CheckJob, check func(jobs.CheckJob) error) (full *jobs.QuotaError, err error) {
+func (r *ExperimentRun) retryOnQuota(
+	ctx context.Context, job jobs.CheckJob, check func(jobs.CheckJob) error,
+) (full *jobs.QuotaError, err error) {
 	for since := time.Now(); ; {
 		r.mu.Lock()
 		ended := r.ended

@@ -93,7 +93,9 @@ func (r *ExperimentRun) findServices(ctx context.Context, c *experiment.Check) e
 		if err != nil {
 			var p *plan.Problem
 			if errors.As(err, &p) { // which names the Services, and would have one named another way
-				return &plan.Problem{What: p.What + "; name the one to test by --entry=svc/SERVICE, or by annotation " + sandbox.AnnotationServices}
+				return &plan.Problem{
+					What: p.What + "; name the one to test by --entry=svc/SERVICE, or by annotation " + sandbox.AnnotationServices,
+				}
 			}
 			return err
 		}
@@ -128,7 +130,9 @@ func (r *ExperimentRun) readCronJobs(ctx context.Context) error {
 		if namespace == "" || namespace == r.run.Namespace {
 			return nil
 		}
-		return &plan.Problem{What: fmt.Sprintf("%s: metadata.namespace: is %q, and the sandboxes are in %q", source, namespace, r.run.Namespace)}
+		return &plan.Problem{What: fmt.Sprintf(
+			"%s: metadata.namespace: is %q, and the sandboxes are in %q", source, namespace, r.run.Namespace,
+		)}
 	}
 	for _, c := range r.o.Suite.Checks {
 		if err := elsewhere(c.Source, c.Job.Namespace); err != nil {
@@ -148,7 +152,8 @@ func (r *ExperimentRun) readCronJobs(ctx context.Context) error {
 func (r *ExperimentRun) spec() string {
 	sum := sha256.New()
 	encoder := json.NewEncoder(sum)
-	_ = encoder.Encode([]any{r.o.Args, r.o.VariantArgs, r.o.Require, r.o.Entry}) // a hash takes all, and strings always encode
+	// A hash takes all, and strings always encode.
+	_ = encoder.Encode([]any{r.o.Args, r.o.VariantArgs, r.o.Require, r.o.Entry})
 	for _, c := range r.o.Suite.Checks {
 		job := *c.Job
 		job.TypeMeta = metav1.TypeMeta{} // a CronJob's has none

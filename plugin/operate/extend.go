@@ -44,8 +44,8 @@ type Extended struct {
 	ConfigMap *corev1.ConfigMap
 }
 
-// Run extends the sandboxes. After an error, it returns those that were extended before it; nil if none was tried. found is the number of
-// sandboxes that are selected; -1 if they could not be read.
+// Run extends the sandboxes. After an error, it returns those that were extended before it; nil if none was tried.
+// found is the number of sandboxes that are selected; -1 if they could not be read.
 func (e *Extend) Run(ctx context.Context, o ExtendOptions) (done []Extended, found int, err error) {
 	sandboxes, err := e.find(ctx, o.Selection)
 	if err != nil {

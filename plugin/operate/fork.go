@@ -151,7 +151,8 @@ const maxPlans = 3
 
 // run plans and writes forks, again if the state that the plan was based on has changed, and waits for them.
 func (f *Fork) run(
-	ctx context.Context, o waitOptions, planForks func() (*plan.ForkPlan, error), write func(*plan.ForkPlan) (*apply.Applied, error),
+	ctx context.Context, o waitOptions,
+	planForks func() (*plan.ForkPlan, error), write func(*plan.ForkPlan) (*apply.Applied, error),
 ) (*Forked, error) {
 	var done Forked
 	for try := 1; ; try++ {

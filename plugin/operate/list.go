@@ -36,7 +36,8 @@ type ListOptions struct {
 func (l *List) Run(ctx context.Context, o ListOptions) error {
 	var changes <-chan error
 	if o.Watch {
-		changes = l.Read.WatchInventory(ctx, o.Namespace) // before the first listing: what changes after it is not missed
+		// Before the first listing: what changes after it is not missed.
+		changes = l.Read.WatchInventory(ctx, o.Namespace)
 	}
 	v, err := l.read(ctx, o)
 	if err != nil {
@@ -83,7 +84,8 @@ func (seen seenSandboxes) news(v *plan.Inventory) (changed []plan.Sandbox) {
 	for _, s := range v.Sandboxes() {
 		id := s.Namespace + "/" + s.Name
 		found := v.State(&s)
-		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), s.Behind(v.BaselineStates))
+		behind := s.Behind(v.BaselineStates)
+		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), behind)
 		if seen[id] != now {
 			seen[id] = now
 			changed = append(changed, s)

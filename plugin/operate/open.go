@@ -105,7 +105,8 @@ func (u *Open) reach(ctx context.Context, o OpenOptions, p *open.Proxy) error {
 		return &plan.Problem{
 			What: fmt.Sprintf("%s can't be reached: %v", p.Entry, err),
 			Hint: "its pods", Err: err,
-			Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace, "-l", "kubernetes.io/service-name="+p.Entry.Name),
+			Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace,
+				"-l", "kubernetes.io/service-name="+p.Entry.Name),
 		}
 	}
 	u.Report.Warn(fmt.Sprintf("%s can't be reached yet: %v", p.Entry, err))

@@ -41,12 +41,15 @@ func (r *Rebase) Run(ctx context.Context, o RebaseOptions) (*Forked, error) {
 			return nil, err
 		}
 		return plan.Rebase(&o.Change, workloads, state)
-	}, func(p *plan.ForkPlan) (*apply.Applied, error) {
-		if o.DryRun == DryRunNone && len(p.Forks) > 1 {
-			if _, err := r.Write.ApplyFork(ctx, p, true); err != nil {
-				return nil, err
-			}
+	}, func(p *plan.ForkPlan) (*apply.Applied, error) { return r.write(ctx, p, o.DryRun) })
+}
+
+// write writes the forks. Of several, it tries all before it writes the first.
+func (r *Rebase) write(ctx context.Context, p *plan.ForkPlan, dryRun DryRun) (*apply.Applied, error) {
+	if dryRun == DryRunNone && len(p.Forks) > 1 {
+		if _, err := r.Write.ApplyFork(ctx, p, true); err != nil {
+			return nil, err
 		}
-		return r.Write.ApplyFork(ctx, p, o.DryRun == DryRunServer)
-	})
+	}
+	return r.Write.ApplyFork(ctx, p, dryRun == DryRunServer)
 }

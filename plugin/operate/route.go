@@ -270,8 +270,9 @@ func checkRouters(view *plan.RouteView, report Reporter) error {
 	if len(gaps) == 0 {
 		return nil
 	}
+	w := gaps[0].Workload
 	return &plan.Problem{
-		What: fmt.Sprintf("%s was rolled out, but not all its pods have routers: no request reaches a fork of it", gaps[0].Workload),
-		Hint: "fix the reason above, then recreate its pods", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
+		What: fmt.Sprintf("%s was rolled out, but not all its pods have routers: no request reaches a fork of it", w),
+		Hint: "fix the reason above, then recreate its pods", Fix: plan.Kubectl("rollout", "restart", w.Arg()),
 	}
 }

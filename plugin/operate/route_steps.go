@@ -83,7 +83,8 @@ func (s *routeSteps) writeAll(ctx context.Context, step *plan.RouteStep) error {
 // refused reports whether the API server found an object changed since it was read: then reading again helps. A patch
 // whose test fails is answered with 422, as is an invalid object.
 func refused(err error) bool {
-	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) || apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err)
+	return apierrors.IsConflict(err) || apierrors.IsInvalid(err) ||
+		apierrors.IsNotFound(err) || apierrors.IsAlreadyExists(err)
 }
 
 // await returns when a rollout that the step waits for has ended, or after recheck, or with the reason why it never

@@ -66,7 +66,9 @@ func (u *Unroute) Plan(ctx context.Context, o UnrouteOptions) ([]*RoutePlan, err
 }
 
 // plan plans for one namespace: for workloads, and for the named Services or, with All, the switched ones.
-func (u *Unroute) plan(ctx context.Context, o UnrouteOptions, namespace string, workloads []*plan.Workload) (*RoutePlan, error) {
+func (u *Unroute) plan(
+	ctx context.Context, o UnrouteOptions, namespace string, workloads []*plan.Workload,
+) (*RoutePlan, error) {
 	routing, err := u.Open(ctx, namespace, workloads)
 	if err != nil {
 		return nil, err
