@@ -166,6 +166,10 @@ func (l layer) checkKubernetes(p Package) []string {
 			problems = append(problems, forbid(p.Imports, "leaves API calls to plugin/cluster and must not import", "net/http")...)
 		}
 	}
+	if l.path == "plugin/operate" {
+		problems = append(problems, forbid(p.Imports, "leaves flags and printing to plugin/command and must not import",
+			"github.com/spf13", "k8s.io/cli-runtime", "k8s.io/kubectl")...)
+	}
 	if l.path != "webhook/server" {
 		// Other packages name the interfaces of controller-runtime; one makes the manager, its server and its signals.
 		problems = append(problems, forbidExactly(p.Imports, "leaves the set-up of controller-runtime to webhook/server and must not import",

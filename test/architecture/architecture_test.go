@@ -51,6 +51,8 @@ func TestCheck(t *testing.T) {
 		{"router", architecture.Package{ImportPath: own("webhook/router"), Deps: []string{"k8s.io/apimachinery/pkg/types"}}, "without Kubernetes"},
 		{"kubectl outside the plugin", architecture.Package{ImportPath: own("webhook/server"), Deps: []string{"k8s.io/kubectl/pkg/util"}}, "no part of the plugin"},
 		{"kubectl in the plugin", architecture.Package{ImportPath: own("plugin/command"), Imports: []string{"k8s.io/kubectl/pkg/cmd/util"}}, ""},
+		{"flags in a use case", architecture.Package{ImportPath: own("plugin/operate"), Imports: []string{"github.com/spf13/pflag"}},
+			"leaves flags and printing"},
 		{"API calls", architecture.Package{ImportPath: own("plugin/command"), Imports: []string{"k8s.io/client-go/kubernetes"}}, "leaves API calls"},
 		{"manager", architecture.Package{ImportPath: own("webhook/lifecycle"), Imports: []string{"sigs.k8s.io/controller-runtime"}}, "set-up of controller-runtime"},
 		{"interfaces of controller-runtime", architecture.Package{ImportPath: own("webhook/lifecycle"),
