@@ -28,7 +28,9 @@ func Explain(err error) error {
 	var noKind *meta.NoKindMatchError
 	var noResource *meta.NoResourceMatchError
 	switch {
-	case errors.As(err, &noResource), errors.As(err, &noKind), strings.Contains(err.Error(), "the server doesn't have a resource type"):
+	case errors.As(err, &noResource),
+		errors.As(err, &noKind),
+		strings.Contains(err.Error(), "the server doesn't have a resource type"):
 		what := err.Error()
 		if noResource != nil {
 			what = fmt.Sprintf("the server doesn't have a resource type %q", noResource.PartialResource.Resource)

@@ -13,7 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// PrintableLines returns the non-empty lines of an app's output without control characters, because they go to a terminal.
+// PrintableLines returns the non-empty lines of an app's output without control characters, because they go to a
+// terminal.
 func PrintableLines(r io.Reader) []string {
 	var out []string
 	for s := bufio.NewScanner(r); s.Scan(); {

@@ -36,8 +36,9 @@ func Retry(ctx context.Context, do func() error) error {
 func IsTransient(err error) bool {
 	var dial *net.OpError
 	var name *net.DNSError
-	return err != nil && (errors.As(err, &dial) || errors.As(err, &name) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
+	return err != nil && (errors.As(err, &dial) || errors.As(err, &name) ||
+		apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
 		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err) ||
-		utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err) || utilnet.IsProbableEOF(err) ||
-		utilnet.IsTimeout(err))
+		utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err) ||
+		utilnet.IsProbableEOF(err) || utilnet.IsTimeout(err))
 }

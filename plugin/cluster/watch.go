@@ -38,7 +38,8 @@ func WatchObjects[Known, T any](
 				}
 				break
 			}
-			if object, ok := event.Object.(T); ok && !send(func(k *Known) error { see(k, object, event.Type == watch.Deleted); return nil }) {
+			if object, ok := event.Object.(T); ok &&
+				!send(func(k *Known) error { see(k, object, event.Type == watch.Deleted); return nil }) {
 				break
 			}
 		}

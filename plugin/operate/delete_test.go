@@ -29,7 +29,10 @@ func (f *fakeSandboxes) Sandboxes(context.Context, string, string) ([]plan.Sandb
 	return slices.Clone(f.all), nil
 }
 
-func (f *fakeSandboxes) SandboxesNamed(_ context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
+func (f *fakeSandboxes) SandboxesNamed(
+	_ context.Context,
+	names []string,
+) (found []plan.Sandbox, missing []string, err error) {
 	for _, name := range names {
 		if i := slices.IndexFunc(f.all, func(s plan.Sandbox) bool { return s.Name == name }); i >= 0 {
 			found = append(found, f.all[i])
@@ -104,13 +107,21 @@ func TestDelete_SaysWhatAnInterruptLeft(t *testing.T) {
 	f := &fakeSandboxes{all: []plan.Sandbox{{Name: "a"}, {Name: "b"}}, delete: func(string) error { cancel(); return nil }}
 	d := Delete{Read: f, Write: f, Wait: f}
 	deleted, done, err := d.Run(ctx, DeleteOptions{})
-	if p := wantProblem(t, err, "interrupted; 1 of 2 sandboxes are deleted"); !done || namesOf(deleted) != "a" || p.Code != status.CodeInterrupted {
+	if p := wantProblem(
+		t,
+		err,
+		"interrupted; 1 of 2 sandboxes are deleted",
+	); !done || namesOf(deleted) != "a" ||
+		p.Code != status.CodeInterrupted {
 		t.Errorf("got %s (done: %t), code %s", namesOf(deleted), done, p.Code)
 	}
 }
 
 func TestDelete_StopsAtAFailure(t *testing.T) {
-	f := &fakeSandboxes{all: []plan.Sandbox{{Name: "a"}, {Name: "b"}}, delete: func(string) error { return errors.New("no") }}
+	f := &fakeSandboxes{
+		all:    []plan.Sandbox{{Name: "a"}, {Name: "b"}},
+		delete: func(string) error { return errors.New("no") },
+	}
 	d := Delete{Read: f, Write: f, Wait: f}
 	if deleted, done, err := d.Run(t.Context(), DeleteOptions{}); done || deleted != nil || err == nil {
 		t.Errorf("got %v (done: %t), error %v", deleted, done, err)

@@ -44,7 +44,10 @@ type fakeExperiments struct {
 	checked, deleted             []string
 }
 
-func (f *fakeExperiments) SandboxesNamed(_ context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
+func (f *fakeExperiments) SandboxesNamed(
+	_ context.Context,
+	names []string,
+) (found []plan.Sandbox, missing []string, err error) {
 	for _, name := range names {
 		if name == "a" || name == "b" {
 			found = append(found, plan.Sandbox{Name: name, Key: "key-" + name})
@@ -249,7 +252,12 @@ func TestExperiment_KeepsWhatItFoundBeforeAFailure(t *testing.T) {
 		return errors.New("no")
 	}
 	_, err := f.run(t.Context(), t)
-	if p := wantProblem(t, err, "what it found so far is kept"); f.abandoned || !f.released || !slices.Contains(p.Fix, "--id=r1") {
+	if p := wantProblem(
+		t,
+		err,
+		"what it found so far is kept",
+	); f.abandoned || !f.released ||
+		!slices.Contains(p.Fix, "--id=r1") {
 		t.Errorf("abandoned: %t, released: %t, fix %q", f.abandoned, f.released, p.Fix)
 	}
 }
@@ -281,7 +289,8 @@ func TestExperiment_WaitsForRoomInTheQuota(t *testing.T) {
 					t.Fatal(err)
 				}
 				reasons := rep.Variants[0].Results[0].Verdict.Reasons
-				if len(reasons) == 0 || strings.Contains(reasons[0].Message, "quota") != tt.reason || time.Since(begun) > time.Hour {
+				if len(reasons) == 0 || strings.Contains(reasons[0].Message, "quota") != tt.reason ||
+					time.Since(begun) > time.Hour {
 					t.Errorf("after %s: %v", time.Since(begun), reasons)
 				}
 			})

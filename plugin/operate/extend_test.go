@@ -27,7 +27,12 @@ type fakeExtensions struct {
 
 func (f *fakeExtensions) DefaultTTL(context.Context) (*time.Duration, error) { return nil, nil }
 
-func (f *fakeExtensions) ApplyExtension(_ context.Context, s *plan.Sandbox, e *plan.Extension, _ bool) (*corev1.ConfigMap, error) {
+func (f *fakeExtensions) ApplyExtension(
+	_ context.Context,
+	s *plan.Sandbox,
+	e *plan.Extension,
+	_ bool,
+) (*corev1.ConfigMap, error) {
 	f.versions = append(f.versions, s.ConfigMap.ResourceVersion)
 	if len(f.errs) == 0 {
 		return e.Extended(), nil
@@ -42,8 +47,13 @@ func (f *fakeExtensions) ApplyExtension(_ context.Context, s *plan.Sandbox, e *p
 
 func expiring(name string, at time.Time) plan.Sandbox {
 	return plan.Sandbox{Name: name, Namespace: "shop", Expires: at, ConfigMap: &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "sandbox-" + name, Namespace: "shop", UID: types.UID("uid-" + name), ResourceVersion: "1"},
-		Data:       map[string]string{sandbox.DataExpires: at.Format(time.RFC3339)},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            "sandbox-" + name,
+			Namespace:       "shop",
+			UID:             types.UID("uid-" + name),
+			ResourceVersion: "1",
+		},
+		Data: map[string]string{sandbox.DataExpires: at.Format(time.RFC3339)},
 	}}
 }
 
@@ -77,7 +87,8 @@ func TestExtend_ReadsAgainWhatHasChanged(t *testing.T) {
 			f.all = []plan.Sandbox{expiring("pr-42", now.Add(time.Hour))}
 			e := Extend{Read: f, Write: f}
 			done, found, err := e.Run(t.Context(), ExtendOptions{Now: now, TTL: new(2 * time.Hour)})
-			if (err != nil) != tt.fails || found != 1 || len(f.versions) != tt.versions || done == nil || len(done) == 0 != tt.fails {
+			if (err != nil) != tt.fails || found != 1 || len(f.versions) != tt.versions || done == nil ||
+				len(done) == 0 != tt.fails {
 				t.Errorf("got %v of %d, versions %q, error %v", done, found, f.versions, err)
 			}
 			if tt.problem != "" {
@@ -107,7 +118,12 @@ type failSecond struct {
 	writes *int
 }
 
-func (w failSecond) ApplyExtension(ctx context.Context, s *plan.Sandbox, e *plan.Extension, dryRun bool) (*corev1.ConfigMap, error) {
+func (w failSecond) ApplyExtension(
+	ctx context.Context,
+	s *plan.Sandbox,
+	e *plan.Extension,
+	dryRun bool,
+) (*corev1.ConfigMap, error) {
 	if *w.writes++; *w.writes > 1 {
 		return nil, errors.New("no")
 	}
@@ -130,7 +146,10 @@ func TestExtend_ChangesNothingIfOneIsBeingDeleted(t *testing.T) {
 func TestExtend_NamesWhatIsMissing(t *testing.T) {
 	f := &fakeExtensions{}
 	e := Extend{Read: f, Write: f}
-	done, found, err := e.Run(t.Context(), ExtendOptions{Selection: Selection{Namespace: "shop", Names: []string{"a", "b"}}})
+	done, found, err := e.Run(
+		t.Context(),
+		ExtendOptions{Selection: Selection{Namespace: "shop", Names: []string{"a", "b"}}},
+	)
 	wantProblem(t, err, `there is no sandbox "a" in namespace "shop"`)
 	if done != nil || found >= 0 {
 		t.Errorf("got %v of %d", done, found)

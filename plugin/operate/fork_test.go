@@ -62,7 +62,12 @@ func (w *fakeForkWaiter) WaitForks(
 	return all, ctx.Err()
 }
 
-func (w *fakeForkWaiter) ExplainWait(_ context.Context, p *plan.ForkPlan, all map[string]plan.ForkStatus, after time.Duration) error {
+func (w *fakeForkWaiter) ExplainWait(
+	_ context.Context,
+	p *plan.ForkPlan,
+	all map[string]plan.ForkStatus,
+	after time.Duration,
+) error {
 	return p.TimedOut(after, []string{all["api-pr-42"].Waiting})
 }
 
@@ -125,7 +130,12 @@ func TestFork_IsNotPlannedAgainAfterAnotherFailure(t *testing.T) {
 
 func TestFork_WritesNothingInADryRunOfTheClient(t *testing.T) {
 	w := &fakeForkWriter{}
-	done, _, err := runFork(t.Context(), &Fork{Write: w, Report: &reported{}}, waitOptions{dryRun: DryRunClient, wait: true}, 1)
+	done, _, err := runFork(
+		t.Context(),
+		&Fork{Write: w, Report: &reported{}},
+		waitOptions{dryRun: DryRunClient, wait: true},
+		1,
+	)
 	if err != nil || done.Applied != nil || len(w.runs) > 0 {
 		t.Errorf("got %v, %d writes, error %v", done, len(w.runs), err)
 	}
@@ -134,8 +144,14 @@ func TestFork_WritesNothingInADryRunOfTheClient(t *testing.T) {
 func TestFork_WaitsForTheGenerationThatItWrote(t *testing.T) {
 	waiter, report := &fakeForkWaiter{status: plan.ForkStatus{Ready: true}}, &reported{}
 	waiter.status.Causes = []health.Cause{{Code: health.ScaledToZero, Message: "it has no replicas"}}
-	done, _, err := runFork(t.Context(), &Fork{Write: &fakeForkWriter{}, Wait: waiter, Report: report}, waitOptions{wait: true}, 1)
-	if err != nil || len(done.Statuses) != 1 || len(waiter.targets) != 1 || waiter.targets[0] != (wait.Target{Name: "api-pr-42", Generation: 3}) {
+	done, _, err := runFork(
+		t.Context(),
+		&Fork{Write: &fakeForkWriter{}, Wait: waiter, Report: report},
+		waitOptions{wait: true},
+		1,
+	)
+	if err != nil || len(done.Statuses) != 1 || len(waiter.targets) != 1 ||
+		waiter.targets[0] != (wait.Target{Name: "api-pr-42", Generation: 3}) {
 		t.Errorf("got %v, targets %v, error %v", done, waiter.targets, err)
 	}
 	if len(report.warnings) != 2 || report.warnings[1] != "deployment.apps/api-pr-42: it has no replicas" {
@@ -174,7 +190,11 @@ func TestFork_StaysWhenItsWaitEnds(t *testing.T) {
 // fakeRebaseReader has nothing to rebase.
 type fakeRebaseReader struct{ err error }
 
-func (r fakeRebaseReader) ReadRebase(context.Context, []string, *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
+func (r fakeRebaseReader) ReadRebase(
+	context.Context,
+	[]string,
+	*plan.ForkOptions,
+) ([]*plan.Workload, *plan.ForkState, error) {
 	return nil, nil, r.err
 }
 

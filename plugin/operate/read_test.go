@@ -92,7 +92,8 @@ func TestList_SelectsAndWatches(t *testing.T) {
 				tt.o.Selector = labels.SelectorFromSet(labels.Set{"team": tt.selector[len("team="):]})
 			}
 			err := l.Run(t.Context(), tt.o)
-			if (err != nil) != tt.fails || shown != tt.shown || len(updated) != len(tt.updated) || len(updated) > 0 && updated[0] != tt.updated[0] {
+			if (err != nil) != tt.fails || shown != tt.shown || len(updated) != len(tt.updated) ||
+				len(updated) > 0 && updated[0] != tt.updated[0] {
 				t.Errorf("shown %s, updated %q, error %v", shown, updated, err)
 			}
 		})
@@ -121,7 +122,8 @@ func TestShare_GivesOutTheTokenThatWasStored(t *testing.T) {
 		s := Share{Read: &fakeInventories{}, Write: w}
 		o := ShareOptions{Namespace: "shop", Name: "pr-42", Service: "svc/frontend", Lifetime: time.Hour}
 		shared, err := s.Run(t.Context(), o)
-		if err != nil || shared.Token != w.token || w.token == "" || w.service != "frontend" || !shared.Expires.Equal(time.Now().Add(time.Hour)) {
+		if err != nil || shared.Token != w.token || w.token == "" || w.service != "frontend" ||
+			!shared.Expires.Equal(time.Now().Add(time.Hour)) {
 			t.Errorf("got %v for %s, error %v", shared, w.service, err)
 		}
 		if n, err := s.Revoke(t.Context(), o); n != 2 || err != nil || w.service != "frontend" {
@@ -155,7 +157,10 @@ func (v fakeView) Dial(context.Context, string, string, string) (net.Conn, error
 // fakeEntries are the sandbox pr-42, entered by the Service api.
 type fakeEntries struct{}
 
-func (fakeEntries) SandboxesNamed(_ context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
+func (fakeEntries) SandboxesNamed(
+	_ context.Context,
+	names []string,
+) (found []plan.Sandbox, missing []string, err error) {
 	if names[0] != "pr-42" {
 		return nil, names, nil
 	}
@@ -230,10 +235,13 @@ func TestUnroute_Plans(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var opened []string
-			u := Unroute{Read: &fakeRouted{}, Open: func(_ context.Context, namespace string, _ []*plan.Workload) (Routing, error) {
-				opened = append(opened, namespace)
-				return &fakeRouting{}, nil
-			}}
+			u := Unroute{
+				Read: &fakeRouted{},
+				Open: func(_ context.Context, namespace string, _ []*plan.Workload) (Routing, error) {
+					opened = append(opened, namespace)
+					return &fakeRouting{}, nil
+				},
+			}
 			plans, err := u.Plan(t.Context(), tt.o)
 			if len(plans) != tt.plans || len(opened) != len(tt.opened) || (err != nil) != tt.fails {
 				t.Errorf("%d plans in %q, error %v", len(plans), opened, err)

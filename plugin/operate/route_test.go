@@ -93,7 +93,8 @@ func TestRoutePlan_NamesWhatWasWrittenBeforeAFailure(t *testing.T) {
 	p := &RoutePlan{routing: r, Removes: true, next: writing(r, waits, "service/api", "deployment.apps/api")}
 	_, err := p.Do(t.Context(), 0, true, &reported{})
 	var partly *PartlyRouted
-	if !errors.As(err, &partly) || partly.Plan != p || !slices.Equal(partly.Changed, []string{"service/api", "deployment.apps/api"}) {
+	if !errors.As(err, &partly) || partly.Plan != p ||
+		!slices.Equal(partly.Changed, []string{"service/api", "deployment.apps/api"}) {
 		t.Fatalf("got %#v", err)
 	}
 	wantProblem(t, err, "does not roll out: image can't be pulled")
@@ -106,7 +107,8 @@ func TestRoutePlan_StopsAtItsTimeout(t *testing.T) {
 		begun := time.Now()
 		_, err := p.Do(t.Context(), time.Minute, true, report)
 		problem := wantProblem(t, err, "timed out after 1m0s (--timeout), waiting for 1 of 2 pods")
-		if problem.Code != status.CodeTimedOut || time.Since(begun) != time.Minute || !slices.Equal(report.waits, []string{"roll out: 1 of 2 pods"}) {
+		if problem.Code != status.CodeTimedOut || time.Since(begun) != time.Minute ||
+			!slices.Equal(report.waits, []string{"roll out: 1 of 2 pods"}) {
 			t.Errorf("code %s after %s, waits %q", problem.Code, time.Since(begun), report.waits)
 		}
 	})

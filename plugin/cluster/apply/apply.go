@@ -30,7 +30,12 @@ func New(c *cluster.Client) *Writer { return &Writer{c, read.New(c)} }
 // Apply writes obj by server-side apply as sandbox.FieldManager. Without force, a field that another manager owns
 // with another value is a conflict (apierrors.IsConflict), and nothing changes. With dryRun the API server does
 // everything but store it.
-func (c *Writer) Apply(ctx context.Context, resource schema.GroupVersionResource, obj *unstructured.Unstructured, force, dryRun bool) (*unstructured.Unstructured, error) {
+func (c *Writer) Apply(
+	ctx context.Context,
+	resource schema.GroupVersionResource,
+	obj *unstructured.Unstructured,
+	force, dryRun bool,
+) (*unstructured.Unstructured, error) {
 	options := metav1.ApplyOptions{FieldManager: sandbox.FieldManager, Force: force}
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}
@@ -52,6 +57,7 @@ func formersOwn(err error) bool {
 	}
 	causes := status.Status().Details.Causes
 	return len(causes) > 0 && !slices.ContainsFunc(causes, func(c metav1.StatusCause) bool {
-		return c.Type != metav1.CauseTypeFieldManagerConflict || !strings.Contains(c.Message, strconv.Quote(sandbox.FormerFieldManager))
+		return c.Type != metav1.CauseTypeFieldManagerConflict ||
+			!strings.Contains(c.Message, strconv.Quote(sandbox.FormerFieldManager))
 	})
 }

@@ -13,7 +13,12 @@ import (
 
 // ApplyExtension writes the planned extension of a sandbox. If the ConfigMap is not the one that was read any more, the
 // error is a conflict. With dryRun the API server does everything but store it.
-func (c *Writer) ApplyExtension(ctx context.Context, s *plan.Sandbox, e *plan.Extension, dryRun bool) (*corev1.ConfigMap, error) {
+func (c *Writer) ApplyExtension(
+	ctx context.Context,
+	s *plan.Sandbox,
+	e *plan.Extension,
+	dryRun bool,
+) (*corev1.ConfigMap, error) {
 	options := metav1.PatchOptions{FieldManager: sandbox.FieldManager}
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}

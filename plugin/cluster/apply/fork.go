@@ -87,7 +87,8 @@ func uncertain(err error) bool {
 	var status apierrors.APIStatus
 	_, unknown := plan.UnknownField(err)
 	return !unknown && !errors.Is(err, errSandboxExists) &&
-		(!errors.As(err, &status) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err))
+		(!errors.As(err, &status) ||
+			apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err))
 }
 
 // applySandbox creates the ConfigMap, or writes its expiry. It creates instead of applying, so that exactly one of
@@ -105,7 +106,13 @@ func (c *Writer) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool
 		}
 		return cm, err
 	}
-	cm, err := api.Patch(ctx, p.ConfigMap.Name, types.MergePatchType, p.Renewal(), metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
+	cm, err := api.Patch(
+		ctx,
+		p.ConfigMap.Name,
+		types.MergePatchType,
+		p.Renewal(),
+		metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dry},
+	)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // deleted meanwhile, or recreated
 		return nil, errSandboxExists
 	}
@@ -149,7 +156,8 @@ func (c *Writer) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1
 	err := error(nil)
 	if made == nil {
 		made, err = c.read.SandboxConfigMap(ctx, p.Sandbox)
-		if err == nil && (made == nil || made.Data[sandbox.DataKey] != p.Key || p.CreatedBy != "" && made.Data[sandbox.DataCreatedBy] != p.CreatedBy) {
+		if err == nil && (made == nil || made.Data[sandbox.DataKey] != p.Key ||
+			p.CreatedBy != "" && made.Data[sandbox.DataCreatedBy] != p.CreatedBy) {
 			return nil
 		}
 	}

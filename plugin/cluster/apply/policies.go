@@ -21,7 +21,13 @@ func networkPolicies() schema.GroupVersionResource {
 
 // applyPolicies writes the policies of a fork that differ from the plan, and deletes those that are no longer needed.
 // It runs before the fork is written, so that the fork's first pods find their policies.
-func (c *Writer) applyPolicies(ctx context.Context, p *plan.ForkPlan, f *plan.Fork, applied *Applied, dryRun bool) error {
+func (c *Writer) applyPolicies(
+	ctx context.Context,
+	p *plan.ForkPlan,
+	f *plan.Fork,
+	applied *Applied,
+	dryRun bool,
+) error {
 	var objects []*unstructured.Unstructured
 	for i := range f.Policies {
 		if err := ctx.Err(); err != nil {

@@ -55,7 +55,9 @@ func (c *Writer) Share(ctx context.Context, name, service, token string, expires
 	} else if err := c.serviceExists(ctx, service, services.Items); err != nil {
 		return nil, err
 	}
-	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, plan.NewShare(cm, token, service, by, expires), metav1.CreateOptions{FieldManager: sandbox.FieldManager}); err != nil {
+	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
+	shared := plan.NewShare(cm, token, service, by, expires)
+	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, shared, options); err != nil {
 		return nil, cluster.Explain(err)
 	}
 	return &Shared{URL: plan.PreviewURL(domain, service, name, c.Namespace), Service: service, Expires: expires}, nil
@@ -71,7 +73,11 @@ func (c *Writer) serviceExists(ctx context.Context, service string, own []corev1
 				return nil
 			}
 		}
-		return &plan.Problem{What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace), Hint: "list what exists", Fix: plan.Kubectl("get", "services")}
+		return &plan.Problem{
+			What: fmt.Sprintf("service %q not found in namespace %q", name, c.Namespace),
+			Hint: "list what exists",
+			Fix:  plan.Kubectl("get", "services"),
+		}
 	}
 	ns, err := c.Kube.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	switch {
@@ -80,8 +86,11 @@ func (c *Writer) serviceExists(ctx context.Context, service string, own []corev1
 	case err != nil:
 		return cluster.Explain(err)
 	case ns.Labels[sandbox.LabelEntry] != sandbox.EntryAllowed:
-		return &plan.Problem{What: fmt.Sprintf("namespace %q does not let sandboxes of other namespaces be entered by its Services", namespace),
-			Hint: "whoever owns it can", Fix: plan.Kubectl("label", "namespace", namespace, sandbox.LabelEntry+"="+sandbox.EntryAllowed)}
+		return &plan.Problem{
+			What: fmt.Sprintf("namespace %q does not let sandboxes of other namespaces be entered by its Services", namespace),
+			Hint: "whoever owns it can",
+			Fix:  plan.Kubectl("label", "namespace", namespace, sandbox.LabelEntry+"="+sandbox.EntryAllowed),
+		}
 	}
 	_, err = c.Kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsForbidden(err) {
@@ -94,7 +103,12 @@ func (c *Writer) serviceExists(ctx context.Context, service string, own []corev1
 // and returns their number. Browsers that signed in with one are signed out.
 func (c *Writer) Revoke(ctx context.Context, name, service string) (int, error) {
 	api := c.Kube.CoreV1().ConfigMaps(c.Namespace)
-	list, err := api.List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleShare + "," + sandbox.LabelSandbox + "=" + name})
+	list, err := api.List(
+		ctx,
+		metav1.ListOptions{
+			LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleShare + "," + sandbox.LabelSandbox + "=" + name,
+		},
+	)
 	if err != nil {
 		return 0, cluster.Explain(err)
 	}

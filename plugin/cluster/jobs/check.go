@@ -18,9 +18,10 @@ import (
 )
 
 const (
-	jobInterval   = 500 * time.Millisecond // between two looks at a Job that has ended, until its routers have said what they sent
-	stateInterval = 3 * time.Second        // between two looks at the sandboxes that it tests
-	reportTimeout = 5 * time.Second        // for the kubelet to report the end of a router after that of its Job
+	// jobInterval is the time between two looks at a Job that has ended, until its routers have said what they sent.
+	jobInterval   = 500 * time.Millisecond
+	stateInterval = 3 * time.Second // between two looks at the sandboxes that it tests
+	reportTimeout = 5 * time.Second // for the kubelet to report the end of a router after that of its Job
 
 	// stopTimeout bounds the wait for a Job that this client stopped: its pods have their grace period.
 	stopTimeout = time.Minute
@@ -38,7 +39,12 @@ type CheckJob struct {
 // Check runs the Job of a variant's check until it ends. It returns the evidence, and the end of the failed test's
 // log. The error may be a *QuotaError. Any other error is of the client, of the caller's rights, or ctx's; then the
 // Job is left as it is.
-func (c *Experiments) Check(ctx context.Context, x *Experiment, v *experiment.Variant, job CheckJob) (*experiment.Evidence, []string, error) {
+func (c *Experiments) Check(
+	ctx context.Context,
+	x *Experiment,
+	v *experiment.Variant,
+	job CheckJob,
+) (*experiment.Evidence, []string, error) {
 	all, w, err := c.runJob(ctx, x, []experiment.Variant{*v}, "", job)
 	if err != nil {
 		return nil, nil, err
@@ -72,7 +78,10 @@ func (c *Experiments) Compare(
 	}
 	for _, p := range w.sorted() {
 		limit := int64(maxPrinted)
-		b, err := c.Kube.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: p.Spec.Containers[0].Name, LimitBytes: &limit}).DoRaw(ctx)
+		b, err := c.Kube.CoreV1().
+			Pods(p.Namespace).
+			GetLogs(p.Name, &corev1.PodLogOptions{Container: p.Spec.Containers[0].Name, LimitBytes: &limit}).
+			DoRaw(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, nil, ctx.Err()
@@ -146,7 +155,11 @@ func (c *Experiments) runJob(
 		return seen.all, nil, nil
 	}
 	w := &jobWatch{
-		client: c, job: made, pods: map[types.UID]corev1.Pod{}, watch: experiment.JobWatch{Limits: job.Limits}, reportWait: job.Waits,
+		client:     c,
+		job:        made,
+		pods:       map[types.UID]corev1.Pod{},
+		watch:      experiment.JobWatch{Limits: job.Limits},
+		reportWait: job.Waits,
 	}
 	if err := w.waitEnd(ctx, func() error { return seen.look(ctx, false, nil) }); err != nil {
 		return nil, nil, err

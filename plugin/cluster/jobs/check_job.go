@@ -78,8 +78,10 @@ func (w *jobWatch) run(ctx context.Context, beside func() error) error {
 	defer stop()
 	events := make(chan func(*jobWatch) error)
 	ns, nothing := w.job.Namespace, func(*jobWatch) {}
-	go cluster.WatchObjects(watching, metav1.ListOptions{FieldSelector: "metadata.name=" + w.job.Name}, w.client.Kube.BatchV1().Jobs(ns).Watch, events, nothing, (*jobWatch).updateJob)
-	go cluster.WatchObjects(watching, w.selectPods(), w.client.Kube.CoreV1().Pods(ns).Watch, events, nothing, (*jobWatch).updatePod)
+	itself := metav1.ListOptions{FieldSelector: "metadata.name=" + w.job.Name}
+	watchJobs, watchPods := w.client.Kube.BatchV1().Jobs(ns).Watch, w.client.Kube.CoreV1().Pods(ns).Watch
+	go cluster.WatchObjects(watching, itself, watchJobs, events, nothing, (*jobWatch).updateJob)
+	go cluster.WatchObjects(watching, w.selectPods(), watchPods, events, nothing, (*jobWatch).updatePod)
 	tick := time.NewTicker(stateInterval)
 	defer tick.Stop()
 	for {
@@ -133,7 +135,13 @@ func (w *jobWatch) stop(ctx context.Context) error {
 		err = jobs.Delete(ctx, w.job.Name, apply.DeleteOptions(w.job.UID, false))
 	} else {
 		patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"activeDeadlineSeconds":1}}`, w.job.UID)
-		_, err = jobs.Patch(ctx, w.job.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: sandbox.FieldManager})
+		_, err = jobs.Patch(
+			ctx,
+			w.job.Name,
+			types.MergePatchType,
+			[]byte(patch),
+			metav1.PatchOptions{FieldManager: sandbox.FieldManager},
+		)
 	}
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // it is gone
@@ -143,7 +151,14 @@ func (w *jobWatch) stop(ctx context.Context) error {
 
 // view returns what is known of the Job.
 func (w *jobWatch) view() *experiment.JobView {
-	return &experiment.JobView{Job: w.job, Gone: w.gone, Pods: w.sorted(), Refused: w.refused, Events: w.events, Now: time.Now()}
+	return &experiment.JobView{
+		Job:     w.job,
+		Gone:    w.gone,
+		Pods:    w.sorted(),
+		Refused: w.refused,
+		Events:  w.events,
+		Now:     time.Now(),
+	}
 }
 
 func (w *jobWatch) selectPods() metav1.ListOptions {
@@ -178,7 +193,12 @@ func (w *jobWatch) refresh(ctx context.Context) error {
 	}
 	w.refused = ""
 	if suspended := w.job.Spec.Suspend != nil && *w.job.Spec.Suspend; len(w.pods) == 0 && !suspended {
-		w.refused = cluster.LastWarning(ctx, w.client.Client, w.job.Namespace, "reason=FailedCreate,involvedObject.uid="+string(w.job.UID))
+		w.refused = cluster.LastWarning(
+			ctx,
+			w.client.Client,
+			w.job.Namespace,
+			"reason=FailedCreate,involvedObject.uid="+string(w.job.UID),
+		)
 	}
 	w.events = map[types.UID]experiment.PodEvents{}
 	for i := range pods.Items {
@@ -191,7 +211,9 @@ func (w *jobWatch) refresh(ctx context.Context) error {
 
 // podEvents returns what Events report of a pod that does not start; nothing if the caller may not read them.
 func (c *Experiments) podEvents(ctx context.Context, p *corev1.Pod) (n experiment.PodEvents) {
-	list, err := c.Kube.CoreV1().Events(p.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
+	list, err := c.Kube.CoreV1().
+		Events(p.Namespace).
+		List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
 	if err != nil {
 		return n
 	}
@@ -297,7 +319,10 @@ func (w *jobWatch) log(ctx context.Context) []string {
 			}
 		}
 		tail, limit := int64(20), int64(64<<10)
-		body, err := w.client.Kube.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: container, TailLines: &tail, LimitBytes: &limit}).Stream(ctx)
+		body, err := w.client.Kube.CoreV1().
+			Pods(p.Namespace).
+			GetLogs(p.Name, &corev1.PodLogOptions{Container: container, TailLines: &tail, LimitBytes: &limit}).
+			Stream(ctx)
 		if err != nil {
 			continue // it is deleted, or the caller may not read it: the log is optional
 		}

@@ -106,7 +106,11 @@ func forkState(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod
 // baselines identifies the routers in front of the forks' baselines, and names what else could receive the requests.
 // bare are ready pods without a router: of these baselines, or of any workload that their Services select. beside are
 // routed workloads without a fork that these Services select.
-func baselines(forks []experiment.ForkState, pods []corev1.Pod, services []corev1.Service) (routers, bare, beside []string) {
+func baselines(
+	forks []experiment.ForkState,
+	pods []corev1.Pod,
+	services []corev1.Service,
+) (routers, bare, beside []string) {
 	var selectors []labels.Selector
 	for i := range pods {
 		p := &pods[i]
@@ -165,7 +169,10 @@ func isBaseline(p *corev1.Pod) bool {
 }
 
 func isForked(forks []experiment.ForkState, baseline *corev1.Pod) bool {
-	return slices.ContainsFunc(forks, func(f experiment.ForkState) bool { return f.Workload == baseline.Labels[sandbox.LabelWorkload] })
+	return slices.ContainsFunc(
+		forks,
+		func(f experiment.ForkState) bool { return f.Workload == baseline.Labels[sandbox.LabelWorkload] },
+	)
 }
 
 // routerLife identifies one run of a pod's router, as "POD/UID/RESTARTS"; empty if the pod has none.

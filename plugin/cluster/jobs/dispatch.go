@@ -20,16 +20,22 @@ import (
 // PluginImage returns the plugin's image that the cluster's chart names. If it names none, the error is a
 // *plan.Problem.
 func (c *Experiments) PluginImage(ctx context.Context) (string, error) {
-	annotations, err := c.chartAnnotations(ctx, sandbox.AnnotationPluginImage, "--wait=false: the cluster's chart names no image of the plugin")
+	annotations, err := c.chartAnnotations(
+		ctx,
+		sandbox.AnnotationPluginImage,
+		"--wait=false: the cluster's chart names no image of the plugin",
+	)
 	return annotations[sandbox.AnnotationPluginImage], err
 }
 
 // Dispatch creates the Job that runs an experiment in the cluster, unless a Job or a client already runs it.
 func (c *Experiments) Dispatch(ctx context.Context, e *Experiment, suites *corev1.ConfigMap, job *batchv1.Job) error {
 	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
-	if _, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, job.Spec.Template.Spec.ServiceAccountName, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+	account := job.Spec.Template.Spec.ServiceAccountName
+	_, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, account, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
 		return &plan.Problem{
-			What: fmt.Sprintf("--service-account: serviceaccount %q not found in namespace %q", job.Spec.Template.Spec.ServiceAccountName, c.Namespace),
+			What: fmt.Sprintf("--service-account: serviceaccount %q not found in namespace %q", account, c.Namespace),
 			Hint: "list what exists", Fix: plan.Kubectl("get", "serviceaccounts"),
 		}
 	} // whoever may not read them learns it from the Job
@@ -49,8 +55,11 @@ func (c *Experiments) Dispatch(ctx context.Context, e *Experiment, suites *corev
 	_, err = configMaps.Create(ctx, suites, options)
 	if apierrors.IsAlreadyExists(err) {
 		var old *corev1.ConfigMap
-		if old, err = configMaps.Get(ctx, suites.Name, metav1.GetOptions{}); err == nil && old.Labels[sandbox.LabelRun] != suites.Labels[sandbox.LabelRun] {
-			return &plan.Problem{What: fmt.Sprintf("configmap/%s is there already, and not of experiment %s", suites.Name, e.Report.ID)}
+		old, err = configMaps.Get(ctx, suites.Name, metav1.GetOptions{})
+		if err == nil && old.Labels[sandbox.LabelRun] != suites.Labels[sandbox.LabelRun] {
+			return &plan.Problem{
+				What: fmt.Sprintf("configmap/%s is there already, and not of experiment %s", suites.Name, e.Report.ID),
+			}
 		}
 		if err == nil {
 			_, err = configMaps.Update(ctx, suites, metav1.UpdateOptions{FieldManager: sandbox.FieldManager})
@@ -83,7 +92,8 @@ func (c *Experiments) WaitExperiment(ctx context.Context, id string) (*Experimen
 		if err != nil || !e.Report.Window.Ended.IsZero() {
 			return e, err
 		}
-		if now := e.ConfigMap.Data[dataHeartbeat]; now != lastHeartbeat || time.Since(began) > 2*cluster.RetryInterval { // or nobody could write
+		outage := time.Since(began) > 2*cluster.RetryInterval // during which nobody could write
+		if now := e.ConfigMap.Data[dataHeartbeat]; now != lastHeartbeat || outage {
 			lastHeartbeat, since = now, time.Now()
 		}
 		silent := time.Since(since) > holderTimeout
@@ -95,8 +105,13 @@ func (c *Experiments) WaitExperiment(ctx context.Context, id string) (*Experimen
 			}
 		case silent && alone:
 			return nil, &plan.Problem{
-				What: fmt.Sprintf("experiment %s has not ended, and nobody runs it; the command that began it goes on with it, with --id=%s", id, id),
-				Hint: "what it found so far", Fix: plan.Kubectl("sandbox", "report", id),
+				What: fmt.Sprintf(
+					"experiment %s has not ended, and nobody runs it; the command that began it goes on with it, with --id=%s",
+					id,
+					id,
+				),
+				Hint: "what it found so far",
+				Fix:  plan.Kubectl("sandbox", "report", id),
 			}
 		}
 		select {

@@ -81,7 +81,11 @@ func (c *Experiments) CheckService(ctx context.Context, ref plan.ServiceRef) (sa
 // Probes reads the cluster's settings for built-in checks, except the key carriers. If the chart names no image for
 // them, the error is a *plan.Problem.
 func (c *Experiments) Probes(ctx context.Context) (experiment.Probes, error) {
-	annotations, err := c.chartAnnotations(ctx, sandbox.AnnotationProbeImage, "the suite has built-in checks (image: "+experiment.ProbeImage+"), and the cluster's chart names no image of theirs")
+	annotations, err := c.chartAnnotations(
+		ctx,
+		sandbox.AnnotationProbeImage,
+		"the suite has built-in checks (image: "+experiment.ProbeImage+"), and the cluster's chart names no image of theirs",
+	)
 	if err != nil {
 		return experiment.Probes{}, err
 	}
@@ -95,7 +99,9 @@ func (c *Experiments) Probes(ctx context.Context) (experiment.Probes, error) {
 // chartAnnotations returns the annotations of the chart's MutatingWebhookConfiguration. If the needed one is missing,
 // the error is a *plan.Problem.
 func (c *Experiments) chartAnnotations(ctx context.Context, needed, without string) (map[string]string, error) {
-	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
+	config, err := c.Kube.AdmissionregistrationV1().
+		MutatingWebhookConfigurations().
+		Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, cluster.Explain(err)
 	}
@@ -123,7 +129,13 @@ type Experiment struct {
 // StartExperiment creates the ConfigMap of an experiment. If one of the same ID and specification exists and has not
 // ended, it returns that, to be resumed. With hold, this client becomes the holder, and no other may run the
 // experiment.
-func (c *Experiments) StartExperiment(ctx context.Context, r *experiment.Report, requested string, expires time.Time, hold bool) (*Experiment, error) {
+func (c *Experiments) StartExperiment(
+	ctx context.Context,
+	r *experiment.Report,
+	requested string,
+	expires time.Time,
+	hold bool,
+) (*Experiment, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -143,7 +155,9 @@ func (c *Experiments) StartExperiment(ctx context.Context, r *experiment.Report,
 	if !expires.IsZero() {
 		cm.Data[sandbox.DataExpires] = expires.UTC().Format(time.RFC3339)
 	}
-	made, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, cm, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
+	made, err := c.Kube.CoreV1().
+		ConfigMaps(c.Namespace).
+		Create(ctx, cm, metav1.CreateOptions{FieldManager: sandbox.FieldManager})
 	if err == nil {
 		return &Experiment{ConfigMap: made, Report: r, Began: true, holder: holder}, nil
 	}
@@ -157,8 +171,12 @@ func (c *Experiments) StartExperiment(ctx context.Context, r *experiment.Report,
 	switch {
 	case there.ConfigMap.Data[dataSpec] != requested:
 		return nil, &plan.Problem{
-			What: fmt.Sprintf("experiment %q is there already, of another suite or of other variants; choose another --id", r.ID),
-			Hint: "see its report", Fix: plan.Kubectl("sandbox", "report", r.ID),
+			What: fmt.Sprintf(
+				"experiment %q is there already, of another suite or of other variants; choose another --id",
+				r.ID,
+			),
+			Hint: "see its report",
+			Fix:  plan.Kubectl("sandbox", "report", r.ID),
 		}
 	case !there.Report.Window.Ended.IsZero():
 		return nil, hasEnded(there.Report)
@@ -175,7 +193,8 @@ func (c *Experiments) Experiment(ctx context.Context, id string) (*Experiment, e
 	if apierrors.IsNotFound(err) || err == nil && cm.Labels[sandbox.LabelRole] != sandbox.RoleRun {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("experiment %q not found in namespace %q", id, c.Namespace),
-			Hint: "list what exists", Fix: plan.Kubectl("get", "configmaps", "--selector="+sandbox.LabelRole+"="+sandbox.RoleRun),
+			Hint: "list what exists",
+			Fix:  plan.Kubectl("get", "configmaps", "--selector="+sandbox.LabelRole+"="+sandbox.RoleRun),
 		}
 	}
 	if err != nil {
@@ -188,7 +207,8 @@ func (c *Experiments) Experiment(ctx context.Context, id string) (*Experiment, e
 	if err := r.Validate(); err != nil {
 		return nil, &plan.Problem{
 			What: fmt.Sprintf("configmap/%s: data.%s is no report that this version wrote: %v", cm.Name, dataReport, err),
-			Hint: "somebody may have changed it, or another version of the plugin made it; it says", Fix: plan.Kubectl("get", "configmap", cm.Name, "--output=yaml"),
+			Hint: "somebody may have changed it, or another version of the plugin made it; it says",
+			Fix:  plan.Kubectl("get", "configmap", cm.Name, "--output=yaml"),
 		}
 	}
 	return &Experiment{ConfigMap: cm, Report: r}, nil
@@ -196,7 +216,9 @@ func (c *Experiments) Experiment(ctx context.Context, id string) (*Experiment, e
 
 // ExperimentIDs returns the IDs of the experiments of the client's namespace.
 func (c *Experiments) ExperimentIDs(ctx context.Context) ([]string, error) {
-	list, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleRun})
+	list, err := c.Kube.CoreV1().
+		ConfigMaps(c.Namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleRun})
 	if err != nil {
 		return nil, cluster.Explain(err)
 	}
@@ -220,7 +242,11 @@ func (c *Experiments) SaveReport(ctx context.Context, e *Experiment) error {
 // AbandonExperiment deletes an experiment with its Jobs, and the named sandboxes, and returns what is left. It has
 // its own timeout, because ctx may have ended. If another client runs the experiment now, it deletes nothing and
 // returns ErrNotHolder.
-func (c *Experiments) AbandonExperiment(ctx context.Context, e *Experiment, sandboxes []string) (left []string, err error) {
+func (c *Experiments) AbandonExperiment(
+	ctx context.Context,
+	e *Experiment,
+	sandboxes []string,
+) (left []string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apply.CleanUpTime)
 	defer cancel()
 	if e.holder != "" {
@@ -273,7 +299,9 @@ func (c *Experiments) createJob(ctx context.Context, job *batchv1.Job) (*batchv1
 			return nil, cluster.Explain(err)
 		}
 		if old.Labels[sandbox.LabelRun] != job.Labels[sandbox.LabelRun] {
-			return nil, &plan.Problem{What: fmt.Sprintf("job/%s is there already, and not of experiment %s", job.Name, job.Labels[sandbox.LabelRun])}
+			return nil, &plan.Problem{
+				What: fmt.Sprintf("job/%s is there already, and not of experiment %s", job.Name, job.Labels[sandbox.LabelRun]),
+			}
 		}
 		err = cluster.Retry(ctx, func() error { return api.Delete(ctx, old.Name, apply.DeleteOptions(old.UID, false)) })
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

@@ -69,7 +69,8 @@ func (c *Experiments) takeOver(ctx context.Context, e *Experiment) error {
 	e.holder = rand.Text()
 	err := c.patchIf(ctx, e, is, map[string]string{dataHolder: e.holder, dataHeartbeat: rand.Text()})
 	if errors.Is(err, ErrNotHolder) { // if an answer was lost, this client's own write made the retry fail
-		if now, again := c.Experiment(ctx, e.Report.ID); again == nil && now.ConfigMap.UID == e.ConfigMap.UID && now.ConfigMap.Data[dataHolder] == e.holder {
+		now, again := c.Experiment(ctx, e.Report.ID)
+		if again == nil && now.ConfigMap.UID == e.ConfigMap.UID && now.ConfigMap.Data[dataHolder] == e.holder {
 			return nil
 		}
 	}
@@ -99,15 +100,20 @@ func (c *Experiments) waitReleased(ctx context.Context, e *Experiment) error {
 		case !now.Report.Window.Ended.IsZero():
 			return hasEnded(now.Report)
 		}
-		silent := now.ConfigMap.Data[dataHolder] == e.ConfigMap.Data[dataHolder] && now.ConfigMap.Data[dataHeartbeat] == e.ConfigMap.Data[dataHeartbeat]
+		silent := now.ConfigMap.Data[dataHolder] == e.ConfigMap.Data[dataHolder] &&
+			now.ConfigMap.Data[dataHeartbeat] == e.ConfigMap.Data[dataHeartbeat]
 		e.ConfigMap, e.Report = now.ConfigMap, now.Report
 		switch {
 		case e.ConfigMap.Data[dataHolder] == "":
 			return nil // it was released
 		case !silent:
 			return &plan.Problem{
-				What: fmt.Sprintf("experiment %q is being run by another client; choose another --id, or wait for that one", e.Report.ID),
-				Hint: "wait for it", Fix: plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
+				What: fmt.Sprintf(
+					"experiment %q is being run by another client; choose another --id, or wait for that one",
+					e.Report.ID,
+				),
+				Hint: "wait for it",
+				Fix:  plan.Kubectl("sandbox", "report", e.Report.ID, "--wait"),
 			}
 		}
 	}
@@ -117,8 +123,13 @@ func (c *Experiments) waitReleased(ctx context.Context, e *Experiment) error {
 // hasEnded returns the Problem of an experiment that can't be resumed because it has ended.
 func hasEnded(r *experiment.Report) error {
 	return &plan.Problem{
-		What: fmt.Sprintf("experiment %q has ended, at %s; for another one, choose another --id", r.ID, r.Window.Ended.Format(time.RFC3339)),
-		Hint: "see its report", Fix: plan.Kubectl("sandbox", "report", r.ID),
+		What: fmt.Sprintf(
+			"experiment %q has ended, at %s; for another one, choose another --id",
+			r.ID,
+			r.Window.Ended.Format(time.RFC3339),
+		),
+		Hint: "see its report",
+		Fix:  plan.Kubectl("sandbox", "report", r.ID),
 	}
 }
 
@@ -145,7 +156,9 @@ func (c *Experiments) patchIf(ctx context.Context, e *Experiment, is, data map[s
 		return err
 	}
 	err = cluster.Retry(ctx, func() error {
-		_, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Patch(ctx, e.ConfigMap.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: sandbox.FieldManager})
+		_, err := c.Kube.CoreV1().
+			ConfigMaps(c.Namespace).
+			Patch(ctx, e.ConfigMap.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: sandbox.FieldManager})
 		return err
 	})
 	if apierrors.IsInvalid(err) || apierrors.IsNotFound(err) {

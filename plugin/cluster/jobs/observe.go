@@ -57,7 +57,10 @@ func (c *Experiments) ObserveKeys(ctx context.Context, e *Experiment, keys []str
 // Observed makes the routers write what they have observed for an experiment, and returns it. missing names routers
 // that did not answer. ended are pods whose routers ended after they had handed over their observations. It is not ok
 // if nobody answered.
-func (c *Experiments) Observed(ctx context.Context, e *Experiment) (all route.Observed, missing string, ended []string, ok bool) {
+func (c *Experiments) Observed(
+	ctx context.Context,
+	e *Experiment,
+) (all route.Observed, missing string, ended []string, ok bool) {
 	e.mu.Lock() // of two concurrent requests, the first would miss its answer
 	defer e.mu.Unlock()
 	cm, ok := c.read.Counted(ctx, e.ConfigMap)

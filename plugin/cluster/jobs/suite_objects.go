@@ -60,14 +60,22 @@ func (c *Experiments) adoptObject(ctx context.Context, o experiment.Object) erro
 	case slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return r.UID == owner.UID }):
 		return nil
 	case o.Kind != experiment.KindServiceAccount:
-		return &plan.Problem{What: fmt.Sprintf("%s: %s/%s is there already, and not of this experiment; give it another name in the suite, or choose another --id",
-			o.Source, strings.ToLower(o.Kind), o.GetName())}
+		return &plan.Problem{
+			What: fmt.Sprintf(
+				"%s: %s/%s is there already, and not of this experiment; give it another name in the suite, or choose another --id",
+				o.Source,
+				strings.ToLower(o.Kind),
+				o.GetName(),
+			),
+		}
 	case there.GetLabels()[sandbox.LabelRun] == "":
 		return nil // created by a user, who may have granted it rights
 	default:
 		account := there.(*corev1.ServiceAccount) //nolint:forcetypeassert // by its kind
 		account.OwnerReferences = append(account.OwnerReferences, owner)
-		_, err := c.Kube.CoreV1().ServiceAccounts(c.Namespace).Update(ctx, account, metav1.UpdateOptions{FieldManager: sandbox.FieldManager})
+		_, err := c.Kube.CoreV1().
+			ServiceAccounts(c.Namespace).
+			Update(ctx, account, metav1.UpdateOptions{FieldManager: sandbox.FieldManager})
 		return err
 	}
 }

@@ -59,7 +59,11 @@ func (c *Reader) baselineStates(ctx context.Context, forks []appsv1.Deployment) 
 
 // baseline reads a fork's baseline; nil if it does not exist. It is not known if the caller may not read it, or the
 // cluster no longer knows its kind.
-func (c *Reader) baseline(ctx context.Context, namespace string, ref fork.Ref) (u *unstructured.Unstructured, known bool, err error) {
+func (c *Reader) baseline(
+	ctx context.Context,
+	namespace string,
+	ref fork.Ref,
+) (u *unstructured.Unstructured, known bool, err error) {
 	partial, err := ref.Resource()
 	if err != nil {
 		return nil, false, nil //nolint:nilerr // somebody edited the fork

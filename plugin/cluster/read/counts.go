@@ -54,10 +54,11 @@ func (c *Reader) Counted(ctx context.Context, cm *corev1.ConfigMap) (*corev1.Con
 		panic(err) // strings always encode
 	}
 	configMaps := c.Kube.CoreV1().ConfigMaps(cm.Namespace)
-	if _, err := configMaps.Patch(ctx, cm.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: sandbox.FieldManager}); err != nil {
+	options := metav1.PatchOptions{FieldManager: sandbox.FieldManager}
+	if _, err := configMaps.Patch(ctx, cm.Name, types.MergePatchType, patch, options); err != nil {
 		return cm, false
 	}
-	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, flushTimeout, false, func(ctx context.Context) (bool, error) {
+	flushed := func(ctx context.Context) (bool, error) {
 		now, err := configMaps.Get(ctx, cm.Name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -67,6 +68,7 @@ func (c *Reader) Counted(ctx context.Context, cm *corev1.ConfigMap) (*corev1.Con
 		}
 		cm = now
 		return true, nil
-	})
+	}
+	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, flushTimeout, false, flushed)
 	return cm, err == nil
 }

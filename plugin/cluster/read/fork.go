@@ -17,7 +17,11 @@ import (
 // ReadFork reads the workloads that args name and everything else that planning their forks needs, with as many
 // concurrent calls as possible. The number of calls does not depend on what the namespace holds. The amount of data
 // does not depend on the number of sandboxes, because other sandboxes' forks are left out.
-func (c *Reader) ReadFork(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
+func (c *Reader) ReadFork(
+	ctx context.Context,
+	args []string,
+	o *plan.ForkOptions,
+) ([]*plan.Workload, *plan.ForkState, error) {
 	state := &plan.ForkState{Namespace: c.Namespace}
 	var workloads []*plan.Workload
 	reads := []func() error{
@@ -81,7 +85,11 @@ func (c *Reader) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 
 // ReadRebase reads what a rebase is planned from: what ReadFork reads, for the workloads that args name or, without
 // args, for all that the sandbox has forks of.
-func (c *Reader) ReadRebase(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
+func (c *Reader) ReadRebase(
+	ctx context.Context,
+	args []string,
+	o *plan.ForkOptions,
+) ([]*plan.Workload, *plan.ForkState, error) {
 	if len(args) > 0 {
 		return c.ReadFork(ctx, args, o)
 	}
@@ -122,7 +130,9 @@ func (c *Reader) ReadRebase(ctx context.Context, args []string, o *plan.ForkOpti
 
 // User returns the caller's name as the API server knows it; empty if it does not report one.
 func (c *Reader) User(ctx context.Context) string {
-	review, err := c.Kube.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	review, err := c.Kube.AuthenticationV1().
+		SelfSubjectReviews().
+		Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
 		return "" // a nicety of the sandbox's description; nothing depends on it
 	}

@@ -19,7 +19,9 @@ type installation struct {
 }
 
 func (c *Reader) installation(ctx context.Context) (installation, error) {
-	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
+	config, err := c.Kube.AdmissionregistrationV1().
+		MutatingWebhookConfigurations().
+		Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 		return installation{missing: true}, nil
@@ -42,7 +44,9 @@ func (c *Reader) DefaultTTL(ctx context.Context) (*time.Duration, error) {
 
 // Gateway returns the domain of the cluster's gateway; empty if there is none, or the caller may not read it.
 func (c *Reader) Gateway(ctx context.Context) (string, error) {
-	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
+	config, err := c.Kube.AdmissionregistrationV1().
+		MutatingWebhookConfigurations().
+		Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		return "", nil
 	}

@@ -82,7 +82,9 @@ func (c *Reader) inventory(ctx context.Context, namespace, selector string) (*pl
 			return err
 		},
 		func() error {
-			list, err := c.Kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline})
+			list, err := c.Kube.CoreV1().
+				Pods(namespace).
+				List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "=" + sandbox.RoleBaseline})
 			if err == nil {
 				baselinePods = *list
 			}
@@ -173,12 +175,11 @@ func (c *Reader) WatchInventory(ctx context.Context, namespace string) <-chan er
 	changes := make(chan error, 1)
 	events := make(chan func(*struct{}) error)
 	roles := metav1.ListOptions{LabelSelector: sandbox.LabelRole}
-	go cluster.WatchObjects(ctx, roles, c.Kube.CoreV1().ConfigMaps(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.ConfigMap, bool) {})
-	go cluster.WatchObjects(ctx, roles, c.Kube.AppsV1().Deployments(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *appsv1.Deployment, bool) {})
-	go cluster.WatchObjects(ctx, roles, c.Kube.CoreV1().Pods(namespace).Watch, events, func(*struct{}) {}, func(*struct{}, *corev1.Pod, bool) {})
-	go cluster.WatchObjects(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-		return c.Kube.CoreV1().Services(namespace).Watch(ctx, o)
-	}, events, func(*struct{}) {}, func(*struct{}, *corev1.Service, bool) {})
+	apps, core := c.Kube.AppsV1(), c.Kube.CoreV1()
+	watchAny[*corev1.ConfigMap](ctx, roles, core.ConfigMaps(namespace).Watch, events)
+	watchAny[*appsv1.Deployment](ctx, roles, apps.Deployments(namespace).Watch, events)
+	watchAny[*corev1.Pod](ctx, roles, core.Pods(namespace).Watch, events)
+	watchAny[*corev1.Service](ctx, metav1.ListOptions{}, core.Services(namespace).Watch, events)
 	go func() {
 		defer close(changes)
 		var settled <-chan time.Time
@@ -204,4 +205,12 @@ func (c *Reader) WatchInventory(ctx context.Context, namespace string) <-chan er
 		}
 	}()
 	return changes
+}
+
+// watchAny sends an event for each change of an object, until ctx ends.
+func watchAny[T any](
+	ctx context.Context, options metav1.ListOptions,
+	open func(context.Context, metav1.ListOptions) (watch.Interface, error), events chan<- func(*struct{}) error,
+) {
+	go cluster.WatchObjects(ctx, options, open, events, func(*struct{}) {}, func(*struct{}, T, bool) {})
 }

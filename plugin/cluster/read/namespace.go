@@ -173,7 +173,9 @@ func (c *Reader) scaleSelector(ctx context.Context, target autoscalingv2.CrossVe
 	if err != nil {
 		return "", nil //nolint:nilerr // the same
 	}
-	scale, err := c.Dynamic.Resource(mapping.Resource).Namespace(c.Namespace).Get(ctx, target.Name, metav1.GetOptions{}, "scale")
+	scale, err := c.Dynamic.Resource(mapping.Resource).
+		Namespace(c.Namespace).
+		Get(ctx, target.Name, metav1.GetOptions{}, "scale")
 	if err != nil {
 		if apierrors.IsNotFound(err) {
 			err = nil

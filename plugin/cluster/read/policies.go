@@ -105,7 +105,9 @@ func (c *Reader) ForkPolicies(ctx context.Context, selector string) (*networking
 
 // ofForks selects the objects of a sandbox's forks.
 func ofForks(name string) metav1.ListOptions {
-	return metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
+	return metav1.ListOptions{
+		LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
+	}
 }
 
 // ForeignPolicies names the kinds, besides NetworkPolicy, that admit or refuse connections and that the namespace has

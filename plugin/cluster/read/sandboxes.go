@@ -32,11 +32,17 @@ func (c *Reader) Sandboxes(ctx context.Context, namespace, selector string) ([]p
 	if err != nil {
 		return nil, cluster.Explain(err)
 	}
-	return slices.DeleteFunc(plan.Sandboxes(configMaps, forks), func(s plan.Sandbox) bool { return s.ConfigMap == nil }), nil
+	return slices.DeleteFunc(
+		plan.Sandboxes(configMaps, forks),
+		func(s plan.Sandbox) bool { return s.ConfigMap == nil },
+	), nil
 }
 
 // SandboxesNamed reads sandboxes of the client's namespace by name, and returns the names that do not exist.
-func (c *Reader) SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
+func (c *Reader) SandboxesNamed(
+	ctx context.Context,
+	names []string,
+) (found []plan.Sandbox, missing []string, err error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	var all []plan.Sandbox
 	var policies *networkingv1.NetworkPolicyList

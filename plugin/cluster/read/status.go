@@ -27,52 +27,62 @@ type Status struct {
 	Standings []plan.BaselineState // in the order of Sandbox.Forks; the zero Standing where it is not known
 }
 
-// Status reads everything that `status` shows of one sandbox. If it does not exist, the error is a *plan.Problem.
-func (c *Reader) Status(ctx context.Context, name string) (*Status, error) {
-	var (
-		cm       *corev1.ConfigMap
-		forks    *appsv1.DeploymentList
-		sets     *appsv1.ReplicaSetList
-		pods     *corev1.PodList
-		services *corev1.ServiceList
-		domain   string
-		policies *networkingv1.NetworkPolicyList
-	)
-	of := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
+// statusObjects are what a Status is made of.
+type statusObjects struct {
+	cm       *corev1.ConfigMap // nil: there is none
+	counted  bool              // its counts are current
+	forks    *appsv1.DeploymentList
+	sets     *appsv1.ReplicaSetList
+	pods     *corev1.PodList
+	services *corev1.ServiceList
+	domain   string // of the gateway
+	policies *networkingv1.NetworkPolicyList
+}
+
+func (c *Reader) statusObjects(ctx context.Context, name string) (*statusObjects, error) {
+	var o statusObjects
+	of := metav1.ListOptions{
+		LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
+	}
 	ns := c.Namespace
-	counted := false
 	err := cluster.InParallel(
 		func() (err error) {
-			cm, err = c.SandboxConfigMap(ctx, name)
-			if err == nil && IsSandbox(cm, name) && cm.DeletionTimestamp == nil {
-				cm, counted = c.Counted(ctx, cm)
+			o.cm, err = c.SandboxConfigMap(ctx, name)
+			if err == nil && IsSandbox(o.cm, name) && o.cm.DeletionTimestamp == nil {
+				o.cm, o.counted = c.Counted(ctx, o.cm)
 			}
 			return err
 		},
-		func() (err error) { forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
-		func() (err error) { policies, err = c.ForkPolicies(ctx, AnyOf([]string{name})); return err },
-		func() (err error) { sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
-		func() (err error) { pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{}); return err },
-		func() (err error) { domain, err = c.Gateway(ctx); return err },
+		func() (err error) { o.forks, err = c.Kube.AppsV1().Deployments(ns).List(ctx, of); return err },
+		func() (err error) { o.policies, err = c.ForkPolicies(ctx, AnyOf([]string{name})); return err },
+		func() (err error) { o.sets, err = c.Kube.AppsV1().ReplicaSets(ns).List(ctx, of); return err },
+		func() (err error) { o.pods, err = c.Kube.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{}); return err },
+		func() (err error) { o.domain, err = c.Gateway(ctx); return err },
 		func() (err error) {
-			services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{})
+			o.services, err = c.Kube.CoreV1().Services(ns).List(ctx, metav1.ListOptions{})
 			return err
 		},
 	)
+	return &o, cluster.Explain(err)
+}
+
+// Status reads everything that `status` shows of one sandbox. If it does not exist, the error is a *plan.Problem.
+func (c *Reader) Status(ctx context.Context, name string) (*Status, error) {
+	o, err := c.statusObjects(ctx, name)
 	if err != nil {
-		return nil, cluster.Explain(err)
+		return nil, err
 	}
 	var configMaps []corev1.ConfigMap
-	if IsSandbox(cm, name) {
-		configMaps = append(configMaps, *cm)
+	if IsSandbox(o.cm, name) {
+		configMaps = append(configMaps, *o.cm)
 	}
-	all := plan.AddPolicies(plan.Sandboxes(configMaps, forks.Items), policies.Items)
+	all := plan.AddPolicies(plan.Sandboxes(configMaps, o.forks.Items), o.policies.Items)
 	if len(all) == 0 {
-		return nil, plan.NoSandbox(name, ns)
+		return nil, plan.NoSandbox(name, c.Namespace)
 	}
-	s := &Status{Sandbox: all[0], Counted: counted}
-	if counted {
-		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
+	s := &Status{Sandbox: all[0], Counted: o.counted}
+	if o.counted {
+		s.Uncounted = o.cm.Annotations[sandbox.AnnotationFlushMissing]
 	}
 	states, err := c.baselineStates(ctx, s.Sandbox.Forks)
 	if err != nil {
@@ -80,23 +90,25 @@ func (c *Reader) Status(ctx context.Context, name string) (*Status, error) {
 	}
 	for i := range s.Sandbox.Forks {
 		d := &s.Sandbox.Forks[i]
-		standing, known := states[ns+"/"+d.Name]
+		standing, known := states[c.Namespace+"/"+d.Name]
 		s.Standings = append(s.Standings, standing)
-		facts := plan.ForkFacts(d, sets.Items, pods.Items, time.Now())
-		facts.Baseline = plan.BaselineFacts(d, pods.Items, services.Items)
+		facts := plan.ForkFacts(d, o.sets.Items, o.pods.Items, time.Now())
+		facts.Baseline = plan.BaselineFacts(d, o.pods.Items, o.services.Items)
 		if known {
-			facts.Baseline.Gone, facts.Baseline.Marked, facts.Baseline.Behind = &standing.Gone, new(!standing.Unmarked), &standing.Behind
+			marked := !standing.Unmarked
+			facts.Baseline.Gone, facts.Baseline.Marked, facts.Baseline.Behind = &standing.Gone, &marked, &standing.Behind
 		}
-		if cm != nil {
-			facts.Published = health.ParsePublished(cm.Data[sandbox.DataHealth])[d.Name]
+		if o.cm != nil {
+			facts.Published = health.ParsePublished(o.cm.Data[sandbox.DataHealth])[d.Name]
 		}
 		s.Forks = append(s.Forks, plan.Diagnose(facts))
 	}
-	mine := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
-		return p.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || !slices.ContainsFunc(s.Sandbox.Forks, func(d appsv1.Deployment) bool {
-			return d.Labels[sandbox.LabelWorkload] == p.Labels[sandbox.LabelWorkload]
-		})
+	mine := slices.DeleteFunc(o.pods.Items, func(p corev1.Pod) bool {
+		return p.Labels[sandbox.LabelRole] != sandbox.RoleBaseline ||
+			!slices.ContainsFunc(s.Sandbox.Forks, func(d appsv1.Deployment) bool {
+				return d.Labels[sandbox.LabelWorkload] == p.Labels[sandbox.LabelWorkload]
+			})
 	})
-	s.Previews = plan.PreviewURLs(domain, &s.Sandbox, services.Items, mine)
+	s.Previews = plan.PreviewURLs(o.domain, &s.Sandbox, o.services.Items, mine)
 	return s, nil
 }

@@ -28,7 +28,9 @@ func (c *Reader) Versions(ctx context.Context, namespace string) (*Versions, err
 	var pods *corev1.PodList
 	err := cluster.InParallel(
 		func() error {
-			config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
+			config, err := c.Kube.AdmissionregistrationV1().
+				MutatingWebhookConfigurations().
+				Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
 			switch {
 			case apierrors.IsForbidden(err):
 				v.WebhookUnknown = "you may not read mutatingwebhookconfigurations"

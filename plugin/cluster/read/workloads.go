@@ -121,7 +121,9 @@ func (c *Reader) everyWorkload(ctx context.Context, namespace string) ([]*plan.W
 	for i, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
 		gvr := appsv1.SchemeGroupVersion.WithResource(resource)
 		calls = append(calls, func() error {
-			list, err := c.Dynamic.Resource(gvr).Namespace(namespace).List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork})
+			list, err := c.Dynamic.Resource(gvr).
+				Namespace(namespace).
+				List(ctx, metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork})
 			if apierrors.IsForbidden(err) {
 				return nil // a caller who may only fork need not see them; the routed ones are found through their pods
 			}

@@ -49,7 +49,11 @@ func (r *Routing) Write(ctx context.Context, w *plan.RouteWrite, dryRun bool) (*
 	case w.Create != nil:
 		return objects.Create(ctx, w.Create, metav1.CreateOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
 	case w.Delete != "":
-		err := objects.Delete(ctx, w.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &w.Delete}, DryRun: dry})
+		err := objects.Delete(
+			ctx,
+			w.Name,
+			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &w.Delete}, DryRun: dry},
+		)
 		if apierrors.IsNotFound(err) {
 			err = nil
 		}
@@ -59,7 +63,13 @@ func (r *Routing) Write(ctx context.Context, w *plan.RouteWrite, dryRun bool) (*
 	if err != nil {
 		return nil, err
 	}
-	return objects.Patch(ctx, w.Name, types.JSONPatchType, ops, metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dry})
+	return objects.Patch(
+		ctx,
+		w.Name,
+		types.JSONPatchType,
+		ops,
+		metav1.PatchOptions{FieldManager: sandbox.FieldManager, DryRun: dry},
+	)
 }
 
 func encode(ops []jsonpatch.Operation) ([]byte, error) {
@@ -72,10 +82,12 @@ func encode(ops []jsonpatch.Operation) ([]byte, error) {
 
 // Watch sends the workload each time it changes, until ctx ends.
 func (r *Routing) Watch(ctx context.Context, w *plan.Workload, changes chan<- *plan.Workload) {
-	events, err := r.client.Dynamic.Resource(w.GroupVersionResource()).Namespace(w.Namespace()).Watch(ctx, metav1.ListOptions{
-		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, w.Name()).String(),
-		ResourceVersion: w.Object.GetResourceVersion(),
-	})
+	events, err := r.client.Dynamic.Resource(w.GroupVersionResource()).
+		Namespace(w.Namespace()).
+		Watch(ctx, metav1.ListOptions{
+			FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, w.Name()).String(),
+			ResourceVersion: w.Object.GetResourceVersion(),
+		})
 	if err != nil {
 		return // everything is read again anyway, only later
 	}
@@ -98,7 +110,9 @@ func (r *Routing) Watch(ctx context.Context, w *plan.Workload, changes chan<- *p
 // created directly: then only the real pods will show it.
 func (r *Routing) Admission(ctx context.Context, view *plan.RouteView) error {
 	for _, w := range view.Targets {
-		pod, err := r.client.Dynamic.Resource(podsResource()).Namespace(w.Namespace()).Create(ctx, plan.TrialPod(w), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		pod, err := r.client.Dynamic.Resource(podsResource()).
+			Namespace(w.Namespace()).
+			Create(ctx, plan.TrialPod(w), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)

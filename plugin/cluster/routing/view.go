@@ -44,7 +44,9 @@ func New(ctx context.Context, c *cluster.Client, targets []*plan.Workload) (*Rou
 	case !apierrors.IsForbidden(err):
 		return nil, cluster.Explain(err)
 	}
-	config, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
+	config, err := c.Kube.AdmissionregistrationV1().
+		MutatingWebhookConfigurations().
+		Get(ctx, cluster.WebhookConfiguration, metav1.GetOptions{})
 	switch {
 	case err == nil:
 		for i := range config.Webhooks {
@@ -71,8 +73,13 @@ func (r *Routing) Routable() error {
 	}
 	if have, err := version.ParseGeneric(v.GitVersion); err == nil && have.LessThan(version.MustParseGeneric(minVersion)) {
 		return &plan.Problem{
-			What: fmt.Sprintf("this cluster runs Kubernetes %s: Services of versions before %s do not find the router's ports", v.GitVersion, minVersion),
-			Hint: "other contexts", Fix: plan.Kubectl("config", "get-contexts"),
+			What: fmt.Sprintf(
+				"this cluster runs Kubernetes %s: Services of versions before %s do not find the router's ports",
+				v.GitVersion,
+				minVersion,
+			),
+			Hint: "other contexts",
+			Fix:  plan.Kubectl("config", "get-contexts"),
 		}
 	}
 	switch {
@@ -84,8 +91,13 @@ func (r *Routing) Routable() error {
 	selector := r.webhook.NamespaceSelector
 	if s, err := metav1.LabelSelectorAsSelector(selector); err == nil && !s.Matches(labels.Set(r.fixed.NamespaceLabels)) {
 		return &plan.Problem{
-			What: fmt.Sprintf("admission leaves namespace %s alone (%s), so that no pod there gets a router", r.client.Namespace, metav1.FormatLabelSelector(selector)),
-			Hint: "namespaces there are", Fix: plan.Kubectl("get", "namespaces"),
+			What: fmt.Sprintf(
+				"admission leaves namespace %s alone (%s), so that no pod there gets a router",
+				r.client.Namespace,
+				metav1.FormatLabelSelector(selector),
+			),
+			Hint: "namespaces there are",
+			Fix:  plan.Kubectl("get", "namespaces"),
 		}
 	}
 	return nil
@@ -142,7 +154,9 @@ func (r *Routing) View(ctx context.Context) (*plan.RouteView, error) {
 	v := r.fixed
 	v.Owners = map[types.UID]metav1.OwnerReference{}
 	for _, t := range r.targets {
-		object, err := r.client.Dynamic.Resource(t.GroupVersionResource()).Namespace(t.Namespace()).Get(ctx, t.Name(), metav1.GetOptions{})
+		object, err := r.client.Dynamic.Resource(t.GroupVersionResource()).
+			Namespace(t.Namespace()).
+			Get(ctx, t.Name(), metav1.GetOptions{})
 		if err != nil {
 			return nil, r.readError(ctx, err)
 		}

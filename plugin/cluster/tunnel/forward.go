@@ -90,7 +90,8 @@ func (c *Forwarder) forward(namespace, pod string, port uint16) (net.Conn, error
 // upgrade opens a connection to the API server for the streams of one forward. It also returns the underlying
 // connection, if that is known.
 func (c *Forwarder) upgrade(namespace, pod string) (httpstream.Connection, *watchedConn, error) {
-	url := c.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
+	url := c.Kube.CoreV1().RESTClient().Post().
+		Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	transport, holder, err := websocket.RoundTripperFor(c.Config)
 	if err != nil {
 		return nil, nil, err

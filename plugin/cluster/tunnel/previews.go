@@ -47,7 +47,12 @@ const (
 // Watch watches the sandboxes of the client's namespace, and the Services of that and of other namespaces, until ctx
 // ends. It returns once everything is read, and fails if the caller may not read it.
 func (c *Forwarder) Watch(ctx context.Context, namespaces ...string) (*Previews, error) {
-	p := &Previews{client: c, services: map[string]cache.Store{}, slices: map[string]cache.Indexer{}, changed: make(chan struct{})}
+	p := &Previews{
+		client:   c,
+		services: map[string]cache.Store{},
+		slices:   map[string]cache.Indexer{},
+		changed:  make(chan struct{}),
+	}
 	one := metav1.ListOptions{Limit: 1}
 	calls := []func() error{func() error { _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).List(ctx, one); return err }}
 	namespaces = slices.Compact(slices.Sorted(slices.Values(append(namespaces, c.Namespace))))
@@ -96,11 +101,21 @@ func (c *Forwarder) Watch(ctx context.Context, namespaces ...string) (*Previews,
 }
 
 // informer caches a resource without the fields that are unused here, and lists it again after every reconnect.
-func informer(client rest.Interface, resource, namespace string, object runtime.Object, options func(*metav1.ListOptions)) cache.SharedIndexInformer {
+func informer(
+	client rest.Interface,
+	resource, namespace string,
+	object runtime.Object,
+	options func(*metav1.ListOptions),
+) cache.SharedIndexInformer {
 	if options == nil {
 		options = func(*metav1.ListOptions) {}
 	}
-	i := cache.NewSharedIndexInformer(cache.NewFilteredListWatchFromClient(client, resource, namespace, options), object, 0, cache.Indexers{})
+	i := cache.NewSharedIndexInformer(
+		cache.NewFilteredListWatchFromClient(client, resource, namespace, options),
+		object,
+		0,
+		cache.Indexers{},
+	)
 	_ = i.SetTransform(func(o any) (any, error) { // fails only once it runs
 		if m, err := meta.Accessor(o); err == nil {
 			m.SetManagedFields(nil)
@@ -166,7 +181,9 @@ func (p *Previews) Waiting(name string) *health.Block {
 			published = cm.Data[sandbox.DataHealth]
 		}
 	}
-	return health.Blocked(health.OfSandbox(indexed[appsv1.Deployment](p.forks, name), indexed[corev1.Pod](p.pods, name), published, time.Now()))
+	return health.Blocked(
+		health.OfSandbox(indexed[appsv1.Deployment](p.forks, name), indexed[corev1.Pod](p.pods, name), published, time.Now()),
+	)
 }
 
 // indexed returns the objects of a sandbox.
@@ -185,7 +202,8 @@ func indexed[T any](store cache.Indexer, name string) []T {
 func (p *Previews) Key(name string) (string, bool) {
 	o, ok, _ := p.configMaps.GetByKey(p.client.Namespace + "/" + sandbox.ConfigMapName(name))
 	cm, isOne := o.(*corev1.ConfigMap)
-	if !ok || !isOne || cm.Labels[sandbox.LabelSandbox] != name || cm.DeletionTimestamp != nil || cm.Data[sandbox.DataKey] == "" {
+	if !ok || !isOne || cm.Labels[sandbox.LabelSandbox] != name || cm.DeletionTimestamp != nil ||
+		cm.Data[sandbox.DataKey] == "" {
 		return "", false
 	}
 	return cm.Data[sandbox.DataKey], true
@@ -231,14 +249,16 @@ func (p *Previews) targets(namespace, service, port string) []target {
 func targetsIn(slice *discoveryv1.EndpointSlice, port string) []target {
 	var number uint16
 	for _, sp := range slice.Ports {
-		if sp.Port != nil && (sp.Name == nil && port == "" || sp.Name != nil && *sp.Name == port) && (sp.Protocol == nil || *sp.Protocol == corev1.ProtocolTCP) {
+		if sp.Port != nil && (sp.Name == nil && port == "" || sp.Name != nil && *sp.Name == port) &&
+			(sp.Protocol == nil || *sp.Protocol == corev1.ProtocolTCP) {
 			number = uint16(*sp.Port) //nolint:gosec // the API server holds it to a port's range
 		}
 	}
 	var found []target
 	for _, e := range slice.Endpoints {
 		ready := e.Conditions.Ready == nil || *e.Conditions.Ready
-		if number != 0 && ready && e.TargetRef != nil && e.TargetRef.Kind == "Pod" && !slices.Contains(found, target{e.TargetRef.Name, number}) {
+		if number != 0 && ready && e.TargetRef != nil && e.TargetRef.Kind == "Pod" &&
+			!slices.Contains(found, target{e.TargetRef.Name, number}) {
 			found = append(found, target{e.TargetRef.Name, number})
 		}
 	}

@@ -68,7 +68,10 @@ func untilDeleted(w watch.Interface, n int) {
 }
 
 // remains lists what is left of sandboxes.
-func (c *Waiter) remains(ctx context.Context, names []string) (*appsv1.DeploymentList, *networkingv1.NetworkPolicyList, *corev1.PodList, error) {
+func (c *Waiter) remains(
+	ctx context.Context,
+	names []string,
+) (*appsv1.DeploymentList, *networkingv1.NetworkPolicyList, *corev1.PodList, error) {
 	options := metav1.ListOptions{LabelSelector: remainsOf(names)}
 	deployments, err := c.Kube.AppsV1().Deployments(c.Namespace).List(ctx, options)
 	if err != nil {

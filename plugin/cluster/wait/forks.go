@@ -52,18 +52,16 @@ type Target struct {
 // WaitForks watches the forks of a sandbox until all targets are ready, and returns their last known status by name.
 // It returns early with the first *plan.Problem that waiting does not fix, or with ctx's error. progress is called on
 // every change of a status.
-func (c *Waiter) WaitForks(ctx context.Context, sandboxName string, targets []Target, progress func(name string, s plan.ForkStatus)) (map[string]plan.ForkStatus, error) {
+func (c *Waiter) WaitForks(
+	ctx context.Context,
+	sandboxName string,
+	targets []Target,
+	progress func(name string, s plan.ForkStatus),
+) (map[string]plan.ForkStatus, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := make(chan func(*Forks) error)
-	selector := metav1.ListOptions{LabelSelector: sandbox.LabelSandbox + "=" + sandboxName + "," + sandbox.LabelRole + "=" + sandbox.RoleFork}
-	ns := c.Namespace
-	go cluster.WatchObjects(ctx, selector, c.Kube.AppsV1().Deployments(ns).Watch, events, func(f *Forks) { f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{} }, (*Forks).updateDeployment)
-	go cluster.WatchObjects(ctx, selector, c.Kube.AppsV1().ReplicaSets(ns).Watch, events, func(f *Forks) { f.sets = map[string]appsv1.ReplicaSet{} }, (*Forks).updateReplicaSet)
-	go cluster.WatchObjects(ctx, selector, c.Kube.CoreV1().Pods(ns).Watch, events, func(f *Forks) { f.pods = map[string]corev1.Pod{} }, (*Forks).updatePod)
-	itself := metav1.ListOptions{FieldSelector: "metadata.name=" + sandbox.ConfigMapName(sandboxName)}
-	go cluster.WatchObjects(ctx, itself, c.watchSandbox, events, func(f *Forks) { f.published = nil }, (*Forks).updateSandbox)
-
+	c.watchForks(ctx, sandboxName, events)
 	known := &Forks{}
 	statuses := map[string]plan.ForkStatus{}
 	var doubt <-chan time.Time // fires when a passing Problem has lasted
@@ -142,6 +140,27 @@ func (f *Forks) updatePod(p *corev1.Pod, gone bool) {
 	}
 }
 
+// watchForks sends the changes of all that is known of a sandbox's forks, until ctx ends.
+func (c *Waiter) watchForks(ctx context.Context, sandboxName string, events chan<- func(*Forks) error) {
+	forks := metav1.ListOptions{
+		LabelSelector: sandbox.LabelSandbox + "=" + sandboxName + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
+	}
+	itself := metav1.ListOptions{FieldSelector: "metadata.name=" + sandbox.ConfigMapName(sandboxName)}
+	apps, core := c.Kube.AppsV1(), c.Kube.CoreV1()
+	go cluster.WatchObjects(ctx, forks, apps.Deployments(c.Namespace).Watch, events, func(f *Forks) {
+		f.Deployments, f.gone = map[string]*appsv1.Deployment{}, map[string]bool{}
+	}, (*Forks).updateDeployment)
+	go cluster.WatchObjects(ctx, forks, apps.ReplicaSets(c.Namespace).Watch, events, func(f *Forks) {
+		f.sets = map[string]appsv1.ReplicaSet{}
+	}, (*Forks).updateReplicaSet)
+	go cluster.WatchObjects(ctx, forks, core.Pods(c.Namespace).Watch, events, func(f *Forks) {
+		f.pods = map[string]corev1.Pod{}
+	}, (*Forks).updatePod)
+	go cluster.WatchObjects(ctx, itself, c.watchSandbox, events, func(f *Forks) {
+		f.published = nil
+	}, (*Forks).updateSandbox)
+}
+
 // watchSandbox watches ConfigMaps. A caller who may not gets no published health, but the forks' own objects still
 // show their state.
 func (c *Waiter) watchSandbox(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
@@ -177,7 +196,12 @@ func (c *Waiter) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
 }
 
 // ExplainWait returns what the forks of p that are not ready wait for.
-func (c *Waiter) ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map[string]plan.ForkStatus, after time.Duration) error {
+func (c *Waiter) ExplainWait(
+	ctx context.Context,
+	p *plan.ForkPlan,
+	statuses map[string]plan.ForkStatus,
+	after time.Duration,
+) error {
 	var reasons []string
 	for i := range p.Forks {
 		name := p.Forks[i].Name()
