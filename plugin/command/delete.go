@@ -101,7 +101,8 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	}
 	use := operate.Delete{Read: read.New(c), Write: apply.New(c), Wait: wait.New(c)}
 	deleted, done, err := use.Run(ctx, operate.DeleteOptions{
-		Selection: f.in(c.Namespace), DryRun: dryRun(f.dryRun), IgnoreNotFound: f.ignoreNotFound, Wait: f.wait, Timeout: f.timeout,
+		Selection: f.in(c.Namespace), DryRun: dryRun(f.dryRun), IgnoreNotFound: f.ignoreNotFound,
+		Wait: f.wait, Timeout: f.timeout,
 	})
 	if !done {
 		return err

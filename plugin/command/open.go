@@ -146,9 +146,10 @@ func (f *openFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	use := operate.Open{Read: read.New(c), Report: &reporter{tool: f.tool}, Watch: func(ctx context.Context, namespace string) (open.View, error) {
+	watch := func(ctx context.Context, namespace string) (open.View, error) {
 		return tunnel.New(c).Watch(ctx, namespace)
-	}}
+	}
+	use := operate.Open{Read: read.New(c), Watch: watch, Report: &reporter{tool: f.tool}}
 	p, err := use.Connect(ctx, operate.OpenOptions{
 		Namespace: c.Namespace, Name: f.name, Service: f.service, Origins: f.origins, Reachable: f.command != nil,
 	})

@@ -221,7 +221,8 @@ func (t *tool) confirm() error {
 	}
 	fmt.Fprint(t.ErrOut, "Go on? (y/n): ")
 	var answer string
-	if _, err := fmt.Fscanln(t.In, &answer); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
+	_, err := fmt.Fscanln(t.In, &answer)
+	if err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
 		return errors.New("nothing was changed")
 	}
 	return nil
@@ -245,7 +246,8 @@ func (t *tool) partlyRouted(err error) error {
 		}
 		return t.line(words)
 	}
-	fmt.Fprintf(t.ErrOut, "changed so far: %s\nto go on: %s\nto go back: %s\n", strings.Join(partly.Changed, ", "), command(verb), command(undo))
+	fmt.Fprintf(t.ErrOut, "changed so far: %s\nto go on: %s\nto go back: %s\n",
+		strings.Join(partly.Changed, ", "), command(verb), command(undo))
 	return partly.Problem
 }
 

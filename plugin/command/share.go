@@ -106,7 +106,8 @@ func (f *shareFlags) run(ctx context.Context) error {
 	until := shared.Expires.Local().Format(time.RFC3339)
 	if f.token {
 		fmt.Fprintln(f.Out, shared.Token)
-		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n", shared.URL, until, shared.URL)
+		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n",
+			shared.URL, until, shared.URL)
 		return nil
 	}
 	fmt.Fprintf(f.Out, "%s?%s=%s\n", shared.URL, share.Parameter, url.QueryEscape(shared.Token))

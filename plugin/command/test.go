@@ -218,7 +218,7 @@ func parseVariant(s string) (operate.VariantImage, error) {
 	if err != nil {
 		return operate.VariantImage{}, fmt.Errorf("--variant %q: %s", s, strings.TrimPrefix(err.Error(), "--image "))
 	}
-	return operate.VariantImage{name, c}, nil
+	return operate.VariantImage{Name: name, Image: c}, nil
 }
 
 func parseReport(s string) (reportFile, error) {

@@ -61,15 +61,17 @@ func (f *testFlags) experiment(c *cluster.Client) *operate.Experiment {
 	all, reader := jobs.New(c), read.New(c)
 	return &operate.Experiment{
 		Namespace: c.Namespace, Read: reader, Sources: all, Store: all, Checks: all, Jobs: all,
-		Fork:   &operate.Fork{Read: reader, Write: apply.New(c), Wait: wait.New(c), Open: openRouting(c), Report: operate.Silent{}},
+		Fork: &operate.Fork{
+			Read: reader, Write: apply.New(c), Wait: wait.New(c), Open: openRouting(c), Report: operate.Silent{},
+		},
 		Report: &reporter{tool: f.tool},
 	}
 }
 
 func (f *testFlags) options() operate.ExperimentOptions {
 	o := operate.ExperimentOptions{
-		ID: f.id, Args: f.args, Images: f.images, VariantArgs: f.variantArgs, Suite: f.suite, Entry: f.entry, Require: f.require,
-		Parallel: f.parallel, Timeout: f.timeout, TTL: f.ttl, Route: f.route, Wait: f.wait, Unattended: f.unattended,
+		ID: f.id, Args: f.args, Images: f.images, VariantArgs: f.variantArgs, Suite: f.suite, Entry: f.entry,
+		Require: f.require, Parallel: f.parallel, Timeout: f.timeout, TTL: f.ttl, Route: f.route, Wait: f.wait, Unattended: f.unattended,
 		Version: f.version, Command: f.command,
 	}
 	for _, s := range f.from {
@@ -84,7 +86,8 @@ func (f *testFlags) printDispatched(rep *experiment.Report, namespace string) er
 	if f.output == "json" {
 		return report.Write(f.Out, report.JSON, rep)
 	}
-	_, err := fmt.Fprintf(f.Out, "job.batch/%s created\nexperiment %s runs in the cluster; what it finds:\n  kubectl sandbox report %s --wait --namespace=%s\n",
+	_, err := fmt.Fprintf(f.Out, "job.batch/%s created\n"+
+		"experiment %s runs in the cluster; what it finds:\n  kubectl sandbox report %s --wait --namespace=%s\n",
 		sandbox.RunJobName(f.id), f.id, f.id, namespace)
 	return err
 }
@@ -98,6 +101,7 @@ func (f *testFlags) remainder(namespace string) []string {
 	if f.entry != "" {
 		args = append(args, "--entry="+f.entry)
 	}
-	return append(args, "--namespace="+namespace, "--id="+f.id, fmt.Sprintf("--parallel=%d", f.parallel), "--timeout="+f.timeout.String(),
-		"--ttl="+f.ttl.String(), "--delete="+f.delete, "--require="+f.require, fmt.Sprintf("--route=%t", f.route), "--unattended")
+	return append(args, "--namespace="+namespace, "--id="+f.id, fmt.Sprintf("--parallel=%d", f.parallel),
+		"--timeout="+f.timeout.String(), "--ttl="+f.ttl.String(), "--delete="+f.delete, "--require="+f.require,
+		fmt.Sprintf("--route=%t", f.route), "--unattended")
 }

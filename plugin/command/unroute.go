@@ -119,13 +119,16 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := operate.UnrouteOptions{Namespace: c.Namespace, All: f.all, Force: f.force, Workloads: f.workloads, Services: f.services}
+	o := operate.UnrouteOptions{
+		Namespace: c.Namespace, All: f.all, Force: f.force, Workloads: f.workloads, Services: f.services,
+	}
 	if f.allNamespaces {
 		o.Namespace = ""
 	}
-	use := operate.Unroute{Read: read.New(c), Open: func(ctx context.Context, namespace string, targets []*plan.Workload) (operate.Routing, error) {
+	open := func(ctx context.Context, namespace string, targets []*plan.Workload) (operate.Routing, error) {
 		return routing.New(ctx, c.In(namespace), targets)
-	}}
+	}
+	use := operate.Unroute{Read: read.New(c), Open: open}
 	plans, err := use.Plan(ctx, o)
 	if err != nil {
 		return err

@@ -83,8 +83,10 @@ func TestDelete_Selects(t *testing.T) {
 		{"all, and what only policies are left of", DeleteOptions{}, "a,b,gone", ""},
 		{"by labels, which policies lack", DeleteOptions{Selection: Selection{Selector: "team=x"}}, "a,b", ""},
 		{"by name", DeleteOptions{Selection: Selection{Names: []string{"b"}}}, "b", ""},
-		{"by a name that is missing", DeleteOptions{Selection: Selection{Names: []string{"b", "c"}}}, "b", `there is no sandbox "c"`},
-		{"by a name that may be missing", DeleteOptions{Selection: Selection{Names: []string{"b", "c"}}, IgnoreNotFound: true}, "b", ""},
+		{"by a name that is missing", DeleteOptions{Selection: Selection{Names: []string{"b", "c"}}}, "b",
+			`there is no sandbox "c"`},
+		{"by a name that may be missing",
+			DeleteOptions{Selection: Selection{Names: []string{"b", "c"}}, IgnoreNotFound: true}, "b", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &fakeSandboxes{all: []plan.Sandbox{{Name: "a"}, {Name: "b"}}, orphans: []plan.Sandbox{{Name: "gone"}}}

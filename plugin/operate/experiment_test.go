@@ -180,7 +180,8 @@ func TestExperiment_LeavesNothingOfOneThatCannotBegin(t *testing.T) {
 		abandoned, released bool
 	}{
 		{"all is deleted", false, nil, "experiment r1: no; nothing of it is left", true, false},
-		{"something can't be deleted", false, []string{"configmap/run-r1"}, "experiment r1: no; still there: configmap/run-r1", true, false},
+		{"something can't be deleted", false, []string{"configmap/run-r1"},
+			"experiment r1: no; still there: configmap/run-r1", true, false},
 		{"another command began it", true, nil, "experiment r1: no; what it found so far is kept", false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

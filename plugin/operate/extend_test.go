@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestExtend_ReadsAgainWhatHasChanged(t *testing.T) {
 	}{
 		{"nothing", nil, nil, 1, "", false},
 		{"a newer version", []error{conflict()}, newer, 2, "", false},
-		{"newer versions without end", []error{conflict(), conflict(), conflict(), conflict(), conflict()}, newer, maxExtensions, "", true},
+		{"newer versions without end", slices.Repeat([]error{conflict()}, maxExtensions), newer, maxExtensions, "", true},
 		{"another of that name", []error{conflict()}, func(s *plan.Sandbox) {
 			s.ConfigMap = s.ConfigMap.DeepCopy()
 			s.ConfigMap.UID = "another"

@@ -75,7 +75,8 @@ func TestList_SelectsAndWatches(t *testing.T) {
 		{name: "by labels", selector: "team=x", shown: "a"},
 		{name: "what is new", o: ListOptions{Watch: true}, changes: []error{nil, nil}, shown: "a,b", updated: []string{"c"}},
 		{name: "what is new, by labels", o: ListOptions{Watch: true}, selector: "team=y", changes: []error{nil}, shown: "b"},
-		{name: "until the watch fails", o: ListOptions{Watch: true}, changes: []error{errors.New("no"), nil}, shown: "a,b", fails: true},
+		{name: "until the watch fails", o: ListOptions{Watch: true}, changes: []error{errors.New("no"), nil},
+			shown: "a,b", fails: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var shown string
@@ -187,7 +188,8 @@ func TestOpen_TriesTheService(t *testing.T) {
 	}{
 		{"that can be reached", OpenOptions{Name: "pr-42"}, nil, "", false, false},
 		{"whose pods are not ready", OpenOptions{Name: "pr-42"}, io.EOF, "", false, true},
-		{"whose pods must be ready", OpenOptions{Name: "pr-42", Reachable: true}, io.EOF, "can't be reached: EOF", true, false},
+		{"whose pods must be ready", OpenOptions{Name: "pr-42", Reachable: true}, io.EOF,
+			"can't be reached: EOF", true, false},
 		{"that the caller may not reach", OpenOptions{Name: "pr-42"}, forbidden, "", true, false},
 		{"that does not exist", OpenOptions{Name: "pr-42", Service: "svc/web"}, nil, `service "web" not found`, true, false},
 		{"of a sandbox that does not exist", OpenOptions{Name: "pr-43"}, nil, `there is no sandbox "pr-43"`, true, false},
@@ -230,8 +232,10 @@ func TestUnroute_Plans(t *testing.T) {
 		fails  bool
 	}{
 		{"nothing where nothing is to be done", UnrouteOptions{All: true}, []string{"shop", "edge"}, 0, false},
-		{"for what is named, also without steps", UnrouteOptions{Namespace: "shop", Workloads: []string{"deploy/api"}}, []string{"shop"}, 1, false},
-		{"nothing for a Service that is missing", UnrouteOptions{Namespace: "shop", Services: []string{"api"}}, []string{"shop"}, 0, true},
+		{"for what is named, also without steps", UnrouteOptions{Namespace: "shop", Workloads: []string{"deploy/api"}},
+			[]string{"shop"}, 1, false},
+		{"nothing for a Service that is missing", UnrouteOptions{Namespace: "shop", Services: []string{"api"}},
+			[]string{"shop"}, 0, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var opened []string

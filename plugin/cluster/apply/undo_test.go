@@ -39,7 +39,7 @@ func newServer(t *testing.T, objects ...runtime.Object) *fakeServer {
 				return true, nil, err
 			}
 		}
-		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: owner(configMap())}}
+		d := ownedDeployment(name)
 		if err := s.kube.Tracker().Add(d); err != nil && !apierrors.IsAlreadyExists(err) {
 			return true, nil, err
 		}
@@ -80,6 +80,13 @@ func configMap() *corev1.ConfigMap {
 			Labels: map[string]string{sandbox.LabelRole: sandbox.RoleSandbox, sandbox.LabelSandbox: "pr-42"},
 		},
 		Data: map[string]string{sandbox.DataKey: "pr-42"},
+	}
+}
+
+// ownedDeployment returns a fork's Deployment as it is stored.
+func ownedDeployment(name string) *appsv1.Deployment {
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: owner(configMap())},
 	}
 }
 
@@ -130,11 +137,13 @@ func TestApplyFork_DeletesWhatItCreatedBeforeAFailure(t *testing.T) {
 	}{
 		// The garbage collector deletes what a ConfigMap owned.
 		{"a new sandbox", forks(false), nil, refuse("web-pr-42"), "", "api-pr-42", ""},
-		{"a new sandbox that can't be deleted", forks(false), nil, refuse("web-pr-42"), "configmaps", "sandbox-pr-42,api-pr-42", "configmap/sandbox-pr-42"},
+		{"a new sandbox that can't be deleted", forks(false), nil, refuse("web-pr-42"), "configmaps",
+			"sandbox-pr-42,api-pr-42", "configmap/sandbox-pr-42"},
 		{"a fork in an existing sandbox", func() *plan.ForkPlan { p := forks(true); p.Forks[0].Replaces = 0; return p }(),
 			[]runtime.Object{configMap()}, refuse("web-pr-42"), "", "sandbox-pr-42", ""},
 		{"a fork that can't be deleted", func() *plan.ForkPlan { p := forks(true); p.Forks[0].Replaces = 0; return p }(),
-			[]runtime.Object{configMap()}, refuse("web-pr-42"), "deployments", "sandbox-pr-42,api-pr-42", "deployment.apps/api-pr-42"},
+			[]runtime.Object{configMap()}, refuse("web-pr-42"), "deployments",
+			"sandbox-pr-42,api-pr-42", "deployment.apps/api-pr-42"},
 		{"an updated fork, which stays", forks(true), []runtime.Object{configMap()}, refuse("web-pr-42"), "",
 			"sandbox-pr-42,api-pr-42", "deployment.apps/api-pr-42"},
 		{"nothing", forks(true), []runtime.Object{configMap()}, refuse("api-pr-42"), "", "sandbox-pr-42", ""},
@@ -178,7 +187,7 @@ func TestApplyFork_DeletesWhatItMayHaveCreated(t *testing.T) {
 	p := forks(true)
 	p.Forks[0].Replaces = 0
 	s.apply = func(name string) error {
-		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: owner(configMap())}}
+		d := ownedDeployment(name)
 		return errors.Join(s.kube.Tracker().Add(d), errors.New("connection lost"))
 	}
 	_, err := s.writer().ApplyFork(t.Context(), p, false)
