@@ -28,7 +28,9 @@ func Explain(err error) error {
 	var noKind *meta.NoKindMatchError
 	var noResource *meta.NoResourceMatchError
 	switch {
-	case errors.As(err, &noResource), errors.As(err, &noKind), strings.Contains(err.Error(), "the server doesn't have a resource type"):
+	case errors.As(err, &noResource),
+		errors.As(err, &noKind),
+		strings.Contains(err.Error(), "the server doesn't have a resource type"):
 		what := err.Error()
 		if noResource != nil {
 			what = fmt.Sprintf("the server doesn't have a resource type %q", noResource.PartialResource.Resource)
@@ -135,3 +137,6 @@ func innermost(err error) error {
 		err = next
 	}
 }
+
+// IsForbidden reports whether the API server refused a call because rights are missing.
+func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }

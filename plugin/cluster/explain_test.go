@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"reflect"
-	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -65,41 +63,5 @@ func TestExplain(t *testing.T) {
 		if !errors.Is(got, tt.err) {
 			t.Errorf("%v is not what is beneath %v", tt.err, got)
 		}
-	}
-}
-
-func TestUncertain(t *testing.T) {
-	deployments := schema.GroupResource{Group: "apps", Resource: "deployments"}
-	for err, want := range map[error]bool{
-		io.ErrUnexpectedEOF:                                true,
-		apierrors.NewTimeoutError("slow", 1):               true,
-		apierrors.NewInternalError(io.EOF):                 true,
-		apierrors.NewConflict(deployments, "api", io.EOF):  false,
-		apierrors.NewForbidden(deployments, "api", io.EOF): false,
-		errSandboxExists:                                   false,
-		apierrors.NewInternalError(errors.New("failed to create typed patch object (ns/api-a; apps/v1, Kind=Deployment): .spec.template.spec.bogus: field not declared in schema")): false,
-	} {
-		if uncertain(err) != want {
-			t.Errorf("%v: uncertain %t, want %t", err, !want, want)
-		}
-	}
-}
-
-func TestTogether_ReturnsTheFirstErrorInOrder(t *testing.T) {
-	second := make(chan struct{})
-	err := inParallel(
-		func() error { <-second; return errors.New("first") },
-		func() error { defer close(second); return errors.New("second") },
-		func() error { return nil },
-	)
-	if err == nil || err.Error() != "first" {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestPrintable_LetsNoTerminalSequencePass(t *testing.T) {
-	got := printable(strings.NewReader("a\tb\n\n \n\x1b[31mred\x1b[0m\r\nü\x00\u202e\n"))
-	if want := []string{"a b", "[31mred[0m", "ü"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	retryTimeout  = time.Minute // how long an API server may be unavailable while an experiment runs
-	retryInterval = time.Second
+	retryTimeout = time.Minute // how long an API server may be unavailable while an experiment runs
+	// RetryInterval is the time between two attempts.
+	RetryInterval = time.Second
 )
 
 // Retry retries an idempotent call while the API server is unavailable or too busy, for up to retryTimeout: a short
@@ -26,7 +27,7 @@ func Retry(ctx context.Context, do func() error) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(retryInterval):
+		case <-time.After(RetryInterval):
 		}
 	}
 }
@@ -35,8 +36,9 @@ func Retry(ctx context.Context, do func() error) error {
 func IsTransient(err error) bool {
 	var dial *net.OpError
 	var name *net.DNSError
-	return err != nil && (errors.As(err, &dial) || errors.As(err, &name) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
+	return err != nil && (errors.As(err, &dial) || errors.As(err, &name) ||
+		apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
 		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err) ||
-		utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err) || utilnet.IsProbableEOF(err) ||
-		utilnet.IsTimeout(err))
+		utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err) || utilnet.IsHTTP2ConnectionLost(err) ||
+		utilnet.IsProbableEOF(err) || utilnet.IsTimeout(err))
 }

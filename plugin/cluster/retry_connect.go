@@ -23,7 +23,8 @@ func (p connectRetrier) RoundTrip(r *http.Request) (*http.Response, error) {
 		trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = true }}
 		resp, err := p.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
 		var timeout net.Error
-		if err == nil || connected || try == maxConnects || r.Context().Err() != nil || !errors.As(err, &timeout) || !timeout.Timeout() {
+		if err == nil || connected || try == maxConnects || r.Context().Err() != nil || !errors.As(err, &timeout) ||
+			!timeout.Timeout() {
 			return resp, err
 		}
 		if r.Body == nil || r.Body == http.NoBody {

@@ -2,9 +2,7 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,10 +12,11 @@ import (
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // deleteFlags are the flags and arguments of `delete`.
@@ -100,94 +99,26 @@ func (f *deleteFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	doomed, missing, err := f.find(ctx, c)
-	if err != nil {
+	use := operate.Delete{Read: read.New(c), Write: apply.New(c), Wait: wait.New(c)}
+	deleted, done, err := use.Run(ctx, operate.DeleteOptions{
+		Selection: f.in(c.Namespace), DryRun: dryRun(f.dryRun), IgnoreNotFound: f.ignoreNotFound,
+		Wait: f.wait, Timeout: f.timeout,
+	})
+	if !done {
 		return err
 	}
-	var names []string
-	// A write is never cancelled midway: ctx is checked between writes.
-	write := context.WithoutCancel(ctx)
-	for i := range doomed {
-		if ctx.Err() != nil {
-			break
-		}
-		if f.dryRun != cmdutil.DryRunClient {
-			if err := c.Delete(write, &doomed[i], f.dryRun == cmdutil.DryRunServer); err != nil {
-				return err
-			}
-		}
-		names = append(names, doomed[i].Name)
+	if err == nil && len(f.names) == 0 && len(deleted) == 0 {
+		f.noneFound(c.Namespace)
 	}
-	if f.wait && f.dryRun == cmdutil.DryRunNone && len(names) > 0 {
-		if err := f.await(ctx, c, names); err != nil {
-			return err
-		}
-	}
-	if err := f.printDeleted(doomed[:len(names)]); err != nil {
+	if err := f.printDeleted(deleted); err != nil {
 		return err
 	}
-	if len(names) < len(doomed) {
-		return &plan.Problem{
-			What: fmt.Sprintf("interrupted; %d of %d sandboxes are deleted", len(names), len(doomed)),
-			Hint: "list the remaining ones", Fix: plan.Kubectl("sandbox", "list"), Code: status.CodeInterrupted,
-		}
-	}
-	if len(missing) > 0 && !f.ignoreNotFound {
-		return plan.NoSandbox(missing[0], c.Namespace, missing[1:]...)
-	}
-	return nil
+	return err
 }
 
-// find returns the requested sandboxes, and the names of those that do not exist.
-func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan.Sandbox, missing []string, err error) {
-	if len(f.names) > 0 {
-		return c.SandboxesNamed(ctx, f.names)
-	}
-	found, err = c.Sandboxes(ctx, c.Namespace, f.selector)
-	if err == nil {
-		found, err = f.withPolicies(ctx, c, found)
-	}
-	if err == nil && len(found) == 0 {
-		fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
-	}
-	return found, nil, err
-}
-
-// withPolicies adds the policies of the sandboxes' forks. Without a selector, it also adds sandboxes of which only
-// policies are left.
-func (f *deleteFlags) withPolicies(ctx context.Context, c *cluster.Client, all []plan.Sandbox) ([]plan.Sandbox, error) {
-	with, err := c.WithPolicies(ctx, all)
-	if f.selector != "" {
-		with = with[:min(len(all), len(with))]
-	}
-	return with, err
-}
-
-func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []string) error {
-	waiting := ctx
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		waiting, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
-	left, err := c.WaitDeleted(waiting, names)
-	switch {
-	case err == nil:
-		return nil
-	case waiting.Err() == nil:
-		return err
-	}
-	what, code := fmt.Sprintf("deletion goes on after %s (--timeout)", f.timeout), status.CodeTimedOut
-	if errors.Is(ctx.Err(), context.Canceled) {
-		what, code = "interrupted; deletion goes on", status.CodeInterrupted
-	}
-	if len(left) > 0 {
-		what += "; still there: " + strings.Join(left, ", ")
-	}
-	selector := sandbox.LabelSandbox + " in (" + strings.Join(names, ",") + ")"
-	return &plan.Problem{
-		What: what, Hint: "see what is left", Fix: plan.Kubectl("get", "deployments,networkpolicies,pods", "--selector="+selector), Code: code,
-	}
+// noneFound prints that a namespace has no sandboxes.
+func (t *tool) noneFound(namespace string) {
+	fmt.Fprintf(t.ErrOut, "No sandboxes found in %s namespace.\n", namespace)
 }
 
 // printDeleted prints the deleted objects.
@@ -219,7 +150,7 @@ func (t *tool) completeSandboxes(most int) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		names, err := c.SandboxNames(cmd.Context())
+		names, err := read.New(c).SandboxNames(cmd.Context())
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

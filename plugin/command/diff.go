@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
@@ -73,7 +74,7 @@ func (f *diffFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	diffs, err := c.Diffs(ctx, f.name, f.workloads)
+	diffs, err := read.New(c).Diffs(ctx, f.name, f.workloads)
 	if err != nil {
 		return err
 	}

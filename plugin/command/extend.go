@@ -7,15 +7,15 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 )
 
 // extendFlags are the flags and arguments of `extend`.
@@ -95,58 +95,27 @@ func (f *extendFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := f.find(ctx, c)
-	if err != nil {
-		return err
-	}
-	byDefault, err := c.DefaultTTL(ctx)
-	if err != nil {
-		return err
-	}
-	var ttl *time.Duration
+	o := operate.ExtendOptions{Selection: f.in(c.Namespace), Now: time.Now(), DryRun: dryRun(f.dryRun)}
 	if f.ttlGiven {
-		ttl = &f.ttl
+		o.TTL = &f.ttl
 	}
-	now := time.Now()
-	extend := func(s *plan.Sandbox) (*plan.Extension, error) { return plan.Extend(s, ttl, byDefault, now) }
-	for i := range found {
-		if _, err := extend(&found[i]); err != nil {
-			return err // before anything is changed
-		}
+	use := operate.Extend{Read: read.New(c), Write: apply.New(c)}
+	all, found, err := use.Run(ctx, o)
+	if len(f.names) == 0 && found == 0 {
+		f.noneFound(c.Namespace)
 	}
-	var all extended
-	for i := range found {
-		e, err := extend(&found[i])
-		cm := (*corev1.ConfigMap)(nil)
-		if err == nil {
-			cm = e.Extended()
-			if f.dryRun != cmdutil.DryRunClient {
-				e, cm, err = c.Extend(ctx, &found[i], f.dryRun == cmdutil.DryRunServer, extend)
-			}
-		}
-		if err != nil {
-			return errors.Join(f.printExtended(all, now), err) // what is done is printed
-		}
-		all = append(all, extension{e, cm})
+	if all == nil {
+		return err
 	}
-	return f.printExtended(all, now)
+	return errors.Join(f.printExtended(all, o.Now), err) // what is done is printed
 }
 
-// extended are sandboxes that were extended, each with its resulting ConfigMap.
-type extended []extension
-
-// An extension is one of them.
-type extension struct {
-	*plan.Extension
-	configMap *corev1.ConfigMap
-}
-
-func (f *extendFlags) printExtended(all extended, now time.Time) error {
+func (f *extendFlags) printExtended(all []operate.Extended, now time.Time) error {
 	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
 	if p.structured() {
 		objects := make([]runtime.Object, len(all))
 		for i, e := range all {
-			objects[i] = typed(e.configMap)
+			objects[i] = typed(e.ConfigMap)
 		}
 		return p.printEach("extended", objects)
 	}
@@ -155,26 +124,10 @@ func (f *extendFlags) printExtended(all extended, now time.Time) error {
 		if e.Unchanged {
 			verb = "unchanged"
 		}
-		if err := p.print(verb, typed(e.configMap)); err != nil {
+		if err := p.print(verb, typed(e.ConfigMap)); err != nil {
 			return err
 		}
 		fmt.Fprintf(f.Out, "sandbox %s: %s\n", e.Sandbox.Name, expiry(e.Expires, now.Truncate(time.Second)))
 	}
 	return nil
-}
-
-// find returns the requested sandboxes. If one does not exist, the error is a *plan.Problem.
-func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
-	if len(f.names) == 0 {
-		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)
-		if err == nil && len(all) == 0 {
-			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", c.Namespace)
-		}
-		return all, err
-	}
-	found, missing, err := c.SandboxesNamed(ctx, f.names)
-	if err == nil && len(missing) > 0 {
-		return nil, plan.NoSandbox(missing[0], c.Namespace, missing[1:]...)
-	}
-	return found, err
 }

@@ -2,10 +2,7 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,9 +12,11 @@ import (
 	"k8s.io/kubectl/pkg/util/completion"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -186,134 +185,36 @@ func (f *forkFlags) validate(cmd *cobra.Command) error {
 	return validOutput(cmd, f.print)
 }
 
-// maxPlans bounds how often fork plans again because somebody else created the same sandbox meanwhile.
-const maxPlans = 3
-
 func (f *forkFlags) run(ctx context.Context) error {
 	c, err := f.client()
 	if err != nil {
 		return err
 	}
-	var p *plan.ForkPlan
-	var applied *cluster.Applied
-	for try := 1; ; try++ {
-		if p, err = f.plan(ctx, c); err != nil {
-			return err
-		}
-		if f.dryRun == cmdutil.DryRunClient {
-			f.warnings(p)
-			return f.printDryRun(p)
-		}
-		applied, err = c.ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
-		if err == nil {
-			break
-		}
-		if !cluster.IsStale(err) || try == maxPlans {
-			return err
-		}
+	o := operate.ForkOptions{
+		Workloads: f.workloads, Change: f.options, DryRun: dryRun(f.dryRun), Wait: f.wait, Timeout: f.timeout, RouteTimeout: f.timeout,
 	}
-	f.warnings(p)
-	if f.dryRun == cmdutil.DryRunServer || !f.wait {
-		return f.printApplied(p, applied, f.dryRun == cmdutil.DryRunNone)
-	}
-	statuses, err := f.await(ctx, c, p, applied)
-	if err != nil {
-		return err
-	}
-	f.gateway, _ = c.Gateway(ctx) // a nicety: the fork is there without it
-	return f.printRouted(p, applied, statuses)
-}
-
-// plan reads the namespace and plans the forks. With --route, it first plans the routing of workloads that need it.
-// Unless this is a dry run, it then routes them, and plans the forks again on the result. A workload that can't be
-// forked is not routed.
-func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
-	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
-	if err != nil {
-		return nil, err
-	}
-	p, err := plan.Forks(&f.options, workloads, state)
-	if unrouted := plan.UnroutedOf(err); len(unrouted) > 0 {
-		view, failed := c.RouteView(ctx, unrouted)
-		if failed != nil {
-			return nil, err // the caller may not read what routing depends on
-		}
-		return nil, plan.UnroutedProblem(err, view)
-	}
-	if err != nil || len(p.Unrouted) == 0 {
-		return p, err
-	}
-	timeout := f.timeout
 	if !f.timeoutGiven {
-		timeout = routeTimeout
+		o.RouteTimeout = operate.RouteTimeout
 	}
-	r := &routeFlags{tool: f.tool, timeout: timeout, wait: true, dryRun: f.dryRun}
-	var planned *plan.ForkPlan
-	run, err := r.plan(ctx, c, p.Unrouted, func(view *plan.RouteView) (steps []*plan.RouteStep, final *plan.RouteView, err error) {
-		planned, steps, final, err = plan.ForksRouted(&f.options, workloads, state, view)
-		return steps, final, err
-	})
-	if err == nil {
-		err = run.admission(ctx)
+	report := &reporter{tool: f.tool, dryRun: f.dryRun}
+	use := operate.Fork{Read: read.New(c), Write: apply.New(c), Wait: wait.New(c), Open: openRouting(c), Report: report}
+	done, err := use.Run(ctx, o)
+	if err != nil {
+		return f.partlyRouted(err)
 	}
-	if err != nil || f.dryRun != cmdutil.DryRunNone {
-		return planned, err
+	if done.Statuses != nil {
+		f.gateway, _ = read.New(c).Gateway(ctx) // a nicety: the fork is there without it
 	}
-	if err := run.do(ctx, plan.Route); err != nil {
-		return nil, err
-	}
-	if workloads, state, err = c.ReadFork(ctx, f.workloads, &f.options); err != nil {
-		return nil, err
-	}
-	again := f.options
-	again.Route = false // what is unrouted still can't be forked
-	return plan.Forks(&again, workloads, state)
+	return f.printForked(done)
 }
 
-func (f *forkFlags) warnings(p *plan.ForkPlan) {
-	for _, w := range p.Warnings {
-		f.warn("%s", w)
-	}
-}
-
-// warnUnreached warns of forks that none, or only some, of the requests with their key reach.
-func (f *forkFlags) warnUnreached(statuses map[string]plan.ForkStatus) {
-	for _, name := range slices.Sorted(maps.Keys(statuses)) {
-		for _, c := range statuses[name].Causes {
-			if c.Partial || c.Code == health.ScaledToZero {
-				f.warn("deployment.apps/%s: %s", name, c.Message)
-			}
-		}
-	}
-}
-
-// await waits until the forks are routed.
-func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPlan, applied *cluster.Applied) (map[string]plan.ForkStatus, error) {
-	var targets []cluster.Target
-	for _, d := range applied.Forks {
-		targets = append(targets, cluster.Target{Name: d.GetName(), Generation: d.GetGeneration()})
-	}
-	waiting := ctx
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		waiting, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
-	show := f.progress()
-	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
-		if !s.Ready {
-			show.update("deployment.apps/" + name + ": " + s.Waiting)
-		}
-	})
-	show.end()
+// printForked prints what was done, or would be.
+func (f *forkFlags) printForked(done *operate.Forked) error {
 	switch {
-	case err == nil:
-		f.warnUnreached(statuses)
-		return statuses, nil
-	case ctx.Err() != nil:
-		return nil, p.Interrupted()
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, c.ExplainWait(ctx, p, statuses, f.timeout)
+	case done.Applied == nil:
+		return f.printDryRun(done.Plan)
+	case done.Statuses == nil:
+		return f.printApplied(done.Plan, done.Applied, f.dryRun == cmdutil.DryRunNone)
 	}
-	return nil, err
+	return f.printRouted(done.Plan, done.Applied, done.Statuses)
 }

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
@@ -49,7 +49,7 @@ func (f *forkFlags) inherits(p *plan.ForkPlan) {
 }
 
 // printApplied prints what was applied when the command does not wait for it.
-func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, real bool) error {
+func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *apply.Applied, real bool) error {
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() || !real {
 		return err
 	}
@@ -61,7 +61,7 @@ func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, rea
 }
 
 // printRouted prints the forks and how to reach them.
-func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, statuses map[string]plan.ForkStatus) error {
+func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *apply.Applied, statuses map[string]plan.ForkStatus) error {
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() {
 		return err
 	}
@@ -145,7 +145,7 @@ func (f *forkFlags) reach(p *plan.ForkPlan, member string) {
 func (t *tool) line(words []string) string { return plan.Quote(withGlobals(words, given(t.globals))) }
 
 // printForks prints the objects if -o requests them, else a line for each fork.
-func (f *forkFlags) printForks(p *plan.ForkPlan, applied *cluster.Applied) error {
+func (f *forkFlags) printForks(p *plan.ForkPlan, applied *apply.Applied) error {
 	objects := []runtime.Object{typed(applied.ConfigMap)}
 	var verbs []string
 	for i, d := range applied.Forks {
@@ -173,7 +173,7 @@ func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error
 }
 
 // rolled reports whether any of the forks was created or changed.
-func rolled(p *plan.ForkPlan, applied *cluster.Applied) bool {
+func rolled(p *plan.ForkPlan, applied *apply.Applied) bool {
 	for i, d := range applied.Forks {
 		if p.Forks[i].Replaces != d.GetGeneration() {
 			return true

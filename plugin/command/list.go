@@ -18,7 +18,8 @@ import (
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -88,48 +89,26 @@ func (f *listFlags) run(ctx context.Context) error {
 	if f.allNamespaces {
 		namespace = metav1.NamespaceAll
 	}
-	var changes <-chan error
-	if f.watch {
-		changes = c.WatchInventory(ctx, namespace) // before the first listing: what changes after it is not missed
-	}
-	v, err := f.read(ctx, c, namespace)
-	if err != nil {
-		return err
-	}
-	if err := f.show(v, namespace); err != nil || !f.watch {
-		return err
-	}
-	w := &listWatch{listFlags: f, headers: f.table() && len(v.ConfigMaps)+len(v.Forks) > 0, seen: map[string]string{}}
-	w.news(v)
-	for err := range changes {
-		if err == nil {
-			v, err = f.read(ctx, c, namespace)
-		}
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // that is how a watch ends
-		}
-		if err == nil {
-			err = w.print(v)
-		}
-		if err != nil {
+	o := operate.ListOptions{Namespace: namespace, Watch: f.watch}
+	if f.selector != "" {
+		if o.Selector, err = labels.Parse(f.selector); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// read reads the sandboxes that the selector selects.
-func (f *listFlags) read(ctx context.Context, c *cluster.Client, namespace string) (*plan.Inventory, error) {
-	v, err := c.Inventory(ctx, namespace)
-	if err != nil || f.selector == "" {
-		return v, err
+	headers := false // whether they are printed
+	use := operate.List{
+		Read: read.New(c),
+		Show: func(v *plan.Inventory) error {
+			headers = f.table() && len(v.ConfigMaps)+len(v.Forks) > 0
+			return f.show(v, namespace)
+		},
+		Update: func(v *plan.Inventory, changed []plan.Sandbox) error {
+			hide := headers
+			headers = headers || f.table()
+			return f.showChanged(v, changed, hide)
+		},
 	}
-	selector, err := labels.Parse(f.selector)
-	if err != nil {
-		return nil, err
-	}
-	v.Only(selector)
-	return v, nil
+	return use.Run(ctx, o)
 }
 
 func (f *listFlags) show(v *plan.Inventory, namespace string) error {
@@ -197,44 +176,19 @@ func (f *listFlags) printObjects(v *plan.Inventory, all []plan.Sandbox) error {
 	return nil
 }
 
-// A listWatch prints sandboxes that change.
-type listWatch struct {
-	*listFlags
-	headers bool              // they are printed
-	seen    map[string]string // what was last said of each sandbox, by namespace and name
-}
-
-// news returns the sandboxes that have changed since the last call.
-func (w *listWatch) news(v *plan.Inventory) (changed []plan.Sandbox) {
-	for _, s := range v.Sandboxes() {
-		id := s.Namespace + "/" + s.Name
-		found := v.State(&s)
-		now := fmt.Sprint(s.Key, s.Expires, found.Word(), found.Message, v.Ready(&s), s.Workloads(), s.Behind(v.BaselineStates))
-		if w.seen[id] != now {
-			w.seen[id] = now
-			changed = append(changed, s)
-		}
-	}
-	return changed
-}
-
-func (w *listWatch) print(v *plan.Inventory) error {
-	changed := w.news(v)
-	if len(changed) == 0 {
-		return nil
-	}
-	if w.table() {
-		table := w.tableFlags
-		table.noHeaders = table.noHeaders || w.headers
-		w.headers = true
-		return w.printRows(table, v, changed)
+// showChanged prints sandboxes that have changed.
+func (f *listFlags) showChanged(v *plan.Inventory, changed []plan.Sandbox, hideHeaders bool) error {
+	if f.table() {
+		table := f.tableFlags
+		table.noHeaders = table.noHeaders || hideHeaders
+		return f.printRows(table, v, changed)
 	}
 	for i := range changed {
-		if *w.listFlags.print.OutputFormat == "name" {
-			fmt.Fprintf(w.Out, "configmap/%s\n", sandbox.ConfigMapName(changed[i].Name))
+		if *f.print.OutputFormat == "name" {
+			fmt.Fprintf(f.Out, "configmap/%s\n", sandbox.ConfigMapName(changed[i].Name))
 			continue
 		}
-		if err := printStatus(w.listFlags.print, w.Out, v.DescribeSandbox(&changed[i], w.line)); err != nil {
+		if err := printStatus(f.print, f.Out, v.DescribeSandbox(&changed[i], f.line)); err != nil {
 			return err
 		}
 	}

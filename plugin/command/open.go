@@ -10,15 +10,15 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/tunnel"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/open"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -146,14 +146,17 @@ func (f *openFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := f.proxy(ctx, c)
+	watch := func(ctx context.Context, namespace string) (open.View, error) {
+		return tunnel.New(c).Watch(ctx, namespace)
+	}
+	use := operate.Open{Read: read.New(c), Watch: watch, Report: &reporter{tool: f.tool}}
+	p, err := use.Connect(ctx, operate.OpenOptions{
+		Namespace: c.Namespace, Name: f.name, Service: f.service, Origins: f.origins, Reachable: f.command != nil,
+	})
 	if err != nil {
 		return err
 	}
-	if err := f.reach(ctx, p); err != nil {
-		return err
-	}
-	f.warnUnrouted(ctx, c, f.name)
+	f.warnUnreached(operate.FindUnreached(ctx, read.New(c), c.Namespace, f.name))
 	listeners, err := f.listen(ctx, p)
 	if err != nil {
 		return err
@@ -180,73 +183,6 @@ func (f *openFlags) run(ctx context.Context) error {
 		}
 	}
 	<-ctx.Done()
-	return nil
-}
-
-// proxy reads the sandbox and the Service to open, and returns the proxy for them.
-func (f *openFlags) proxy(ctx context.Context, c *cluster.Client) (*open.Proxy, error) {
-	p := &open.Proxy{Sandbox: f.name, Namespace: c.Namespace, Origins: f.origins, Notice: func(s string) { f.warn("%s", s) }}
-	found, missing, err := c.SandboxesNamed(ctx, []string{f.name})
-	switch {
-	case err != nil:
-		return nil, err
-	case len(missing) > 0 || found[0].ConfigMap == nil:
-		return nil, plan.NoSandbox(f.name, c.Namespace)
-	}
-	entry, err := c.Entry(ctx, plan.Kubectl("sandbox", "open", f.name))
-	if f.service != "" {
-		entry.Service, err = plan.ParseServiceRef(f.service, c.Namespace)
-	}
-	if err != nil {
-		return nil, err
-	}
-	p.Entry, p.Hosts = entry.Service, entry.Hosts
-	if p.Carriers, err = c.KeyCarriers(ctx, f.name); err != nil {
-		return nil, err
-	}
-	view, err := c.Watch(ctx, p.Entry.Namespace)
-	if err != nil {
-		return nil, err
-	}
-	s, ok := view.Service(p.Entry.Namespace, p.Entry.Name)
-	if !ok {
-		return nil, &plan.Problem{
-			What: fmt.Sprintf("service %q not found in namespace %q", p.Entry.Name, p.Entry.Namespace),
-			Hint: "list what exists", Fix: plan.Kubectl("get", "services", "-n", p.Entry.Namespace),
-		}
-	}
-	port, err := plan.ServicePort(s, p.Entry.Port)
-	if err != nil {
-		return nil, err
-	}
-	p.Entry.Port, p.View = strconv.Itoa(int(port.Port)), view
-	return p, nil
-}
-
-// reach checks at once whether the Service can be reached. Missing rights will not appear later and are an error;
-// pods may still become ready.
-func (f *openFlags) reach(ctx context.Context, p *open.Proxy) error {
-	const patience = 10 * time.Second
-	trying, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	s, _ := p.Service(p.Entry.Namespace, p.Entry.Name)
-	port, err := plan.ServicePort(s, p.Entry.Port)
-	if err != nil {
-		return err
-	}
-	conn, err := p.Dial(trying, p.Entry.Namespace, p.Entry.Name, port.Name)
-	switch {
-	case err == nil:
-		return conn.Close()
-	case ctx.Err() != nil, cluster.IsForbidden(err):
-		return err
-	case f.command != nil:
-		return &plan.Problem{
-			What: fmt.Sprintf("%s can't be reached: %v", p.Entry, err),
-			Hint: "its pods", Fix: plan.Kubectl("get", "endpointslices", "-n", p.Entry.Namespace, "-l", "kubernetes.io/service-name="+p.Entry.Name), Err: err,
-		}
-	}
-	f.warn("%s can't be reached yet: %v", p.Entry, err)
 	return nil
 }
 

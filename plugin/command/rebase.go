@@ -12,7 +12,10 @@ import (
 	"k8s.io/kubectl/pkg/util/completion"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -93,40 +96,13 @@ func (f *rebaseFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var p *plan.ForkPlan
-	var applied *cluster.Applied
-	for try := 1; ; try++ {
-		workloads, state, err := c.ReadRebase(ctx, f.workloads, &f.options)
-		if err != nil {
-			return err
-		}
-		if p, err = plan.Rebase(&f.options, workloads, state); err != nil {
-			return err
-		}
-		if f.dryRun == cmdutil.DryRunClient {
-			f.warnings(p)
-			return f.printDryRun(p)
-		}
-		if f.dryRun == cmdutil.DryRunNone && len(p.Forks) > 1 {
-			err = c.DryRunForks(ctx, p)
-		}
-		if err == nil {
-			applied, err = c.ApplyFork(ctx, p, f.dryRun == cmdutil.DryRunServer)
-		}
-		if err == nil {
-			break
-		}
-		if !cluster.IsStale(err) || try == maxPlans {
-			return err
-		}
-	}
-	f.warnings(p)
-	if f.dryRun == cmdutil.DryRunServer || !f.wait {
-		return f.printApplied(p, applied, f.dryRun == cmdutil.DryRunNone)
-	}
-	statuses, err := f.await(ctx, c, p, applied)
+	report := &reporter{tool: f.tool, dryRun: f.dryRun}
+	use := operate.Rebase{Read: read.New(c), Write: apply.New(c), Wait: wait.New(c), Report: report}
+	done, err := use.Run(ctx, operate.RebaseOptions{
+		Workloads: f.workloads, Change: f.options, DryRun: dryRun(f.dryRun), Wait: f.wait, Timeout: f.timeout,
+	})
 	if err != nil {
 		return err
 	}
-	return f.printRouted(p, applied, statuses)
+	return f.printForked(done)
 }

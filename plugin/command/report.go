@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 )
 
@@ -42,7 +43,7 @@ func newReport(t *tool) *cobra.Command {
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveError
 			}
-			ids, err := c.ExperimentIDs(cmd.Context())
+			ids, err := jobs.New(c).ExperimentIDs(cmd.Context())
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveError
 			}
@@ -95,9 +96,10 @@ func (f *reportFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	read := c.Experiment
+	experiments := jobs.New(c)
+	read := experiments.Experiment
 	if f.wait {
-		read = c.WaitExperiment
+		read = experiments.WaitExperiment
 	}
 	e, err := read(ctx, f.id)
 	if err != nil {

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
@@ -19,12 +17,11 @@ import (
 	"k8s.io/kubectl/pkg/util/term"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/routing"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
-
-// routeTimeout is the default progress deadline of a Deployment.
-const routeTimeout = 10 * time.Minute
 
 // routeFlags are the flags and arguments of `route`.
 type routeFlags struct {
@@ -91,7 +88,7 @@ func newRoute(t *tool) *cobra.Command {
 	flags.BoolVar(&f.all, "all", false, "Route all workloads of the namespace that Services send requests to.")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, roll workloads out without asking.")
 	flags.BoolVar(&f.wait, "wait", true, "Wait for the last rollout. Earlier rollouts are always waited for.")
-	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in total; 0 means no limit.")
+	flags.DurationVar(&f.timeout, "timeout", operate.RouteTimeout, "How long to wait in total; 0 means no limit.")
 	flags.StringVar(&f.templatePath, "template-path", "", "Path of the pod template in workloads of a custom kind, such as spec.workload.template. route records it in the workload.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routed workloads of all namespaces.")
 	cmdutil.AddDryRunFlag(cmd)
@@ -132,84 +129,39 @@ func (f *routeFlags) run(ctx context.Context) error {
 	if !f.all && len(f.workloads) == 0 {
 		return f.list(ctx, c)
 	}
-	var workloads []*plan.Workload
-	if f.all {
-		var left []string
-		if workloads, left, err = c.RoutableWorkloads(ctx); err != nil {
-			return err
-		}
-		for _, why := range left {
-			f.warn("left out: %s", why)
-		}
-		if len(workloads) == 0 {
-			fmt.Fprintf(f.ErrOut, "No workload in namespace %s receives requests through a Service.\n", c.Namespace)
-			return nil
-		}
-	} else if workloads, err = c.Workloads(ctx, f.workloads, f.templatePath); err != nil {
-		return err
+	report := &reporter{tool: f.tool, dryRun: f.dryRun}
+	routable := func(ctx context.Context) ([]*plan.Workload, []string, error) {
+		return routing.RoutableWorkloads(ctx, c)
 	}
-	run, err := f.plan(ctx, c, workloads, planRoute)
+	use := operate.Route{Read: read.New(c), Routable: routable, Open: openRouting(c), Report: report}
+	planned, err := use.Plan(ctx, operate.RouteOptions{All: f.all, Workloads: f.workloads, TemplatePath: f.templatePath})
 	if err != nil {
 		return err
 	}
+	if planned == nil {
+		fmt.Fprintf(f.ErrOut, "No workload in namespace %s receives requests through a Service.\n", c.Namespace)
+		return nil
+	}
+	run := &routeRun{RoutePlan: planned, tool: f.tool, print: f.print, strategy: f.dryRun, verb: "route"}
 	switch f.dryRun {
 	case cmdutil.DryRunClient:
 		return run.printPlanned()
 	case cmdutil.DryRunServer:
 		return run.dryRun(ctx)
 	}
-	if f.all && !f.yes && run.rolls() {
-		if err := run.confirm(); err != nil {
+	if f.all && !f.yes && planned.Rolls() {
+		if err := f.confirm(); err != nil {
 			return err
 		}
 	}
-	if err := run.admission(ctx); err != nil {
+	if err := planned.Admission(ctx); err != nil {
 		return err
 	}
-	if err := run.do(ctx, plan.Route); err != nil {
-		return err
-	}
-	return run.printDone("routed")
-}
-
-// A planner plans all steps from a view, and returns the resulting view.
-type planner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
-
-func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
-	return plan.RouteSteps(view, plan.Route)
-}
-
-// plan reads the namespace, plans the steps and announces the rollouts.
-func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*plan.Workload, steps planner) (*routeRun, error) {
-	r, err := c.Routing(ctx, workloads)
+	wrote, err := planned.Do(ctx, f.timeout, f.wait, report)
 	if err != nil {
-		return nil, err
+		return f.partlyRouted(err)
 	}
-	if err := r.Routable(); err != nil {
-		return nil, err
-	}
-	if err := r.MayRoute(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.ReadPolicies(ctx); err != nil {
-		return nil, err
-	}
-	run := &routeRun{tool: f.tool, print: f.print, routing: r, strategy: f.dryRun, timeout: f.timeout, wait: f.wait, verb: "route"}
-	view, err := run.plan(ctx, steps)
-	if err != nil {
-		return nil, err
-	}
-	notices, err := plan.RouteNotices(view)
-	if err != nil {
-		return nil, err
-	}
-	if len(run.steps) > 0 {
-		for _, n := range append(notices, plan.ProtocolNotices(view)...) {
-			f.warn("%s", n)
-		}
-	}
-	run.announce()
-	return run, nil
+	return run.printer().printDone(run.done(wrote, "routed"))
 }
 
 // list prints the routed workloads, forked or not.
@@ -218,7 +170,7 @@ func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 	if f.allNamespaces {
 		namespace = ""
 	}
-	v, err := c.RouteInventory(ctx, namespace)
+	v, err := read.New(c).RouteInventory(ctx, namespace)
 	if err != nil {
 		return err
 	}
@@ -244,204 +196,64 @@ func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 	return nil
 }
 
-// A routeRun is one run of `route` or `unroute` over some workloads.
+// A routeRun prints one run of `route` or `unroute` over workloads of a namespace.
 type routeRun struct {
+	*operate.RoutePlan
 	*tool
 	print    *genericclioptions.PrintFlags
-	routing  *cluster.Routing
 	strategy cmdutil.DryRunStrategy
-	timeout  time.Duration
-	wait     bool
 	verb     string // the command: "route" or "unroute"
-
-	next func(*plan.RouteView) (*plan.RouteStep, error) // of unroute
-
-	services []*corev1.Service // that were named
-	targets  []*plan.Workload
-	steps    []*plan.RouteStep // all that are to come, if all goes well
-	final    *plan.RouteView   // and how things are then
-	wrote    []routeWritten
-	waits    []plan.RouteWait // the last known
-}
-
-// A routeWritten is an object as the API server stored it.
-type routeWritten struct {
-	write  plan.RouteWrite
-	object *unstructured.Unstructured
-}
-
-// plan plans all steps, and returns the view that they start from.
-func (r *routeRun) plan(ctx context.Context, steps planner) (*plan.RouteView, error) {
-	view, err := r.routing.View(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r.targets = view.Targets
-	if r.steps, r.final, err = steps(view); err != nil {
-		return nil, err
-	}
-	return view, nil
-}
-
-// rolls reports whether any workload rolls out.
-func (r *routeRun) rolls() bool {
-	for _, t := range r.targets {
-		if r.rollouts(t) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (r *routeRun) rollouts(w *plan.Workload) int {
-	n := 0
-	for _, step := range r.steps {
-		for _, write := range step.Writes {
-			if write.Rolls != nil && write.Rolls.Object.GetUID() == w.Object.GetUID() {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-// announce prints which workloads will roll out.
-func (r *routeRun) announce() {
-	will := "will"
-	if r.strategy != cmdutil.DryRunNone {
-		will = "would"
-	}
-	for _, t := range r.targets {
-		switch r.rollouts(t) {
-		case 0:
-		case 1:
-			fmt.Fprintf(r.ErrOut, "%s %s roll out once\n", t, will)
-		default:
-			fmt.Fprintf(r.ErrOut, "%s %s roll out twice: for port names, and for routers\n", t, will)
-		}
-	}
 }
 
 // canAsk reports whether there is a terminal for a question.
-func (r *routeRun) canAsk() bool {
-	tty := term.TTY{In: r.screen.In, Out: r.screen.ErrOut}
+func (t *tool) canAsk() bool {
+	tty := term.TTY{In: t.screen.In, Out: t.screen.ErrOut}
 	return tty.IsTerminalIn() && tty.IsTerminalOut()
 }
 
 // confirm asks the user whether to continue, if there is a terminal.
-func (r *routeRun) confirm() error {
-	if !r.canAsk() {
+func (t *tool) confirm() error {
+	if !t.canAsk() {
 		return &plan.Problem{
 			What: "--all rolls out the workloads named above, and there is no terminal to ask at",
 			Hint: "to go on", Fix: plan.Kubectl("sandbox", "route", "--all", "--yes"),
 		}
 	}
-	fmt.Fprint(r.ErrOut, "Go on? (y/n): ")
+	fmt.Fprint(t.ErrOut, "Go on? (y/n): ")
 	var answer string
-	if _, err := fmt.Fscanln(r.In, &answer); err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
+	_, err := fmt.Fscanln(t.In, &answer)
+	if err != nil || !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
 		return errors.New("nothing was changed")
 	}
 	return nil
 }
 
-// admission checks before any change whether the pods would get routers.
-func (r *routeRun) admission(ctx context.Context) error {
-	if !r.rolls() {
-		return nil
+// partlyRouted prints what was changed so far, and how to resume or undo it, if err is of a routing that was begun.
+// It returns the error to print after that.
+func (t *tool) partlyRouted(err error) error {
+	var partly *operate.PartlyRouted
+	if !errors.As(err, &partly) {
+		return err
 	}
-	return r.routing.Admission(ctx, r.final)
-}
-
-var errRouteTimeout = errors.New("timed out")
-
-// do takes the steps.
-func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error)) error {
-	running := ctx
-	if r.timeout > 0 {
-		var cancel context.CancelFunc
-		running, cancel = context.WithTimeoutCause(ctx, r.timeout, errRouteTimeout)
-		defer cancel()
+	verb, undo := "route", "unroute"
+	if partly.Plan.Removes {
+		verb, undo = undo, verb
 	}
-	show := r.progress()
-	view, err := r.routing.Run(running, next, r.wait, cluster.RouteObserver{
-		Wrote: func(w *plan.RouteWrite, object *unstructured.Unstructured) {
-			r.wrote = append(r.wrote, routeWritten{*w, object})
-		},
-		Waiting: func(step *plan.RouteStep) {
-			r.waits = step.Waits
-			show.update(step.Title + ": " + describeWait(step.Waits[0]))
-		},
-	})
-	show.end()
-	if err != nil {
-		return r.explain(ctx, err)
-	}
-	if r.verb == "route" && r.wait {
-		return r.checkRouters(view)
-	}
-	return nil
-}
-
-func describeWait(w plan.RouteWait) string {
-	if w.Workload == nil {
-		return w.Message
-	}
-	return w.Workload.String() + ": " + w.Message
-}
-
-// explain adds to an error which steps are done, and how to resume or undo them.
-func (r *routeRun) explain(ctx context.Context, err error) error {
-	p := &plan.Problem{What: err.Error(), Err: err}
-	var known *plan.Problem
-	switch {
-	case ctx.Err() != nil:
-		p.What, p.Code = "interrupted", status.CodeInterrupted
-	case errors.Is(err, errRouteTimeout) || errors.Is(err, context.DeadlineExceeded):
-		p.What, p.Code = fmt.Sprintf("timed out after %s (--timeout)", r.timeout), status.CodeTimedOut
-		if len(r.waits) > 0 {
-			p.What += ", waiting for " + describeWait(r.waits[0])
+	command := func(verb string) string {
+		words := plan.Kubectl("sandbox", verb)
+		for _, w := range partly.Plan.Targets {
+			words = append(words, w.Arg())
 		}
-	case errors.As(cluster.Explain(err), &known):
-		p = known
+		return t.line(words)
 	}
-	if len(r.wrote) == 0 {
-		return p
-	}
-	var objects []string
-	for _, w := range r.wrote {
-		if !slices.Contains(objects, w.write.Object) {
-			objects = append(objects, w.write.Object)
-		}
-	}
-	undo := "unroute"
-	if r.verb == "unroute" {
-		undo = "route"
-	}
-	fmt.Fprintf(r.ErrOut, "changed so far: %s\nto go on: %s\nto go back: %s\n", strings.Join(objects, ", "), r.command(r.verb), r.command(undo))
-	return p
+	fmt.Fprintf(t.ErrOut, "changed so far: %s\nto go on: %s\nto go back: %s\n",
+		strings.Join(partly.Changed, ", "), command(verb), command(undo))
+	return partly.Problem
 }
 
-// command returns a command for the same workloads, for pasting.
-func (r *routeRun) command(verb string) string {
-	words := plan.Kubectl("sandbox", verb)
-	for _, t := range r.targets {
-		words = append(words, t.Arg())
-	}
-	return plan.Quote(withGlobals(words, given(r.globals)))
-}
-
-// checkRouters warns of ready pods that should have a router and have none. It fails if a workload has no pod with a
-// router.
-func (r *routeRun) checkRouters(view *plan.RouteView) error {
-	gaps := plan.RouterGaps(view)
-	for _, g := range gaps {
-		r.warn("%s: %s", g.Workload, g.Message)
-	}
-	if len(gaps) == 0 {
-		return nil
-	}
-	return &plan.Problem{
-		What: fmt.Sprintf("%s was rolled out, but not all its pods have routers: no request reaches a fork of it", gaps[0].Workload),
-		Hint: "fix the reason above, then recreate its pods", Fix: plan.Kubectl("rollout", "restart", gaps[0].Workload.Arg()),
+// openRouting returns what opens routings of the client's namespace.
+func openRouting(c *cluster.Client) operate.OpenRouting {
+	return func(ctx context.Context, targets []*plan.Workload) (operate.Routing, error) {
+		return routing.New(ctx, c, targets)
 	}
 }

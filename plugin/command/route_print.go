@@ -10,9 +10,9 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/duration"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
@@ -24,7 +24,7 @@ func (r *routeRun) printPlanned() error {
 	if err := r.printer().printDone(r.planned()); err != nil {
 		return err
 	}
-	if switches(plan.MergeSteps(r.steps)) {
+	if switches(plan.MergeSteps(r.Steps)) {
 		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
 	}
 	return nil
@@ -33,7 +33,7 @@ func (r *routeRun) printPlanned() error {
 // planned returns the objects with the changes of all steps.
 func (r *routeRun) planned() []doneObject {
 	var done []doneObject
-	writes := plan.MergeSteps(r.steps)
+	writes := plan.MergeSteps(r.Steps)
 	for i := range writes {
 		w := &writes[i]
 		object := w.After
@@ -68,37 +68,35 @@ func (r *routeRun) dryRun(ctx context.Context) error {
 
 func (r *routeRun) dryRunObjects(ctx context.Context) ([]doneObject, error) {
 	var done []doneObject
-	err := r.routing.DryRun(ctx, r.steps, func(w *plan.RouteWrite, object *unstructured.Unstructured) {
-		done = append(done, doneObject{operation(w, r.verb+"d"), object})
-	})
-	return append(done, r.unchanged(plan.MergeSteps(r.steps))...), err
+	wrote, err := r.DryRun(ctx)
+	for i := range wrote {
+		done = append(done, doneObject{operation(&wrote[i].Write, r.verb+"d"), wrote[i].Object})
+	}
+	return append(done, r.unchanged(plan.MergeSteps(r.Steps))...), err
 }
 
-// printDone prints each changed object in its latest state, and each workload that needed no change.
-func (r *routeRun) printDone(verbed string) error { return r.printer().printDone(r.done(verbed)) }
-
-// done returns what printDone prints.
-func (r *routeRun) done(verbed string) []doneObject {
+// done returns each changed object in its latest state, and each workload that needed no change.
+func (r *routeRun) done(wrote []operate.RouteWritten, verbed string) []doneObject {
 	var order []string
-	last := map[string]routeWritten{}
+	last := map[string]operate.RouteWritten{}
 	created := map[string]bool{}
-	for _, w := range r.wrote {
-		if _, seen := last[w.write.Object]; !seen {
-			order = append(order, w.write.Object)
+	for _, w := range wrote {
+		if _, seen := last[w.Write.Object]; !seen {
+			order = append(order, w.Write.Object)
 		}
-		last[w.write.Object] = w
-		created[w.write.Object] = created[w.write.Object] || w.write.Create != nil
+		last[w.Write.Object] = w
+		created[w.Write.Object] = created[w.Write.Object] || w.Write.Create != nil
 	}
 	var done []doneObject
 	var writes []plan.RouteWrite
 	for _, name := range order {
 		w := last[name]
-		writes = append(writes, w.write)
-		verb := operation(&w.write, verbed)
+		writes = append(writes, w.Write)
+		verb := operation(&w.Write, verbed)
 		if created[name] {
 			verb = "created"
 		}
-		done = append(done, doneObject{verb, w.object})
+		done = append(done, doneObject{verb, w.Object})
 	}
 	return append(done, r.unchanged(writes)...)
 }
@@ -106,12 +104,12 @@ func (r *routeRun) done(verbed string) []doneObject {
 // unchanged returns the targets that no write changes.
 func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
 	var out []doneObject
-	for _, t := range r.targets {
+	for _, t := range r.Targets {
 		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == t.String() }) {
 			out = append(out, doneObject{"unchanged", t.Object})
 		}
 	}
-	for _, s := range r.services {
+	for _, s := range r.Services {
 		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == "service/"+s.Name }) {
 			out = append(out, doneObject{"unchanged", typedService(s)})
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -65,4 +66,9 @@ func validName(cmd *cobra.Command, name string) error {
 		return usageError(cmd, fmt.Sprintf("sandbox name %q %v", name, err))
 	}
 	return nil
+}
+
+// in returns the selection in a namespace.
+func (s *selection) in(namespace string) operate.Selection {
+	return operate.Selection{Namespace: namespace, Names: s.names, Selector: s.selector}
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/kubectl/pkg/util/templates"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
@@ -52,7 +55,7 @@ func newShare(t *tool) *cobra.Command {
 			if err := f.complete(cmd, args); err != nil {
 				return err
 			}
-			return f.run(cmd.Context(), args)
+			return f.run(cmd.Context())
 		},
 	}
 	flags := cmd.Flags()
@@ -72,7 +75,8 @@ func (f *shareFlags) complete(cmd *cobra.Command, args []string) error {
 		return usageError(cmd, fmt.Sprintf("--expires %s is less than a minute", f.expires))
 	}
 	if len(args) == 2 {
-		if _, err := plan.ParseShared(args[1], "default"); err != nil {
+		f.service = args[1]
+		if _, err := plan.ParseShared(f.service, "default"); err != nil {
 			return usageError(cmd, err.Error())
 		}
 	}
@@ -80,35 +84,33 @@ func (f *shareFlags) complete(cmd *cobra.Command, args []string) error {
 	return validName(cmd, f.name)
 }
 
-func (f *shareFlags) run(ctx context.Context, args []string) error {
+func (f *shareFlags) run(ctx context.Context) error {
 	c, err := f.client()
 	if err != nil {
 		return err
 	}
-	if len(args) == 2 {
-		if f.service, err = plan.ParseShared(args[1], c.Namespace); err != nil {
-			return err
-		}
-	}
+	use := operate.Share{Read: read.New(c), Write: apply.New(c)}
+	o := operate.ShareOptions{Namespace: c.Namespace, Name: f.name, Service: f.service, Lifetime: f.expires}
 	if f.revoke {
-		n, err := c.Revoke(ctx, f.name, f.service)
+		n, err := use.Revoke(ctx, o)
 		if err == nil {
 			fmt.Fprintf(f.Out, "sandbox %s: %d links and tokens revoked\n", f.name, n)
 		}
 		return err
 	}
-	token := share.NewToken()
-	shared, err := c.Share(ctx, f.name, f.service, token, time.Now().Add(f.expires).Truncate(time.Second))
+	shared, err := use.Run(ctx, o)
 	if err != nil {
 		return err
 	}
-	f.warnUnrouted(ctx, c, f.name)
+	f.warnUnreached(shared.Unreached)
+	until := shared.Expires.Local().Format(time.RFC3339)
 	if f.token {
-		fmt.Fprintln(f.Out, token)
-		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n", shared.URL, shared.Expires.Local().Format(time.RFC3339), shared.URL)
+		fmt.Fprintln(f.Out, shared.Token)
+		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n",
+			shared.URL, until, shared.URL)
 		return nil
 	}
-	fmt.Fprintf(f.Out, "%s?%s=%s\n", shared.URL, share.Parameter, url.QueryEscape(token))
-	fmt.Fprintf(f.ErrOut, "whoever has the link is let in until %s\n", shared.Expires.Local().Format(time.RFC3339))
+	fmt.Fprintf(f.Out, "%s?%s=%s\n", shared.URL, share.Parameter, url.QueryEscape(shared.Token))
+	fmt.Fprintf(f.ErrOut, "whoever has the link is let in until %s\n", until)
 	return nil
 }

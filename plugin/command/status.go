@@ -14,7 +14,8 @@ import (
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
@@ -85,7 +86,7 @@ func (f *statusFlags) run(ctx context.Context) error {
 	}
 	switch p := (&objectPrinter{flags: f.print, out: f.Out}); {
 	case p.structured() && *f.print.OutputFormat != "name":
-		v, err := c.SandboxInventory(ctx, f.name)
+		v, err := read.New(c).SandboxInventory(ctx, f.name)
 		if err != nil {
 			return err
 		}
@@ -95,7 +96,7 @@ func (f *statusFlags) run(ctx context.Context) error {
 		}
 		return f.exit(v)
 	default:
-		s, err := c.Status(ctx, f.name)
+		s, err := read.New(c).Status(ctx, f.name)
 		if err != nil {
 			return err
 		}
@@ -108,7 +109,7 @@ func (f *statusFlags) run(ctx context.Context) error {
 			return err
 		}
 	}
-	v, err := c.SandboxInventory(ctx, f.name)
+	v, err := read.New(c).SandboxInventory(ctx, f.name)
 	if err != nil {
 		return err
 	}
@@ -117,11 +118,11 @@ func (f *statusFlags) run(ctx context.Context) error {
 
 // exit returns the error for the exit status, with --exit-code.
 func (f *statusFlags) exit(v *plan.Inventory) error {
-	all := v.Sandboxes()
-	switch found := v.State(&all[0]); {
-	case !f.exitCode, !found.Unknown && (found.Code == health.Routed || found.Code == health.Running):
+	reached, known := operate.Reached(v)
+	switch {
+	case !f.exitCode, reached:
 		return nil
-	case found.Unknown:
+	case !known:
 		return &exitError{code: status.ExitUnknown}
 	}
 	return &exitError{code: status.ExitFailed}
@@ -144,7 +145,7 @@ func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
 	return p.printAll("", objects)
 }
 
-func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
+func (f *statusFlags) show(s *read.Status, now time.Time) error {
 	about := []string{"sandbox " + s.Name + " in " + s.Namespace, "key " + none(s.Key)}
 	if s.ConfigMap == nil {
 		about = append(about, "its ConfigMap is missing")
@@ -198,7 +199,7 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 }
 
 // showPolicies prints the policies of forks, and the policies that they are derived from.
-func (f *statusFlags) showPolicies(s *cluster.Status) {
+func (f *statusFlags) showPolicies(s *read.Status) {
 	for i := range s.Policies {
 		p := &s.Policies[i]
 		fmt.Fprintf(f.Out, "\npolicy: networkpolicy/%s gives the fork of %s the rules that the baseline has by %s\n", p.Name,
@@ -207,7 +208,7 @@ func (f *statusFlags) showPolicies(s *cluster.Status) {
 }
 
 // showForks prints, for each fork, why requests do not reach it, or not all, and further facts about it.
-func (f *statusFlags) showForks(s *cluster.Status) {
+func (f *statusFlags) showForks(s *read.Status) {
 	for i, fork := range s.Forks {
 		d := &s.Sandbox.Forks[i]
 		for _, c := range fork.Causes {
@@ -230,7 +231,7 @@ func (f *statusFlags) showForks(s *cluster.Status) {
 }
 
 // showBaselineStates prints which forks are behind their baselines, and how to fix that.
-func (f *statusFlags) showBaselineStates(s *cluster.Status) {
+func (f *statusFlags) showBaselineStates(s *read.Status) {
 	for i, baselineState := range s.Standings {
 		d := &s.Sandbox.Forks[i]
 		if p := baselineState.Problem(d); p != nil {
@@ -255,25 +256,12 @@ func expiry(at, now time.Time) string {
 	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
 }
 
-// warnUnrouted warns if requests with a sandbox's key do not reach all its forks, with the command that fixes it. It
-// ignores what can't be read, because the command has another purpose.
-func (t *tool) warnUnrouted(ctx context.Context, c *cluster.Client, name string) {
-	v, err := c.Inventory(ctx, c.Namespace)
-	if err != nil {
-		return
-	}
-	for _, s := range v.Sandboxes() {
-		found := v.State(&s)
-		if s.Name != name || found.Unknown || found.Code == health.Routed || found.Code == health.Running {
-			continue
-		}
-		about := found.Message
-		if found.Fork != "" {
-			about = "deployment.apps/" + found.Fork + ": " + about
-		}
-		t.warn("sandbox %s is %s: %s", name, found.Word(), about)
-		if len(found.Fix) > 0 {
-			fmt.Fprintf(t.ErrOut, "hint: %s\n", t.line(found.Fix))
+// warnUnreached warns that requests with a sandbox's key do not reach all its forks, with the command that fixes it.
+func (t *tool) warnUnreached(all []operate.Unreached) {
+	for _, u := range all {
+		t.warn("sandbox %s is %s: %s", u.Sandbox, u.State, u.Message)
+		if len(u.Fix) > 0 {
+			fmt.Fprintf(t.ErrOut, "hint: %s\n", t.line(u.Fix))
 		}
 	}
 }

@@ -1,10 +1,6 @@
 package command
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,20 +10,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
-)
-
-// Values of --delete: which of the sandboxes that an experiment created it deletes.
-const (
-	deleteNone   = "none"
-	deleteLosers = "losers"
-	deleteAll    = "all"
 )
 
 // testFlags are the flags and arguments of `test`.
@@ -42,17 +31,11 @@ type testFlags struct {
 	route, wait, unattended           bool
 
 	args    []string
-	images  []variantImage // --variant; empty: args are sandboxes
+	images  []operate.VariantImage // --variant; empty: args are sandboxes
 	suite   experiment.Suite
 	outputs []reportFile
 	command []string // as it was typed
 	version string
-}
-
-// A variantImage is one --variant=NAME=IMAGE.
-type variantImage struct {
-	name  string
-	image plan.ImageChange
 }
 
 // A reportFile is one --report=FORMAT=FILE.
@@ -121,7 +104,7 @@ func newTest(t *tool) *cobra.Command {
 	flags.IntVar(&f.parallel, "parallel", 4, "Variants to test at the same time. The tests of one variant run one after the other.")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take from the start of its container, unless it sets a limit itself; and how long a variant may take to get ready.")
 	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "Lifetime of the experiment, and of the sandboxes that it creates, from now on; 0 means forever.")
-	flags.StringVar(&f.delete, "delete", deleteNone, `Which of the sandboxes that the experiment created are deleted at its end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
+	flags.StringVar(&f.delete, "delete", operate.DeleteNone, `Which of the sandboxes that the experiment created are deleted at its end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
 	flags.StringVar(&f.require, "require", experiment.RequireAny, `What has to pass: "any" variant or "all".`)
 	flags.BoolVar(&f.wait, "wait", true, "Wait until the experiment has ended. With --wait=false a Job in the cluster runs it, with the rights of --service-account; report prints what it found.")
 	flags.StringVar(&f.serviceAccount, "service-account", "", "With --wait=false, the service account of the namespace whose rights the experiment has. It needs those of role sandbox-user.")
@@ -132,7 +115,7 @@ func newTest(t *tool) *cobra.Command {
 	flags.BoolVar(&f.route, "route", false, "Put routers in front of the workload if it has none, which rolls it out.")
 	flags.StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
 	flags.StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
-	completeValues(cmd, "delete", deleteNone, deleteLosers, deleteAll)
+	completeValues(cmd, "delete", operate.DeleteNone, operate.DeleteLosers, operate.DeleteAll)
 	completeValues(cmd, "require", experiment.RequireAny, experiment.RequireAll)
 	completeValues(cmd, "output", "json")
 	return cmd
@@ -147,7 +130,7 @@ func (f *testFlags) complete(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return usageError(cmd, err.Error())
 		}
-		if slices.ContainsFunc(f.images, func(o variantImage) bool { return o.name == v.name }) {
+		if slices.ContainsFunc(f.images, func(o operate.VariantImage) bool { return o.Name == v.Name }) {
 			return usageError(cmd, fmt.Sprintf("--variant %s: the name is given twice", s))
 		}
 		f.images = append(f.images, v)
@@ -187,8 +170,8 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 		return usageError(cmd, fmt.Sprintf("--timeout %s is less than a second", f.timeout))
 	case f.ttl < 0:
 		return usageError(cmd, fmt.Sprintf("--ttl %s is negative", f.ttl))
-	case !slices.Contains([]string{deleteNone, deleteLosers, deleteAll}, f.delete):
-		return usageError(cmd, fmt.Sprintf("--delete %q is not one of %s, %s and %s", f.delete, deleteNone, deleteLosers, deleteAll))
+	case !slices.Contains([]string{operate.DeleteNone, operate.DeleteLosers, operate.DeleteAll}, f.delete):
+		return usageError(cmd, fmt.Sprintf("--delete %q is not one of %s, %s and %s", f.delete, operate.DeleteNone, operate.DeleteLosers, operate.DeleteAll))
 	case f.require != experiment.RequireAny && f.require != experiment.RequireAll:
 		return usageError(cmd, fmt.Sprintf("--require %q is neither %s nor %s", f.require, experiment.RequireAny, experiment.RequireAll))
 	case f.output != "" && f.output != "json":
@@ -204,8 +187,8 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 		return usageError(cmd, fmt.Sprintf("--id %q %v", f.id, err))
 	}
 	for _, v := range f.images {
-		if err := sandbox.ValidateName(f.sandboxOf(v.name)); err != nil {
-			return usageError(cmd, fmt.Sprintf("--variant %s: its sandbox %q %v", v.name, f.sandboxOf(v.name), err))
+		if err := sandbox.ValidateName(operate.VariantSandbox(f.id, v.Name)); err != nil {
+			return usageError(cmd, fmt.Sprintf("--variant %s: its sandbox %q %v", v.Name, operate.VariantSandbox(f.id, v.Name), err))
 		}
 	}
 	if len(f.images) == 0 {
@@ -223,22 +206,19 @@ func (f *testFlags) validate(cmd *cobra.Command) error {
 
 func isWorkloadArg(s string) bool { return strings.Contains(sandboxArg(s), "/") }
 
-// sandboxOf returns the name of a variant's sandbox.
-func (f *testFlags) sandboxOf(variant string) string { return f.id + "-" + variant }
-
-func parseVariant(s string) (variantImage, error) {
+func parseVariant(s string) (operate.VariantImage, error) {
 	name, image, ok := strings.Cut(s, "=")
 	if !ok {
-		return variantImage{}, fmt.Errorf("--variant %q is not NAME=IMAGE", s)
+		return operate.VariantImage{}, fmt.Errorf("--variant %q is not NAME=IMAGE", s)
 	}
 	if err := sandbox.ValidateName(name); err != nil {
-		return variantImage{}, fmt.Errorf("--variant %q: its name %w", s, err)
+		return operate.VariantImage{}, fmt.Errorf("--variant %q: its name %w", s, err)
 	}
 	c, err := plan.ParseImage(image)
 	if err != nil {
-		return variantImage{}, fmt.Errorf("--variant %q: %s", s, strings.TrimPrefix(err.Error(), "--image "))
+		return operate.VariantImage{}, fmt.Errorf("--variant %q: %s", s, strings.TrimPrefix(err.Error(), "--image "))
 	}
-	return variantImage{name, c}, nil
+	return operate.VariantImage{Name: name, Image: c}, nil
 }
 
 func parseReport(s string) (reportFile, error) {
@@ -296,58 +276,6 @@ func (f *testFlags) readSuites(cmd *cobra.Command) error {
 		}
 	}
 	return nil
-}
-
-// readCronJobs adds the tests of --from.
-func (f *testFlags) readCronJobs(ctx context.Context, r *testRun) error {
-	for _, s := range f.from {
-		_, name, _ := strings.Cut(s, "/")
-		job, err := r.client.CronJob(ctx, name)
-		if err != nil {
-			return err
-		}
-		check, err := experiment.FromCronJob(job)
-		if err != nil {
-			return &plan.Problem{What: err.Error(), Err: err}
-		}
-		if err := f.suite.Join(&experiment.Suite{Checks: []experiment.Check{check}}); err != nil {
-			return &plan.Problem{What: err.Error(), Err: err}
-		}
-	}
-	elsewhere := func(source, namespace string) error {
-		if namespace == "" || namespace == r.client.Namespace {
-			return nil
-		}
-		return &plan.Problem{What: fmt.Sprintf("%s: metadata.namespace: is %q, and the sandboxes are in %q", source, namespace, r.client.Namespace)}
-	}
-	for _, c := range f.suite.Checks {
-		if err := elsewhere(c.Source, c.Job.Namespace); err != nil {
-			return err
-		}
-	}
-	for _, o := range f.suite.Objects {
-		if err := elsewhere(o.Source, o.GetNamespace()); err != nil {
-			return err
-		}
-	}
-	r.run.Objects = f.suite.Objects
-	return nil
-}
-
-// spec identifies what the experiment tests. An experiment with the same ID and another spec is a different one.
-func (f *testFlags) spec() string {
-	sum := sha256.New()
-	encoder := json.NewEncoder(sum)
-	_ = encoder.Encode([]any{f.args, f.variantArgs, f.require, f.entry}) // a hash takes all, and strings always encode
-	for _, c := range f.suite.Checks {
-		job := *c.Job
-		job.TypeMeta = metav1.TypeMeta{} // a CronJob's has none
-		_ = encoder.Encode(&job)
-	}
-	for _, o := range f.suite.Objects {
-		_ = encoder.Encode(o.Public())
-	}
-	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // exitOf returns the error for the exit status of an outcome.

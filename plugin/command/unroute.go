@@ -15,7 +15,9 @@ import (
 	"k8s.io/kubectl/pkg/util/completion"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/routing"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -73,7 +75,7 @@ func newUnroute(t *tool) *cobra.Command {
 	flags.BoolVar(&f.all, "all", false, "Unroute all workloads of the namespace, and the Services whose workloads no longer exist.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "With --all, unroute the workloads and Services of all namespaces.")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, do not ask for confirmation.")
-	flags.DurationVar(&f.timeout, "timeout", routeTimeout, "How long to wait in each namespace; 0 means no limit.")
+	flags.DurationVar(&f.timeout, "timeout", operate.RouteTimeout, "How long to wait in each namespace; 0 means no limit.")
 	cmdutil.AddDryRunFlag(cmd)
 	f.print.AddFlags(cmd)
 	completeValues(cmd, "dry-run", "none", "client", "server")
@@ -117,104 +119,64 @@ func (f *unrouteFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !f.all {
-		var workloads []*plan.Workload
-		if len(f.workloads) > 0 {
-			if workloads, err = c.Workloads(ctx, f.workloads, ""); err != nil {
-				return err
-			}
-		}
-		run, err := f.in(ctx, c, workloads)
-		if err != nil {
-			return err
-		}
-		return f.finish(ctx, []*routeRun{run})
+	o := operate.UnrouteOptions{
+		Namespace: c.Namespace, All: f.all, Force: f.force, Workloads: f.workloads, Services: f.services,
 	}
-	namespace := c.Namespace
 	if f.allNamespaces {
-		namespace = ""
+		o.Namespace = ""
 	}
-	routed, err := c.RoutedByNamespace(ctx, namespace)
+	open := func(ctx context.Context, namespace string, targets []*plan.Workload) (operate.Routing, error) {
+		return routing.New(ctx, c.In(namespace), targets)
+	}
+	use := operate.Unroute{Read: read.New(c), Open: open}
+	plans, err := use.Plan(ctx, o)
 	if err != nil {
 		return err
 	}
-	var runs []*routeRun
-	for _, r := range routed { // all are planned before anything is changed
-		run, err := f.in(ctx, c.In(r.Namespace), r.Workloads)
-		if err != nil {
-			return err
-		}
-		if len(run.steps) > 0 {
-			runs = append(runs, run)
-		}
-	}
-	if len(runs) == 0 {
+	if len(plans) == 0 {
 		fmt.Fprintln(f.ErrOut, "Nothing is routed.")
 		return nil
 	}
-	return f.finish(ctx, runs)
-}
-
-// in plans for one namespace: for workloads, and for the named Services or, with --all, the switched ones.
-func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*plan.Workload) (*routeRun, error) {
-	routing, err := c.Routing(ctx, workloads)
-	if err != nil {
-		return nil, err
-	}
-	if err := routing.MayRoute(ctx); err != nil {
-		return nil, err
-	}
-	next := plan.Unroute
-	if f.force {
-		next = plan.UnrouteForced
-	}
-	run := &routeRun{tool: f.tool, print: f.print, routing: routing, strategy: f.dryRun, timeout: f.timeout, wait: true, verb: "unroute"}
-	_, err = run.plan(ctx, func(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
-		services := f.services
-		if f.all {
-			services = view.Switched()
-		} else if run.services, err = view.NamedServices(services, c.Namespace, f.force); err != nil {
-			return nil, nil, err
-		}
-		run.next = plan.UnrouteAll(next, services)
-		return plan.RouteSteps(view, run.next)
-	})
-	return run, err
+	return f.finish(ctx, plans)
 }
 
 // finish takes the steps, one namespace after the other, or prints them in a dry run.
-func (f *unrouteFlags) finish(ctx context.Context, runs []*routeRun) error {
+func (f *unrouteFlags) finish(ctx context.Context, plans []*operate.RoutePlan) error {
+	report := &reporter{tool: f.tool, dryRun: f.dryRun}
 	rolls := false
-	for _, run := range runs {
-		run.announce()
-		rolls = rolls || run.rolls()
+	for _, p := range plans {
+		p.Announce(report)
+		rolls = rolls || p.Rolls()
 	}
-	if f.all && !f.yes && rolls && f.dryRun == cmdutil.DryRunNone && runs[0].canAsk() {
-		if err := runs[0].confirm(); err != nil {
+	if f.all && !f.yes && rolls && f.dryRun == cmdutil.DryRunNone && f.canAsk() {
+		if err := f.confirm(); err != nil {
 			return err
 		}
 	}
 	var done []doneObject
-	for _, run := range runs {
-		objects, err := run.undo(ctx)
+	printer := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	for _, p := range plans {
+		objects, err := f.undo(ctx, p, report)
 		done = append(done, objects...)
 		if err != nil {
-			return errors.Join(runs[0].printer().printDone(done), err)
+			return errors.Join(printer.printDone(done), err)
 		}
 	}
-	return runs[0].printer().printDone(done)
+	return printer.printDone(done)
 }
 
 // undo takes the steps of one namespace, and returns what was done or, in a dry run, would be.
-func (r *routeRun) undo(ctx context.Context) ([]doneObject, error) {
-	switch r.strategy {
+func (f *unrouteFlags) undo(ctx context.Context, p *operate.RoutePlan, report operate.Reporter) ([]doneObject, error) {
+	run := &routeRun{RoutePlan: p, tool: f.tool, print: f.print, strategy: f.dryRun, verb: "unroute"}
+	switch f.dryRun {
 	case cmdutil.DryRunClient:
-		return r.planned(), nil
+		return run.planned(), nil
 	case cmdutil.DryRunServer:
-		return r.dryRunObjects(ctx)
+		return run.dryRunObjects(ctx)
 	}
-	if err := r.do(ctx, r.next); err != nil {
-		return nil, err
+	wrote, err := p.Do(ctx, f.timeout, true, report)
+	if err != nil {
+		return nil, f.partlyRouted(err)
 	}
-	return r.done("unrouted"), nil
+	return run.done(wrote, "unrouted"), nil
 }

@@ -10,7 +10,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 	"sigs.k8s.io/yaml"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 )
 
 // versionFlags are the flags of `version`.
@@ -23,7 +23,7 @@ type versionFlags struct {
 // versions is what `version` prints with -o.
 type versions struct {
 	Client string `json:"clientVersion"`
-	*cluster.Versions
+	*read.Versions
 }
 
 func newVersion(t *tool) *cobra.Command {
@@ -82,7 +82,7 @@ func (f *versionFlags) run(ctx context.Context, client string) error {
 		if f.allNamespaces {
 			namespace = metav1.NamespaceAll
 		}
-		v.Versions, err = c.Versions(ctx, namespace)
+		v.Versions, err = read.New(c).Versions(ctx, namespace)
 	}
 	if printed := f.show(v); printed != nil {
 		return printed

@@ -24,6 +24,8 @@ type layer struct {
 	path string
 	// imports are the layers it may import beside itself.
 	imports []string
+	// split says that the packages below have layers of their own: whoever may import this one may not import them.
+	split bool
 	// pure packages do no I/O and call no API: what they know they were given.
 	pure bool
 	// standalone packages, and all that they import, do without Kubernetes: they are built into the router.
@@ -39,9 +41,21 @@ func layers() []layer {
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats", "webhook/sandbox", "webhook/route"}, standalone: true},
 
-		{path: "plugin/command", imports: over("plugin/escape", "plugin/plan", "plugin/status", "plugin/cluster", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+		{path: "plugin/command", imports: over("plugin/escape", "plugin/plan", "plugin/status", "plugin/cluster", "plugin/cluster/read",
+			"plugin/cluster/wait", "plugin/cluster/apply", "plugin/cluster/routing", "plugin/cluster/jobs", "plugin/cluster/tunnel",
+			"plugin/operate", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+		// Of plugin/cluster it takes the types of what is read and written; what calls the API server it is given.
+		{path: "plugin/operate", imports: over("plugin/plan", "plugin/status", "plugin/cluster", "plugin/cluster/read", "plugin/cluster/wait",
+			"plugin/cluster/apply", "plugin/cluster/jobs", "plugin/open", "plugin/experiment", "webhook/share")},
 		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/router/engine")},
-		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/status", "plugin/experiment")},
+		{path: "plugin/cluster/jobs", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/cluster/apply", "plugin/plan",
+			"plugin/experiment")},
+		{path: "plugin/cluster/apply", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan")},
+		{path: "plugin/cluster/routing", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan")},
+		{path: "plugin/cluster/wait", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan")},
+		{path: "plugin/cluster/read", imports: over("plugin/cluster", "plugin/plan")},
+		{path: "plugin/cluster/tunnel", imports: over("plugin/cluster")},
+		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/status"), split: true},
 		{path: "plugin/report", imports: over("plugin/escape", "plugin/plan", "plugin/experiment")},
 		{path: "plugin/escape", pure: true},
 		{path: "plugin/experiment", imports: over(), pure: true},
@@ -112,11 +126,17 @@ func (l layer) checkOwn(p Package) []string {
 	var problems []string
 	for _, i := range p.Imports {
 		target, ours := strings.CutPrefix(i, Module+"/")
-		if ours && !within(target, l.path) && !withinAny(target, l.imports) {
+		if ours && !slices.ContainsFunc(append([]string{l.path}, l.imports...), func(root string) bool { return covers(root, target) }) {
 			problems = append(problems, "must not import "+target)
 		}
 	}
 	return problems
+}
+
+// covers reports whether a permission to import root is one to import target.
+func covers(root, target string) bool {
+	l, _ := layerOf(root)
+	return target == root || within(target, root) && !(l.split && l.path == root)
 }
 
 func (l layer) checkPure(p Package) []string {
@@ -136,7 +156,7 @@ func (l layer) checkKubernetes(p Package) []string {
 	if !within(l.path, "plugin") && l.path != "cmd/kubectl-sandbox" {
 		problems = append(problems, forbid(p.Deps, "is no part of the plugin and depends on", "k8s.io/kubectl")...)
 	}
-	if within(l.path, "plugin") && l.path != "plugin/cluster" {
+	if within(l.path, "plugin") && !within(l.path, "plugin/cluster") {
 		// Flags and factory of k8s.io/kubectl, and the configuration they make, are handed through; calls are made in plugin/cluster.
 		problems = append(problems, forbid(p.Imports, "leaves API calls to plugin/cluster and must not import",
 			"k8s.io/cli-runtime/pkg/resource", "k8s.io/client-go/discovery", "k8s.io/client-go/dynamic", "k8s.io/client-go/kubernetes",
@@ -145,6 +165,10 @@ func (l layer) checkKubernetes(p Package) []string {
 		if l.path != "plugin/open" { // which serves, and asks nobody
 			problems = append(problems, forbid(p.Imports, "leaves API calls to plugin/cluster and must not import", "net/http")...)
 		}
+	}
+	if l.path == "plugin/operate" {
+		problems = append(problems, forbid(p.Imports, "leaves flags and printing to plugin/command and must not import",
+			"github.com/spf13", "k8s.io/cli-runtime", "k8s.io/kubectl")...)
 	}
 	if l.path != "webhook/server" {
 		// Other packages name the interfaces of controller-runtime; one makes the manager, its server and its signals.

@@ -1,0 +1,49 @@
+package read
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+)
+
+// Diffs reads the forks of a sandbox and their baselines, those that args name or all, and returns how they differ.
+func (c *Reader) Diffs(ctx context.Context, name string, args []string) ([]plan.ForkDiff, error) {
+	forks, err := c.Dynamic.Resource(cluster.Deployments()).Namespace(c.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
+	})
+	if err != nil {
+		return nil, cluster.Explain(err)
+	}
+	if len(forks.Items) == 0 {
+		cm, err := c.SandboxConfigMap(ctx, name)
+		if err == nil && cm == nil {
+			return nil, plan.NoSandbox(name, c.Namespace)
+		}
+		if err == nil {
+			err = plan.NoForks(name)
+		}
+		return nil, cluster.Explain(err)
+	}
+	if len(args) == 0 {
+		for i := range forks.Items {
+			baseline, err := fork.BaselineOf(&forks.Items[i])
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, baseline.String())
+		}
+	}
+	workloads, err := c.objects(ctx, args, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range workloads {
+		w.RememberTemplate(name, forks.Items)
+	}
+	return plan.Diffs(name, workloads, forks.Items)
+}

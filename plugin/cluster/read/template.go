@@ -1,0 +1,77 @@
+package read
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork/env"
+)
+
+// envSources reads the objects from which containers take variables by envFrom. The values of Secrets are discarded
+// at once.
+func (c *Reader) envSources(ctx context.Context, refs []string) (plan.EnvSources, error) {
+	var mu sync.Mutex
+	found := plan.EnvSources{}
+	var reads []func() error
+	for _, ref := range refs {
+		reads = append(reads, func() error {
+			o, err := c.envSource(ctx, ref)
+			switch {
+			case apierrors.IsNotFound(err):
+				return nil
+			case apierrors.IsForbidden(err):
+				o = env.Object{Unread: true}
+			case err != nil:
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[ref] = o
+			return nil
+		})
+	}
+	return found, cluster.InParallel(reads...)
+}
+
+func (c *Reader) envSource(ctx context.Context, ref string) (env.Object, error) {
+	if name, ok := strings.CutPrefix(ref, "configmap/"); ok {
+		cm, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return env.Object{}, err
+		}
+		return env.Object{Data: cm.Data}, nil
+	}
+	secret, err := c.Kube.CoreV1().Secrets(c.Namespace).Get(ctx, strings.TrimPrefix(ref, "secret/"), metav1.GetOptions{})
+	if err != nil {
+		return env.Object{}, err
+	}
+	names := make(map[string]string, len(secret.Data))
+	for key := range secret.Data {
+		names[key] = ""
+	}
+	return env.Object{Data: names, NamesOnly: true}, nil
+}
+
+// admission reads the mutating webhooks that change pods on creation, except our own.
+func (c *Reader) admission(ctx context.Context) (plan.Admission, error) {
+	list, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{})
+	if apierrors.IsForbidden(err) {
+		return plan.Admission{Unread: true}, nil
+	}
+	if err != nil {
+		return plan.Admission{}, err
+	}
+	var a plan.Admission
+	for i := range list.Items {
+		if list.Items[i].Name != cluster.WebhookConfiguration {
+			a.Webhooks = append(a.Webhooks, list.Items[i].Webhooks...)
+		}
+	}
+	return a, nil
+}
