@@ -197,7 +197,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 	if blamed := blame(first.selector, pods); !first.selector.Matches(unkept(pods)) && len(blamed) > 0 {
 		problem.What = "--keep-label " + strings.Join(blamed, ", ") + ": with it, " + problem.What
 		again.KeepLabels = dropped(o.KeepLabels, blamed, f.Replaces != 0)
-		return problem.proposeFork("fork without it", &again, workloads...)
+		return propose(problem, "fork without it", &again, workloads...)
 	}
 	if first.exclude != nil {
 		problem.Hint, problem.Fix = first.exclude()
@@ -208,7 +208,7 @@ func (p *ForkPlan) captured(o *ForkOptions, workloads []*Workload, f *Fork, stat
 		with[name] = baseline[name]
 		if _, has := pods[name]; !has && fork.Keeps(name) && len(selectedBy(with)) == 0 {
 			again.KeepLabels = append(slices.Clone(o.KeepLabels), LabelChange{Name: name})
-			return problem.proposeFork("with the label "+name+" kept, it does not", &again, workloads...)
+			return propose(problem, "with the label "+name+" kept, it does not", &again, workloads...)
 		}
 	}
 	problem.What += "; a selector can't be changed, so " + first.object + " has to be recreated with one that requires a label of its own"

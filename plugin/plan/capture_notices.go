@@ -125,7 +125,7 @@ func (o *ForkOptions) keepable(workloads []*Workload) error {
 		if len(have) > 0 {
 			what += "; there is " + strings.Join(have, ", ")
 		}
-		return (&Problem{What: what}).proposeFork("fork without it", &again, workloads...)
+		return propose(&Problem{What: what}, "fork without it", &again, workloads...)
 	}
 	return nil
 }

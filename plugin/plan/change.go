@@ -311,7 +311,7 @@ func (o *ForkOptions) targets(w *Workload, several bool, template map[string]any
 		problem.What = flag + " does not say for which of the workloads' containers it is"
 		say = "fork them one after the other into the same sandbox"
 	}
-	return nil, nil, problem.proposeFork(say, &again, w)
+	return nil, nil, propose(problem, say, &again, w)
 }
 
 // mainFlag returns a given flag that is for one container; empty if there is none.
@@ -348,7 +348,7 @@ func (o *ForkOptions) noContainer(workloads []*Workload, forks []Fork) error {
 			again.Containers[i] = have[0]
 		}
 		p := &Problem{What: fmt.Sprintf("--container %s: no container is named %q; there is %s", name, name, strings.Join(have, ", "))}
-		return p.proposeFork("name one there is", &again, workloads...)
+		return propose(p, "name one there is", &again, workloads...)
 	}
 	return nil
 }

@@ -12,10 +12,6 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// annotationRevision holds the revision that the Deployment controller gives a template, on the Deployment and its
-// ReplicaSets.
-const annotationRevision = health.AnnotationRevision
-
 // A ForkStatus is the diagnosis of a fork, for commands that wait for it or print it.
 type ForkStatus struct {
 	health.Report

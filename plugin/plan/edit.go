@@ -88,9 +88,9 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 			again.Images[i].Container = near
 		}
 	}
-	p = p.proposeFork("name the container", &again, workloads...)
+	p = propose(p, "name the container", &again, workloads...)
 	if _, err := assignImages(&again, workloads); err != nil { // every other one has an image already, or several have the name
-		p.Hint, p.Fix, p.proposed = "see how to name one", Kubectl("sandbox", "fork", "--help"), nil
+		p.Hint, p.Fix, p.Proposed = "see how to name one", Kubectl("sandbox", "fork", "--help"), nil
 	}
 	switch {
 	case change.Container != "" && len(fits) == 0:
@@ -103,7 +103,7 @@ func imageProblem(o *ForkOptions, i int, workloads []*Workload, all, fits []cont
 		one := *o
 		one.Images = []ImageChange{change}
 		p.What = fmt.Sprintf("--image %s: %s each have a container %q", change, strings.Join(in, ", "), change.Container)
-		p = p.proposeFork("fork them one after the other into the same sandbox", &one, fits[0].workload)
+		p = propose(p, "fork them one after the other into the same sandbox", &one, fits[0].workload)
 	default:
 		p.What = fmt.Sprintf("--image %s does not say which container: there is %s", change, strings.Join(have, ", "))
 	}

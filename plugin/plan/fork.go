@@ -335,10 +335,16 @@ func (p *ForkPlan) planFork(o *ForkOptions, w *Workload, workloads []*Workload, 
 	}
 	f.Gated = gated(f.Deployment)
 	p.noteBehind(o, f, old)
-	p.notices(w, f, changed, &state.Objects)
-	if err := p.planPolicies(f, &state.Policies); err != nil {
+	said := NoticesOf(&Copy{
+		Workload: w, Deployment: f.Deployment, Template: changed,
+		KeptForAdmission: f.KeptForAdmission, Reached: len(f.Reach) > 0, Gated: f.Gated,
+	}, &state.Objects)
+	f.Inherits, f.Lacks, p.Warnings = said.Inherits, said.Lacks, append(p.Warnings, said.Warnings...)
+	of, err := PoliciesOf(&PolicyFork{Sandbox: p.Sandbox, OwnerUID: p.Exists, Workload: w, Deployment: f.Deployment}, &state.Policies)
+	if err != nil {
 		return nil, err
 	}
+	f.Policies, f.Obsolete, p.Warnings = of.Policies, of.Obsolete, append(p.Warnings, of.Warnings...)
 	return f, nil
 }
 

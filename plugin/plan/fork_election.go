@@ -96,11 +96,11 @@ func settings(c *corev1.Container) []setting {
 // random suffix.
 func (m *noticeMaker) podNames() *regexp.Regexp {
 	suffix := `-[a-z0-9]{1,10}-[a-z0-9]{5}` // through a ReplicaSet
-	switch m.workload.Kind() {
+	switch m.Workload.Kind() {
 	case "StatefulSet":
 		suffix = `-[0-9]+`
 	case "DaemonSet", "ReplicaSet", "ReplicationController":
 		suffix = `-[a-z0-9]{5}`
 	}
-	return regexp.MustCompile(fmt.Sprintf(`^%s%s($|[^a-z0-9.-])`, regexp.QuoteMeta(m.workload.Name()), suffix))
+	return regexp.MustCompile(fmt.Sprintf(`^%s%s($|[^a-z0-9.-])`, regexp.QuoteMeta(m.Workload.Name()), suffix))
 }

@@ -41,7 +41,7 @@ func givenByKind(label string) (what, kind string) {
 // on it.
 func (m *noticeMaker) kind() (lacks string) {
 	relied := m.labelsByKind()
-	switch m.workload.Kind() {
+	switch m.Workload.Kind() {
 	case "StatefulSet":
 		relied = m.stableNames(relied) || relied
 		if !relied {
@@ -60,7 +60,7 @@ func (m *noticeMaker) kind() (lacks string) {
 // labelsByKind warns of fields that are empty in the fork because they read a label that only the baseline's kind
 // sets.
 func (m *noticeMaker) labelsByKind() (relied bool) {
-	template := m.workload.podLabels()
+	template := m.Workload.podLabels()
 	look := func(place, fix string, ref *corev1.ObjectFieldSelector) {
 		if ref == nil {
 			return
@@ -105,7 +105,7 @@ var hostNameWord = regexp.MustCompile(`(?i)\bhostname\b|\bordinal|\bpod_?name\b`
 // stableNames warns if a StatefulSet's pods use their names, which end in an ordinal. warned means that a warning
 // about the ordinal was given already.
 func (m *noticeMaker) stableNames(warned bool) (relied bool) {
-	peer := regexp.MustCompile(`(^|[^a-z0-9.-])` + regexp.QuoteMeta(m.workload.Name()) + `-[0-9]+([^a-z0-9-]|$)`)
+	peer := regexp.MustCompile(`(^|[^a-z0-9.-])` + regexp.QuoteMeta(m.Workload.Name()) + `-[0-9]+([^a-z0-9-]|$)`)
 	for _, c := range slices.Concat(m.pod.Spec.InitContainers, m.pod.Spec.Containers) {
 		var uses, peers []string
 		words := slices.Concat(c.Command, c.Args)
@@ -165,8 +165,8 @@ func (m *noticeMaker) boundToNode() bool {
 
 // completion warns that the fork restarts pods which run to completion in the baseline.
 func (m *noticeMaker) completion() {
-	policy, _, _ := unstructured.NestedString(m.baseline, "spec", "restartPolicy")
-	_, limited, _ := unstructured.NestedFieldNoCopy(m.baseline, "spec", "activeDeadlineSeconds")
+	policy, _, _ := unstructured.NestedString(m.Template, "spec", "restartPolicy")
+	_, limited, _ := unstructured.NestedFieldNoCopy(m.Template, "spec", "activeDeadlineSeconds")
 	if policy != "" && policy != string(corev1.RestartPolicyAlways) || limited {
 		m.warn("its pods run to completion; the fork is a Deployment, which restarts its pods whenever they end")
 	}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -15,30 +16,50 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 )
 
-// A noticeMaker reports what one fork inherits from its baseline that two workloads can't have, or should not share.
-type noticeMaker struct {
-	plan     *ForkPlan
-	workload *Workload
-	fork     *Fork
-	pod      *corev1.PodTemplateSpec // of the fork
-	baseline jsonObject              // the baseline's pod template with the fork's change
-	objects  *NamespaceObjects
+// A Copy is a planned fork, beside the baseline that its pods are copied from.
+type Copy struct {
+	Workload   *Workload
+	Deployment *unstructured.Unstructured // of the fork
+	Template   map[string]any             // the baseline's pod template with the fork's change
+	// KeptForAdmission are the labels that the fork's pods keep because admission webhooks read them.
+	KeptForAdmission []string
+	// Reached means that a Service sends requests to the baseline, and Gated that the fork's pods wait for its routers.
+	Reached, Gated bool
 }
 
-// notices lists what a fork inherits, and warns of what makes the fork or its baseline behave unexpectedly. It does
+// Notices are what is to be said of a fork's pods.
+type Notices struct {
+	// Inherits lists what they share with the baseline's and with no other pods, such as Secrets; often empty.
+	Inherits string
+	// Lacks is what the baseline's kind gives its pods and a Deployment does not, if the template does not visibly
+	// rely on it; often empty.
+	Lacks string
+	// Warnings are what makes the fork or its baseline behave unexpectedly.
+	Warnings []string
+}
+
+// A noticeMaker reports what one fork inherits from its baseline that two workloads can't have, or should not share.
+type noticeMaker struct {
+	*Copy
+	pod      *corev1.PodTemplateSpec // of the fork
+	objects  *NamespaceObjects
+	warnings []string
+}
+
+// NoticesOf lists what a fork inherits, and warns of what makes the fork or its baseline behave unexpectedly. It does
 // not mention what is usual.
-func (p *ForkPlan) notices(w *Workload, f *Fork, changed jsonObject, objects *NamespaceObjects) {
-	template, _, _ := unstructured.NestedMap(f.Deployment.Object, "spec", "template")
+func NoticesOf(c *Copy, objects *NamespaceObjects) Notices {
+	template, _, _ := unstructured.NestedMap(c.Deployment.Object, "spec", "template")
 	var pod corev1.PodTemplateSpec
 	if runtime.DefaultUnstructuredConverter.FromUnstructured(template, &pod) != nil {
-		return // the API server will report why it is not a pod template
+		return Notices{} // the API server will report why it is not a pod template
 	}
-	m := &noticeMaker{p, w, f, &pod, changed, objects}
-	f.Inherits = m.inherited()
-	for _, what := range fork.Lost(w.Template()) {
+	m := &noticeMaker{Copy: c, pod: &pod, objects: objects}
+	inherits := m.inherited()
+	for _, what := range fork.Lost(c.Workload.Template()) {
 		m.warn("can't be kept in a fork: %s", what)
 	}
-	f.Lacks = m.kind()
+	lacks := m.kind()
 	m.claimTemplates()
 	m.aimed()
 	m.claims()
@@ -46,16 +67,17 @@ func (p *ForkPlan) notices(w *Workload, f *Fork, changed jsonObject, objects *Na
 	m.network()
 	m.node()
 	m.addresses()
-	if replicas, _, _ := unstructured.NestedInt64(f.Deployment.Object, "spec", "replicas"); replicas > 0 {
+	if replicas, _, _ := unstructured.NestedInt64(c.Deployment.Object, "spec", "replicas"); replicas > 0 {
 		m.election()
-		if len(f.Reach) == 0 && !f.Gated {
+		if !c.Reached && !c.Gated {
 			m.warn("no Service selects it, so no request is routed to its fork, which runs beside it: from a queue it would take the baseline's messages (--replicas=0 keeps it from that)")
 		}
 	}
+	return Notices{Inherits: inherits, Lacks: lacks, Warnings: m.warnings}
 }
 
 func (m *noticeMaker) warn(format string, args ...any) {
-	m.plan.warn(m.workload.String()+": "+format, args...)
+	m.warnings = append(m.warnings, fmt.Sprintf(m.Workload.String()+": "+format, args...))
 }
 
 // patchFlag returns the flag that changes the pod template by a strategic merge patch.
@@ -120,7 +142,7 @@ func (m *noticeMaker) inherited() string {
 			add("volume", v.Name) // of a driver that it is not for us to know
 		}
 	}
-	for _, name := range m.fork.KeptForAdmission {
+	for _, name := range m.KeptForAdmission {
 		add("label", name)
 	}
 	var parts []string
@@ -139,7 +161,7 @@ func (m *noticeMaker) inherited() string {
 
 // claimTemplates warns that empty volumes replace the claims of a StatefulSet.
 func (m *noticeMaker) claimTemplates() {
-	claims, _, _ := unstructured.NestedSlice(m.workload.Object.Object, "spec", "volumeClaimTemplates")
+	claims, _, _ := unstructured.NestedSlice(m.Workload.Object.Object, "spec", "volumeClaimTemplates")
 	var names []string
 	for _, c := range claims {
 		if claim, ok := c.(jsonObject); ok {
@@ -148,13 +170,13 @@ func (m *noticeMaker) claimTemplates() {
 		}
 	}
 	if len(names) > 0 {
-		m.warn("each pod of %s gets empty volumes of its own in place of those claimed for the baseline: %s", deployment(m.fork.Name()), strings.Join(names, ", "))
+		m.warn("each pod of %s gets empty volumes of its own in place of those claimed for the baseline: %s", deployment(m.Deployment.GetName()), strings.Join(names, ", "))
 	}
 }
 
 // aimed warns that placement rules now apply to the fork's own pods: see fork.Deployment.
 func (m *noticeMaker) aimed() {
-	own, _, _ := unstructured.NestedStringMap(m.fork.Deployment.Object, "spec", "selector", "matchLabels")
+	own, _, _ := unstructured.NestedStringMap(m.Deployment.Object, "spec", "selector", "matchLabels")
 	var what []string
 	about := func(rule string, s *metav1.LabelSelector) {
 		if s != nil && maps.Equal(s.MatchLabels, own) && !slices.Contains(what, rule) {
@@ -181,7 +203,7 @@ func (m *noticeMaker) aimed() {
 		about("topology spread", t.LabelSelector)
 	}
 	if len(what) > 0 {
-		m.warn("the %s of %s is among its own pods, not with the baseline's", strings.Join(what, " and "), deployment(m.fork.Name()))
+		m.warn("the %s of %s is among its own pods, not with the baseline's", strings.Join(what, " and "), deployment(m.Deployment.GetName()))
 	}
 }
 

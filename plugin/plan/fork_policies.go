@@ -105,21 +105,39 @@ type forkPolicies struct {
 	unnamed        map[string]int32
 }
 
-// planPolicies plans the NetworkPolicies of a fork.
-func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
+// A PolicyFork is the fork that policies are planned for.
+type PolicyFork struct {
+	Sandbox string
+	// OwnerUID is the uid of the sandbox's ConfigMap, which owns the policies; empty if it does not exist yet.
+	OwnerUID   string
+	Workload   *Workload                  // its baseline
+	Deployment *unstructured.Unstructured // the planned one
+}
+
+// ForkPolicies are the NetworkPolicies of one fork.
+type ForkPolicies struct {
+	Policies []ForkPolicy
+	// Obsolete are the existing ones that the fork no longer needs.
+	Obsolete []*networkingv1.NetworkPolicy
+	// Warnings are the effects of existing policies that can't be reproduced for the fork.
+	Warnings []string
+}
+
+// PoliciesOf plans the NetworkPolicies of a fork. Every error is a *Problem.
+func PoliciesOf(f *PolicyFork, view *PolicyView) (*ForkPolicies, error) {
 	// The API server refuses labels that are not strings.
 	baseline, _, _ := unstructured.NestedStringMap(f.Workload.Template(), "metadata", "labels")
 	pods, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "labels")
 	annotations, _, _ := unstructured.NestedStringMap(f.Deployment.Object, "spec", "template", "metadata", "annotations")
 	m := &forkPolicies{
-		view: view, workload: f.Workload, fork: f.Name(), baseline: baseline, pods: pods,
+		view: view, workload: f.Workload, fork: f.Deployment.GetName(), baseline: baseline, pods: pods,
 		routed: &metav1.LabelSelector{MatchLabels: marks(sandbox.RoleBaseline, f.Workload)},
 		forked: &metav1.LabelSelector{MatchLabels: map[string]string{
-			sandbox.LabelSandbox: p.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: f.Workload.Label(),
+			sandbox.LabelSandbox: f.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: f.Workload.Label(),
 		}},
 		created: map[string]*networkingv1.NetworkPolicy{}, origins: map[*networkingv1.NetworkPolicy][]string{},
 	}
-	m.unnamed = unnamedPorts(f)
+	m.unnamed = unnamedPorts(f.Workload, f.Deployment)
 	if f.Workload.Routed() {
 		m.routerPorts = routerPorts(f.Deployment, annotations[sandbox.AnnotationPorts])
 	}
@@ -127,20 +145,23 @@ func (p *ForkPlan) planPolicies(f *Fork, view *PolicyView) error {
 		m.copyPolicies(direction)
 		m.admitRouters(direction)
 	}
+	out := &ForkPolicies{}
 	for _, want := range m.sorted() {
-		if err := p.addPolicy(f, want, view); err != nil {
-			return err
+		p, err := f.own(want, view)
+		if err != nil {
+			return nil, err
 		}
+		out.Policies = append(out.Policies, *p)
 	}
 	for i := range view.Forks {
 		have := &view.Forks[i]
 		of := have.Labels[sandbox.LabelWorkload] == f.Workload.Label() && have.DeletionTimestamp == nil
-		if of && !slices.ContainsFunc(f.Policies, func(q ForkPolicy) bool { return q.Name == have.Name }) {
-			f.Obsolete = append(f.Obsolete, have)
+		if of && !slices.ContainsFunc(out.Policies, func(q ForkPolicy) bool { return q.Name == have.Name }) {
+			out.Obsolete = append(out.Obsolete, have)
 		}
 	}
-	p.Warnings = append(p.Warnings, m.warnings()...)
-	return nil
+	out.Warnings = m.warnings()
+	return out, nil
 }
 
 // routerPorts returns the ports of a fork's pods to which routers connect. A captured port is found by its name, else
@@ -425,36 +446,27 @@ func (m *forkPolicies) warnings() []string {
 	return warnings
 }
 
-// addPolicy adds a policy to those of f.
-func (p *ForkPlan) addPolicy(f *Fork, want *networkingv1.NetworkPolicy, view *PolicyView) error {
+// own returns a wanted policy with the existing one, or a *Problem if the policy of that name is not the fork's.
+func (f *PolicyFork) own(want *networkingv1.NetworkPolicy, view *PolicyView) (*ForkPolicy, error) {
 	named := func(q networkingv1.NetworkPolicy) bool { return q.Name == want.Name }
 	if slices.ContainsFunc(view.Policies, named) {
-		return &Problem{
+		return nil, &Problem{
 			What: fmt.Sprintf("networkpolicy/%s exists and was not created by kubectl sandbox, which needs its name", want.Name),
 			Hint: "if nobody needs it",
 			Fix:  Kubectl("delete", "networkpolicy", want.Name),
 		}
 	}
-	add := ForkPolicy{NetworkPolicy: want}
+	add := &ForkPolicy{NetworkPolicy: want}
 	if i := slices.IndexFunc(view.Forks, named); i >= 0 {
 		add.Before = &view.Forks[i]
 		owners := add.Before.OwnerReferences
-		left := len(owners) > 0 && !slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return string(r.UID) == p.Exists })
+		left := len(owners) > 0 && !slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return string(r.UID) == f.OwnerUID })
 		if left || add.Before.DeletionTimestamp != nil {
-			return &Problem{
-				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and will be deleted with it", want.Name, p.Sandbox),
+			return nil, &Problem{
+				What: fmt.Sprintf("networkpolicy/%s is left from an earlier sandbox %q, and will be deleted with it", want.Name, f.Sandbox),
 				Hint: "wait until it is deleted, then fork again", Fix: Kubectl("wait", "--for=delete", "networkpolicy/"+want.Name),
 			}
 		}
 	}
-	f.Policies = append(f.Policies, add)
-	return nil
-}
-
-// PolicyProblem explains why the API server refused a policy of a fork: somebody else wrote fields of it.
-func (p *ForkPlan) PolicyProblem(policy *ForkPolicy, err error) *Problem {
-	return &Problem{
-		What: fmt.Sprintf("networkpolicy/%s was changed by others than this command: %s", policy.Name, firstLine(err.Error())),
-		Hint: "take its fields over", Fix: p.force, Err: err,
-	}
+	return add, nil
 }

@@ -12,11 +12,11 @@ import (
 
 // unnamedPorts returns, with their numbers, the names of the baseline's ports that the fork's pods lack. The fork
 // keeps another name of the same port.
-func unnamedPorts(f *Fork) map[string]int32 {
-	template, _, _ := unstructured.NestedMap(f.Deployment.Object, "spec", "template")
+func unnamedPorts(w *Workload, fork *unstructured.Unstructured) map[string]int32 {
+	template, _, _ := unstructured.NestedMap(fork.Object, "spec", "template")
 	named := portNames(template)
 	unnamed := map[string]int32{}
-	for name, number := range portNames(f.Workload.Template()) {
+	for name, number := range portNames(w.Template()) {
 		if _, ok := named[name]; !ok {
 			unnamed[name] = number
 		}

@@ -246,3 +246,11 @@ func NoSandbox(name, namespace string, more ...string) *Problem {
 		Code: string(metav1.StatusReasonNotFound), Object: "sandbox/" + name,
 	}
 }
+
+// PolicyProblem explains why the API server refused a policy of a fork: somebody else wrote fields of it.
+func (p *ForkPlan) PolicyProblem(policy *ForkPolicy, err error) *Problem {
+	return &Problem{
+		What: fmt.Sprintf("networkpolicy/%s was changed by others than this command: %s", policy.Name, firstLine(err.Error())),
+		Hint: "take its fields over", Fix: p.force, Err: err,
+	}
+}

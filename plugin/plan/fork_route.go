@@ -47,9 +47,13 @@ type proposal struct {
 	workloads []*Workload
 }
 
-// proposeFork makes the problem propose a fork, described by say, and returns the problem.
-func (p *Problem) proposeFork(say string, o *ForkOptions, workloads ...*Workload) *Problem {
-	p.Hint, p.Fix, p.proposed = say, o.command(workloads...), &proposal{o, workloads}
+// Command returns the command line that requests the fork.
+func (p *proposal) Command() []string { return p.options.command(p.workloads...) }
+
+// propose makes the problem p propose a fork, described by say, and returns p.
+func propose(p *Problem, say string, o *ForkOptions, workloads ...*Workload) *Problem {
+	proposed := &proposal{o, workloads}
+	p.Hint, p.Fix, p.Proposed = say, proposed.Command(), proposed
 	return p
 }
 
@@ -57,10 +61,14 @@ func (p *Problem) proposeFork(say string, o *ForkOptions, workloads ...*Workload
 // provenFork adds that refusal and continues with its proposal.
 func provenFork(err error, state *ForkState, depth int) error {
 	var p, refused *Problem
-	if !errors.As(err, &p) || p.proposed == nil {
+	if !errors.As(err, &p) {
 		return err
 	}
-	_, next := forks(p.proposed.options, p.proposed.workloads, state)
+	proposed, ok := p.Proposed.(*proposal)
+	if !ok {
+		return err
+	}
+	_, next := forks(proposed.options, proposed.workloads, state)
 	switch {
 	case !errors.As(next, &refused), refused.Code == status.CodeNotRouted:
 		return err

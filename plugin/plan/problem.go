@@ -39,8 +39,14 @@ type Problem struct {
 	// What.
 	Object string
 
-	// proposed is the fork that Fix creates, if it is a fork command: Forks plans it before proposing it.
-	proposed *proposal
+	// Proposed is what Fix does, if the package that returned the problem can plan it: it does so before it proposes it.
+	Proposed Proposal
+}
+
+// A Proposal is a planned alternative to what was refused.
+type Proposal interface {
+	// Command returns the command line that requests it, as unquoted words.
+	Command() []string
 }
 
 // Reason returns the code of the problem: its own, or the reason of the API server's status in Err.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -30,8 +31,8 @@ func (w *Workload) GroupVersionResource() schema.GroupVersionResource {
 	return w.Resource.WithVersion(w.Object.GroupVersionKind().Version)
 }
 
-// write returns the RouteWrite of the patch p to the workload.
-func (w *Workload) write(p *patcher, change string) RouteWrite {
+// workloadWrite returns the RouteWrite of the patch p to the workload.
+func workloadWrite(w *Workload, p *patcher, change string) RouteWrite {
 	rolls := w
 	if !slices.ContainsFunc(p.ops, func(op jsonpatch.Operation) bool {
 		return op.Operation != "test" && strings.HasPrefix(op.Path, "/spec/")
@@ -65,7 +66,7 @@ func (t *routeTarget) writeNames() RouteWrite {
 	record := t.record
 	record.Names, record.Leaving = append(t.presentNames(p), t.add...), false
 	t.putRecord(p, record)
-	return t.write(p, list(says))
+	return workloadWrite(t.Workload, p, list(says))
 }
 
 // putRecord records what was changed, and the path of the pod template, so that `unroute` and `fork` need no flag.
@@ -119,7 +120,7 @@ func (t *routeTarget) writeMarks() (RouteWrite, bool) {
 	if rolls {
 		change = "its pods get a router for " + describePorts(t.ports)
 	}
-	return t.write(p, change), true
+	return workloadWrite(t.Workload, p, change), true
 }
 
 func describePorts(ports []sandbox.Port) string {
@@ -162,7 +163,7 @@ func (t *routeTarget) writeUnmark() (RouteWrite, bool) {
 	if !p.changed() {
 		return RouteWrite{}, false
 	}
-	return t.write(p, change), true
+	return workloadWrite(t.Workload, p, change), true
 }
 
 func (t *routeTarget) dropName(p *patcher, added sandbox.AddedName) {
@@ -197,7 +198,7 @@ func (t *routeTarget) writeForget() (RouteWrite, bool) {
 		p.drop("metadata", "annotations", sandbox.AnnotationTemplate)
 	}
 	p.dropEmpty("metadata", "annotations") // as the API server does
-	write := t.write(p, "nothing of it is left to undo")
+	write := workloadWrite(t.Workload, p, "nothing of it is left to undo")
 	write.Forgets = true
 	return write, p.changed()
 }
@@ -369,7 +370,7 @@ func Manifest(u *unstructured.Unstructured) *unstructured.Unstructured {
 	for _, field := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"} {
 		unstructured.RemoveNestedField(u.Object, "metadata", field)
 	}
-	for _, annotation := range []string{annotationRevision, corev1.LastAppliedConfigAnnotation} {
+	for _, annotation := range []string{health.AnnotationRevision, corev1.LastAppliedConfigAnnotation} {
 		unstructured.RemoveNestedField(u.Object, "metadata", "annotations", annotation)
 	}
 	if len(u.GetAnnotations()) == 0 {

@@ -204,7 +204,7 @@ func patchProblem(o *ForkOptions, w *Workload, err error) error {
 		again := *o
 		patch := *o.Patch
 		patch.Type, again.Patch = PatchMerge, &patch
-		return p.proposeFork("a JSON merge patch needs no schema (and replaces lists whole)", &again, w)
+		return propose(p, "a JSON merge patch needs no schema (and replaces lists whole)", &again, w)
 	}
 	return p
 }
