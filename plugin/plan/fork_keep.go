@@ -173,9 +173,9 @@ func selectors(workloads []*Workload, state *ForkState) []selecting {
 	for _, w := range distinct(slices.Concat(workloads, state.Objects.Workloads)) {
 		all = append(all, selecting{w.String(), false, func(pods labels.Set) bool { return len(placedBy(w, state.Namespace, pods)) > 0 }})
 	}
-	for _, policies := range [][]networkingv1.NetworkPolicy{state.Policies.Policies, state.Policies.Elsewhere} {
-		for i := range policies {
-			n := &policies[i]
+	for _, list := range [][]networkingv1.NetworkPolicy{state.Policies.Policies, state.Policies.Elsewhere} {
+		for i := range list {
+			n := &list[i]
 			own := n.Namespace == state.Namespace || n.Namespace == ""
 			if own {
 				all = append(all, selecting{"networkpolicy/" + n.Name, false, func(pods labels.Set) bool { return matches(&n.Spec.PodSelector, pods) }})

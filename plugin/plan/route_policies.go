@@ -77,7 +77,7 @@ func (a *analysis) policies(t *routeTarget) []*networkingv1.NetworkPolicy {
 		}
 	}
 
-	var policies []*networkingv1.NetworkPolicy
+	var needed []*networkingv1.NetworkPolicy
 	if isolatesIngress && len(own.Spec.Ingress) > 0 {
 		own.Spec.PolicyTypes = append(own.Spec.PolicyTypes, networkingv1.PolicyTypeIngress)
 	}
@@ -98,18 +98,18 @@ func (a *analysis) policies(t *routeTarget) []*networkingv1.NetworkPolicy {
 		}
 	}
 	if len(own.Spec.PolicyTypes) > 0 {
-		policies = append(policies, own)
+		needed = append(needed, own)
 	}
 	if isolatesForks {
 		forkPolicy.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
 		forkPolicy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: routed}}}}
-		policies = append(policies, forkPolicy)
+		needed = append(needed, forkPolicy)
 	}
 	for _, c := range clients {
-		policies = append(policies, c)
+		needed = append(needed, c)
 	}
-	slices.SortFunc(policies, func(p, q *networkingv1.NetworkPolicy) int { return cmp.Compare(p.Name, q.Name) })
-	return policies
+	slices.SortFunc(needed, func(p, q *networkingv1.NetworkPolicy) int { return cmp.Compare(p.Name, q.Name) })
+	return needed
 }
 
 // captures returns the target's ports with the ports on which its routers will listen, chosen as admission chooses
