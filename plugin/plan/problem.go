@@ -96,15 +96,19 @@ func Kubectl(args ...string) []string { return append([]string{"kubectl"}, args.
 func Quote(words []string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		quoted[i] = quoteWord(w)
+		quoted[i] = QuoteWord(w)
 	}
 	return strings.Join(quoted, " ")
 }
 
-func quoteWord(w string) string {
+// QuoteWord quotes a word of a command line for a POSIX shell, if that is needed.
+func QuoteWord(w string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,@%+"
 	if w != "" && strings.Trim(w, plain) == "" {
 		return w
 	}
 	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }
+
+// MaxHints bounds how many refusals are joined into one: each names one more thing to do first.
+const MaxHints = 5
