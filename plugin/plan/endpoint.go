@@ -38,9 +38,9 @@ func (e Endpoint) Curl(member, key string) []string {
 	return append(words, "-H", "baggage: "+member+"="+key, "http://"+e.Address()+"/")
 }
 
-// endpoints returns the TCP ports of the Services that select the workload's pods, in order of the Services' names,
+// Endpoints returns the TCP ports of the Services that select the workload's pods, in order of the Services' names,
 // with plain HTTP first.
-func endpoints(w *Workload, services []corev1.Service) []Endpoint {
+func Endpoints(w *Workload, services []corev1.Service) []Endpoint {
 	template, err := w.PodTemplate()
 	if err != nil {
 		return nil // the API server would not have stored it

@@ -22,6 +22,7 @@ type ServiceRef struct {
 	Port            string // number or name; empty: the one that is clear
 }
 
+// String writes r as it is typed.
 func (r ServiceRef) String() string {
 	s := "svc/" + r.Name + "." + r.Namespace
 	if r.Port != "" {

@@ -39,8 +39,14 @@ type Problem struct {
 	// What.
 	Object string
 
-	// proposed is the fork that Fix creates, if it is a fork command: Forks plans it before proposing it.
-	proposed *proposal
+	// Proposed is what Fix does, if the package that returned the problem can plan it: it does so before it proposes it.
+	Proposed Proposal
+}
+
+// A Proposal is a planned alternative to what was refused.
+type Proposal interface {
+	// Command returns the command line that requests it, as unquoted words.
+	Command() []string
 }
 
 // Reason returns the code of the problem: its own, or the reason of the API server's status in Err.
@@ -90,15 +96,19 @@ func Kubectl(args ...string) []string { return append([]string{"kubectl"}, args.
 func Quote(words []string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		quoted[i] = quoteWord(w)
+		quoted[i] = QuoteWord(w)
 	}
 	return strings.Join(quoted, " ")
 }
 
-func quoteWord(w string) string {
+// QuoteWord quotes a word of a command line for a POSIX shell, if that is needed.
+func QuoteWord(w string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,@%+"
 	if w != "" && strings.Trim(w, plain) == "" {
 		return w
 	}
 	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }
+
+// MaxHints bounds how many refusals are joined into one: each names one more thing to do first.
+const MaxHints = 5

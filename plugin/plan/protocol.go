@@ -80,7 +80,7 @@ func keyless(p *corev1.ServicePort, pod *corev1.Pod) httpness {
 		return noHTTP
 	case p.Port == 443 && !slices.Contains([]int32{80, 8080, 8000, 3000}, number), number == 443, number == 8443:
 		return underTLS
-	case container != nil && slices.Contains(databaseImages(), lastPart(repository(container.Image))):
+	case container != nil && slices.Contains(databaseImages(), lastPart(Repository(container.Image))):
 		return noHTTP
 	}
 	return maybeHTTP
@@ -92,10 +92,10 @@ func targetOf(p *corev1.ServicePort, pod *corev1.Pod) (*corev1.Container, *corev
 	if p.TargetPort.Type == intstr.Int && number == 0 {
 		number = p.Port
 	}
-	for _, c := range servingContainers(pod) {
+	for _, c := range ServingContainers(pod) {
 		for i := range c.Ports {
 			declared := &c.Ports[i]
-			if protocol(declared.Protocol) != corev1.ProtocolTCP {
+			if Protocol(declared.Protocol) != corev1.ProtocolTCP {
 				continue
 			}
 			if p.TargetPort.Type == intstr.String && declared.Name == p.TargetPort.StrVal || p.TargetPort.Type == intstr.Int && declared.ContainerPort == number {
@@ -111,22 +111,22 @@ func targetOf(p *corev1.ServicePort, pod *corev1.Pod) (*corev1.Container, *corev
 
 func lastPart(image string) string { return image[strings.LastIndex(image, "/")+1:] }
 
-// unroutableProtocol returns why a workload can't receive keys: all its ports behind Services certainly use TLS or a
+// UnroutableProtocol returns why a workload can't receive keys: all its ports behind Services certainly use TLS or a
 // protocol other than HTTP. Otherwise it is empty. A metrics port beside such ports does not count: nobody forks a
 // database for it.
-func unroutableProtocol(services []*corev1.Service, pod *corev1.Pod, labels map[string]string) string {
+func UnroutableProtocol(services []*corev1.Service, pod *corev1.Pod, labels map[string]string) string {
 	var why []string
 	for _, s := range services {
-		if !selects(s, labels) || s.Spec.ClusterIP == corev1.ClusterIPNone {
+		if !Selects(s, labels) || s.Spec.ClusterIP == corev1.ClusterIPNone {
 			continue
 		}
 		for i := range s.Spec.Ports {
 			p := &s.Spec.Ports[i]
-			if protocol(p.Protocol) != corev1.ProtocolTCP {
+			if Protocol(p.Protocol) != corev1.ProtocolTCP {
 				continue
 			}
 			if p.TargetPort.Type == intstr.String {
-				if _, ok := findPort(pod, p.TargetPort.StrVal); !ok {
+				if _, ok := FindPort(pod, p.TargetPort.StrVal); !ok {
 					continue // it leads nowhere
 				}
 			}
@@ -146,20 +146,5 @@ func unroutableProtocol(services []*corev1.Service, pod *corev1.Pod, labels map[
 	if len(why) == 0 {
 		return ""
 	}
-	return list(why) + ": a router finds no key there"
-}
-
-// ProtocolNotices warns of targets that can't receive keys.
-func ProtocolNotices(v *RouteView) []string {
-	var out []string
-	for _, t := range v.Targets {
-		template, err := t.PodTemplate()
-		if err != nil {
-			continue // planning says so
-		}
-		if why := unroutableProtocol(v.Services, templatePod(template), template.Labels); why != "" {
-			out = append(out, fmt.Sprintf("%s: %s, so that its forks get no request", t, why))
-		}
-	}
-	return out
+	return JoinWords(why) + ": a router finds no key there"
 }

@@ -8,20 +8,6 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-func condition(pod *corev1.Pod, t corev1.PodConditionType) corev1.ConditionStatus {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == t {
-			return c.Status
-		}
-	}
-	return corev1.ConditionUnknown
-}
-
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
-	return s
-}
-
 // KeyHeader returns the name of the header that carries the key in this cluster, read from the router of a fork's
 // pod; the default if no pod has one.
 func KeyHeader(pods []corev1.Pod) string {

@@ -2,17 +2,47 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
+
+// PodLabels returns the labels of the workload's pod template.
+func (w *Workload) PodLabels() labels.Set {
+	l, _, _ := unstructured.NestedStringMap(w.Template(), "metadata", "labels")
+	return l
+}
+
+// Claims reports whether the workload's pods use a PersistentVolumeClaim that exists before them.
+func (w *Workload) Claims() bool {
+	t, err := w.PodTemplate()
+	return err == nil && slices.ContainsFunc(t.Spec.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil })
+}
+
+// ForkOf returns the fork of w in the sandbox, found by its labels.
+func ForkOf(w *Workload, name string, forks []unstructured.Unstructured) *unstructured.Unstructured {
+	for i := range forks {
+		l := forks[i].GetLabels()
+		if l[sandbox.LabelSandbox] == name && l[sandbox.LabelRole] == sandbox.RoleFork && l[sandbox.LabelWorkload] == w.Label() {
+			return &forks[i]
+		}
+	}
+	return nil
+}
+
+// GroupVersionResource returns the API resource of the object, in the version in which it was read.
+func (w *Workload) GroupVersionResource() schema.GroupVersionResource {
+	return w.Resource.WithVersion(w.Object.GroupVersionKind().Version)
+}
 
 // A Workload is an object with a pod template, as the API server returned it: a Deployment, StatefulSet, DaemonSet or ReplicaSet, or
 // one of a custom kind. It is kept as unstructured JSON, so that fields this program does not know survive.
@@ -44,13 +74,13 @@ func CheckTemplatePath(path string) error {
 // RememberTemplate sets the path of the pod template to that of the existing fork in the sandbox, unless it was
 // given.
 func (w *Workload) RememberTemplate(name string, forks []unstructured.Unstructured) {
-	if old := existingFork(w, name, forks); old != nil && w.TemplateAt == "" {
+	if old := ForkOf(w, name, forks); old != nil && w.TemplateAt == "" {
 		w.TemplateAt = old.GetAnnotations()[sandbox.AnnotationTemplate]
 	}
 }
 
-// templateFields returns the path of the pod template, with further fields below it.
-func (w *Workload) templateFields(below ...string) []string {
+// TemplateFields returns the path of the pod template, with further fields below it.
+func (w *Workload) TemplateFields(below ...string) []string {
 	path := w.TemplateAt
 	if path == "" {
 		path = w.Object.GetAnnotations()[sandbox.AnnotationTemplate]
@@ -62,8 +92,8 @@ func (w *Workload) templateFields(below ...string) []string {
 	return append(fields, below...)
 }
 
-// templatePath returns the path of the pod template, empty for the default.
-func (w *Workload) templatePath() string { return fork.FormatTemplatePath(w.templateFields()) }
+// TemplatePath returns the path of the pod template, empty for the default.
+func (w *Workload) TemplatePath() string { return fork.FormatTemplatePath(w.TemplateFields()) }
 
 // Kind returns the object's kind, e.g. "Deployment".
 func (w *Workload) Kind() string { return w.Object.GetKind() }
@@ -96,7 +126,7 @@ func (w *Workload) Label() string { return sandbox.WorkloadLabel(w.Kind(), w.Nam
 
 // Template returns a copy of the pod template as unstructured JSON; nil when there is none.
 func (w *Workload) Template() map[string]any {
-	t, _, _ := unstructured.NestedMap(w.Object.Object, w.templateFields()...)
+	t, _, _ := unstructured.NestedMap(w.Object.Object, w.TemplateFields()...)
 	return t
 }
 
@@ -104,14 +134,14 @@ func (w *Workload) Template() map[string]any {
 func (w *Workload) PodTemplate() (*corev1.PodTemplateSpec, error) {
 	var t corev1.PodTemplateSpec
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(w.Template(), &t); err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", w, strings.Join(w.templateFields(), "."), err)
+		return nil, fmt.Errorf("%s: %s: %w", w, strings.Join(w.TemplateFields(), "."), err)
 	}
 	return &t, nil
 }
 
 // Routed reports whether the workload's pod template asks for routers.
 func (w *Workload) Routed() bool {
-	labels, _, _ := unstructured.NestedStringMap(w.Object.Object, w.templateFields("metadata", "labels")...)
+	labels, _, _ := unstructured.NestedStringMap(w.Object.Object, w.TemplateFields("metadata", "labels")...)
 	return labels[sandbox.LabelRole] == sandbox.RoleBaseline && labels[sandbox.LabelWorkload] == w.Label()
 }
 
@@ -133,9 +163,9 @@ func CheckWorkload(w *Workload) error {
 		p.What = fmt.Sprintf("%s has no pod template of its own: its spec.workloadRef takes that of %s", w, arg)
 		p.Hint, p.Fix = "name that", Kubectl("get", arg)
 	default:
-		p.What = fmt.Sprintf("%s has no pod template at %s, so it is no workload", w, strings.Join(w.templateFields(), "."))
+		p.What = fmt.Sprintf("%s has no pod template at %s, so it is no workload", w, strings.Join(w.TemplateFields(), "."))
 		if !fork.BuiltIn(w.Object.GroupVersionKind()) && w.Resource.Group != "" {
-			p.What = fmt.Sprintf("%s has no pod template at %s (--template-path says where its kind has it)", w, strings.Join(w.templateFields(), "."))
+			p.What = fmt.Sprintf("%s has no pod template at %s (--template-path says where its kind has it)", w, strings.Join(w.TemplateFields(), "."))
 			p.Hint, p.Fix = "see where", Kubectl("get", w.Arg(), "-o", "yaml")
 		}
 	}
