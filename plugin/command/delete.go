@@ -16,7 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 )
 
 // deleteFlags are the flags and arguments of `delete`.
@@ -122,7 +122,7 @@ func (t *tool) noneFound(namespace string) {
 }
 
 // printDeleted prints the deleted objects.
-func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
+func (f *deleteFlags) printDeleted(gone []sandboxes.Sandbox) error {
 	var objects []runtime.Object
 	for i := range gone {
 		s := &gone[i]

@@ -16,7 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -35,7 +35,7 @@ type forkFlags struct {
 	force, follow          bool
 
 	workloads []string
-	options   plan.ForkOptions
+	options   forks.Options
 	dryRun    cmdutil.DryRunStrategy
 	begun     time.Time
 
@@ -133,7 +133,7 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
 		return usageError(cmd, lower(err))
 	}
-	f.options = plan.ForkOptions{
+	f.options = forks.Options{
 		Sandbox: f.name, Key: f.key, WhenUnready: f.whenUnready, Restart: f.restart, Route: f.route, Force: f.force,
 		TemplatePath: f.templatePath, NewKey: sandbox.NewKey(), Now: f.begun,
 	}
@@ -150,14 +150,14 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 		f.options.TTL = &f.ttl
 	}
 	for _, s := range f.images {
-		c, err := plan.ParseImage(s)
+		c, err := forks.ParseImage(s)
 		if err != nil {
 			return usageError(cmd, err.Error())
 		}
 		f.options.Images = append(f.options.Images, c)
 	}
 	for _, s := range f.keepLabels {
-		c, err := plan.ParseKeepLabel(s)
+		c, err := forks.ParseKeepLabel(s)
 		if err != nil {
 			return usageError(cmd, err.Error())
 		}

@@ -20,7 +20,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -98,11 +98,11 @@ func (f *listFlags) run(ctx context.Context) error {
 	headers := false // whether they are printed
 	use := operate.List{
 		Read: read.New(c),
-		Show: func(v *plan.Inventory) error {
+		Show: func(v *sandboxes.Inventory) error {
 			headers = f.table() && len(v.ConfigMaps)+len(v.Forks) > 0
 			return f.show(v, namespace)
 		},
-		Update: func(v *plan.Inventory, changed []plan.Sandbox) error {
+		Update: func(v *sandboxes.Inventory, changed []sandboxes.Sandbox) error {
 			hide := headers
 			headers = headers || f.table()
 			return f.showChanged(v, changed, hide)
@@ -111,7 +111,7 @@ func (f *listFlags) run(ctx context.Context) error {
 	return use.Run(ctx, o)
 }
 
-func (f *listFlags) show(v *plan.Inventory, namespace string) error {
+func (f *listFlags) show(v *sandboxes.Inventory, namespace string) error {
 	all := v.Sandboxes()
 	if !f.table() {
 		return f.printObjects(v, all)
@@ -127,13 +127,13 @@ func (f *listFlags) show(v *plan.Inventory, namespace string) error {
 	if err := f.printRows(f.tableFlags, v, all); err != nil {
 		return err
 	}
-	if words := plan.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
+	if words := sandboxes.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
 		fmt.Fprintf(f.ErrOut, "hint: rebase the forks: %s\n", f.line(words))
 	}
 	return nil
 }
 
-func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sandbox) error {
+func (f *listFlags) printRows(table tableFlags, v *sandboxes.Inventory, all []sandboxes.Sandbox) error {
 	columns := []metav1.TableColumnDefinition{
 		column("Name", false), column("Key", false), column("Ready", false), column("State", false), column("Behind", false), column("Expires", false),
 		column("Forks-of", true), column("Created-by", true), column("Age", false),
@@ -161,7 +161,7 @@ func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sa
 }
 
 // printObjects prints the sandboxes for programs; -o name prints their ConfigMaps.
-func (f *listFlags) printObjects(v *plan.Inventory, all []plan.Sandbox) error {
+func (f *listFlags) printObjects(v *sandboxes.Inventory, all []sandboxes.Sandbox) error {
 	if *f.print.OutputFormat != "name" {
 		return printStatus(f.print, f.Out, v.DescribeSandboxes(f.line))
 	}
@@ -177,7 +177,7 @@ func (f *listFlags) printObjects(v *plan.Inventory, all []plan.Sandbox) error {
 }
 
 // showChanged prints sandboxes that have changed.
-func (f *listFlags) showChanged(v *plan.Inventory, changed []plan.Sandbox, hideHeaders bool) error {
+func (f *listFlags) showChanged(v *sandboxes.Inventory, changed []sandboxes.Sandbox, hideHeaders bool) error {
 	if f.table() {
 		table := f.tableFlags
 		table.noHeaders = table.noHeaders || hideHeaders

@@ -16,7 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 )
 
 // rebaseFlags are the flags of `rebase`: those of a `fork` without a change.
@@ -86,7 +86,7 @@ func (f *rebaseFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	if err := validOutput(cmd, f.print); err != nil {
 		return err
 	}
-	f.options = plan.ForkOptions{Sandbox: sandboxArg(args[0]), Force: f.force, Now: f.begun}
+	f.options = forks.Options{Sandbox: sandboxArg(args[0]), Force: f.force, Now: f.begun}
 	f.workloads = args[1:]
 	return validName(cmd, f.options.Sandbox)
 }

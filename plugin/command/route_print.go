@@ -14,6 +14,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
@@ -24,7 +25,7 @@ func (r *routeRun) printPlanned() error {
 	if err := r.printer().printDone(r.planned()); err != nil {
 		return err
 	}
-	if switches(plan.MergeSteps(r.Steps)) {
+	if switches(routes.MergeSteps(r.Steps)) {
 		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
 	}
 	return nil
@@ -33,7 +34,7 @@ func (r *routeRun) printPlanned() error {
 // planned returns the objects with the changes of all steps.
 func (r *routeRun) planned() []doneObject {
 	var done []doneObject
-	writes := plan.MergeSteps(r.Steps)
+	writes := routes.MergeSteps(r.Steps)
 	for i := range writes {
 		w := &writes[i]
 		object := w.After
@@ -48,7 +49,7 @@ func (r *routeRun) planned() []doneObject {
 	return append(done, r.unchanged(writes)...)
 }
 
-func switches(writes []plan.RouteWrite) bool {
+func switches(writes []routes.Write) bool {
 	for _, w := range writes {
 		if strings.HasPrefix(w.Object, "service/") {
 			return true
@@ -72,7 +73,7 @@ func (r *routeRun) dryRunObjects(ctx context.Context) ([]doneObject, error) {
 	for i := range wrote {
 		done = append(done, doneObject{operation(&wrote[i].Write, r.verb+"d"), wrote[i].Object})
 	}
-	return append(done, r.unchanged(plan.MergeSteps(r.Steps))...), err
+	return append(done, r.unchanged(routes.MergeSteps(r.Steps))...), err
 }
 
 // done returns each changed object in its latest state, and each workload that needed no change.
@@ -88,7 +89,7 @@ func (r *routeRun) done(wrote []operate.RouteWritten, verbed string) []doneObjec
 		created[w.Write.Object] = created[w.Write.Object] || w.Write.Create != nil
 	}
 	var done []doneObject
-	var writes []plan.RouteWrite
+	var writes []routes.Write
 	for _, name := range order {
 		w := last[name]
 		writes = append(writes, w.Write)
@@ -102,15 +103,15 @@ func (r *routeRun) done(wrote []operate.RouteWritten, verbed string) []doneObjec
 }
 
 // unchanged returns the targets that no write changes.
-func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
+func (r *routeRun) unchanged(writes []routes.Write) []doneObject {
 	var out []doneObject
 	for _, t := range r.Targets {
-		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == t.String() }) {
+		if !slices.ContainsFunc(writes, func(w routes.Write) bool { return w.Object == t.String() }) {
 			out = append(out, doneObject{"unchanged", t.Object})
 		}
 	}
 	for _, s := range r.Services {
-		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == "service/"+s.Name }) {
+		if !slices.ContainsFunc(writes, func(w routes.Write) bool { return w.Object == "service/"+s.Name }) {
 			out = append(out, doneObject{"unchanged", typedService(s)})
 		}
 	}
@@ -118,7 +119,7 @@ func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
 }
 
 // operation returns the word for what a write does to its object.
-func operation(w *plan.RouteWrite, verbed string) string {
+func operation(w *routes.Write, verbed string) string {
 	switch {
 	case w.Create != nil:
 		return "created"

@@ -12,7 +12,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
@@ -76,7 +76,7 @@ func (f *shareFlags) complete(cmd *cobra.Command, args []string) error {
 	}
 	if len(args) == 2 {
 		f.service = args[1]
-		if _, err := plan.ParseShared(f.service, "default"); err != nil {
+		if _, err := sandboxes.ParseShared(f.service, "default"); err != nil {
 			return usageError(cmd, err.Error())
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -117,7 +117,7 @@ func (f *statusFlags) run(ctx context.Context) error {
 }
 
 // exit returns the error for the exit status, with --exit-code.
-func (f *statusFlags) exit(v *plan.Inventory) error {
+func (f *statusFlags) exit(v *sandboxes.Inventory) error {
 	reached, known := operate.Reached(v)
 	switch {
 	case !f.exitCode, reached:
@@ -129,7 +129,7 @@ func (f *statusFlags) exit(v *plan.Inventory) error {
 }
 
 // printSandbox prints a sandbox's objects: one after the other if the format allows it, else as a list.
-func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
+func printSandbox(p *objectPrinter, s *sandboxes.Sandbox) error {
 	var objects []runtime.Object
 	if s.ConfigMap != nil {
 		objects = append(objects, typed(s.ConfigMap))
@@ -171,7 +171,7 @@ func (f *statusFlags) show(s *read.Status, now time.Time) error {
 			want = *d.Spec.Replicas
 		}
 		rows = append(rows, metav1.TableRow{Cells: []any{
-			d.Name, plan.WorkloadOf(d), fmt.Sprintf("%d/%d", d.Status.AvailableReplicas, want),
+			d.Name, sandboxes.WorkloadOf(d), fmt.Sprintf("%d/%d", d.Status.AvailableReplicas, want),
 			fmt.Sprint(count.Fork + count.FellBack + count.Refused), string(s.Forks[i].State), duration.HumanDuration(now.Sub(d.CreationTimestamp.Time)),
 		}})
 	}
@@ -222,7 +222,7 @@ func (f *statusFlags) showForks(s *read.Status) {
 			case c.Path:
 				word = "not routed: "
 			}
-			printProblem(f.Out, word, plan.CauseProblem(d, c), given(f.globals))
+			printProblem(f.Out, word, sandboxes.CauseProblem(d, c), given(f.globals))
 		}
 		for _, clause := range fork.Unknown {
 			fmt.Fprintf(f.Out, "\nnot known: deployment.apps/%s: %s\n", d.Name, clause)
@@ -238,9 +238,9 @@ func (f *statusFlags) showBaselineStates(s *read.Status) {
 			fmt.Fprintln(f.Out)
 			printProblem(f.Out, baselineState.Word()+": ", p, given(f.globals))
 		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); baselineState.Follows && err == nil {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was rebased on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was rebased on generation %d of %s at %s\n", d.Name, said.Generation, sandboxes.WorkloadOf(d), said.Time)
 		} else if baselineState.Follows {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is rebased whenever %s changes\n", d.Name, plan.WorkloadOf(d))
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is rebased whenever %s changes\n", d.Name, sandboxes.WorkloadOf(d))
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -214,7 +215,7 @@ func parseVariant(s string) (operate.VariantImage, error) {
 	if err := sandbox.ValidateName(name); err != nil {
 		return operate.VariantImage{}, fmt.Errorf("--variant %q: its name %w", s, err)
 	}
-	c, err := plan.ParseImage(image)
+	c, err := forks.ParseImage(image)
 	if err != nil {
 		return operate.VariantImage{}, fmt.Errorf("--variant %q: %s", s, strings.TrimPrefix(err.Error(), "--image "))
 	}

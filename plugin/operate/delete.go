@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -15,20 +16,20 @@ import (
 // A SandboxReader reads sandboxes.
 type SandboxReader interface {
 	// Sandboxes reads those whose ConfigMaps the label selector selects; an empty selector selects all.
-	Sandboxes(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error)
-	SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error)
+	Sandboxes(ctx context.Context, namespace, selector string) ([]sandboxes.Sandbox, error)
+	SandboxesNamed(ctx context.Context, names []string) (found []sandboxes.Sandbox, missing []string, err error)
 }
 
 // A DeleteReader reads what is to be deleted.
 type DeleteReader interface {
 	SandboxReader
 	// WithPolicies adds the forks' policies, and sandboxes of which only policies are left.
-	WithPolicies(ctx context.Context, sandboxes []plan.Sandbox) ([]plan.Sandbox, error)
+	WithPolicies(ctx context.Context, sandboxes []sandboxes.Sandbox) ([]sandboxes.Sandbox, error)
 }
 
 // A DeleteWriter starts the deletion of a sandbox.
 type DeleteWriter interface {
-	Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error
+	Delete(ctx context.Context, s *sandboxes.Sandbox, dryRun bool) error
 }
 
 // A DeleteWaiter waits until nothing of the sandboxes is left. If ctx ends first, left says what remains.
@@ -61,7 +62,7 @@ type DeleteOptions struct {
 
 // Run deletes the sandboxes, and returns them. If the error is that only some were deleted, or that some do not exist,
 // done is true: then too, the sandboxes are those that were deleted.
-func (d *Delete) Run(ctx context.Context, o DeleteOptions) (deleted []plan.Sandbox, done bool, err error) {
+func (d *Delete) Run(ctx context.Context, o DeleteOptions) (deleted []sandboxes.Sandbox, done bool, err error) {
 	doomed, missing, err := d.find(ctx, o.Selection)
 	if err != nil {
 		return nil, false, err
@@ -99,7 +100,7 @@ func (d *Delete) Run(ctx context.Context, o DeleteOptions) (deleted []plan.Sandb
 }
 
 // find returns the selected sandboxes, and the names of those that do not exist.
-func (d *Delete) find(ctx context.Context, o Selection) (found []plan.Sandbox, missing []string, err error) {
+func (d *Delete) find(ctx context.Context, o Selection) (found []sandboxes.Sandbox, missing []string, err error) {
 	if len(o.Names) > 0 {
 		return d.Read.SandboxesNamed(ctx, o.Names)
 	}

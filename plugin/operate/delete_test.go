@@ -9,14 +9,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
 // fakeSandboxes are the sandboxes of a namespace.
 type fakeSandboxes struct {
-	all     []plan.Sandbox
-	orphans []plan.Sandbox // of which only policies are left
+	all     []sandboxes.Sandbox
+	orphans []sandboxes.Sandbox // of which only policies are left
 
 	deleted []string
 	dry     bool
@@ -25,16 +25,16 @@ type fakeSandboxes struct {
 	left []string // what never goes
 }
 
-func (f *fakeSandboxes) Sandboxes(context.Context, string, string) ([]plan.Sandbox, error) {
+func (f *fakeSandboxes) Sandboxes(context.Context, string, string) ([]sandboxes.Sandbox, error) {
 	return slices.Clone(f.all), nil
 }
 
 func (f *fakeSandboxes) SandboxesNamed(
 	_ context.Context,
 	names []string,
-) (found []plan.Sandbox, missing []string, err error) {
+) (found []sandboxes.Sandbox, missing []string, err error) {
 	for _, name := range names {
-		if i := slices.IndexFunc(f.all, func(s plan.Sandbox) bool { return s.Name == name }); i >= 0 {
+		if i := slices.IndexFunc(f.all, func(s sandboxes.Sandbox) bool { return s.Name == name }); i >= 0 {
 			found = append(found, f.all[i])
 		} else {
 			missing = append(missing, name)
@@ -43,11 +43,11 @@ func (f *fakeSandboxes) SandboxesNamed(
 	return found, missing, nil
 }
 
-func (f *fakeSandboxes) WithPolicies(_ context.Context, all []plan.Sandbox) ([]plan.Sandbox, error) {
+func (f *fakeSandboxes) WithPolicies(_ context.Context, all []sandboxes.Sandbox) ([]sandboxes.Sandbox, error) {
 	return append(all, f.orphans...), nil
 }
 
-func (f *fakeSandboxes) Delete(_ context.Context, s *plan.Sandbox, dryRun bool) error {
+func (f *fakeSandboxes) Delete(_ context.Context, s *sandboxes.Sandbox, dryRun bool) error {
 	if f.delete != nil {
 		if err := f.delete(s.Name); err != nil {
 			return err
@@ -65,7 +65,7 @@ func (f *fakeSandboxes) WaitDeleted(ctx context.Context, _ []string) ([]string, 
 	return f.left, ctx.Err()
 }
 
-func namesOf(all []plan.Sandbox) string {
+func namesOf(all []sandboxes.Sandbox) string {
 	var names []string
 	for i := range all {
 		names = append(names, all[i].Name)
@@ -89,7 +89,7 @@ func TestDelete_Selects(t *testing.T) {
 			DeleteOptions{Selection: Selection{Names: []string{"b", "c"}}, IgnoreNotFound: true}, "b", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := &fakeSandboxes{all: []plan.Sandbox{{Name: "a"}, {Name: "b"}}, orphans: []plan.Sandbox{{Name: "gone"}}}
+			f := &fakeSandboxes{all: []sandboxes.Sandbox{{Name: "a"}, {Name: "b"}}, orphans: []sandboxes.Sandbox{{Name: "gone"}}}
 			d := Delete{Read: f, Write: f, Wait: f}
 			deleted, done, err := d.Run(t.Context(), tt.o)
 			if !done || namesOf(deleted) != tt.deleted || strings.Join(f.deleted, ",") != tt.deleted {
@@ -106,7 +106,7 @@ func TestDelete_Selects(t *testing.T) {
 
 func TestDelete_SaysWhatAnInterruptLeft(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	f := &fakeSandboxes{all: []plan.Sandbox{{Name: "a"}, {Name: "b"}}, delete: func(string) error { cancel(); return nil }}
+	f := &fakeSandboxes{all: []sandboxes.Sandbox{{Name: "a"}, {Name: "b"}}, delete: func(string) error { cancel(); return nil }}
 	d := Delete{Read: f, Write: f, Wait: f}
 	deleted, done, err := d.Run(ctx, DeleteOptions{})
 	if p := wantProblem(
@@ -121,7 +121,7 @@ func TestDelete_SaysWhatAnInterruptLeft(t *testing.T) {
 
 func TestDelete_StopsAtAFailure(t *testing.T) {
 	f := &fakeSandboxes{
-		all:    []plan.Sandbox{{Name: "a"}, {Name: "b"}},
+		all:    []sandboxes.Sandbox{{Name: "a"}, {Name: "b"}},
 		delete: func(string) error { return errors.New("no") },
 	}
 	d := Delete{Read: f, Write: f, Wait: f}
@@ -145,7 +145,7 @@ func TestDelete_NamesWhatIsLeftWhenItsWaitEnds(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				time.AfterFunc(tt.interrupt, cancel)
-				f := &fakeSandboxes{all: []plan.Sandbox{{Name: "a"}}, left: []string{"pod/a-1"}}
+				f := &fakeSandboxes{all: []sandboxes.Sandbox{{Name: "a"}}, left: []string{"pod/a-1"}}
 				d := Delete{Read: f, Write: f, Wait: f}
 				_, done, err := d.Run(ctx, DeleteOptions{Wait: true, Timeout: 2 * time.Minute})
 				if p := wantProblem(t, err, tt.want); done || p.Code != tt.code {
@@ -158,7 +158,7 @@ func TestDelete_NamesWhatIsLeftWhenItsWaitEnds(t *testing.T) {
 
 func TestDelete_DeletesNothingInADryRun(t *testing.T) {
 	for dryRun, writes := range map[DryRun]int{DryRunClient: 0, DryRunServer: 1} {
-		f := &fakeSandboxes{all: []plan.Sandbox{{Name: "a"}}, left: []string{"pod/a-1"}}
+		f := &fakeSandboxes{all: []sandboxes.Sandbox{{Name: "a"}}, left: []string{"pod/a-1"}}
 		d := Delete{Read: f, Write: f, Wait: f}
 		deleted, done, err := d.Run(t.Context(), DeleteOptions{Wait: true, DryRun: dryRun})
 		if err != nil || !done || namesOf(deleted) != "a" || len(f.deleted) != writes || writes > 0 && !f.dry {

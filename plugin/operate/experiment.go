@@ -16,13 +16,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // An ExperimentReader reads the sandboxes that an experiment compares, and how requests enter them.
 type ExperimentReader interface {
-	SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error)
+	SandboxesNamed(ctx context.Context, names []string) (found []sandboxes.Sandbox, missing []string, err error)
 	Entry(ctx context.Context, command []string) (plan.Entry, error)
 	KeyCarriers(ctx context.Context, name string) (route.Carriers, error)
 }
@@ -112,7 +114,7 @@ type ExperimentOptions struct {
 // A VariantImage is a variant to create.
 type VariantImage struct {
 	Name  string
-	Image plan.ImageChange
+	Image forks.ImageChange
 }
 
 // VariantSandbox returns the name of the sandbox of a variant that an experiment creates.

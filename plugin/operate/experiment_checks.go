@@ -16,6 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -280,8 +281,8 @@ func (r *ExperimentRun) forkOf(v *experiment.Variant) ForkOptions {
 	return ForkOptions{
 		Workloads: r.o.Args, Wait: true, Timeout: r.o.Timeout, RouteTimeout: r.o.Timeout,
 		Labels: map[string]string{sandbox.LabelRun: r.o.ID},
-		Change: plan.ForkOptions{
-			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.o.Images[i].Image}, TTL: &r.o.TTL, Route: r.o.Route,
+		Change: forks.Options{
+			Sandbox: v.Sandbox, Images: []forks.ImageChange{r.o.Images[i].Image}, TTL: &r.o.TTL, Route: r.o.Route,
 			NewKey: sandbox.NewKey(), Now: time.Now(),
 		},
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -45,7 +46,7 @@ func (r *ExperimentRun) prepare(ctx context.Context) error {
 		return plan.NoSandbox(missing[0], r.run.Namespace)
 	}
 	for _, name := range r.o.Args {
-		i := slices.IndexFunc(found, func(s plan.Sandbox) bool { return s.Name == name })
+		i := slices.IndexFunc(found, func(s sandboxes.Sandbox) bool { return s.Name == name })
 		r.variants = append(r.variants, experiment.Variant{Name: name, Sandbox: name, Key: found[i].Key})
 	}
 	return nil

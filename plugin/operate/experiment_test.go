@@ -17,6 +17,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -47,10 +48,10 @@ type fakeExperiments struct {
 func (f *fakeExperiments) SandboxesNamed(
 	_ context.Context,
 	names []string,
-) (found []plan.Sandbox, missing []string, err error) {
+) (found []sandboxes.Sandbox, missing []string, err error) {
 	for _, name := range names {
 		if name == "a" || name == "b" {
-			found = append(found, plan.Sandbox{Name: name, Key: "key-" + name})
+			found = append(found, sandboxes.Sandbox{Name: name, Key: "key-" + name})
 		} else {
 			missing = append(missing, name)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 )
 
 // An ExtendReader reads sandboxes, and the lifetime that they have by default.
@@ -21,7 +22,7 @@ type ExtendReader interface {
 // An ExtendWriter writes the extension of a sandbox. If the ConfigMap has changed since it was read, the error is a
 // conflict; if it is gone, it is not found.
 type ExtendWriter interface {
-	ApplyExtension(ctx context.Context, s *plan.Sandbox, e *plan.Extension, dryRun bool) (*corev1.ConfigMap, error)
+	ApplyExtension(ctx context.Context, s *sandboxes.Sandbox, e *sandboxes.Extension, dryRun bool) (*corev1.ConfigMap, error)
 }
 
 // An Extend extends the lifetime of sandboxes.
@@ -40,40 +41,42 @@ type ExtendOptions struct {
 
 // An Extended is a sandbox that was extended, with the resulting ConfigMap.
 type Extended struct {
-	*plan.Extension
+	*sandboxes.Extension
 	ConfigMap *corev1.ConfigMap
 }
 
 // Run extends the sandboxes. After an error, it returns those that were extended before it; nil if none was tried.
 // found is the number of sandboxes that are selected; -1 if they could not be read.
 func (e *Extend) Run(ctx context.Context, o ExtendOptions) (done []Extended, found int, err error) {
-	sandboxes, err := e.find(ctx, o.Selection)
+	listed, err := e.find(ctx, o.Selection)
 	if err != nil {
 		return nil, -1, err
 	}
 	byDefault, err := e.Read.DefaultTTL(ctx)
 	if err != nil {
-		return nil, len(sandboxes), err
+		return nil, len(listed), err
 	}
-	extend := func(s *plan.Sandbox) (*plan.Extension, error) { return plan.Extend(s, o.TTL, byDefault, o.Now) }
-	for i := range sandboxes {
-		if _, err := extend(&sandboxes[i]); err != nil {
-			return nil, len(sandboxes), err // before anything is changed
+	extend := func(s *sandboxes.Sandbox) (*sandboxes.Extension, error) {
+		return sandboxes.Extend(s, o.TTL, byDefault, o.Now)
+	}
+	for i := range listed {
+		if _, err := extend(&listed[i]); err != nil {
+			return nil, len(listed), err // before anything is changed
 		}
 	}
 	done = []Extended{}
-	for i := range sandboxes {
-		one, err := e.extend(ctx, &sandboxes[i], o.DryRun, extend)
+	for i := range listed {
+		one, err := e.extend(ctx, &listed[i], o.DryRun, extend)
 		if err != nil {
-			return done, len(sandboxes), err
+			return done, len(listed), err
 		}
 		done = append(done, *one)
 	}
-	return done, len(sandboxes), nil
+	return done, len(listed), nil
 }
 
 // find returns the selected sandboxes. If one that is named does not exist, the error is a *plan.Problem.
-func (e *Extend) find(ctx context.Context, o Selection) ([]plan.Sandbox, error) {
+func (e *Extend) find(ctx context.Context, o Selection) ([]sandboxes.Sandbox, error) {
 	if len(o.Names) == 0 {
 		return e.Read.Sandboxes(ctx, o.Namespace, o.Selector)
 	}
@@ -89,7 +92,7 @@ const maxExtensions = 5
 
 // extend extends one sandbox. If it has changed since it was read, it is read again.
 func (e *Extend) extend(
-	ctx context.Context, s *plan.Sandbox, dryRun DryRun, extend func(*plan.Sandbox) (*plan.Extension, error),
+	ctx context.Context, s *sandboxes.Sandbox, dryRun DryRun, extend func(*sandboxes.Sandbox) (*sandboxes.Extension, error),
 ) (*Extended, error) {
 	for try := 1; ; try++ {
 		extension, err := extend(s)

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -21,7 +21,7 @@ import (
 type fakeExtensions struct {
 	fakeSandboxes
 	errs   []error
-	change func(*plan.Sandbox)
+	change func(*sandboxes.Sandbox)
 
 	versions []string // of the ConfigMaps that were written
 }
@@ -30,8 +30,8 @@ func (f *fakeExtensions) DefaultTTL(context.Context) (*time.Duration, error) { r
 
 func (f *fakeExtensions) ApplyExtension(
 	_ context.Context,
-	s *plan.Sandbox,
-	e *plan.Extension,
+	s *sandboxes.Sandbox,
+	e *sandboxes.Extension,
 	_ bool,
 ) (*corev1.ConfigMap, error) {
 	f.versions = append(f.versions, s.ConfigMap.ResourceVersion)
@@ -46,8 +46,8 @@ func (f *fakeExtensions) ApplyExtension(
 	return nil, err
 }
 
-func expiring(name string, at time.Time) plan.Sandbox {
-	return plan.Sandbox{Name: name, Namespace: "shop", Expires: at, ConfigMap: &corev1.ConfigMap{
+func expiring(name string, at time.Time) sandboxes.Sandbox {
+	return sandboxes.Sandbox{Name: name, Namespace: "shop", Expires: at, ConfigMap: &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            "sandbox-" + name,
 			Namespace:       "shop",
@@ -60,7 +60,7 @@ func expiring(name string, at time.Time) plan.Sandbox {
 
 func TestExtend_ReadsAgainWhatHasChanged(t *testing.T) {
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
-	newer := func(s *plan.Sandbox) {
+	newer := func(s *sandboxes.Sandbox) {
 		cm := s.ConfigMap.DeepCopy()
 		version, _ := strconv.Atoi(cm.ResourceVersion)
 		cm.ResourceVersion = strconv.Itoa(version + 1)
@@ -69,7 +69,7 @@ func TestExtend_ReadsAgainWhatHasChanged(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		errs     []error
-		change   func(*plan.Sandbox)
+		change   func(*sandboxes.Sandbox)
 		versions int
 		problem  string // of the sandbox; empty: it is extended
 		fails    bool
@@ -77,7 +77,7 @@ func TestExtend_ReadsAgainWhatHasChanged(t *testing.T) {
 		{"nothing", nil, nil, 1, "", false},
 		{"a newer version", []error{conflict()}, newer, 2, "", false},
 		{"newer versions without end", slices.Repeat([]error{conflict()}, maxExtensions), newer, maxExtensions, "", true},
-		{"another of that name", []error{conflict()}, func(s *plan.Sandbox) {
+		{"another of that name", []error{conflict()}, func(s *sandboxes.Sandbox) {
 			s.ConfigMap = s.ConfigMap.DeepCopy()
 			s.ConfigMap.UID = "another"
 		}, 1, `there is no sandbox "pr-42"`, true},
@@ -85,7 +85,7 @@ func TestExtend_ReadsAgainWhatHasChanged(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &fakeExtensions{errs: tt.errs, change: tt.change}
-			f.all = []plan.Sandbox{expiring("pr-42", now.Add(time.Hour))}
+			f.all = []sandboxes.Sandbox{expiring("pr-42", now.Add(time.Hour))}
 			e := Extend{Read: f, Write: f}
 			done, found, err := e.Run(t.Context(), ExtendOptions{Now: now, TTL: new(2 * time.Hour)})
 			if (err != nil) != tt.fails || found != 1 || len(f.versions) != tt.versions || done == nil ||
@@ -105,7 +105,7 @@ func TestExtend_ReadsAgainWhatHasChanged(t *testing.T) {
 func TestExtend_ReturnsWhatWasDoneBeforeAFailure(t *testing.T) {
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	f := &fakeExtensions{}
-	f.all = []plan.Sandbox{expiring("a", now), expiring("b", now)}
+	f.all = []sandboxes.Sandbox{expiring("a", now), expiring("b", now)}
 	w := failSecond{f, new(int)}
 	e := Extend{Read: f, Write: w}
 	done, found, err := e.Run(t.Context(), ExtendOptions{Now: now, TTL: new(time.Hour)})
@@ -121,8 +121,8 @@ type failSecond struct {
 
 func (w failSecond) ApplyExtension(
 	ctx context.Context,
-	s *plan.Sandbox,
-	e *plan.Extension,
+	s *sandboxes.Sandbox,
+	e *sandboxes.Extension,
 	dryRun bool,
 ) (*corev1.ConfigMap, error) {
 	if *w.writes++; *w.writes > 1 {
@@ -134,7 +134,7 @@ func (w failSecond) ApplyExtension(
 func TestExtend_ChangesNothingIfOneIsBeingDeleted(t *testing.T) {
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	f := &fakeExtensions{}
-	f.all = []plan.Sandbox{expiring("a", now), expiring("b", now)}
+	f.all = []sandboxes.Sandbox{expiring("a", now), expiring("b", now)}
 	f.all[1].ConfigMap.DeletionTimestamp = new(metav1.NewTime(now))
 	e := Extend{Read: f, Write: f}
 	done, found, err := e.Run(t.Context(), ExtendOptions{Now: now, TTL: new(time.Hour)})

@@ -11,26 +11,29 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
 // A ForkReader reads what forks are planned from.
 type ForkReader interface {
-	ReadFork(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error)
+	ReadFork(ctx context.Context, args []string, o *forks.Options) ([]*plan.Workload, *forks.State, error)
 }
 
 // A ForkWriter writes planned forks. If a write fails, it deletes what it created, and says what is left.
 type ForkWriter interface {
-	ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*apply.Applied, error)
+	ApplyFork(ctx context.Context, p *forks.Plan, dryRun bool) (*apply.Applied, error)
 }
 
 // A ForkWaiter waits until forks are ready.
 type ForkWaiter interface {
 	WaitForks(
-		ctx context.Context, sandbox string, targets []wait.Target, progress func(name string, s plan.ForkStatus),
-	) (map[string]plan.ForkStatus, error)
+		ctx context.Context, sandbox string, targets []wait.Target, progress func(name string, s sandboxes.ForkStatus),
+	) (map[string]sandboxes.ForkStatus, error)
 	// ExplainWait returns what the forks that are not ready wait for.
-	ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map[string]plan.ForkStatus, after time.Duration) error
+	ExplainWait(ctx context.Context, p *forks.Plan, statuses map[string]sandboxes.ForkStatus, after time.Duration) error
 }
 
 // A Fork forks workloads into a sandbox.
@@ -45,7 +48,7 @@ type Fork struct {
 // ForkOptions are what is to be forked, and how.
 type ForkOptions struct {
 	Workloads []string
-	Change    plan.ForkOptions
+	Change    forks.Options
 	DryRun    DryRun
 	Wait      bool          // until the forks are routed
 	Timeout   time.Duration // of that; 0 means no limit
@@ -56,14 +59,14 @@ type ForkOptions struct {
 
 // Forked are forks that were written or, in a dry run, would be.
 type Forked struct {
-	Plan     *plan.ForkPlan
-	Applied  *apply.Applied             // nil with DryRunClient
-	Statuses map[string]plan.ForkStatus // by name of the fork's Deployment; nil if they were not waited for
+	Plan     *forks.Plan
+	Applied  *apply.Applied                  // nil with DryRunClient
+	Statuses map[string]sandboxes.ForkStatus // by name of the fork's Deployment; nil if they were not waited for
 }
 
 // Run forks the workloads, and waits for the forks. If only the wait fails, it returns the forks with the error.
 func (f *Fork) Run(ctx context.Context, o ForkOptions) (*Forked, error) {
-	return f.run(ctx, waitOptions{o.DryRun, o.Wait, o.Timeout}, func() (*plan.ForkPlan, error) {
+	return f.run(ctx, waitOptions{o.DryRun, o.Wait, o.Timeout}, func() (*forks.Plan, error) {
 		p, routing, err := f.Plan(ctx, o)
 		if err == nil && routing != nil && o.DryRun == DryRunNone {
 			p, err = f.route(ctx, o, routing)
@@ -78,32 +81,32 @@ func (f *Fork) Run(ctx context.Context, o ForkOptions) (*Forked, error) {
 			maps.Copy(p.ConfigMap.Labels, o.Labels)
 		}
 		return p, nil
-	}, func(p *plan.ForkPlan) (*apply.Applied, error) {
+	}, func(p *forks.Plan) (*apply.Applied, error) {
 		return f.Write.ApplyFork(ctx, p, o.DryRun == DryRunServer)
 	})
 }
 
 // Plan reads the namespace and plans the forks. If workloads are to be routed first, it plans that too, and plans the
 // forks as if that were done. A workload that can't be forked is not routed. It changes nothing.
-func (f *Fork) Plan(ctx context.Context, o ForkOptions) (*plan.ForkPlan, *RoutePlan, error) {
+func (f *Fork) Plan(ctx context.Context, o ForkOptions) (*forks.Plan, *RoutePlan, error) {
 	workloads, state, err := f.Read.ReadFork(ctx, o.Workloads, &o.Change)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := plan.Forks(&o.Change, workloads, state)
-	if unrouted := plan.UnroutedOf(err); len(unrouted) > 0 {
+	p, err := forks.New(&o.Change, workloads, state)
+	if unrouted := forks.UnroutedOf(err); len(unrouted) > 0 {
 		view, failed := f.view(ctx, unrouted)
 		if failed != nil {
 			return nil, nil, err // the caller may not read what routing depends on
 		}
-		return nil, nil, plan.UnroutedProblem(err, view)
+		return nil, nil, forks.UnroutedProblem(err, view)
 	}
 	if err != nil || len(p.Unrouted) == 0 {
 		return p, nil, err
 	}
-	var planned *plan.ForkPlan
-	steps := func(view *plan.RouteView) (steps []*plan.RouteStep, final *plan.RouteView, err error) {
-		planned, steps, final, err = plan.ForksRouted(&o.Change, workloads, state, view)
+	var planned *forks.Plan
+	steps := func(view *routes.View) (steps []*routes.Step, final *routes.View, err error) {
+		planned, steps, final, err = forks.Routed(&o.Change, workloads, state, view)
 		return steps, final, err
 	}
 	routing, err := planRoute(ctx, f.Open, p.Unrouted, steps, f.Report)
@@ -117,7 +120,7 @@ func (f *Fork) Plan(ctx context.Context, o ForkOptions) (*plan.ForkPlan, *RouteP
 }
 
 // view reads everything that routing the workloads depends on.
-func (f *Fork) view(ctx context.Context, targets []*plan.Workload) (*plan.RouteView, error) {
+func (f *Fork) view(ctx context.Context, targets []*plan.Workload) (*routes.View, error) {
 	r, err := f.Open(ctx, targets)
 	if err != nil {
 		return nil, err
@@ -126,7 +129,7 @@ func (f *Fork) view(ctx context.Context, targets []*plan.Workload) (*plan.RouteV
 }
 
 // route routes the workloads, and plans the forks again on the result.
-func (f *Fork) route(ctx context.Context, o ForkOptions, routing *RoutePlan) (*plan.ForkPlan, error) {
+func (f *Fork) route(ctx context.Context, o ForkOptions, routing *RoutePlan) (*forks.Plan, error) {
 	if _, err := routing.Do(ctx, o.RouteTimeout, true, f.Report); err != nil {
 		return nil, err
 	}
@@ -136,7 +139,7 @@ func (f *Fork) route(ctx context.Context, o ForkOptions, routing *RoutePlan) (*p
 	}
 	again := o.Change
 	again.Route = false // what is unrouted still can't be forked
-	return plan.Forks(&again, workloads, state)
+	return forks.New(&again, workloads, state)
 }
 
 // waitOptions are the options that fork and rebase share.
@@ -152,7 +155,7 @@ const maxPlans = 3
 // run plans and writes forks, again if the state that the plan was based on has changed, and waits for them.
 func (f *Fork) run(
 	ctx context.Context, o waitOptions,
-	planForks func() (*plan.ForkPlan, error), write func(*plan.ForkPlan) (*apply.Applied, error),
+	planForks func() (*forks.Plan, error), write func(*forks.Plan) (*apply.Applied, error),
 ) (*Forked, error) {
 	var done Forked
 	for try := 1; ; try++ {
@@ -183,7 +186,7 @@ func (f *Fork) run(
 }
 
 // await waits until the forks are routed.
-func (f *Fork) await(ctx context.Context, timeout time.Duration, done *Forked) (map[string]plan.ForkStatus, error) {
+func (f *Fork) await(ctx context.Context, timeout time.Duration, done *Forked) (map[string]sandboxes.ForkStatus, error) {
 	var targets []wait.Target
 	for _, d := range done.Applied.Forks {
 		targets = append(targets, wait.Target{Name: d.GetName(), Generation: d.GetGeneration()})
@@ -194,7 +197,7 @@ func (f *Fork) await(ctx context.Context, timeout time.Duration, done *Forked) (
 		waiting, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	statuses, err := f.Wait.WaitForks(waiting, done.Plan.Sandbox, targets, func(name string, s plan.ForkStatus) {
+	statuses, err := f.Wait.WaitForks(waiting, done.Plan.Sandbox, targets, func(name string, s sandboxes.ForkStatus) {
 		if !s.Ready {
 			f.Report.Waiting("deployment.apps/" + name + ": " + s.Waiting)
 		}
@@ -213,7 +216,7 @@ func (f *Fork) await(ctx context.Context, timeout time.Duration, done *Forked) (
 }
 
 // warnUnreached warns of forks that none, or only some, of the requests with their key reach.
-func (f *Fork) warnUnreached(statuses map[string]plan.ForkStatus) {
+func (f *Fork) warnUnreached(statuses map[string]sandboxes.ForkStatus) {
 	for _, name := range slices.Sorted(maps.Keys(statuses)) {
 		for _, c := range statuses[name].Causes {
 			if c.Partial || c.Code == health.ScaledToZero {

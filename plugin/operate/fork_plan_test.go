@@ -13,6 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 )
 
 const unroutedText = `
@@ -61,16 +63,16 @@ func newUnrouted(t *testing.T) *fakeUnrouted {
 }
 
 func (f *fakeUnrouted) ReadFork(
-	_ context.Context, _ []string, _ *plan.ForkOptions,
-) ([]*plan.Workload, *plan.ForkState, error) {
-	return []*plan.Workload{f.api}, &plan.ForkState{Namespace: "shop", Services: []corev1.Service{f.service}}, nil
+	_ context.Context, _ []string, _ *forks.Options,
+) ([]*plan.Workload, *forks.State, error) {
+	return []*plan.Workload{f.api}, &forks.State{Namespace: "shop", Services: []corev1.Service{f.service}}, nil
 }
 
-func (f *fakeUnrouted) View(context.Context) (*plan.RouteView, error) {
-	return &plan.RouteView{Targets: []*plan.Workload{f.api}, Services: []*corev1.Service{&f.service}}, nil
+func (f *fakeUnrouted) View(context.Context) (*routes.View, error) {
+	return &routes.View{Targets: []*plan.Workload{f.api}, Services: []*corev1.Service{&f.service}}, nil
 }
 
-func (f *fakeUnrouted) Admission(context.Context, *plan.RouteView) error { return f.admission }
+func (f *fakeUnrouted) Admission(context.Context, *routes.View) error { return f.admission }
 
 func (f *fakeUnrouted) open(context.Context, []*plan.Workload) (Routing, error) {
 	f.opened = true
@@ -79,12 +81,12 @@ func (f *fakeUnrouted) open(context.Context, []*plan.Workload) (Routing, error) 
 
 func (f *fakeUnrouted) fork(ctx context.Context, t *testing.T, o ForkOptions) (*Forked, *fakeForkWriter, error) {
 	t.Helper()
-	image, err := plan.ParseImage("api:2")
+	image, err := forks.ParseImage("api:2")
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.Workloads, o.Change.Sandbox, o.Change.NewKey = []string{"deploy/api"}, "pr-42", "key"
-	o.Change.Images = []plan.ImageChange{image}
+	o.Change.Images = []forks.ImageChange{image}
 	w := &fakeForkWriter{}
 	use := Fork{Read: f, Write: w, Open: f.open, Report: &reported{}}
 	done, err := use.Run(ctx, o)
@@ -102,7 +104,7 @@ func TestFork_RefusesAWorkloadWithoutRouters(t *testing.T) {
 
 func TestFork_PlansRoutingAndRollsNothingOutInADryRun(t *testing.T) {
 	f := newUnrouted(t)
-	done, w, err := f.fork(t.Context(), t, ForkOptions{DryRun: DryRunClient, Change: plan.ForkOptions{Route: true}})
+	done, w, err := f.fork(t.Context(), t, ForkOptions{DryRun: DryRunClient, Change: forks.Options{Route: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +116,7 @@ func TestFork_PlansRoutingAndRollsNothingOutInADryRun(t *testing.T) {
 func TestFork_RoutesNothingThatAdmissionWouldGiveNoRouter(t *testing.T) {
 	f := newUnrouted(t)
 	f.admission = errors.New("no router")
-	done, w, err := f.fork(t.Context(), t, ForkOptions{Change: plan.ForkOptions{Route: true}})
+	done, w, err := f.fork(t.Context(), t, ForkOptions{Change: forks.Options{Route: true}})
 	if !errors.Is(err, f.admission) || done != nil || len(w.runs) > 0 || len(f.writes) > 0 {
 		t.Errorf("got %v, error %v, %d writes of forks, %q of routing", done, err, len(w.runs), f.writes)
 	}
@@ -123,7 +125,7 @@ func TestFork_RoutesNothingThatAdmissionWouldGiveNoRouter(t *testing.T) {
 func TestFork_WritesNoForkIfRoutingFails(t *testing.T) {
 	f := newUnrouted(t)
 	f.errs = []error{errors.New("no")}
-	done, w, err := f.fork(t.Context(), t, ForkOptions{Change: plan.ForkOptions{Route: true}})
+	done, w, err := f.fork(t.Context(), t, ForkOptions{Change: forks.Options{Route: true}})
 	if err == nil || done != nil || len(w.runs) > 0 || len(f.writes) != 1 {
 		t.Errorf("got %v, error %v, %d writes of forks, %q of routing", done, err, len(w.runs), f.writes)
 	}

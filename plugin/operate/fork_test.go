@@ -16,6 +16,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
@@ -26,7 +28,7 @@ type fakeForkWriter struct {
 	runs []bool // whether each write was a dry run
 }
 
-func (w *fakeForkWriter) ApplyFork(_ context.Context, p *plan.ForkPlan, dryRun bool) (*apply.Applied, error) {
+func (w *fakeForkWriter) ApplyFork(_ context.Context, p *forks.Plan, dryRun bool) (*apply.Applied, error) {
 	w.runs = append(w.runs, dryRun)
 	if len(w.errs) > 0 {
 		err := w.errs[0]
@@ -45,16 +47,16 @@ func (w *fakeForkWriter) ApplyFork(_ context.Context, p *plan.ForkPlan, dryRun b
 
 // fakeForkWaiter reports a status of the fork, and waits for ctx unless the fork is ready.
 type fakeForkWaiter struct {
-	status  plan.ForkStatus
+	status  sandboxes.ForkStatus
 	targets []wait.Target
 }
 
 func (w *fakeForkWaiter) WaitForks(
-	ctx context.Context, _ string, targets []wait.Target, progress func(string, plan.ForkStatus),
-) (map[string]plan.ForkStatus, error) {
+	ctx context.Context, _ string, targets []wait.Target, progress func(string, sandboxes.ForkStatus),
+) (map[string]sandboxes.ForkStatus, error) {
 	w.targets = targets
 	progress("api-pr-42", w.status)
-	all := map[string]plan.ForkStatus{"api-pr-42": w.status}
+	all := map[string]sandboxes.ForkStatus{"api-pr-42": w.status}
 	if w.status.Ready {
 		return all, nil
 	}
@@ -64,8 +66,8 @@ func (w *fakeForkWaiter) WaitForks(
 
 func (w *fakeForkWaiter) ExplainWait(
 	_ context.Context,
-	p *plan.ForkPlan,
-	all map[string]plan.ForkStatus,
+	p *forks.Plan,
+	all map[string]sandboxes.ForkStatus,
 	after time.Duration,
 ) error {
 	return p.TimedOut(after, []string{all["api-pr-42"].Waiting})
@@ -76,7 +78,7 @@ func stale(t *testing.T) error {
 	t.Helper()
 	there := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "sandbox-pr-42"}}
 	w := apply.New(&cluster.Client{Namespace: "shop", Kube: fake.NewClientset(there)})
-	_, err := w.ApplyFork(t.Context(), &plan.ForkPlan{Sandbox: "pr-42", Namespace: "shop", ConfigMap: there}, false)
+	_, err := w.ApplyFork(t.Context(), &forks.Plan{Sandbox: "pr-42", Namespace: "shop", ConfigMap: there}, false)
 	if !apply.IsStale(err) {
 		t.Fatalf("got %v", err)
 	}
@@ -84,11 +86,11 @@ func stale(t *testing.T) error {
 }
 
 // runFork runs a fork whose plan has a number of forks. It returns how often it was planned.
-func runFork(ctx context.Context, f *Fork, o waitOptions, forks int) (done *Forked, plans int, err error) {
-	done, err = f.run(ctx, o, func() (*plan.ForkPlan, error) {
+func runFork(ctx context.Context, f *Fork, o waitOptions, forked int) (done *Forked, plans int, err error) {
+	done, err = f.run(ctx, o, func() (*forks.Plan, error) {
 		plans++
-		return &plan.ForkPlan{Sandbox: "pr-42", Forks: make([]plan.Fork, forks), Warnings: []string{"a warning"}}, nil
-	}, func(p *plan.ForkPlan) (*apply.Applied, error) {
+		return &forks.Plan{Sandbox: "pr-42", Forks: make([]forks.Fork, forked), Warnings: []string{"a warning"}}, nil
+	}, func(p *forks.Plan) (*apply.Applied, error) {
 		return f.Write.ApplyFork(ctx, p, o.dryRun == DryRunServer)
 	})
 	return done, plans, err
@@ -142,7 +144,7 @@ func TestFork_WritesNothingInADryRunOfTheClient(t *testing.T) {
 }
 
 func TestFork_WaitsForTheGenerationThatItWrote(t *testing.T) {
-	waiter, report := &fakeForkWaiter{status: plan.ForkStatus{Ready: true}}, &reported{}
+	waiter, report := &fakeForkWaiter{status: sandboxes.ForkStatus{Ready: true}}, &reported{}
 	waiter.status.Causes = []health.Cause{{Code: health.ScaledToZero, Message: "it has no replicas"}}
 	done, _, err := runFork(
 		t.Context(),
@@ -176,7 +178,7 @@ func TestFork_StaysWhenItsWaitEnds(t *testing.T) {
 				time.AfterFunc(tt.interrupt, cancel)
 				f := &Fork{
 					Write: &fakeForkWriter{}, Report: &reported{},
-					Wait: &fakeForkWaiter{status: plan.ForkStatus{Waiting: "its image is being pulled"}},
+					Wait: &fakeForkWaiter{status: sandboxes.ForkStatus{Waiting: "its image is being pulled"}},
 				}
 				done, _, err := runFork(ctx, f, waitOptions{wait: true, timeout: 2 * time.Minute}, 1)
 				if p := wantProblem(t, err, tt.want); p.Code != tt.code || done == nil {
@@ -193,8 +195,8 @@ type fakeRebaseReader struct{ err error }
 func (r fakeRebaseReader) ReadRebase(
 	context.Context,
 	[]string,
-	*plan.ForkOptions,
-) ([]*plan.Workload, *plan.ForkState, error) {
+	*forks.Options,
+) ([]*plan.Workload, *forks.State, error) {
 	return nil, nil, r.err
 }
 
@@ -220,7 +222,7 @@ func TestRebase_ChangesNoForkIfOneOfSeveralCannotBe(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := &fakeForkWriter{errs: tt.errs}
 			r := Rebase{Write: w}
-			_, err := r.write(t.Context(), &plan.ForkPlan{Forks: make([]plan.Fork, tt.forks)}, DryRunNone)
+			_, err := r.write(t.Context(), &forks.Plan{Forks: make([]forks.Fork, tt.forks)}, DryRunNone)
 			if (err != nil) != (tt.errs != nil) || len(w.runs) != len(tt.runs) {
 				t.Errorf("dry runs %v, want %v, error %v", w.runs, tt.runs, err)
 			}

@@ -6,7 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 )
 
 // A ListReader reads sandboxes, and watches them.
@@ -20,9 +20,9 @@ type ListReader interface {
 type List struct {
 	Read ListReader
 	// Show receives the sandboxes as they are at first.
-	Show func(v *plan.Inventory) error
+	Show func(v *sandboxes.Inventory) error
 	// Update receives those that have changed since.
-	Update func(v *plan.Inventory, changed []plan.Sandbox) error
+	Update func(v *sandboxes.Inventory, changed []sandboxes.Sandbox) error
 }
 
 // ListOptions select the sandboxes.
@@ -68,7 +68,7 @@ func (l *List) Run(ctx context.Context, o ListOptions) error {
 }
 
 // read reads the sandboxes that the selector selects.
-func (l *List) read(ctx context.Context, o ListOptions) (*plan.Inventory, error) {
+func (l *List) read(ctx context.Context, o ListOptions) (*sandboxes.Inventory, error) {
 	v, err := l.Read.Inventory(ctx, o.Namespace)
 	if err == nil && o.Selector != nil {
 		v.Only(o.Selector)
@@ -80,7 +80,7 @@ func (l *List) read(ctx context.Context, o ListOptions) (*plan.Inventory, error)
 type seenSandboxes map[string]string
 
 // news returns the sandboxes that have changed since the last call.
-func (seen seenSandboxes) news(v *plan.Inventory) (changed []plan.Sandbox) {
+func (seen seenSandboxes) news(v *sandboxes.Inventory) (changed []sandboxes.Sandbox) {
 	for _, s := range v.Sandboxes() {
 		id := s.Namespace + "/" + s.Name
 		found := v.State(&s)

@@ -9,12 +9,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/open"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
 // An OpenReader reads a sandbox, and how requests enter it.
 type OpenReader interface {
-	SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error)
+	SandboxesNamed(ctx context.Context, names []string) (found []sandboxes.Sandbox, missing []string, err error)
 	Entry(ctx context.Context, command []string) (plan.Entry, error)
 	KeyCarriers(ctx context.Context, name string) (route.Carriers, error)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/open"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -40,11 +41,11 @@ type fakeInventories struct {
 	changes []error
 }
 
-func (f *fakeInventories) Inventory(context.Context, string) (*plan.Inventory, error) {
+func (f *fakeInventories) Inventory(context.Context, string) (*sandboxes.Inventory, error) {
 	if len(f.all) == 0 {
 		return nil, errors.New("can't be read")
 	}
-	v := &plan.Inventory{ConfigMaps: f.all[0], Now: time.Now()}
+	v := &sandboxes.Inventory{ConfigMaps: f.all[0], Now: time.Now()}
 	if len(f.all) > 1 {
 		f.all = f.all[1:]
 	}
@@ -83,8 +84,8 @@ func TestList_SelectsAndWatches(t *testing.T) {
 			var updated []string
 			l := List{
 				Read: &fakeInventories{all: [][]corev1.ConfigMap{{a, b}, {a, b, c}}, changes: tt.changes},
-				Show: func(v *plan.Inventory) error { shown = namesOf(v.Sandboxes()); return nil },
-				Update: func(_ *plan.Inventory, changed []plan.Sandbox) error {
+				Show: func(v *sandboxes.Inventory) error { shown = namesOf(v.Sandboxes()); return nil },
+				Update: func(_ *sandboxes.Inventory, changed []sandboxes.Sandbox) error {
 					updated = append(updated, namesOf(changed))
 					return nil
 				},
@@ -161,11 +162,11 @@ type fakeEntries struct{}
 func (fakeEntries) SandboxesNamed(
 	_ context.Context,
 	names []string,
-) (found []plan.Sandbox, missing []string, err error) {
+) (found []sandboxes.Sandbox, missing []string, err error) {
 	if names[0] != "pr-42" {
 		return nil, names, nil
 	}
-	return []plan.Sandbox{{Name: "pr-42", ConfigMap: &corev1.ConfigMap{}}}, nil, nil
+	return []sandboxes.Sandbox{{Name: "pr-42", ConfigMap: &corev1.ConfigMap{}}}, nil, nil
 }
 
 func (fakeEntries) Entry(context.Context, []string) (plan.Entry, error) {

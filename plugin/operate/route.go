@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
@@ -26,11 +27,11 @@ type Routing interface {
 	MayRoute(ctx context.Context) error
 	// ReadPolicies adds to the views what routing can only warn of.
 	ReadPolicies(ctx context.Context) error
-	View(ctx context.Context) (*plan.RouteView, error)
+	View(ctx context.Context) (*routes.View, error)
 	// Admission returns a *plan.Problem if pods of the view's targets would get no routers.
-	Admission(ctx context.Context, view *plan.RouteView) error
+	Admission(ctx context.Context, view *routes.View) error
 	// Write does one write, and returns the object as the API server stored it, or would.
-	Write(ctx context.Context, w *plan.RouteWrite, dryRun bool) (*unstructured.Unstructured, error)
+	Write(ctx context.Context, w *routes.Write, dryRun bool) (*unstructured.Unstructured, error)
 	// Watch sends the workload each time it changes.
 	Watch(ctx context.Context, w *plan.Workload, changes chan<- *plan.Workload)
 	// Explain turns an error of a Write into a Problem.
@@ -46,7 +47,7 @@ type WorkloadReader interface {
 }
 
 // A RoutePlanner plans all steps from a view, and returns the resulting view.
-type RoutePlanner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
+type RoutePlanner func(*routes.View) ([]*routes.Step, *routes.View, error)
 
 // A Route puts routers in front of workloads.
 type Route struct {
@@ -70,8 +71,8 @@ func (r *Route) Plan(ctx context.Context, o RouteOptions) (*RoutePlan, error) {
 	if err != nil || o.All && len(workloads) == 0 {
 		return nil, err
 	}
-	return planRoute(ctx, r.Open, workloads, func(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
-		return plan.RouteSteps(view, plan.Route)
+	return planRoute(ctx, r.Open, workloads, func(view *routes.View) ([]*routes.Step, *routes.View, error) {
+		return routes.Steps(view, routes.Route)
 	}, r.Report)
 }
 
@@ -93,11 +94,11 @@ func (r *Route) workloads(ctx context.Context, o RouteOptions) ([]*plan.Workload
 type RoutePlan struct {
 	Targets  []*plan.Workload
 	Services []*corev1.Service // that were named
-	Steps    []*plan.RouteStep // all that are to come, if all goes well
+	Steps    []*routes.Step    // all that are to come, if all goes well
 	Removes  bool              // the routers
 
-	final   *plan.RouteView // how things are after the steps
-	next    func(*plan.RouteView) (*plan.RouteStep, error)
+	final   *routes.View // how things are after the steps
+	next    func(*routes.View) (*routes.Step, error)
 	routing Routing
 }
 
@@ -118,17 +119,17 @@ func planRoute(
 	if err := r.ReadPolicies(ctx); err != nil {
 		return nil, err
 	}
-	p := &RoutePlan{routing: r, next: plan.Route}
+	p := &RoutePlan{routing: r, next: routes.Route}
 	view, err := p.plan(ctx, steps)
 	if err != nil {
 		return nil, err
 	}
-	notices, err := plan.RouteNotices(view)
+	notices, err := routes.Notices(view)
 	if err != nil {
 		return nil, err
 	}
 	if len(p.Steps) > 0 {
-		for _, n := range append(notices, plan.ProtocolNotices(view)...) {
+		for _, n := range append(notices, routes.ProtocolNotices(view)...) {
 			report.Warn(n)
 		}
 	}
@@ -137,7 +138,7 @@ func planRoute(
 }
 
 // plan plans all steps, and returns the view that they start from.
-func (p *RoutePlan) plan(ctx context.Context, steps RoutePlanner) (*plan.RouteView, error) {
+func (p *RoutePlan) plan(ctx context.Context, steps RoutePlanner) (*routes.View, error) {
 	view, err := p.routing.View(ctx)
 	if err != nil {
 		return nil, err
@@ -187,7 +188,7 @@ func (p *RoutePlan) Admission(ctx context.Context) error {
 // changes of the steps. After an error, it returns those before it.
 func (p *RoutePlan) DryRun(ctx context.Context) ([]RouteWritten, error) {
 	var wrote []RouteWritten
-	for _, w := range plan.MergeSteps(p.Steps) {
+	for _, w := range routes.MergeSteps(p.Steps) {
 		object, err := p.routing.Write(ctx, &w, true)
 		if err != nil {
 			return wrote, p.routing.Explain(ctx, err)
@@ -262,8 +263,8 @@ func (p *RoutePlan) explain(ctx context.Context, err error, timeout time.Duratio
 
 // checkRouters warns of ready pods that should have a router and have none. It fails if a workload has no pod with a
 // router.
-func checkRouters(view *plan.RouteView, report Reporter) error {
-	gaps := plan.RouterGaps(view)
+func checkRouters(view *routes.View, report Reporter) error {
+	gaps := routes.RouterGaps(view)
 	for _, g := range gaps {
 		report.Warn(fmt.Sprintf("%s: %s", g.Workload, g.Message))
 	}

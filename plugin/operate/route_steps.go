@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 )
 
 // maxRefusals bounds how often in a row the steps are planned again because objects changed between reading and
@@ -23,7 +24,7 @@ var errRecheck = errors.New("look again")
 
 // A RouteWritten is an object as the API server stored it.
 type RouteWritten struct {
-	Write  plan.RouteWrite
+	Write  routes.Write
 	Object *unstructured.Unstructured
 }
 
@@ -33,14 +34,14 @@ type routeSteps struct {
 	report  Reporter
 
 	wrote []RouteWritten
-	waits []plan.RouteWait // the last known
+	waits []routes.Wait // the last known
 }
 
 // run takes steps until none is left or, without wait, until only the last rollout is. It returns the last view.
 // After an error, the steps so far stay; calling run again resumes from there, in either direction.
 func (s *routeSteps) run(
-	ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error), wait bool,
-) (*plan.RouteView, error) {
+	ctx context.Context, next func(*routes.View) (*routes.Step, error), wait bool,
+) (*routes.View, error) {
 	for refusals := 0; ; {
 		view, err := s.routing.View(ctx)
 		if err != nil {
@@ -69,7 +70,7 @@ func (s *routeSteps) run(
 	}
 }
 
-func (s *routeSteps) writeAll(ctx context.Context, step *plan.RouteStep) error {
+func (s *routeSteps) writeAll(ctx context.Context, step *routes.Step) error {
 	for i := range step.Writes {
 		object, err := s.routing.Write(ctx, &step.Writes[i], false)
 		if err != nil {
@@ -89,7 +90,7 @@ func refused(err error) bool {
 
 // await returns when a rollout that the step waits for has ended, or after recheck, or with the reason why it never
 // will.
-func (s *routeSteps) await(ctx context.Context, step *plan.RouteStep) error {
+func (s *routeSteps) await(ctx context.Context, step *routes.Step) error {
 	s.waits = step.Waits
 	s.report.Waiting(step.Title + ": " + describeWait(step.Waits[0]))
 	for _, w := range step.Waits {
@@ -120,7 +121,7 @@ func (s *routeSteps) await(ctx context.Context, step *plan.RouteStep) error {
 	}
 }
 
-func describeWait(w plan.RouteWait) string {
+func describeWait(w routes.Wait) string {
 	if w.Workload == nil {
 		return w.Message
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
@@ -21,17 +22,17 @@ type fakeRouting struct {
 	dry    bool     // all writes were dry runs
 }
 
-func (r *fakeRouting) Routable() error                                  { return nil }
-func (r *fakeRouting) MayRoute(context.Context) error                   { return nil }
-func (r *fakeRouting) ReadPolicies(context.Context) error               { return nil }
-func (r *fakeRouting) Explain(_ context.Context, err error) error       { return err }
-func (r *fakeRouting) Admission(context.Context, *plan.RouteView) error { return nil }
+func (r *fakeRouting) Routable() error                               { return nil }
+func (r *fakeRouting) MayRoute(context.Context) error                { return nil }
+func (r *fakeRouting) ReadPolicies(context.Context) error            { return nil }
+func (r *fakeRouting) Explain(_ context.Context, err error) error    { return err }
+func (r *fakeRouting) Admission(context.Context, *routes.View) error { return nil }
 
-func (r *fakeRouting) View(ctx context.Context) (*plan.RouteView, error) {
-	return &plan.RouteView{}, context.Cause(ctx)
+func (r *fakeRouting) View(ctx context.Context) (*routes.View, error) {
+	return &routes.View{}, context.Cause(ctx)
 }
 
-func (r *fakeRouting) Write(_ context.Context, w *plan.RouteWrite, dryRun bool) (*unstructured.Unstructured, error) {
+func (r *fakeRouting) Write(_ context.Context, w *routes.Write, dryRun bool) (*unstructured.Unstructured, error) {
 	r.writes, r.dry = append(r.writes, w.Object), dryRun
 	if len(r.errs) > 0 {
 		err := r.errs[0]
@@ -46,28 +47,28 @@ func (r *fakeRouting) Watch(ctx context.Context, _ *plan.Workload, _ chan<- *pla
 }
 
 // writing returns a planner of steps: one for each object until that was written; then waits, if any.
-func writing(r *fakeRouting, waits []plan.RouteWait, objects ...string) func(*plan.RouteView) (*plan.RouteStep, error) {
-	return func(*plan.RouteView) (*plan.RouteStep, error) {
+func writing(r *fakeRouting, waits []routes.Wait, objects ...string) func(*routes.View) (*routes.Step, error) {
+	return func(*routes.View) (*routes.Step, error) {
 		for _, o := range objects {
 			if !slices.Contains(r.writes, o) {
-				return &plan.RouteStep{Title: "step", Writes: []plan.RouteWrite{{Object: o}}}, nil
+				return &routes.Step{Title: "step", Writes: []routes.Write{{Object: o}}}, nil
 			}
 		}
 		if len(waits) > 0 {
-			return &plan.RouteStep{Title: "roll out", Waits: waits}, nil
+			return &routes.Step{Title: "roll out", Waits: waits}, nil
 		}
-		return &plan.RouteStep{Done: true}, nil
+		return &routes.Step{Done: true}, nil
 	}
 }
 
 func TestRoutePlan_PlansAgainWhenAnObjectHasChanged(t *testing.T) {
 	r := &fakeRouting{errs: []error{conflict()}}
 	views := 0
-	p := &RoutePlan{routing: r, next: func(*plan.RouteView) (*plan.RouteStep, error) {
+	p := &RoutePlan{routing: r, next: func(*routes.View) (*routes.Step, error) {
 		if views++; len(r.errs) == 0 && len(r.writes) == 2 {
-			return &plan.RouteStep{Done: true}, nil
+			return &routes.Step{Done: true}, nil
 		}
-		return &plan.RouteStep{Writes: []plan.RouteWrite{{Object: "service/api"}}}, nil
+		return &routes.Step{Writes: []routes.Write{{Object: "service/api"}}}, nil
 	}}
 	wrote, err := p.Do(t.Context(), 0, true, &reported{})
 	if err != nil || len(wrote) != 1 || views != 3 || !slices.Equal(r.writes, []string{"service/api", "service/api"}) {
@@ -77,8 +78,8 @@ func TestRoutePlan_PlansAgainWhenAnObjectHasChanged(t *testing.T) {
 
 func TestRoutePlan_GivesUpOnAnObjectThatNeverStopsChanging(t *testing.T) {
 	r := &fakeRouting{errs: slices.Repeat([]error{conflict()}, 2*maxRefusals)}
-	p := &RoutePlan{routing: r, next: func(*plan.RouteView) (*plan.RouteStep, error) {
-		return &plan.RouteStep{Writes: []plan.RouteWrite{{Object: "service/api"}}}, nil
+	p := &RoutePlan{routing: r, next: func(*routes.View) (*routes.Step, error) {
+		return &routes.Step{Writes: []routes.Write{{Object: "service/api"}}}, nil
 	}}
 	_, err := p.Do(t.Context(), 0, true, &reported{})
 	var partly *PartlyRouted
@@ -89,7 +90,7 @@ func TestRoutePlan_GivesUpOnAnObjectThatNeverStopsChanging(t *testing.T) {
 
 func TestRoutePlan_NamesWhatWasWrittenBeforeAFailure(t *testing.T) {
 	r := &fakeRouting{}
-	waits := []plan.RouteWait{{Message: "image can't be pulled", Failed: true}}
+	waits := []routes.Wait{{Message: "image can't be pulled", Failed: true}}
 	p := &RoutePlan{routing: r, Removes: true, next: writing(r, waits, "service/api", "deployment.apps/api")}
 	_, err := p.Do(t.Context(), 0, true, &reported{})
 	var partly *PartlyRouted
@@ -103,7 +104,7 @@ func TestRoutePlan_NamesWhatWasWrittenBeforeAFailure(t *testing.T) {
 func TestRoutePlan_StopsAtItsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, report := &fakeRouting{}, &reported{}
-		p := &RoutePlan{routing: r, next: writing(r, []plan.RouteWait{{Message: "1 of 2 pods"}}, "deployment.apps/api")}
+		p := &RoutePlan{routing: r, next: writing(r, []routes.Wait{{Message: "1 of 2 pods"}}, "deployment.apps/api")}
 		begun := time.Now()
 		_, err := p.Do(t.Context(), time.Minute, true, report)
 		problem := wantProblem(t, err, "timed out after 1m0s (--timeout), waiting for 1 of 2 pods")
@@ -119,7 +120,7 @@ func TestRoutePlan_StopsWhenInterrupted(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(5*time.Second, cancel)
 		r := &fakeRouting{}
-		p := &RoutePlan{routing: r, next: writing(r, []plan.RouteWait{{Message: "1 of 2 pods"}})}
+		p := &RoutePlan{routing: r, next: writing(r, []routes.Wait{{Message: "1 of 2 pods"}})}
 		_, err := p.Do(ctx, time.Minute, true, &reported{})
 		if problem := wantProblem(t, err, "interrupted"); problem.Code != status.CodeInterrupted {
 			t.Errorf("code %s", problem.Code)
@@ -129,8 +130,8 @@ func TestRoutePlan_StopsWhenInterrupted(t *testing.T) {
 
 func TestRoutePlan_LeavesTheLastRolloutAlone(t *testing.T) {
 	r := &fakeRouting{}
-	p := &RoutePlan{routing: r, next: func(*plan.RouteView) (*plan.RouteStep, error) {
-		return &plan.RouteStep{Last: true, Waits: []plan.RouteWait{{Message: "pods"}}}, nil
+	p := &RoutePlan{routing: r, next: func(*routes.View) (*routes.Step, error) {
+		return &routes.Step{Last: true, Waits: []routes.Wait{{Message: "pods"}}}, nil
 	}}
 	if _, err := p.Do(t.Context(), 0, false, &reported{}); err != nil {
 		t.Error(err)
@@ -139,7 +140,7 @@ func TestRoutePlan_LeavesTheLastRolloutAlone(t *testing.T) {
 
 func TestRoutePlan_StoresNothingInADryRun(t *testing.T) {
 	r := &fakeRouting{}
-	p := &RoutePlan{routing: r, Steps: []*plan.RouteStep{{Writes: []plan.RouteWrite{
+	p := &RoutePlan{routing: r, Steps: []*routes.Step{{Writes: []routes.Write{
 		{Name: "api", Object: "service/api", Create: &unstructured.Unstructured{}},
 		{Name: "web", Object: "service/web", Create: &unstructured.Unstructured{}},
 	}}}}

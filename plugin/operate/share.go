@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
@@ -65,5 +65,5 @@ func (o *ShareOptions) service() (string, error) {
 	if o.Service == "" {
 		return "", nil
 	}
-	return plan.ParseShared(o.Service, o.Namespace)
+	return sandboxes.ParseShared(o.Service, o.Namespace)
 }

@@ -3,13 +3,13 @@ package operate
 import (
 	"context"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
 // An InventoryReader reads the sandboxes of a namespace, or of all if it is empty, with the state of their forks.
 type InventoryReader interface {
-	Inventory(ctx context.Context, namespace string) (*plan.Inventory, error)
+	Inventory(ctx context.Context, namespace string) (*sandboxes.Inventory, error)
 }
 
 // An Unreached says that requests with a sandbox's key do not reach all its forks, and why.
@@ -44,7 +44,7 @@ func FindUnreached(ctx context.Context, r InventoryReader, namespace, name strin
 
 // Reached reports whether requests with the key of the inventory's only sandbox reach all its forks. It is not known
 // if the state of the forks is unknown.
-func Reached(v *plan.Inventory) (reached, known bool) {
+func Reached(v *sandboxes.Inventory) (reached, known bool) {
 	all := v.Sandboxes()
 	found := v.State(&all[0])
 	return !found.Unknown && (found.Code == health.Routed || found.Code == health.Running), !found.Unknown

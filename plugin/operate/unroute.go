@@ -5,6 +5,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 )
 
 // An UnrouteReader reads the workloads to unroute.
@@ -76,20 +77,20 @@ func (u *Unroute) plan(
 	if err := routing.MayRoute(ctx); err != nil {
 		return nil, err
 	}
-	next := plan.Unroute
+	next := routes.Unroute
 	if o.Force {
-		next = plan.UnrouteForced
+		next = routes.UnrouteForced
 	}
 	p := &RoutePlan{routing: routing, Removes: true}
-	_, err = p.plan(ctx, func(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
+	_, err = p.plan(ctx, func(view *routes.View) ([]*routes.Step, *routes.View, error) {
 		services := o.Services
 		if o.All {
 			services = view.Switched()
 		} else if p.Services, err = view.NamedServices(services, namespace, o.Force); err != nil {
 			return nil, nil, err
 		}
-		p.next = plan.UnrouteAll(next, services)
-		return plan.RouteSteps(view, p.next)
+		p.next = routes.UnrouteAll(next, services)
+		return routes.Steps(view, p.next)
 	})
 	return p, err
 }

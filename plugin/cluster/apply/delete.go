@@ -8,13 +8,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 )
 
 // Delete starts the deletion of a sandbox of the client's namespace: by uid, so that a recreated one of the same name
 // stays. The garbage collector deletes what the ConfigMap owns; Delete deletes the rest. With dryRun the API server
 // does everything but delete.
-func (c *Writer) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error {
+func (c *Writer) Delete(ctx context.Context, s *sandboxes.Sandbox, dryRun bool) error {
 	if s.ConfigMap != nil {
 		if err := c.DeleteSandbox(ctx, s.ConfigMap, dryRun); err != nil {
 			return cluster.Explain(err)

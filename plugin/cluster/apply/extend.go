@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -15,8 +15,8 @@ import (
 // error is a conflict. With dryRun the API server does everything but store it.
 func (c *Writer) ApplyExtension(
 	ctx context.Context,
-	s *plan.Sandbox,
-	e *plan.Extension,
+	s *sandboxes.Sandbox,
+	e *sandboxes.Extension,
 	dryRun bool,
 ) (*corev1.ConfigMap, error) {
 	options := metav1.PatchOptions{FieldManager: sandbox.FieldManager}

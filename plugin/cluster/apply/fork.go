@@ -15,6 +15,8 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/policies"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -28,7 +30,7 @@ type Applied struct {
 	// Policies are those of each fork, in the order of the plan.
 	Policies [][]*unstructured.Unstructured
 
-	policies []*plan.ForkPolicy // those that were written, or may have been
+	policies []*policies.Policy // those that were written, or may have been
 }
 
 // errSandboxExists means that somebody else created the sandbox since it was read: plan again.
@@ -41,7 +43,7 @@ func IsStale(err error) bool { return errors.Is(err, errSandboxExists) }
 // its policies. The ConfigMap owns all of them. If a write fails, or ctx ends, ApplyFork deletes what it created.
 // Existing objects that it updated stay updated, and the error says so. With dryRun the API server does everything
 // but store it.
-func (c *Writer) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*Applied, error) {
+func (c *Writer) ApplyFork(ctx context.Context, p *forks.Plan, dryRun bool) (*Applied, error) {
 	// A write is never cancelled midway, so that its outcome is known. ctx is checked between writes.
 	write := context.WithoutCancel(ctx)
 	if err := ctx.Err(); err != nil {
@@ -85,7 +87,7 @@ func (c *Writer) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 // it had not.
 func uncertain(err error) bool {
 	var status apierrors.APIStatus
-	_, unknown := plan.UnknownField(err)
+	_, unknown := forks.UnknownField(err)
 	return !unknown && !errors.Is(err, errSandboxExists) &&
 		(!errors.As(err, &status) ||
 			apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err))
@@ -93,7 +95,7 @@ func uncertain(err error) bool {
 
 // applySandbox creates the ConfigMap, or writes its expiry. It creates instead of applying, so that exactly one of
 // several concurrent commands chooses the key.
-func (c *Writer) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*corev1.ConfigMap, error) {
+func (c *Writer) applySandbox(ctx context.Context, p *forks.Plan, dryRun bool) (*corev1.ConfigMap, error) {
 	api := c.Kube.CoreV1().ConfigMaps(p.Namespace)
 	var dry []string
 	if dryRun {
@@ -120,14 +122,14 @@ func (c *Writer) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool
 }
 
 // forkApplyError explains why a fork can't be applied.
-func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
+func forkApplyError(p *forks.Plan, f *forks.Fork, err error) error {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		if s := status.Status(); plan.ExplainRefusal(&s, err) != nil {
 			return cluster.Explain(err)
 		}
 	}
-	if _, unknown := plan.UnknownField(err); unknown || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+	if _, unknown := forks.UnknownField(err); unknown || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
 		return p.ApplyProblem(f, err)
 	}
 	return cluster.Explain(err)
@@ -135,7 +137,7 @@ func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
 
 // undo deletes what was created and returns cause, with what is left, if anything. With doubt, the write after those
 // in applied may have happened too.
-func (c *Writer) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool, cause error) error {
+func (c *Writer) undo(ctx context.Context, p *forks.Plan, applied *Applied, doubt bool, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, CleanUpTime)
 	defer cancel()
 	var left []string
@@ -152,7 +154,7 @@ func (c *Writer) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, d
 
 // undoSandbox deletes the created ConfigMap, and leaves what it owns to the garbage collector. If it is unknown
 // whether the ConfigMap was created, its key identifies it.
-func (c *Writer) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1.ConfigMap) (left []string) {
+func (c *Writer) undoSandbox(ctx context.Context, p *forks.Plan, made *corev1.ConfigMap) (left []string) {
 	err := error(nil)
 	if made == nil {
 		made, err = c.read.SandboxConfigMap(ctx, p.Sandbox)
@@ -171,7 +173,7 @@ func (c *Writer) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1
 }
 
 // undoForks deletes the forks that were added to an existing sandbox. Updated forks stay.
-func (c *Writer) undoForks(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool) (left []string) {
+func (c *Writer) undoForks(ctx context.Context, p *forks.Plan, applied *Applied, doubt bool) (left []string) {
 	written := len(applied.Forks)
 	if doubt {
 		written++

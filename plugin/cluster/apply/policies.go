@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 )
 
 func networkPolicies() schema.GroupVersionResource {
@@ -23,8 +23,8 @@ func networkPolicies() schema.GroupVersionResource {
 // It runs before the fork is written, so that the fork's first pods find their policies.
 func (c *Writer) applyPolicies(
 	ctx context.Context,
-	p *plan.ForkPlan,
-	f *plan.Fork,
+	p *forks.Plan,
+	f *forks.Fork,
 	applied *Applied,
 	dryRun bool,
 ) error {

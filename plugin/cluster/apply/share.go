@@ -13,6 +13,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -44,7 +45,7 @@ func (c *Writer) Share(ctx context.Context, name, service, token string, expires
 	case cm == nil || cm.Labels[sandbox.LabelRole] != sandbox.RoleSandbox || cm.Labels[sandbox.LabelSandbox] != name:
 		return nil, plan.NoSandbox(name, c.Namespace)
 	case domain == "":
-		return nil, plan.NoGateway()
+		return nil, sandboxes.NoGateway()
 	}
 	if service == "" {
 		entry, err := c.read.Entry(ctx, plan.Kubectl("sandbox", "share", name))
@@ -56,11 +57,11 @@ func (c *Writer) Share(ctx context.Context, name, service, token string, expires
 		return nil, err
 	}
 	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
-	shared := plan.NewShare(cm, token, service, by, expires)
+	shared := sandboxes.NewShare(cm, token, service, by, expires)
 	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, shared, options); err != nil {
 		return nil, cluster.Explain(err)
 	}
-	return &Shared{URL: plan.PreviewURL(domain, service, name, c.Namespace), Service: service, Expires: expires}, nil
+	return &Shared{URL: sandboxes.PreviewURL(domain, service, name, c.Namespace), Service: service, Expires: expires}, nil
 }
 
 // serviceExists returns an error if a Service does not exist or, in another namespace, does not let sandboxes of this
@@ -122,7 +123,7 @@ func (c *Writer) Revoke(ctx context.Context, name, service string) (int, error) 
 		}
 	}
 	n := 0
-	for _, cm := range plan.SharesOf(list.Items, service) {
+	for _, cm := range sandboxes.SharesOf(list.Items, service) {
 		if err := api.Delete(ctx, cm.Name, DeleteOptions(cm.UID, false)); err != nil && !apierrors.IsNotFound(err) {
 			return n, cluster.Explain(err)
 		}

@@ -18,7 +18,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -98,9 +98,9 @@ func deployment(name string) *unstructured.Unstructured {
 }
 
 // forks returns a plan of two forks, in a new sandbox or, with exists, in one that has a fork of api already.
-func forks(exists bool) *plan.ForkPlan {
-	p := &plan.ForkPlan{Sandbox: "pr-42", Namespace: "shop", Key: "pr-42", ConfigMap: configMap()}
-	p.Forks = []plan.Fork{{Deployment: deployment("api-pr-42")}, {Deployment: deployment("web-pr-42")}}
+func forked(exists bool) *forks.Plan {
+	p := &forks.Plan{Sandbox: "pr-42", Namespace: "shop", Key: "pr-42", ConfigMap: configMap()}
+	p.Forks = []forks.Fork{{Deployment: deployment("api-pr-42")}, {Deployment: deployment("web-pr-42")}}
 	if exists {
 		p.Exists, p.Forks[0].Replaces = "1", 3
 	}
@@ -119,7 +119,7 @@ func refuse(name string) func(string) error {
 
 func TestApplyFork_WritesAll(t *testing.T) {
 	s := newServer(t)
-	applied, err := s.writer().ApplyFork(t.Context(), forks(false), false)
+	applied, err := s.writer().ApplyFork(t.Context(), forked(false), false)
 	if err != nil || len(applied.Forks) != 2 || s.remains(t) != "sandbox-pr-42,api-pr-42,web-pr-42" {
 		t.Errorf("got %v, error %v, stored %s", applied, err, s.remains(t))
 	}
@@ -128,7 +128,7 @@ func TestApplyFork_WritesAll(t *testing.T) {
 func TestApplyFork_DeletesWhatItCreatedBeforeAFailure(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
-		plan     *plan.ForkPlan
+		plan     *forks.Plan
 		objects  []runtime.Object
 		apply    func(string) error
 		noDelete string // a resource that can't be deleted
@@ -136,17 +136,17 @@ func TestApplyFork_DeletesWhatItCreatedBeforeAFailure(t *testing.T) {
 		left     string // as the error names it
 	}{
 		// The garbage collector deletes what a ConfigMap owned.
-		{"a new sandbox", forks(false), nil, refuse("web-pr-42"), "", "api-pr-42", ""},
-		{"a new sandbox that can't be deleted", forks(false), nil, refuse("web-pr-42"), "configmaps",
+		{"a new sandbox", forked(false), nil, refuse("web-pr-42"), "", "api-pr-42", ""},
+		{"a new sandbox that can't be deleted", forked(false), nil, refuse("web-pr-42"), "configmaps",
 			"sandbox-pr-42,api-pr-42", "configmap/sandbox-pr-42"},
-		{"a fork in an existing sandbox", func() *plan.ForkPlan { p := forks(true); p.Forks[0].Replaces = 0; return p }(),
+		{"a fork in an existing sandbox", func() *forks.Plan { p := forked(true); p.Forks[0].Replaces = 0; return p }(),
 			[]runtime.Object{configMap()}, refuse("web-pr-42"), "", "sandbox-pr-42", ""},
-		{"a fork that can't be deleted", func() *plan.ForkPlan { p := forks(true); p.Forks[0].Replaces = 0; return p }(),
+		{"a fork that can't be deleted", func() *forks.Plan { p := forked(true); p.Forks[0].Replaces = 0; return p }(),
 			[]runtime.Object{configMap()}, refuse("web-pr-42"), "deployments",
 			"sandbox-pr-42,api-pr-42", "deployment.apps/api-pr-42"},
-		{"an updated fork, which stays", forks(true), []runtime.Object{configMap()}, refuse("web-pr-42"), "",
+		{"an updated fork, which stays", forked(true), []runtime.Object{configMap()}, refuse("web-pr-42"), "",
 			"sandbox-pr-42,api-pr-42", "deployment.apps/api-pr-42"},
-		{"nothing", forks(true), []runtime.Object{configMap()}, refuse("api-pr-42"), "", "sandbox-pr-42", ""},
+		{"nothing", forked(true), []runtime.Object{configMap()}, refuse("api-pr-42"), "", "sandbox-pr-42", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t, tt.objects...)
@@ -175,7 +175,7 @@ func TestApplyFork_DeletesWhatItCreatedWhenInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := newServer(t)
 	s.apply = func(string) error { cancel(); return nil }
-	_, err := s.writer().ApplyFork(ctx, forks(false), false)
+	_, err := s.writer().ApplyFork(ctx, forked(false), false)
 	if !errors.Is(err, context.Canceled) || s.remains(t) != "api-pr-42" {
 		t.Errorf("got %v, stored %s", err, s.remains(t))
 	}
@@ -184,7 +184,7 @@ func TestApplyFork_DeletesWhatItCreatedWhenInterrupted(t *testing.T) {
 // Whether a write happened is not known if the API server did not answer.
 func TestApplyFork_DeletesWhatItMayHaveCreated(t *testing.T) {
 	s := newServer(t, configMap())
-	p := forks(true)
+	p := forked(true)
 	p.Forks[0].Replaces = 0
 	s.apply = func(name string) error {
 		d := ownedDeployment(name)

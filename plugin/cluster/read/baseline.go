@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 )
 
@@ -20,7 +20,7 @@ const maxBaselines = 16
 
 // baselineStates returns the states of forks relative to their baselines, by "NAMESPACE/NAME" of the fork. Each
 // baseline is read once. Forks whose baselines the caller may not read are left out.
-func (c *Reader) baselineStates(ctx context.Context, forks []appsv1.Deployment) (map[string]plan.BaselineState, error) {
+func (c *Reader) baselineStates(ctx context.Context, forks []appsv1.Deployment) (map[string]sandboxes.BaselineState, error) {
 	type at struct {
 		namespace string
 		fork.Ref
@@ -32,7 +32,7 @@ func (c *Reader) baselineStates(ctx context.Context, forks []appsv1.Deployment) 
 			of[where] = append(of[where], &forks[i])
 		}
 	}
-	states := map[string]plan.BaselineState{}
+	states := map[string]sandboxes.BaselineState{}
 	var mu sync.Mutex
 	var reads []func() error
 	slots := make(chan struct{}, maxBaselines)
@@ -47,7 +47,7 @@ func (c *Reader) baselineStates(ctx context.Context, forks []appsv1.Deployment) 
 			mu.Lock()
 			defer mu.Unlock()
 			for _, d := range forks {
-				if s, err := plan.BaselineStateOf(d, baseline); err == nil { // else it holds what forks don't
+				if s, err := sandboxes.BaselineStateOf(d, baseline); err == nil { // else it holds what forks don't
 					states[d.Namespace+"/"+d.Name] = s
 				}
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -20,9 +21,9 @@ import (
 func (c *Reader) ReadFork(
 	ctx context.Context,
 	args []string,
-	o *plan.ForkOptions,
-) ([]*plan.Workload, *plan.ForkState, error) {
-	state := &plan.ForkState{Namespace: c.Namespace}
+	o *forks.Options,
+) ([]*plan.Workload, *forks.State, error) {
+	state := &forks.State{Namespace: c.Namespace}
 	var workloads []*plan.Workload
 	reads := []func() error{
 		func() (err error) { workloads, err = c.objects(ctx, args, o.TemplatePath); return err },
@@ -70,13 +71,13 @@ func (c *Reader) ReadFork(
 	}
 	err := cluster.InParallel(
 		func() (err error) {
-			state.Taken, err = c.deploymentsNamed(ctx, plan.ForkNames(o.Sandbox, workloads, state.Forks))
+			state.Taken, err = c.deploymentsNamed(ctx, forks.Names(o.Sandbox, workloads, state.Forks))
 			return err
 		},
 		func() error { return c.readDependents(ctx, workloads, &state.Objects) },
 		func() error { return c.furtherPolicies(ctx, state, o.Sandbox) },
 		func() (err error) {
-			state.EnvFrom, err = c.envSources(ctx, plan.EnvSourceRefs(o, workloads, state.Forks))
+			state.EnvFrom, err = c.envSources(ctx, forks.EnvSourceRefs(o, workloads, state.Forks))
 			return err
 		},
 	)
@@ -88,17 +89,17 @@ func (c *Reader) ReadFork(
 func (c *Reader) ReadRebase(
 	ctx context.Context,
 	args []string,
-	o *plan.ForkOptions,
-) ([]*plan.Workload, *plan.ForkState, error) {
+	o *forks.Options,
+) ([]*plan.Workload, *forks.State, error) {
 	if len(args) > 0 {
 		return c.ReadFork(ctx, args, o)
 	}
 	var cm *corev1.ConfigMap
-	var forks []appsv1.Deployment
+	var forked []appsv1.Deployment
 	err := cluster.InParallel(
 		func() (err error) { cm, err = c.SandboxConfigMap(ctx, o.Sandbox); return err },
 		func() (err error) {
-			forks, err = c.forks(ctx, c.Namespace, sandbox.LabelSandbox+"="+o.Sandbox)
+			forked, err = c.forks(ctx, c.Namespace, sandbox.LabelSandbox+"="+o.Sandbox)
 			return err
 		},
 	)
@@ -107,11 +108,11 @@ func (c *Reader) ReadRebase(
 		return nil, nil, cluster.Explain(err)
 	case cm == nil:
 		return nil, nil, plan.NoSandbox(o.Sandbox, c.Namespace)
-	case len(forks) == 0:
-		return nil, nil, plan.NoForks(o.Sandbox)
+	case len(forked) == 0:
+		return nil, nil, forks.NoForks(o.Sandbox)
 	}
-	for i := range forks {
-		ref, err := fork.BaselineOf(&forks[i])
+	for i := range forked {
+		ref, err := fork.BaselineOf(&forked[i])
 		if err != nil {
 			return nil, nil, err
 		}

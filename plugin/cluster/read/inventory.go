@@ -14,18 +14,19 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // Inventory reads the sandboxes of a namespace, or of all if it is empty, and what determines the state of their
 // forks.
-func (c *Reader) Inventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
+func (c *Reader) Inventory(ctx context.Context, namespace string) (*sandboxes.Inventory, error) {
 	return c.inventory(ctx, namespace, "")
 }
 
 // SandboxInventory reads one sandbox of the client's namespace, with current counts of requests. If it does not
 // exist, the error is a *plan.Problem.
-func (c *Reader) SandboxInventory(ctx context.Context, name string) (*plan.Inventory, error) {
+func (c *Reader) SandboxInventory(ctx context.Context, name string) (*sandboxes.Inventory, error) {
 	cm, err := c.SandboxConfigMap(ctx, name)
 	if err != nil {
 		return nil, cluster.Explain(err)
@@ -54,8 +55,8 @@ func (c *Reader) SandboxInventory(ctx context.Context, name string) (*plan.Inven
 }
 
 // inventory reads the sandboxes whose objects the label selector selects.
-func (c *Reader) inventory(ctx context.Context, namespace, selector string) (*plan.Inventory, error) {
-	v := &plan.Inventory{Now: time.Now()}
+func (c *Reader) inventory(ctx context.Context, namespace, selector string) (*sandboxes.Inventory, error) {
+	v := &sandboxes.Inventory{Now: time.Now()}
 	of := func(role string) metav1.ListOptions {
 		only := sandbox.LabelRole + "=" + role
 		if selector != "" {
@@ -114,7 +115,7 @@ const maxCounted = 16
 
 // RouteInventory is Inventory with the routed workloads of the namespace, forked or not. Counts are current if it
 // reads one namespace with few sandboxes.
-func (c *Reader) RouteInventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
+func (c *Reader) RouteInventory(ctx context.Context, namespace string) (*sandboxes.Inventory, error) {
 	v, err := c.Inventory(ctx, namespace)
 	if err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ func (c *Reader) RouteInventory(ctx context.Context, namespace string) (*plan.In
 	if err != nil {
 		return nil, err
 	}
-	v.Routed = plan.RoutedWorkloads(workloads)
+	v.Routed = sandboxes.RoutedWorkloads(workloads)
 	if namespace != "" && len(v.ConfigMaps) <= maxCounted {
 		v.Current, v.Missing = c.countAll(ctx, v.ConfigMaps)
 	}

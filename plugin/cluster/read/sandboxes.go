@@ -13,13 +13,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // Sandboxes reads the sandboxes of the namespace, or of all if it is empty, whose ConfigMaps the label selector
 // selects. An empty selector selects all.
-func (c *Reader) Sandboxes(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
+func (c *Reader) Sandboxes(ctx context.Context, namespace, selector string) ([]sandboxes.Sandbox, error) {
 	if selector == "" {
 		return c.selected(ctx, namespace, "")
 	}
@@ -33,8 +33,8 @@ func (c *Reader) Sandboxes(ctx context.Context, namespace, selector string) ([]p
 		return nil, cluster.Explain(err)
 	}
 	return slices.DeleteFunc(
-		plan.Sandboxes(configMaps, forks),
-		func(s plan.Sandbox) bool { return s.ConfigMap == nil },
+		sandboxes.Group(configMaps, forks),
+		func(s sandboxes.Sandbox) bool { return s.ConfigMap == nil },
 	), nil
 }
 
@@ -42,9 +42,9 @@ func (c *Reader) Sandboxes(ctx context.Context, namespace, selector string) ([]p
 func (c *Reader) SandboxesNamed(
 	ctx context.Context,
 	names []string,
-) (found []plan.Sandbox, missing []string, err error) {
+) (found []sandboxes.Sandbox, missing []string, err error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	var all []plan.Sandbox
+	var all []sandboxes.Sandbox
 	var policies *networkingv1.NetworkPolicyList
 	err = cluster.InParallel(
 		func() (err error) { all, err = c.selected(ctx, c.Namespace, AnyOf(names)); return err },
@@ -53,9 +53,9 @@ func (c *Reader) SandboxesNamed(
 	if err != nil {
 		return nil, nil, err
 	}
-	all = plan.AddPolicies(all, policies.Items)
+	all = sandboxes.AddPolicies(all, policies.Items)
 	for _, name := range names {
-		if i := slices.IndexFunc(all, func(s plan.Sandbox) bool { return s.Name == name }); i >= 0 {
+		if i := slices.IndexFunc(all, func(s sandboxes.Sandbox) bool { return s.Name == name }); i >= 0 {
 			found = append(found, all[i])
 		} else {
 			missing = append(missing, name)
@@ -78,7 +78,7 @@ func (c *Reader) SandboxNames(ctx context.Context) ([]string, error) {
 }
 
 // selected reads the sandboxes whose ConfigMaps and forks the selector selects.
-func (c *Reader) selected(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
+func (c *Reader) selected(ctx context.Context, namespace, selector string) ([]sandboxes.Sandbox, error) {
 	var configMaps []corev1.ConfigMap
 	var forks []appsv1.Deployment
 	err := cluster.InParallel(
@@ -88,7 +88,7 @@ func (c *Reader) selected(ctx context.Context, namespace, selector string) ([]pl
 	if err != nil {
 		return nil, cluster.Explain(err)
 	}
-	return plan.Sandboxes(configMaps, forks), nil
+	return sandboxes.Group(configMaps, forks), nil
 }
 
 // SandboxConfigMap returns the ConfigMap of that sandbox name; nil if there is none.
@@ -129,12 +129,12 @@ func (c *Reader) forks(ctx context.Context, namespace, selector string) ([]appsv
 
 // WithPolicies adds the forks' policies to sandboxes of the client's namespace, and adds sandboxes of which only
 // policies are left.
-func (c *Reader) WithPolicies(ctx context.Context, sandboxes []plan.Sandbox) ([]plan.Sandbox, error) {
+func (c *Reader) WithPolicies(ctx context.Context, found []sandboxes.Sandbox) ([]sandboxes.Sandbox, error) {
 	policies, err := c.ForkPolicies(ctx, "")
 	if err != nil {
 		return nil, cluster.Explain(err)
 	}
-	return plan.AddPolicies(sandboxes, policies.Items), nil
+	return sandboxes.AddPolicies(found, policies.Items), nil
 }
 
 // IsSandbox reports whether a ConfigMap is that of the sandbox.

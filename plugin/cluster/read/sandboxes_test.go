@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -53,7 +54,7 @@ func forbid(kube *fake.Clientset, resource string) {
 }
 
 // describe returns "NAME:FORKS+POLICIES" of each sandbox.
-func describe(all []plan.Sandbox) string {
+func describe(all []sandboxes.Sandbox) string {
 	var out []string
 	for i := range all {
 		out = append(out, all[i].Name+":"+strings.Repeat("f", len(all[i].Forks))+strings.Repeat("p", len(all[i].Policies)))

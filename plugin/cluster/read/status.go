@@ -12,19 +12,20 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // A Status is a sandbox as `status` shows it.
 type Status struct {
-	plan.Sandbox
-	Forks    []plan.ForkStatus // in the order of Sandbox.Forks
-	Previews []string          // URLs at the gateway, if there is one
+	sandboxes.Sandbox
+	Forks    []sandboxes.ForkStatus // in the order of Sandbox.Forks
+	Previews []string               // URLs at the gateway, if there is one
 	// Counted means that Sandbox.Counts are current, except for the routers in Uncounted.
 	Counted   bool
 	Uncounted string
-	Standings []plan.BaselineState // in the order of Sandbox.Forks; the zero Standing where it is not known
+	Standings []sandboxes.BaselineState // in the order of Sandbox.Forks; the zero Standing where it is not known
 }
 
 // statusObjects are what a Status is made of.
@@ -76,7 +77,7 @@ func (c *Reader) Status(ctx context.Context, name string) (*Status, error) {
 	if IsSandbox(o.cm, name) {
 		configMaps = append(configMaps, *o.cm)
 	}
-	all := plan.AddPolicies(plan.Sandboxes(configMaps, o.forks.Items), o.policies.Items)
+	all := sandboxes.AddPolicies(sandboxes.Group(configMaps, o.forks.Items), o.policies.Items)
 	if len(all) == 0 {
 		return nil, plan.NoSandbox(name, c.Namespace)
 	}
@@ -92,8 +93,8 @@ func (c *Reader) Status(ctx context.Context, name string) (*Status, error) {
 		d := &s.Sandbox.Forks[i]
 		standing, known := states[c.Namespace+"/"+d.Name]
 		s.Standings = append(s.Standings, standing)
-		facts := plan.ForkFacts(d, o.sets.Items, o.pods.Items, time.Now())
-		facts.Baseline = plan.BaselineFacts(d, o.pods.Items, o.services.Items)
+		facts := sandboxes.ForkFacts(d, o.sets.Items, o.pods.Items, time.Now())
+		facts.Baseline = sandboxes.BaselineFacts(d, o.pods.Items, o.services.Items)
 		if known {
 			marked := !standing.Unmarked
 			facts.Baseline.Gone, facts.Baseline.Marked, facts.Baseline.Behind = &standing.Gone, &marked, &standing.Behind
@@ -101,7 +102,7 @@ func (c *Reader) Status(ctx context.Context, name string) (*Status, error) {
 		if o.cm != nil {
 			facts.Published = health.ParsePublished(o.cm.Data[sandbox.DataHealth])[d.Name]
 		}
-		s.Forks = append(s.Forks, plan.Diagnose(facts))
+		s.Forks = append(s.Forks, sandboxes.Diagnose(facts))
 	}
 	mine := slices.DeleteFunc(o.pods.Items, func(p corev1.Pod) bool {
 		return p.Labels[sandbox.LabelRole] != sandbox.RoleBaseline ||
@@ -109,6 +110,6 @@ func (c *Reader) Status(ctx context.Context, name string) (*Status, error) {
 				return d.Labels[sandbox.LabelWorkload] == p.Labels[sandbox.LabelWorkload]
 			})
 	})
-	s.Previews = plan.PreviewURLs(o.domain, &s.Sandbox, o.services.Items, mine)
+	s.Previews = sandboxes.PreviewURLs(o.domain, &s.Sandbox, o.services.Items, mine)
 	return s, nil
 }

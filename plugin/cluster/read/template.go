@@ -9,15 +9,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork/env"
 )
 
 // envSources reads the objects from which containers take variables by envFrom. The values of Secrets are discarded
 // at once.
-func (c *Reader) envSources(ctx context.Context, refs []string) (plan.EnvSources, error) {
+func (c *Reader) envSources(ctx context.Context, refs []string) (forks.EnvSources, error) {
 	var mu sync.Mutex
-	found := plan.EnvSources{}
+	found := forks.EnvSources{}
 	var reads []func() error
 	for _, ref := range refs {
 		reads = append(reads, func() error {
@@ -59,15 +59,15 @@ func (c *Reader) envSource(ctx context.Context, ref string) (env.Object, error) 
 }
 
 // admission reads the mutating webhooks that change pods on creation, except our own.
-func (c *Reader) admission(ctx context.Context) (plan.Admission, error) {
+func (c *Reader) admission(ctx context.Context) (forks.Admission, error) {
 	list, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{})
 	if apierrors.IsForbidden(err) {
-		return plan.Admission{Unread: true}, nil
+		return forks.Admission{Unread: true}, nil
 	}
 	if err != nil {
-		return plan.Admission{}, err
+		return forks.Admission{}, err
 	}
-	var a plan.Admission
+	var a forks.Admission
 	for i := range list.Items {
 		if list.Items[i].Name != cluster.WebhookConfiguration {
 			a.Webhooks = append(a.Webhooks, list.Items[i].Webhooks...)

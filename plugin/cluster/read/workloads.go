@@ -15,6 +15,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -142,9 +143,9 @@ func (c *Reader) everyWorkload(ctx context.Context, namespace string) ([]*plan.W
 
 // customBaselines reads the routed workloads of custom kinds, which are found through their pods. It skips what the
 // caller may not read.
-func (c *Reader) customBaselines(ctx context.Context, v *plan.Inventory) ([]*plan.Workload, error) {
+func (c *Reader) customBaselines(ctx context.Context, v *sandboxes.Inventory) ([]*plan.Workload, error) {
 	var out []*plan.Workload
-	for _, ref := range plan.CustomBaselines(v) {
+	for _, ref := range sandboxes.CustomBaselines(v) {
 		gv, err := schema.ParseGroupVersion(ref.APIVersion)
 		if err != nil {
 			continue
@@ -159,7 +160,7 @@ func (c *Reader) customBaselines(ctx context.Context, v *plan.Inventory) ([]*pla
 		case err != nil:
 			return out, cluster.Explain(err)
 		default:
-			out = append(out, plan.RoutedWorkloads([]*plan.Workload{{Object: u, Resource: mapping.Resource.GroupResource()}})...)
+			out = append(out, sandboxes.RoutedWorkloads([]*plan.Workload{{Object: u, Resource: mapping.Resource.GroupResource()}})...)
 		}
 	}
 	return out, nil

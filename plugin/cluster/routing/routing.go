@@ -21,6 +21,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -30,7 +31,7 @@ type Routing struct {
 	client  *cluster.Client
 	read    *read.Reader
 	targets []*plan.Workload
-	fixed   plan.RouteView // what is read once
+	fixed   routes.View // what is read once
 
 	webhook *admissionv1.MutatingWebhook // that for baselines; nil: there is none, or
 	unseen  bool                         // the caller may not know
@@ -39,7 +40,7 @@ type Routing struct {
 
 // Write does one write, and returns the object as the API server stored it. For a deletion, the object has only a
 // name. With dryRun the API server does everything but store it.
-func (r *Routing) Write(ctx context.Context, w *plan.RouteWrite, dryRun bool) (*unstructured.Unstructured, error) {
+func (r *Routing) Write(ctx context.Context, w *routes.Write, dryRun bool) (*unstructured.Unstructured, error) {
 	var dry []string
 	if dryRun {
 		dry = []string{metav1.DryRunAll}
@@ -108,18 +109,18 @@ func (r *Routing) Watch(ctx context.Context, w *plan.Workload, changes chan<- *p
 // Admission checks by a dry run whether the API server would give a pod of each target, as view shows it, a router.
 // If not, it returns a *plan.Problem. It returns nil if the caller may not create pods, or such a pod can't be
 // created directly: then only the real pods will show it.
-func (r *Routing) Admission(ctx context.Context, view *plan.RouteView) error {
+func (r *Routing) Admission(ctx context.Context, view *routes.View) error {
 	for _, w := range view.Targets {
 		pod, err := r.client.Dynamic.Resource(podsResource()).
 			Namespace(w.Namespace()).
-			Create(ctx, plan.TrialPod(w), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			Create(ctx, routes.TrialPod(w), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
 			continue
 		}
-		if p := plan.CheckTrial(w, pod, view.ControlNamespace); p != nil {
+		if p := routes.CheckTrial(w, pod, view.ControlNamespace); p != nil {
 			return p
 		}
 	}

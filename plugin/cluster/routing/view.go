@@ -18,6 +18,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -114,7 +115,7 @@ func RoutableWorkloads(ctx context.Context, c *cluster.Client) ([]*plan.Workload
 	if err != nil {
 		return nil, nil, err
 	}
-	workloads, args, left := plan.RouteAll(view)
+	workloads, args, left := routes.All(view)
 	for _, arg := range args {
 		more, err := read.New(c).Workloads(ctx, []string{arg}, "")
 		var p *plan.Problem
@@ -127,7 +128,7 @@ func RoutableWorkloads(ctx context.Context, c *cluster.Client) ([]*plan.Workload
 			workloads, view.Others = append(workloads, more...), append(view.Others, more...)
 		}
 	}
-	chosen, others := plan.ChooseRoutes(view, workloads)
+	chosen, others := routes.Choose(view, workloads)
 	return chosen, append(left, others...), nil
 }
 
@@ -150,7 +151,7 @@ func (r *Routing) ReadPolicies(ctx context.Context) error {
 }
 
 // View reads the namespace.
-func (r *Routing) View(ctx context.Context) (*plan.RouteView, error) {
+func (r *Routing) View(ctx context.Context) (*routes.View, error) {
 	v := r.fixed
 	v.Owners = map[types.UID]metav1.OwnerReference{}
 	for _, t := range r.targets {

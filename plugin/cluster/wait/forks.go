@@ -15,6 +15,8 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -33,14 +35,14 @@ type Forks struct {
 }
 
 // Status diagnoses the fork of that name.
-func (f *Forks) Status(name string) plan.ForkStatus {
+func (f *Forks) Status(name string) sandboxes.ForkStatus {
 	d := f.Deployments[name]
 	if d == nil {
-		return plan.Diagnose(health.Facts{})
+		return sandboxes.Diagnose(health.Facts{})
 	}
-	facts := plan.ForkFacts(d, slices.Collect(maps.Values(f.sets)), slices.Collect(maps.Values(f.pods)), time.Now())
+	facts := sandboxes.ForkFacts(d, slices.Collect(maps.Values(f.sets)), slices.Collect(maps.Values(f.pods)), time.Now())
 	facts.Published = f.published[name]
-	return plan.Diagnose(facts)
+	return sandboxes.Diagnose(facts)
 }
 
 // A Target is a fork to wait for.
@@ -56,14 +58,14 @@ func (c *Waiter) WaitForks(
 	ctx context.Context,
 	sandboxName string,
 	targets []Target,
-	progress func(name string, s plan.ForkStatus),
-) (map[string]plan.ForkStatus, error) {
+	progress func(name string, s sandboxes.ForkStatus),
+) (map[string]sandboxes.ForkStatus, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := make(chan func(*Forks) error)
 	c.watchForks(ctx, sandboxName, events)
 	known := &Forks{}
-	statuses := map[string]plan.ForkStatus{}
+	statuses := map[string]sandboxes.ForkStatus{}
 	var doubt <-chan time.Time // fires when a passing Problem has lasted
 	for {
 		select {
@@ -178,7 +180,7 @@ func (f *Forks) updateSandbox(cm *corev1.ConfigMap, _ bool) {
 }
 
 // withLog returns the status's Problem with the end of the log that explains it.
-func (c *Waiter) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
+func (c *Waiter) withLog(ctx context.Context, s sandboxes.ForkStatus) *plan.Problem {
 	if s.Log == nil {
 		return s.Problem
 	}
@@ -198,8 +200,8 @@ func (c *Waiter) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
 // ExplainWait returns what the forks of p that are not ready wait for.
 func (c *Waiter) ExplainWait(
 	ctx context.Context,
-	p *plan.ForkPlan,
-	statuses map[string]plan.ForkStatus,
+	p *forks.Plan,
+	statuses map[string]sandboxes.ForkStatus,
 	after time.Duration,
 ) error {
 	var reasons []string

@@ -21,6 +21,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -88,7 +89,7 @@ func TestWaitForks_ReportsWhatItWaitsFor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	targets := []Target{{Name: "api-pr-42", Generation: 1}}
-	statuses, _ := waiter(kube).WaitForks(ctx, "pr-42", targets, func(name string, s plan.ForkStatus) {
+	statuses, _ := waiter(kube).WaitForks(ctx, "pr-42", targets, func(name string, s sandboxes.ForkStatus) {
 		if name != "api-pr-42" || s.Ready || s.Waiting == "" {
 			t.Errorf("%s: %v", name, s)
 		}
