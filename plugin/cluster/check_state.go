@@ -14,6 +14,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -75,14 +76,14 @@ func (c *Client) count(ctx context.Context, name string, s *experiment.State) er
 		s.Uncounted = cm.Annotations[sandbox.AnnotationFlushMissing]
 		_ = json.Unmarshal([]byte(cm.Data[sandbox.DataEnded]), &s.Ended) // of nonsense, none is known to have handed over
 	}
-	if sandboxes := plan.Sandboxes([]corev1.ConfigMap{*cm}, nil); len(sandboxes) > 0 {
+	if sandboxes := sandboxes.Group([]corev1.ConfigMap{*cm}, nil); len(sandboxes) > 0 {
 		s.Counts = sandboxes[0].Counts
 	}
 	return nil
 }
 
 func forkState(d *appsv1.Deployment, sets []appsv1.ReplicaSet, pods []corev1.Pod) experiment.ForkState {
-	status := plan.Diagnose(plan.ForkFacts(d, sets, pods, time.Now()))
+	status := sandboxes.Diagnose(sandboxes.ForkFacts(d, sets, pods, time.Now()))
 	f := experiment.ForkState{
 		Name: d.Name, Workload: d.Labels[sandbox.LabelWorkload], UID: string(d.UID),
 		Revision: d.Annotations["deployment.kubernetes.io/revision"], Ready: status.Ready, Waiting: status.Waiting,

@@ -6,31 +6,32 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // Diffs reads the forks of a sandbox and their baselines, those that args name or all, and returns how they differ.
-func (c *Client) Diffs(ctx context.Context, name string, args []string) ([]plan.ForkDiff, error) {
-	forks, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).List(ctx, metav1.ListOptions{
+func (c *Client) Diffs(ctx context.Context, name string, args []string) ([]forks.Diff, error) {
+	forked, err := c.Dynamic.Resource(deployments()).Namespace(c.Namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: sandbox.LabelSandbox + "=" + name + "," + sandbox.LabelRole + "=" + sandbox.RoleFork,
 	})
 	if err != nil {
 		return nil, Explain(err)
 	}
-	if len(forks.Items) == 0 {
+	if len(forked.Items) == 0 {
 		cm, err := c.sandboxConfigMap(ctx, name)
 		if err == nil && cm == nil {
 			return nil, plan.NoSandbox(name, c.Namespace)
 		}
 		if err == nil {
-			err = plan.NoForks(name)
+			err = forks.NoForks(name)
 		}
 		return nil, Explain(err)
 	}
 	if len(args) == 0 {
-		for i := range forks.Items {
-			baseline, err := fork.BaselineOf(&forks.Items[i])
+		for i := range forked.Items {
+			baseline, err := fork.BaselineOf(&forked.Items[i])
 			if err != nil {
 				return nil, err
 			}
@@ -42,7 +43,7 @@ func (c *Client) Diffs(ctx context.Context, name string, args []string) ([]plan.
 		return nil, err
 	}
 	for _, w := range workloads {
-		w.RememberTemplate(name, forks.Items)
+		w.RememberTemplate(name, forked.Items)
 	}
-	return plan.Diffs(name, workloads, forks.Items)
+	return forks.Diffs(name, workloads, forked.Items)
 }

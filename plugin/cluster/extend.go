@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -24,7 +25,7 @@ const maxExtensions = 5
 
 // Extend writes the extension that extend plans for the sandbox. If the sandbox has changed since it was read, Extend
 // reads it again. With dryRun the API server does everything but store it.
-func (c *Client) Extend(ctx context.Context, s *plan.Sandbox, dryRun bool, extend func(*plan.Sandbox) (*plan.Extension, error)) (*plan.Extension, *corev1.ConfigMap, error) {
+func (c *Client) Extend(ctx context.Context, s *sandboxes.Sandbox, dryRun bool, extend func(*sandboxes.Sandbox) (*sandboxes.Extension, error)) (*sandboxes.Extension, *corev1.ConfigMap, error) {
 	options := metav1.PatchOptions{FieldManager: sandbox.FieldManager}
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}

@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/policies"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -26,8 +28,8 @@ func deployments() schema.GroupVersionResource {
 // ReadFork reads the workloads that args name and everything else that planning their forks needs, with as many
 // concurrent calls as possible. The number of calls does not depend on what the namespace holds. The amount of data
 // does not depend on the number of sandboxes, because other sandboxes' forks are left out.
-func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
-	state := &plan.ForkState{Namespace: c.Namespace}
+func (c *Client) ReadFork(ctx context.Context, args []string, o *forks.Options) ([]*plan.Workload, *forks.State, error) {
+	state := &forks.State{Namespace: c.Namespace}
 	var workloads []*plan.Workload
 	reads := []func() error{
 		func() (err error) { workloads, err = c.objects(ctx, args, o.TemplatePath); return err },
@@ -75,13 +77,13 @@ func (c *Client) ReadFork(ctx context.Context, args []string, o *plan.ForkOption
 	}
 	err := inParallel(
 		func() (err error) {
-			state.Taken, err = c.deploymentsNamed(ctx, plan.ForkNames(o.Sandbox, workloads, state.Forks))
+			state.Taken, err = c.deploymentsNamed(ctx, forks.Names(o.Sandbox, workloads, state.Forks))
 			return err
 		},
 		func() error { return c.readDependents(ctx, workloads, &state.Objects) },
 		func() error { return c.furtherPolicies(ctx, state, o.Sandbox) },
 		func() (err error) {
-			state.EnvFrom, err = c.envSources(ctx, plan.EnvSourceRefs(o, workloads, state.Forks))
+			state.EnvFrom, err = c.envSources(ctx, forks.EnvSourceRefs(o, workloads, state.Forks))
 			return err
 		},
 	)
@@ -138,7 +140,7 @@ type Applied struct {
 	// Policies are those of each fork, in the order of the plan.
 	Policies [][]*unstructured.Unstructured
 
-	policies []*plan.ForkPolicy // those that were written, or may have been
+	policies []*policies.Policy // those that were written, or may have been
 }
 
 // errSandboxExists means that somebody else created the sandbox since it was read: plan again.
@@ -151,7 +153,7 @@ func IsStale(err error) bool { return errors.Is(err, errSandboxExists) }
 // its policies. The ConfigMap owns all of them. If a write fails, or ctx ends, ApplyFork deletes what it created.
 // Existing objects that it updated stay updated, and the error says so. With dryRun the API server does everything
 // but store it.
-func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*Applied, error) {
+func (c *Client) ApplyFork(ctx context.Context, p *forks.Plan, dryRun bool) (*Applied, error) {
 	// A write is never cancelled midway, so that its outcome is known. ctx is checked between writes.
 	write := context.WithoutCancel(ctx)
 	if err := ctx.Err(); err != nil {
@@ -195,14 +197,14 @@ func (c *Client) ApplyFork(ctx context.Context, p *plan.ForkPlan, dryRun bool) (
 // it had not.
 func uncertain(err error) bool {
 	var status apierrors.APIStatus
-	_, unknown := plan.UnknownField(err)
+	_, unknown := forks.UnknownField(err)
 	return !unknown && !errors.Is(err, errSandboxExists) &&
 		(!errors.As(err, &status) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err))
 }
 
 // applySandbox creates the ConfigMap, or writes its expiry. It creates instead of applying, so that exactly one of
 // several concurrent commands chooses the key.
-func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool) (*corev1.ConfigMap, error) {
+func (c *Client) applySandbox(ctx context.Context, p *forks.Plan, dryRun bool) (*corev1.ConfigMap, error) {
 	api := c.Kube.CoreV1().ConfigMaps(p.Namespace)
 	var dry []string
 	if dryRun {
@@ -223,14 +225,14 @@ func (c *Client) applySandbox(ctx context.Context, p *plan.ForkPlan, dryRun bool
 }
 
 // forkApplyError explains why a fork can't be applied.
-func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
+func forkApplyError(p *forks.Plan, f *forks.Fork, err error) error {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		if s := status.Status(); plan.ExplainRefusal(&s, err) != nil {
 			return Explain(err)
 		}
 	}
-	if _, unknown := plan.UnknownField(err); unknown || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+	if _, unknown := forks.UnknownField(err); unknown || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
 		return p.ApplyProblem(f, err)
 	}
 	return Explain(err)
@@ -238,7 +240,7 @@ func forkApplyError(p *plan.ForkPlan, f *plan.Fork, err error) error {
 
 // undo deletes what was created and returns cause, with what is left, if anything. With doubt, the write after those
 // in applied may have happened too.
-func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool, cause error) error {
+func (c *Client) undo(ctx context.Context, p *forks.Plan, applied *Applied, doubt bool, cause error) error {
 	ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
 	defer cancel()
 	var left []string
@@ -255,7 +257,7 @@ func (c *Client) undo(ctx context.Context, p *plan.ForkPlan, applied *Applied, d
 
 // undoSandbox deletes the created ConfigMap, and leaves what it owns to the garbage collector. If it is unknown
 // whether the ConfigMap was created, its key identifies it.
-func (c *Client) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1.ConfigMap) (left []string) {
+func (c *Client) undoSandbox(ctx context.Context, p *forks.Plan, made *corev1.ConfigMap) (left []string) {
 	err := error(nil)
 	if made == nil {
 		made, err = c.sandboxConfigMap(ctx, p.Sandbox)
@@ -273,7 +275,7 @@ func (c *Client) undoSandbox(ctx context.Context, p *plan.ForkPlan, made *corev1
 }
 
 // undoForks deletes the forks that were added to an existing sandbox. Updated forks stay.
-func (c *Client) undoForks(ctx context.Context, p *plan.ForkPlan, applied *Applied, doubt bool) (left []string) {
+func (c *Client) undoForks(ctx context.Context, p *forks.Plan, applied *Applied, doubt bool) (left []string) {
 	written := len(applied.Forks)
 	if doubt {
 		written++

@@ -14,18 +14,19 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // Inventory reads the sandboxes of a namespace, or of all if it is empty, and what determines the state of their
 // forks.
-func (c *Client) Inventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
+func (c *Client) Inventory(ctx context.Context, namespace string) (*sandboxes.Inventory, error) {
 	return c.inventory(ctx, namespace, "")
 }
 
 // SandboxInventory reads one sandbox of the client's namespace, with current counts of requests. If it does not
 // exist, the error is a *plan.Problem.
-func (c *Client) SandboxInventory(ctx context.Context, name string) (*plan.Inventory, error) {
+func (c *Client) SandboxInventory(ctx context.Context, name string) (*sandboxes.Inventory, error) {
 	cm, err := c.sandboxConfigMap(ctx, name)
 	if err != nil {
 		return nil, Explain(err)
@@ -54,8 +55,8 @@ func (c *Client) SandboxInventory(ctx context.Context, name string) (*plan.Inven
 }
 
 // inventory reads the sandboxes whose objects the label selector selects.
-func (c *Client) inventory(ctx context.Context, namespace, selector string) (*plan.Inventory, error) {
-	v := &plan.Inventory{Now: time.Now()}
+func (c *Client) inventory(ctx context.Context, namespace, selector string) (*sandboxes.Inventory, error) {
+	v := &sandboxes.Inventory{Now: time.Now()}
 	of := func(role string) metav1.ListOptions {
 		only := sandbox.LabelRole + "=" + role
 		if selector != "" {
@@ -112,7 +113,7 @@ const maxCounted = 16
 
 // RouteInventory is Inventory with the routed workloads of the namespace, forked or not. Counts are current if it
 // reads one namespace with few sandboxes.
-func (c *Client) RouteInventory(ctx context.Context, namespace string) (*plan.Inventory, error) {
+func (c *Client) RouteInventory(ctx context.Context, namespace string) (*sandboxes.Inventory, error) {
 	v, err := c.Inventory(ctx, namespace)
 	if err != nil {
 		return nil, err
@@ -121,7 +122,7 @@ func (c *Client) RouteInventory(ctx context.Context, namespace string) (*plan.In
 	if err != nil {
 		return nil, err
 	}
-	v.Routed = plan.RoutedWorkloads(workloads)
+	v.Routed = sandboxes.RoutedWorkloads(workloads)
 	if namespace != "" && len(v.ConfigMaps) <= maxCounted {
 		v.Current, v.Missing = c.countAll(ctx, v.ConfigMaps)
 	}
@@ -197,9 +198,9 @@ func (c *Client) everyWorkload(ctx context.Context, namespace string) ([]*plan.W
 
 // customBaselines reads the routed workloads of custom kinds, which are found through their pods. It skips what the
 // caller may not read.
-func (c *Client) customBaselines(ctx context.Context, v *plan.Inventory) ([]*plan.Workload, error) {
+func (c *Client) customBaselines(ctx context.Context, v *sandboxes.Inventory) ([]*plan.Workload, error) {
 	var out []*plan.Workload
-	for _, ref := range plan.CustomBaselines(v) {
+	for _, ref := range sandboxes.CustomBaselines(v) {
 		gv, err := schema.ParseGroupVersion(ref.APIVersion)
 		if err != nil {
 			continue
@@ -214,7 +215,7 @@ func (c *Client) customBaselines(ctx context.Context, v *plan.Inventory) ([]*pla
 		case err != nil:
 			return out, Explain(err)
 		default:
-			out = append(out, plan.RoutedWorkloads([]*plan.Workload{{Object: u, Resource: mapping.Resource.GroupResource()}})...)
+			out = append(out, sandboxes.RoutedWorkloads([]*plan.Workload{{Object: u, Resource: mapping.Resource.GroupResource()}})...)
 		}
 	}
 	return out, nil

@@ -12,7 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/policies"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -22,7 +23,7 @@ const maxElsewhere = 500
 
 // policies reads what a fork's NetworkPolicies are planned from: by one call, or by two if the caller may not read
 // the policies of all namespaces or there are too many, and one for each custom kind of policy.
-func (c *Client) policies(ctx context.Context, into *plan.PolicyView) error {
+func (c *Client) policies(ctx context.Context, into *policies.View) error {
 	// Policies of forks do not concern other forks, and there are as many as sandboxes.
 	notForks := metav1.ListOptions{LabelSelector: sandbox.LabelRole + "!=" + sandbox.RoleFork}
 	return inParallel(
@@ -59,7 +60,7 @@ func (c *Client) policies(ctx context.Context, into *plan.PolicyView) error {
 
 // furtherPolicies reads what is needed because of other objects: the policies of an existing sandbox's forks, and the
 // labels of the namespace if policies select namespaces by other labels than the name.
-func (c *Client) furtherPolicies(ctx context.Context, state *plan.ForkState, name string) error {
+func (c *Client) furtherPolicies(ctx context.Context, state *forks.State, name string) error {
 	view := &state.Policies
 	return inParallel(
 		func() error {
@@ -176,7 +177,7 @@ func networkPolicies() schema.GroupVersionResource {
 
 // applyPolicies writes the policies of a fork that differ from the plan, and deletes those that are no longer needed.
 // It runs before the fork is written, so that the fork's first pods find their policies.
-func (c *Client) applyPolicies(ctx context.Context, p *plan.ForkPlan, f *plan.Fork, applied *Applied, dryRun bool) error {
+func (c *Client) applyPolicies(ctx context.Context, p *forks.Plan, f *forks.Fork, applied *Applied, dryRun bool) error {
 	var objects []*unstructured.Unstructured
 	for i := range f.Policies {
 		if err := ctx.Err(); err != nil {

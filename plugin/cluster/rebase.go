@@ -12,22 +12,24 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // ReadRebase reads what a rebase is planned from: what ReadFork reads, for the workloads that args name or, without
 // args, for all that the sandbox has forks of.
-func (c *Client) ReadRebase(ctx context.Context, args []string, o *plan.ForkOptions) ([]*plan.Workload, *plan.ForkState, error) {
+func (c *Client) ReadRebase(ctx context.Context, args []string, o *forks.Options) ([]*plan.Workload, *forks.State, error) {
 	if len(args) > 0 {
 		return c.ReadFork(ctx, args, o)
 	}
 	var cm *corev1.ConfigMap
-	var forks []appsv1.Deployment
+	var forked []appsv1.Deployment
 	err := inParallel(
 		func() (err error) { cm, err = c.sandboxConfigMap(ctx, o.Sandbox); return err },
 		func() (err error) {
-			forks, err = c.forks(ctx, c.Namespace, sandbox.LabelSandbox+"="+o.Sandbox)
+			forked, err = c.forks(ctx, c.Namespace, sandbox.LabelSandbox+"="+o.Sandbox)
 			return err
 		},
 	)
@@ -36,11 +38,11 @@ func (c *Client) ReadRebase(ctx context.Context, args []string, o *plan.ForkOpti
 		return nil, nil, Explain(err)
 	case cm == nil:
 		return nil, nil, plan.NoSandbox(o.Sandbox, c.Namespace)
-	case len(forks) == 0:
-		return nil, nil, plan.NoForks(o.Sandbox)
+	case len(forked) == 0:
+		return nil, nil, forks.NoForks(o.Sandbox)
 	}
-	for i := range forks {
-		ref, err := fork.BaselineOf(&forks[i])
+	for i := range forked {
+		ref, err := fork.BaselineOf(&forked[i])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -58,7 +60,7 @@ func (c *Client) ReadRebase(ctx context.Context, args []string, o *plan.ForkOpti
 }
 
 // DryRunForks applies the plan's forks as a dry run on the server: if one of several can't be changed, none is.
-func (c *Client) DryRunForks(ctx context.Context, p *plan.ForkPlan) error {
+func (c *Client) DryRunForks(ctx context.Context, p *forks.Plan) error {
 	_, err := c.ApplyFork(ctx, p, true)
 	return err
 }
@@ -68,7 +70,7 @@ const maxBaselines = 16
 
 // BaselineStates returns the states of forks relative to their baselines, by "NAMESPACE/NAME" of the fork. Each
 // baseline is read once. Forks whose baselines the caller may not read are left out.
-func (c *Client) BaselineStates(ctx context.Context, forks []appsv1.Deployment) (map[string]plan.BaselineState, error) {
+func (c *Client) BaselineStates(ctx context.Context, forks []appsv1.Deployment) (map[string]sandboxes.BaselineState, error) {
 	type at struct {
 		namespace string
 		fork.Ref
@@ -80,7 +82,7 @@ func (c *Client) BaselineStates(ctx context.Context, forks []appsv1.Deployment) 
 			of[where] = append(of[where], &forks[i])
 		}
 	}
-	states := map[string]plan.BaselineState{}
+	states := map[string]sandboxes.BaselineState{}
 	var mu sync.Mutex
 	var reads []func() error
 	slots := make(chan struct{}, maxBaselines)
@@ -95,7 +97,7 @@ func (c *Client) BaselineStates(ctx context.Context, forks []appsv1.Deployment) 
 			mu.Lock()
 			defer mu.Unlock()
 			for _, d := range forks {
-				if s, err := plan.BaselineStateOf(d, baseline); err == nil { // else it holds what forks don't
+				if s, err := sandboxes.BaselineStateOf(d, baseline); err == nil { // else it holds what forks don't
 					states[d.Namespace+"/"+d.Name] = s
 				}
 			}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -26,7 +27,7 @@ import (
 type Routing struct {
 	client  *Client
 	targets []*plan.Workload
-	fixed   plan.RouteView // what is read once
+	fixed   routes.View // what is read once
 
 	webhook *admissionv1.MutatingWebhook // that for baselines; nil: there is none, or
 	unseen  bool                         // the caller may not know
@@ -35,8 +36,8 @@ type Routing struct {
 
 // A RouteObserver is notified of what a Routing does. Both functions may be nil.
 type RouteObserver struct {
-	Wrote   func(write *plan.RouteWrite, object *unstructured.Unstructured)
-	Waiting func(step *plan.RouteStep)
+	Wrote   func(write *routes.Write, object *unstructured.Unstructured)
+	Waiting func(step *routes.Step)
 }
 
 // maxRefusals bounds how often in a row the steps are planned again because objects changed between reading and
@@ -48,7 +49,7 @@ const recheck = time.Second
 
 // Run takes steps until none is left or, without wait, until only the last rollout is. It returns the last view.
 // After an error, the steps so far stay; calling Run again resumes from there, in either direction.
-func (r *Routing) Run(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error), wait bool, o RouteObserver) (*plan.RouteView, error) {
+func (r *Routing) Run(ctx context.Context, next func(*routes.View) (*routes.Step, error), wait bool, o RouteObserver) (*routes.View, error) {
 	for refusals := 0; ; {
 		view, err := r.View(ctx)
 		if err != nil {
@@ -77,7 +78,7 @@ func (r *Routing) Run(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 	}
 }
 
-func (r *Routing) writeAll(ctx context.Context, step *plan.RouteStep, o RouteObserver) error {
+func (r *Routing) writeAll(ctx context.Context, step *routes.Step, o RouteObserver) error {
 	for i := range step.Writes {
 		object, err := r.write(ctx, &step.Writes[i], nil)
 		if err != nil {
@@ -98,8 +99,8 @@ func refused(err error) bool {
 
 // DryRun makes the API server process all the steps without storing them. It returns each object once, with all
 // changes of the steps.
-func (r *Routing) DryRun(ctx context.Context, steps []*plan.RouteStep, wrote func(*plan.RouteWrite, *unstructured.Unstructured)) error {
-	for _, w := range plan.MergeSteps(steps) {
+func (r *Routing) DryRun(ctx context.Context, steps []*routes.Step, wrote func(*routes.Write, *unstructured.Unstructured)) error {
+	for _, w := range routes.MergeSteps(steps) {
 		object, err := r.write(ctx, &w, []string{metav1.DryRunAll})
 		if err != nil {
 			return r.explain(ctx, err)
@@ -114,7 +115,7 @@ func (r *Routing) DryRun(ctx context.Context, steps []*plan.RouteStep, wrote fun
 
 // write does one write, and returns the object as the API server stored it. For a deletion, the object has only a
 // name.
-func (r *Routing) write(ctx context.Context, w *plan.RouteWrite, dryRun []string) (*unstructured.Unstructured, error) {
+func (r *Routing) write(ctx context.Context, w *routes.Write, dryRun []string) (*unstructured.Unstructured, error) {
 	objects := r.client.Dynamic.Resource(w.Resource).Namespace(w.Namespace)
 	switch {
 	case w.Create != nil:
@@ -143,7 +144,7 @@ func encode(ops []jsonpatch.Operation) ([]byte, error) {
 
 // await returns when a rollout that the step waits for has ended, or after recheck, or with the reason why it never
 // will.
-func (r *Routing) await(ctx context.Context, step *plan.RouteStep, o RouteObserver) error {
+func (r *Routing) await(ctx context.Context, step *routes.Step, o RouteObserver) error {
 	if o.Waiting != nil {
 		o.Waiting(step)
 	}
@@ -203,16 +204,16 @@ func (r *Routing) watch(ctx context.Context, w *plan.Workload, changes chan<- *p
 // Admission checks by a dry run whether the API server would give a pod of each target, as view shows it, a router.
 // If not, it returns a *plan.Problem. It returns nil if the caller may not create pods, or such a pod can't be
 // created directly: then only the real pods will show it.
-func (r *Routing) Admission(ctx context.Context, view *plan.RouteView) error {
+func (r *Routing) Admission(ctx context.Context, view *routes.View) error {
 	for _, w := range view.Targets {
-		pod, err := r.client.Dynamic.Resource(podsResource()).Namespace(w.Namespace()).Create(ctx, plan.TrialPod(w), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		pod, err := r.client.Dynamic.Resource(podsResource()).Namespace(w.Namespace()).Create(ctx, routes.TrialPod(w), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
 			continue
 		}
-		if p := plan.CheckTrial(w, pod, view.ControlNamespace); p != nil {
+		if p := routes.CheckTrial(w, pod, view.ControlNamespace); p != nil {
 			return p
 		}
 	}

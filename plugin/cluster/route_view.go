@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -91,7 +92,7 @@ func (r *Routing) Routable() error {
 }
 
 // RouteView reads everything that routing the workloads depends on.
-func (c *Client) RouteView(ctx context.Context, targets []*plan.Workload) (*plan.RouteView, error) {
+func (c *Client) RouteView(ctx context.Context, targets []*plan.Workload) (*routes.View, error) {
 	r, err := c.Routing(ctx, targets)
 	if err != nil {
 		return nil, err
@@ -118,7 +119,7 @@ func (r *Routing) ReadPolicies(ctx context.Context) error {
 }
 
 // View reads the namespace.
-func (r *Routing) View(ctx context.Context) (*plan.RouteView, error) {
+func (r *Routing) View(ctx context.Context) (*routes.View, error) {
 	v := r.fixed
 	v.Owners = map[types.UID]metav1.OwnerReference{}
 	for _, t := range r.targets {
@@ -222,7 +223,7 @@ func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []str
 	if err != nil {
 		return nil, nil, err
 	}
-	workloads, args, left := plan.RouteAll(view)
+	workloads, args, left := routes.All(view)
 	for _, arg := range args {
 		more, err := c.Workloads(ctx, []string{arg}, "")
 		var p *plan.Problem
@@ -235,7 +236,7 @@ func (c *Client) RoutableWorkloads(ctx context.Context) ([]*plan.Workload, []str
 			workloads, view.Others = append(workloads, more...), append(view.Others, more...)
 		}
 	}
-	chosen, others := plan.ChooseRoutes(view, workloads)
+	chosen, others := routes.Choose(view, workloads)
 	return chosen, append(left, others...), nil
 }
 

@@ -16,13 +16,14 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // Sandboxes reads the sandboxes of the namespace, or of all if it is empty, whose ConfigMaps the label selector
 // selects. An empty selector selects all.
-func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
+func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]sandboxes.Sandbox, error) {
 	if selector == "" {
 		return c.selected(ctx, namespace, "")
 	}
@@ -35,11 +36,11 @@ func (c *Client) Sandboxes(ctx context.Context, namespace, selector string) ([]p
 	if err != nil {
 		return nil, Explain(err)
 	}
-	return slices.DeleteFunc(plan.Sandboxes(configMaps, forks), func(s plan.Sandbox) bool { return s.ConfigMap == nil }), nil
+	return slices.DeleteFunc(sandboxes.Group(configMaps, forks), func(s sandboxes.Sandbox) bool { return s.ConfigMap == nil }), nil
 }
 
 // selected reads the sandboxes whose ConfigMaps and forks the selector selects.
-func (c *Client) selected(ctx context.Context, namespace, selector string) ([]plan.Sandbox, error) {
+func (c *Client) selected(ctx context.Context, namespace, selector string) ([]sandboxes.Sandbox, error) {
 	var configMaps []corev1.ConfigMap
 	var forks []appsv1.Deployment
 	err := inParallel(
@@ -49,7 +50,7 @@ func (c *Client) selected(ctx context.Context, namespace, selector string) ([]pl
 	if err != nil {
 		return nil, Explain(err)
 	}
-	return plan.Sandboxes(configMaps, forks), nil
+	return sandboxes.Group(configMaps, forks), nil
 }
 
 // forks returns the forks of all sandboxes that the label selector selects.
@@ -67,13 +68,13 @@ func (c *Client) forks(ctx context.Context, namespace, selector string) ([]appsv
 
 // A Status is a sandbox as `status` shows it.
 type Status struct {
-	plan.Sandbox
-	Forks    []plan.ForkStatus // in the order of Sandbox.Forks
-	Previews []string          // URLs at the gateway, if there is one
+	sandboxes.Sandbox
+	Forks    []sandboxes.ForkStatus // in the order of Sandbox.Forks
+	Previews []string               // URLs at the gateway, if there is one
 	// Counted means that Sandbox.Counts are current, except for the routers in Uncounted.
 	Counted   bool
 	Uncounted string
-	Standings []plan.BaselineState // in the order of Sandbox.Forks; the zero Standing where it is not known
+	Standings []sandboxes.BaselineState // in the order of Sandbox.Forks; the zero Standing where it is not known
 }
 
 // Status reads everything that `status` shows of one sandbox. If it does not exist, the error is a *plan.Problem.
@@ -115,7 +116,7 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 	if isSandbox(cm, name) {
 		configMaps = append(configMaps, *cm)
 	}
-	all := plan.AddPolicies(plan.Sandboxes(configMaps, forks.Items), policies.Items)
+	all := sandboxes.AddPolicies(sandboxes.Group(configMaps, forks.Items), policies.Items)
 	if len(all) == 0 {
 		return nil, plan.NoSandbox(name, ns)
 	}
@@ -131,22 +132,22 @@ func (c *Client) Status(ctx context.Context, name string) (*Status, error) {
 		d := &s.Sandbox.Forks[i]
 		standing, known := states[ns+"/"+d.Name]
 		s.Standings = append(s.Standings, standing)
-		facts := plan.ForkFacts(d, sets.Items, pods.Items, time.Now())
-		facts.Baseline = plan.BaselineFacts(d, pods.Items, services.Items)
+		facts := sandboxes.ForkFacts(d, sets.Items, pods.Items, time.Now())
+		facts.Baseline = sandboxes.BaselineFacts(d, pods.Items, services.Items)
 		if known {
 			facts.Baseline.Gone, facts.Baseline.Marked, facts.Baseline.Behind = &standing.Gone, new(!standing.Unmarked), &standing.Behind
 		}
 		if cm != nil {
 			facts.Published = health.ParsePublished(cm.Data[sandbox.DataHealth])[d.Name]
 		}
-		s.Forks = append(s.Forks, plan.Diagnose(facts))
+		s.Forks = append(s.Forks, sandboxes.Diagnose(facts))
 	}
 	mine := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool {
 		return p.Labels[sandbox.LabelRole] != sandbox.RoleBaseline || !slices.ContainsFunc(s.Sandbox.Forks, func(d appsv1.Deployment) bool {
 			return d.Labels[sandbox.LabelWorkload] == p.Labels[sandbox.LabelWorkload]
 		})
 	})
-	s.Previews = plan.PreviewURLs(domain, &s.Sandbox, services.Items, mine)
+	s.Previews = sandboxes.PreviewURLs(domain, &s.Sandbox, services.Items, mine)
 	return s, nil
 }
 
@@ -157,7 +158,7 @@ func isSandbox(cm *corev1.ConfigMap, name string) bool {
 // Delete starts the deletion of a sandbox of the client's namespace: by uid, so that a recreated one of the same name
 // stays. The garbage collector deletes what the ConfigMap owns; Delete deletes the rest. With dryRun the API server
 // does everything but delete.
-func (c *Client) Delete(ctx context.Context, s *plan.Sandbox, dryRun bool) error {
+func (c *Client) Delete(ctx context.Context, s *sandboxes.Sandbox, dryRun bool) error {
 	if s.ConfigMap != nil {
 		if err := c.deleteSandbox(ctx, s.ConfigMap, dryRun); err != nil {
 			return Explain(err)
@@ -266,12 +267,12 @@ func (c *Client) remains(ctx context.Context, names []string) (*appsv1.Deploymen
 
 // WithPolicies adds the forks' policies to sandboxes of the client's namespace, and adds sandboxes of which only
 // policies are left.
-func (c *Client) WithPolicies(ctx context.Context, sandboxes []plan.Sandbox) ([]plan.Sandbox, error) {
+func (c *Client) WithPolicies(ctx context.Context, found []sandboxes.Sandbox) ([]sandboxes.Sandbox, error) {
 	policies, err := c.forkPolicies(ctx, "")
 	if err != nil {
 		return nil, Explain(err)
 	}
-	return plan.AddPolicies(sandboxes, policies.Items), nil
+	return sandboxes.AddPolicies(found, policies.Items), nil
 }
 
 // remainsOf selects the objects that are deleted with one of the sandboxes. The Jobs and pods of checks are deleted
@@ -286,9 +287,9 @@ func anyOf(names []string) string {
 }
 
 // SandboxesNamed reads sandboxes of the client's namespace by name, and returns the names that do not exist.
-func (c *Client) SandboxesNamed(ctx context.Context, names []string) (found []plan.Sandbox, missing []string, err error) {
+func (c *Client) SandboxesNamed(ctx context.Context, names []string) (found []sandboxes.Sandbox, missing []string, err error) {
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	var all []plan.Sandbox
+	var all []sandboxes.Sandbox
 	var policies *networkingv1.NetworkPolicyList
 	err = inParallel(
 		func() (err error) { all, err = c.selected(ctx, c.Namespace, anyOf(names)); return err },
@@ -297,9 +298,9 @@ func (c *Client) SandboxesNamed(ctx context.Context, names []string) (found []pl
 	if err != nil {
 		return nil, nil, err
 	}
-	all = plan.AddPolicies(all, policies.Items)
+	all = sandboxes.AddPolicies(all, policies.Items)
 	for _, name := range names {
-		if i := slices.IndexFunc(all, func(s plan.Sandbox) bool { return s.Name == name }); i >= 0 {
+		if i := slices.IndexFunc(all, func(s sandboxes.Sandbox) bool { return s.Name == name }); i >= 0 {
 			found = append(found, all[i])
 		} else {
 			missing = append(missing, name)

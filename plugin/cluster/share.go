@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -54,7 +55,7 @@ func (c *Client) Share(ctx context.Context, name, service, token string, expires
 	case cm == nil || cm.Labels[sandbox.LabelRole] != sandbox.RoleSandbox || cm.Labels[sandbox.LabelSandbox] != name:
 		return nil, plan.NoSandbox(name, c.Namespace)
 	case domain == "":
-		return nil, plan.NoGateway()
+		return nil, sandboxes.NoGateway()
 	}
 	if service == "" {
 		entry, err := c.Entry(ctx, plan.Kubectl("sandbox", "share", name))
@@ -65,10 +66,10 @@ func (c *Client) Share(ctx context.Context, name, service, token string, expires
 	} else if err := c.serviceExists(ctx, service, services.Items); err != nil {
 		return nil, err
 	}
-	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, plan.NewShare(cm, token, service, by, expires), metav1.CreateOptions{FieldManager: sandbox.FieldManager}); err != nil {
+	if _, err := c.Kube.CoreV1().ConfigMaps(c.Namespace).Create(ctx, sandboxes.NewShare(cm, token, service, by, expires), metav1.CreateOptions{FieldManager: sandbox.FieldManager}); err != nil {
 		return nil, Explain(err)
 	}
-	return &Shared{URL: plan.PreviewURL(domain, service, name, c.Namespace), Service: service, Expires: expires}, nil
+	return &Shared{URL: sandboxes.PreviewURL(domain, service, name, c.Namespace), Service: service, Expires: expires}, nil
 }
 
 // serviceExists returns an error if a Service does not exist or, in another namespace, does not let sandboxes of this
@@ -118,7 +119,7 @@ func (c *Client) Revoke(ctx context.Context, name, service string) (int, error) 
 		}
 	}
 	n := 0
-	for _, cm := range plan.SharesOf(list.Items, service) {
+	for _, cm := range sandboxes.SharesOf(list.Items, service) {
 		if err := api.Delete(ctx, cm.Name, deleteOptions(cm.UID, false)); err != nil && !apierrors.IsNotFound(err) {
 			return n, Explain(err)
 		}

@@ -8,15 +8,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork/env"
 )
 
 // envSources reads the objects from which containers take variables by envFrom. The values of Secrets are discarded
 // at once.
-func (c *Client) envSources(ctx context.Context, refs []string) (plan.EnvSources, error) {
+func (c *Client) envSources(ctx context.Context, refs []string) (forks.EnvSources, error) {
 	var mu sync.Mutex
-	found := plan.EnvSources{}
+	found := forks.EnvSources{}
 	var reads []func() error
 	for _, ref := range refs {
 		reads = append(reads, func() error {
@@ -58,15 +58,15 @@ func (c *Client) envSource(ctx context.Context, ref string) (env.Object, error) 
 }
 
 // admission reads the mutating webhooks that change pods on creation, except our own.
-func (c *Client) admission(ctx context.Context) (plan.Admission, error) {
+func (c *Client) admission(ctx context.Context) (forks.Admission, error) {
 	list, err := c.Kube.AdmissionregistrationV1().MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{})
 	if apierrors.IsForbidden(err) {
-		return plan.Admission{Unread: true}, nil
+		return forks.Admission{Unread: true}, nil
 	}
 	if err != nil {
-		return plan.Admission{}, err
+		return forks.Admission{}, err
 	}
-	var a plan.Admission
+	var a forks.Admission
 	for i := range list.Items {
 		if list.Items[i].Name != webhookConfiguration {
 			a.Webhooks = append(a.Webhooks, list.Items[i].Webhooks...)

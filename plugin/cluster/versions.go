@@ -7,7 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -16,9 +16,9 @@ const labelVersion = "app.kubernetes.io/version"
 
 // Versions are the versions of what runs in a cluster.
 type Versions struct {
-	Webhook        string               `json:"webhookVersion,omitempty"` // empty: not installed, or unknown
-	WebhookUnknown string               `json:"webhookUnknown,omitempty"` // why it is not known
-	Routers        []plan.RouterVersion `json:"routers,omitempty"`
+	Webhook        string                    `json:"webhookVersion,omitempty"` // empty: not installed, or unknown
+	WebhookUnknown string                    `json:"webhookUnknown,omitempty"` // why it is not known
+	Routers        []sandboxes.RouterVersion `json:"routers,omitempty"`
 }
 
 // Versions reads the webhook's version, and those of the routers in the namespace, or in all if it is empty.
@@ -49,6 +49,6 @@ func (c *Client) Versions(ctx context.Context, namespace string) (*Versions, err
 	if err != nil {
 		return nil, Explain(err)
 	}
-	v.Routers = plan.RouterVersions(pods.Items)
+	v.Routers = sandboxes.RouterVersions(pods.Items)
 	return v, nil
 }

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -36,14 +38,14 @@ type Forks struct {
 }
 
 // Status diagnoses the fork of that name.
-func (f *Forks) Status(name string) plan.ForkStatus {
+func (f *Forks) Status(name string) sandboxes.ForkStatus {
 	d := f.Deployments[name]
 	if d == nil {
-		return plan.Diagnose(health.Facts{})
+		return sandboxes.Diagnose(health.Facts{})
 	}
-	facts := plan.ForkFacts(d, slices.Collect(maps.Values(f.sets)), slices.Collect(maps.Values(f.pods)), time.Now())
+	facts := sandboxes.ForkFacts(d, slices.Collect(maps.Values(f.sets)), slices.Collect(maps.Values(f.pods)), time.Now())
 	facts.Published = f.published[name]
-	return plan.Diagnose(facts)
+	return sandboxes.Diagnose(facts)
 }
 
 // A Target is a fork to wait for.
@@ -55,7 +57,7 @@ type Target struct {
 // WaitForks watches the forks of a sandbox until all targets are ready, and returns their last known status by name.
 // It returns early with the first *plan.Problem that waiting does not fix, or with ctx's error. progress is called on
 // every change of a status.
-func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Target, progress func(name string, s plan.ForkStatus)) (map[string]plan.ForkStatus, error) {
+func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Target, progress func(name string, s sandboxes.ForkStatus)) (map[string]sandboxes.ForkStatus, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := make(chan func(*Forks) error)
@@ -68,7 +70,7 @@ func (c *Client) WaitForks(ctx context.Context, sandboxName string, targets []Ta
 	go watchObjects(ctx, itself, c.watchSandbox, events, func(f *Forks) { f.published = nil }, (*Forks).updateSandbox)
 
 	known := &Forks{}
-	statuses := map[string]plan.ForkStatus{}
+	statuses := map[string]sandboxes.ForkStatus{}
 	var doubt <-chan time.Time // fires when a passing Problem has lasted
 	for {
 		select {
@@ -200,7 +202,7 @@ func watchObjects[Known, T any](
 }
 
 // withLog returns the status's Problem with the end of the log that explains it.
-func (c *Client) withLog(ctx context.Context, s plan.ForkStatus) *plan.Problem {
+func (c *Client) withLog(ctx context.Context, s sandboxes.ForkStatus) *plan.Problem {
 	if s.Log == nil {
 		return s.Problem
 	}
@@ -263,7 +265,7 @@ func eventTime(e corev1.Event) time.Time {
 }
 
 // ExplainWait returns what the forks of p that are not ready wait for.
-func (c *Client) ExplainWait(ctx context.Context, p *plan.ForkPlan, statuses map[string]plan.ForkStatus, after time.Duration) error {
+func (c *Client) ExplainWait(ctx context.Context, p *forks.Plan, statuses map[string]sandboxes.ForkStatus, after time.Duration) error {
 	var reasons []string
 	for i := range p.Forks {
 		name := p.Forks[i].Name()

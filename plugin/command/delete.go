@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -139,7 +140,7 @@ func (f *deleteFlags) run(ctx context.Context) error {
 }
 
 // find returns the requested sandboxes, and the names of those that do not exist.
-func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan.Sandbox, missing []string, err error) {
+func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []sandboxes.Sandbox, missing []string, err error) {
 	if len(f.names) > 0 {
 		return c.SandboxesNamed(ctx, f.names)
 	}
@@ -155,7 +156,7 @@ func (f *deleteFlags) find(ctx context.Context, c *cluster.Client) (found []plan
 
 // withPolicies adds the policies of the sandboxes' forks. Without a selector, it also adds sandboxes of which only
 // policies are left.
-func (f *deleteFlags) withPolicies(ctx context.Context, c *cluster.Client, all []plan.Sandbox) ([]plan.Sandbox, error) {
+func (f *deleteFlags) withPolicies(ctx context.Context, c *cluster.Client, all []sandboxes.Sandbox) ([]sandboxes.Sandbox, error) {
 	with, err := c.WithPolicies(ctx, all)
 	if f.selector != "" {
 		with = with[:min(len(all), len(with))]
@@ -191,7 +192,7 @@ func (f *deleteFlags) await(ctx context.Context, c *cluster.Client, names []stri
 }
 
 // printDeleted prints the deleted objects.
-func (f *deleteFlags) printDeleted(gone []plan.Sandbox) error {
+func (f *deleteFlags) printDeleted(gone []sandboxes.Sandbox) error {
 	var objects []runtime.Object
 	for i := range gone {
 		s := &gone[i]

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 )
 
 // extendFlags are the flags and arguments of `extend`.
@@ -108,7 +109,9 @@ func (f *extendFlags) run(ctx context.Context) error {
 		ttl = &f.ttl
 	}
 	now := time.Now()
-	extend := func(s *plan.Sandbox) (*plan.Extension, error) { return plan.Extend(s, ttl, byDefault, now) }
+	extend := func(s *sandboxes.Sandbox) (*sandboxes.Extension, error) {
+		return sandboxes.Extend(s, ttl, byDefault, now)
+	}
 	for i := range found {
 		if _, err := extend(&found[i]); err != nil {
 			return err // before anything is changed
@@ -137,7 +140,7 @@ type extended []extension
 
 // An extension is one of them.
 type extension struct {
-	*plan.Extension
+	*sandboxes.Extension
 	configMap *corev1.ConfigMap
 }
 
@@ -164,7 +167,7 @@ func (f *extendFlags) printExtended(all extended, now time.Time) error {
 }
 
 // find returns the requested sandboxes. If one does not exist, the error is a *plan.Problem.
-func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]plan.Sandbox, error) {
+func (f *extendFlags) find(ctx context.Context, c *cluster.Client) ([]sandboxes.Sandbox, error) {
 	if len(f.names) == 0 {
 		all, err := c.Sandboxes(ctx, c.Namespace, f.selector)
 		if err == nil && len(all) == 0 {

@@ -16,7 +16,9 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -36,7 +38,7 @@ type forkFlags struct {
 	force, follow          bool
 
 	workloads []string
-	options   plan.ForkOptions
+	options   forks.Options
 	dryRun    cmdutil.DryRunStrategy
 	begun     time.Time
 
@@ -134,7 +136,7 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	if f.dryRun, err = cmdutil.GetDryRunStrategy(cmd); err != nil {
 		return usageError(cmd, lower(err))
 	}
-	f.options = plan.ForkOptions{
+	f.options = forks.Options{
 		Sandbox: f.name, Key: f.key, WhenUnready: f.whenUnready, Restart: f.restart, Route: f.route, Force: f.force,
 		TemplatePath: f.templatePath, NewKey: sandbox.NewKey(), Now: f.begun,
 	}
@@ -151,14 +153,14 @@ func (f *forkFlags) complete(cmd *cobra.Command, args []string) (err error) {
 		f.options.TTL = &f.ttl
 	}
 	for _, s := range f.images {
-		c, err := plan.ParseImage(s)
+		c, err := forks.ParseImage(s)
 		if err != nil {
 			return usageError(cmd, err.Error())
 		}
 		f.options.Images = append(f.options.Images, c)
 	}
 	for _, s := range f.keepLabels {
-		c, err := plan.ParseKeepLabel(s)
+		c, err := forks.ParseKeepLabel(s)
 		if err != nil {
 			return usageError(cmd, err.Error())
 		}
@@ -194,7 +196,7 @@ func (f *forkFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var p *plan.ForkPlan
+	var p *forks.Plan
 	var applied *cluster.Applied
 	for try := 1; ; try++ {
 		if p, err = f.plan(ctx, c); err != nil {
@@ -227,18 +229,18 @@ func (f *forkFlags) run(ctx context.Context) error {
 // plan reads the namespace and plans the forks. With --route, it first plans the routing of workloads that need it.
 // Unless this is a dry run, it then routes them, and plans the forks again on the result. A workload that can't be
 // forked is not routed.
-func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan, error) {
+func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*forks.Plan, error) {
 	workloads, state, err := c.ReadFork(ctx, f.workloads, &f.options)
 	if err != nil {
 		return nil, err
 	}
-	p, err := plan.Forks(&f.options, workloads, state)
-	if unrouted := plan.UnroutedOf(err); len(unrouted) > 0 {
+	p, err := forks.New(&f.options, workloads, state)
+	if unrouted := forks.UnroutedOf(err); len(unrouted) > 0 {
 		view, failed := c.RouteView(ctx, unrouted)
 		if failed != nil {
 			return nil, err // the caller may not read what routing depends on
 		}
-		return nil, plan.UnroutedProblem(err, view)
+		return nil, forks.UnroutedProblem(err, view)
 	}
 	if err != nil || len(p.Unrouted) == 0 {
 		return p, err
@@ -248,9 +250,9 @@ func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan
 		timeout = routeTimeout
 	}
 	r := &routeFlags{tool: f.tool, timeout: timeout, wait: true, dryRun: f.dryRun}
-	var planned *plan.ForkPlan
-	run, err := r.plan(ctx, c, p.Unrouted, func(view *plan.RouteView) (steps []*plan.RouteStep, final *plan.RouteView, err error) {
-		planned, steps, final, err = plan.ForksRouted(&f.options, workloads, state, view)
+	var planned *forks.Plan
+	run, err := r.plan(ctx, c, p.Unrouted, func(view *routes.View) (steps []*routes.Step, final *routes.View, err error) {
+		planned, steps, final, err = forks.Routed(&f.options, workloads, state, view)
 		return steps, final, err
 	})
 	if err == nil {
@@ -259,7 +261,7 @@ func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan
 	if err != nil || f.dryRun != cmdutil.DryRunNone {
 		return planned, err
 	}
-	if err := run.do(ctx, plan.Route); err != nil {
+	if err := run.do(ctx, routes.Route); err != nil {
 		return nil, err
 	}
 	if workloads, state, err = c.ReadFork(ctx, f.workloads, &f.options); err != nil {
@@ -267,17 +269,17 @@ func (f *forkFlags) plan(ctx context.Context, c *cluster.Client) (*plan.ForkPlan
 	}
 	again := f.options
 	again.Route = false // what is unrouted still can't be forked
-	return plan.Forks(&again, workloads, state)
+	return forks.New(&again, workloads, state)
 }
 
-func (f *forkFlags) warnings(p *plan.ForkPlan) {
+func (f *forkFlags) warnings(p *forks.Plan) {
 	for _, w := range p.Warnings {
 		f.warn("%s", w)
 	}
 }
 
 // warnUnreached warns of forks that none, or only some, of the requests with their key reach.
-func (f *forkFlags) warnUnreached(statuses map[string]plan.ForkStatus) {
+func (f *forkFlags) warnUnreached(statuses map[string]sandboxes.ForkStatus) {
 	for _, name := range slices.Sorted(maps.Keys(statuses)) {
 		for _, c := range statuses[name].Causes {
 			if c.Partial || c.Code == health.ScaledToZero {
@@ -288,7 +290,7 @@ func (f *forkFlags) warnUnreached(statuses map[string]plan.ForkStatus) {
 }
 
 // await waits until the forks are routed.
-func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPlan, applied *cluster.Applied) (map[string]plan.ForkStatus, error) {
+func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *forks.Plan, applied *cluster.Applied) (map[string]sandboxes.ForkStatus, error) {
 	var targets []cluster.Target
 	for _, d := range applied.Forks {
 		targets = append(targets, cluster.Target{Name: d.GetName(), Generation: d.GetGeneration()})
@@ -300,7 +302,7 @@ func (f *forkFlags) await(ctx context.Context, c *cluster.Client, p *plan.ForkPl
 		defer cancel()
 	}
 	show := f.progress()
-	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s plan.ForkStatus) {
+	statuses, err := c.WaitForks(waiting, p.Sandbox, targets, func(name string, s sandboxes.ForkStatus) {
 		if !s.Ready {
 			show.update("deployment.apps/" + name + ": " + s.Waiting)
 		}

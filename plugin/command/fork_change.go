@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 )
 
 // changeFlags are the flags of `fork`, besides --image, that change a pod template.
@@ -29,38 +29,38 @@ func (f *changeFlags) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&f.serviceAccount, "service-account", "", "Service account that the fork's pods run as.")
 	flags.StringVarP(&f.patch, "patch", "p", "", "Patch of the pod template, JSON or YAML. The other flags are applied after it.")
 	flags.StringVar(&f.patchFile, "patch-file", "", "File that holds the patch of the pod template; - is the standard input.")
-	flags.StringVar(&f.patchType, "patch-type", plan.PatchStrategic, `Type of the patch: "strategic", "merge" or "json".`)
-	completeValues(cmd, "patch-type", plan.PatchStrategic, plan.PatchMerge, plan.PatchJSON)
+	flags.StringVar(&f.patchType, "patch-type", forks.PatchStrategic, `Type of the patch: "strategic", "merge" or "json".`)
+	completeValues(cmd, "patch-type", forks.PatchStrategic, forks.PatchMerge, forks.PatchJSON)
 }
 
 // parse converts the flags to a change. Its errors are usage errors.
-func (f *changeFlags) parse(cmd *cobra.Command, in io.Reader) (c plan.Change, err error) {
+func (f *changeFlags) parse(cmd *cobra.Command, in io.Reader) (c forks.Change, err error) {
 	c.Containers, c.ServiceAccount = f.containers, f.serviceAccount
 	given := cmd.Flags().Changed
 	if given("service-account") && f.serviceAccount == "" {
 		return c, errors.New(`--service-account "" must not be empty`)
 	}
 	for _, s := range f.env {
-		e, err := plan.ParseEnv(s)
+		e, err := forks.ParseEnv(s)
 		if err != nil {
 			return c, err
 		}
 		c.Env = append(c.Env, e)
 	}
 	for _, s := range f.resources {
-		r, err := plan.ParseResources(s)
+		r, err := forks.ParseResources(s)
 		if err != nil {
 			return c, err
 		}
 		c.Resources = append(c.Resources, r...)
 	}
 	if given("command") {
-		if c.Command, err = plan.ParseWords("--command", f.command); err != nil {
+		if c.Command, err = forks.ParseWords("--command", f.command); err != nil {
 			return c, err
 		}
 	}
 	if given("args") {
-		if c.Args, err = plan.ParseWords("--args", f.args); err != nil {
+		if c.Args, err = forks.ParseWords("--args", f.args); err != nil {
 			return c, err
 		}
 	}
@@ -68,7 +68,7 @@ func (f *changeFlags) parse(cmd *cobra.Command, in io.Reader) (c plan.Change, er
 	case given("patch") && given("patch-file"):
 		return c, errors.New("--patch and --patch-file: give only one of them")
 	case given("patch"):
-		c.Patch, err = plan.ParsePatch("--patch", f.patchType, f.patch)
+		c.Patch, err = forks.ParsePatch("--patch", f.patchType, f.patch)
 	case given("patch-file"):
 		c.Patch, err = f.readPatch(in)
 	case given("patch-type"):
@@ -77,7 +77,7 @@ func (f *changeFlags) parse(cmd *cobra.Command, in io.Reader) (c plan.Change, er
 	return c, err
 }
 
-func (f *changeFlags) readPatch(in io.Reader) (*plan.TemplatePatch, error) {
+func (f *changeFlags) readPatch(in io.Reader) (*forks.TemplatePatch, error) {
 	var text []byte
 	var err error
 	if f.patchFile == "-" {
@@ -88,5 +88,5 @@ func (f *changeFlags) readPatch(in io.Reader) (*plan.TemplatePatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--patch-file: %w", err)
 	}
-	return plan.ParsePatch("--patch-file "+f.patchFile, f.patchType, string(text))
+	return forks.ParsePatch("--patch-file "+f.patchFile, f.patchType, string(text))
 }

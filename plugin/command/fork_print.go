@@ -10,11 +10,13 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
 // printDryRun prints what would be applied, without the fields that only the API server sets.
-func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
+func (f *forkFlags) printDryRun(p *forks.Plan) error {
 	objects := []runtime.Object{p.ConfigMap}
 	var verbs []string
 	for i := range p.Forks {
@@ -36,7 +38,7 @@ func (f *forkFlags) printDryRun(p *plan.ForkPlan) error {
 }
 
 // inherits prints what new forks share with their baselines, and what they lack.
-func (f *forkFlags) inherits(p *plan.ForkPlan) {
+func (f *forkFlags) inherits(p *forks.Plan) {
 	for i := range p.Forks {
 		n := &p.Forks[i]
 		if n.Inherits != "" && n.Replaces == 0 {
@@ -49,7 +51,7 @@ func (f *forkFlags) inherits(p *plan.ForkPlan) {
 }
 
 // printApplied prints what was applied when the command does not wait for it.
-func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, real bool) error {
+func (f *forkFlags) printApplied(p *forks.Plan, applied *cluster.Applied, real bool) error {
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() || !real {
 		return err
 	}
@@ -61,7 +63,7 @@ func (f *forkFlags) printApplied(p *plan.ForkPlan, applied *cluster.Applied, rea
 }
 
 // printRouted prints the forks and how to reach them.
-func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, statuses map[string]plan.ForkStatus) error {
+func (f *forkFlags) printRouted(p *forks.Plan, applied *cluster.Applied, statuses map[string]sandboxes.ForkStatus) error {
 	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() {
 		return err
 	}
@@ -92,7 +94,7 @@ func (f *forkFlags) printRouted(p *plan.ForkPlan, applied *cluster.Applied, stat
 
 // worstState returns what is true of all forks: "routed", or "running" where a fork takes no requests. It returns ""
 // where a fork has no replicas.
-func worstState(statuses map[string]plan.ForkStatus) string {
+func worstState(statuses map[string]sandboxes.ForkStatus) string {
 	state := "routed"
 	for _, s := range statuses {
 		switch {
@@ -106,25 +108,25 @@ func worstState(statuses map[string]plan.ForkStatus) string {
 }
 
 // previews prints where the gateway serves the forks, if there is a gateway.
-func (f *forkFlags) previews(p *plan.ForkPlan) {
+func (f *forkFlags) previews(p *forks.Plan) {
 	for i := range p.Forks {
 		if f.gateway == "" || len(p.Forks[i].Reach) == 0 {
 			continue
 		}
 		service := p.Forks[i].Reach[0].Service
-		fmt.Fprintf(f.Out, "show it to others, at %s:\n  %s\n", plan.PreviewURL(f.gateway, service, p.Sandbox, p.Namespace),
+		fmt.Fprintf(f.Out, "show it to others, at %s:\n  %s\n", sandboxes.PreviewURL(f.gateway, service, p.Sandbox, p.Namespace),
 			f.line(plan.Kubectl("sandbox", "share", p.Sandbox, "svc/"+service)))
 	}
 }
 
 // describe prints the sandbox in one line, after what its new forks inherit.
-func (f *forkFlags) describe(p *plan.ForkPlan, more string) {
+func (f *forkFlags) describe(p *forks.Plan, more string) {
 	f.inherits(p)
 	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun.Truncate(time.Second)))
 }
 
 // reach prints how to reach each of the forks: from this machine, which needs no header, and from inside the cluster.
-func (f *forkFlags) reach(p *plan.ForkPlan, member string) {
+func (f *forkFlags) reach(p *forks.Plan, member string) {
 	var open, inside []string
 	for i := range p.Forks {
 		if len(p.Forks[i].Reach) == 0 {
@@ -145,7 +147,7 @@ func (f *forkFlags) reach(p *plan.ForkPlan, member string) {
 func (t *tool) line(words []string) string { return plan.Quote(withGlobals(words, given(t.globals))) }
 
 // printForks prints the objects if -o requests them, else a line for each fork.
-func (f *forkFlags) printForks(p *plan.ForkPlan, applied *cluster.Applied) error {
+func (f *forkFlags) printForks(p *forks.Plan, applied *cluster.Applied) error {
 	objects := []runtime.Object{typed(applied.ConfigMap)}
 	var verbs []string
 	for i, d := range applied.Forks {
@@ -173,7 +175,7 @@ func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error
 }
 
 // rolled reports whether any of the forks was created or changed.
-func rolled(p *plan.ForkPlan, applied *cluster.Applied) bool {
+func rolled(p *forks.Plan, applied *cluster.Applied) bool {
 	for i, d := range applied.Forks {
 		if p.Forks[i].Replaces != d.GetGeneration() {
 			return true
@@ -183,7 +185,7 @@ func rolled(p *plan.ForkPlan, applied *cluster.Applied) bool {
 }
 
 // verb returns what happened to a fork, in the words of `kubectl apply`. A negative generation means unknown.
-func verb(f *plan.Fork, generation int64) string {
+func verb(f *forks.Fork, generation int64) string {
 	switch f.Replaces {
 	case 0:
 		return "forked"

@@ -19,7 +19,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -119,7 +119,7 @@ func (f *listFlags) run(ctx context.Context) error {
 }
 
 // read reads the sandboxes that the selector selects.
-func (f *listFlags) read(ctx context.Context, c *cluster.Client, namespace string) (*plan.Inventory, error) {
+func (f *listFlags) read(ctx context.Context, c *cluster.Client, namespace string) (*sandboxes.Inventory, error) {
 	v, err := c.Inventory(ctx, namespace)
 	if err != nil || f.selector == "" {
 		return v, err
@@ -132,7 +132,7 @@ func (f *listFlags) read(ctx context.Context, c *cluster.Client, namespace strin
 	return v, nil
 }
 
-func (f *listFlags) show(v *plan.Inventory, namespace string) error {
+func (f *listFlags) show(v *sandboxes.Inventory, namespace string) error {
 	all := v.Sandboxes()
 	if !f.table() {
 		return f.printObjects(v, all)
@@ -148,13 +148,13 @@ func (f *listFlags) show(v *plan.Inventory, namespace string) error {
 	if err := f.printRows(f.tableFlags, v, all); err != nil {
 		return err
 	}
-	if words := plan.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
+	if words := sandboxes.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
 		fmt.Fprintf(f.ErrOut, "hint: rebase the forks: %s\n", f.line(words))
 	}
 	return nil
 }
 
-func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sandbox) error {
+func (f *listFlags) printRows(table tableFlags, v *sandboxes.Inventory, all []sandboxes.Sandbox) error {
 	columns := []metav1.TableColumnDefinition{
 		column("Name", false), column("Key", false), column("Ready", false), column("State", false), column("Behind", false), column("Expires", false),
 		column("Forks-of", true), column("Created-by", true), column("Age", false),
@@ -182,7 +182,7 @@ func (f *listFlags) printRows(table tableFlags, v *plan.Inventory, all []plan.Sa
 }
 
 // printObjects prints the sandboxes for programs; -o name prints their ConfigMaps.
-func (f *listFlags) printObjects(v *plan.Inventory, all []plan.Sandbox) error {
+func (f *listFlags) printObjects(v *sandboxes.Inventory, all []sandboxes.Sandbox) error {
 	if *f.print.OutputFormat != "name" {
 		return printStatus(f.print, f.Out, v.DescribeSandboxes(f.line))
 	}
@@ -205,7 +205,7 @@ type listWatch struct {
 }
 
 // news returns the sandboxes that have changed since the last call.
-func (w *listWatch) news(v *plan.Inventory) (changed []plan.Sandbox) {
+func (w *listWatch) news(v *sandboxes.Inventory) (changed []sandboxes.Sandbox) {
 	for _, s := range v.Sandboxes() {
 		id := s.Namespace + "/" + s.Name
 		found := v.State(&s)
@@ -218,7 +218,7 @@ func (w *listWatch) news(v *plan.Inventory) (changed []plan.Sandbox) {
 	return changed
 }
 
-func (w *listWatch) print(v *plan.Inventory) error {
+func (w *listWatch) print(v *sandboxes.Inventory) error {
 	changed := w.news(v)
 	if len(changed) == 0 {
 		return nil

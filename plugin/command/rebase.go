@@ -13,7 +13,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 )
 
 // rebaseFlags are the flags of `rebase`: those of a `fork` without a change.
@@ -83,7 +83,7 @@ func (f *rebaseFlags) complete(cmd *cobra.Command, args []string) (err error) {
 	if err := validOutput(cmd, f.print); err != nil {
 		return err
 	}
-	f.options = plan.ForkOptions{Sandbox: sandboxArg(args[0]), Force: f.force, Now: f.begun}
+	f.options = forks.Options{Sandbox: sandboxArg(args[0]), Force: f.force, Now: f.begun}
 	f.workloads = args[1:]
 	return validName(cmd, f.options.Sandbox)
 }
@@ -93,14 +93,14 @@ func (f *rebaseFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var p *plan.ForkPlan
+	var p *forks.Plan
 	var applied *cluster.Applied
 	for try := 1; ; try++ {
 		workloads, state, err := c.ReadRebase(ctx, f.workloads, &f.options)
 		if err != nil {
 			return err
 		}
-		if p, err = plan.Rebase(&f.options, workloads, state); err != nil {
+		if p, err = forks.Rebase(&f.options, workloads, state); err != nil {
 			return err
 		}
 		if f.dryRun == cmdutil.DryRunClient {

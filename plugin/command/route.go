@@ -20,6 +20,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
@@ -166,17 +167,17 @@ func (f *routeFlags) run(ctx context.Context) error {
 	if err := run.admission(ctx); err != nil {
 		return err
 	}
-	if err := run.do(ctx, plan.Route); err != nil {
+	if err := run.do(ctx, routes.Route); err != nil {
 		return err
 	}
 	return run.printDone("routed")
 }
 
 // A planner plans all steps from a view, and returns the resulting view.
-type planner func(*plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error)
+type planner func(*routes.View) ([]*routes.Step, *routes.View, error)
 
-func planRoute(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
-	return plan.RouteSteps(view, plan.Route)
+func planRoute(view *routes.View) ([]*routes.Step, *routes.View, error) {
+	return routes.Steps(view, routes.Route)
 }
 
 // plan reads the namespace, plans the steps and announces the rollouts.
@@ -199,12 +200,12 @@ func (f *routeFlags) plan(ctx context.Context, c *cluster.Client, workloads []*p
 	if err != nil {
 		return nil, err
 	}
-	notices, err := plan.RouteNotices(view)
+	notices, err := routes.Notices(view)
 	if err != nil {
 		return nil, err
 	}
 	if len(run.steps) > 0 {
-		for _, n := range append(notices, plan.ProtocolNotices(view)...) {
+		for _, n := range append(notices, routes.ProtocolNotices(view)...) {
 			f.warn("%s", n)
 		}
 	}
@@ -254,24 +255,24 @@ type routeRun struct {
 	wait     bool
 	verb     string // the command: "route" or "unroute"
 
-	next func(*plan.RouteView) (*plan.RouteStep, error) // of unroute
+	next func(*routes.View) (*routes.Step, error) // of unroute
 
 	services []*corev1.Service // that were named
 	targets  []*plan.Workload
-	steps    []*plan.RouteStep // all that are to come, if all goes well
-	final    *plan.RouteView   // and how things are then
+	steps    []*routes.Step // all that are to come, if all goes well
+	final    *routes.View   // and how things are then
 	wrote    []routeWritten
-	waits    []plan.RouteWait // the last known
+	waits    []routes.Wait // the last known
 }
 
 // A routeWritten is an object as the API server stored it.
 type routeWritten struct {
-	write  plan.RouteWrite
+	write  routes.Write
 	object *unstructured.Unstructured
 }
 
 // plan plans all steps, and returns the view that they start from.
-func (r *routeRun) plan(ctx context.Context, steps planner) (*plan.RouteView, error) {
+func (r *routeRun) plan(ctx context.Context, steps planner) (*routes.View, error) {
 	view, err := r.routing.View(ctx)
 	if err != nil {
 		return nil, err
@@ -355,7 +356,7 @@ func (r *routeRun) admission(ctx context.Context) error {
 var errRouteTimeout = errors.New("timed out")
 
 // do takes the steps.
-func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.RouteStep, error)) error {
+func (r *routeRun) do(ctx context.Context, next func(*routes.View) (*routes.Step, error)) error {
 	running := ctx
 	if r.timeout > 0 {
 		var cancel context.CancelFunc
@@ -364,10 +365,10 @@ func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 	}
 	show := r.progress()
 	view, err := r.routing.Run(running, next, r.wait, cluster.RouteObserver{
-		Wrote: func(w *plan.RouteWrite, object *unstructured.Unstructured) {
+		Wrote: func(w *routes.Write, object *unstructured.Unstructured) {
 			r.wrote = append(r.wrote, routeWritten{*w, object})
 		},
-		Waiting: func(step *plan.RouteStep) {
+		Waiting: func(step *routes.Step) {
 			r.waits = step.Waits
 			show.update(step.Title + ": " + describeWait(step.Waits[0]))
 		},
@@ -382,7 +383,7 @@ func (r *routeRun) do(ctx context.Context, next func(*plan.RouteView) (*plan.Rou
 	return nil
 }
 
-func describeWait(w plan.RouteWait) string {
+func describeWait(w routes.Wait) string {
 	if w.Workload == nil {
 		return w.Message
 	}
@@ -432,8 +433,8 @@ func (r *routeRun) command(verb string) string {
 
 // checkRouters warns of ready pods that should have a router and have none. It fails if a workload has no pod with a
 // router.
-func (r *routeRun) checkRouters(view *plan.RouteView) error {
-	gaps := plan.RouterGaps(view)
+func (r *routeRun) checkRouters(view *routes.View) error {
+	gaps := routes.RouterGaps(view)
 	for _, g := range gaps {
 		r.warn("%s: %s", g.Workload, g.Message)
 	}

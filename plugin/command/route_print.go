@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
@@ -24,7 +25,7 @@ func (r *routeRun) printPlanned() error {
 	if err := r.printer().printDone(r.planned()); err != nil {
 		return err
 	}
-	if switches(plan.MergeSteps(r.steps)) {
+	if switches(routes.MergeSteps(r.steps)) {
 		fmt.Fprintln(r.ErrOut, "Apply the Services only when the workloads have rolled out: a Service loses pods whose ports lack the name it goes to.")
 	}
 	return nil
@@ -33,7 +34,7 @@ func (r *routeRun) printPlanned() error {
 // planned returns the objects with the changes of all steps.
 func (r *routeRun) planned() []doneObject {
 	var done []doneObject
-	writes := plan.MergeSteps(r.steps)
+	writes := routes.MergeSteps(r.steps)
 	for i := range writes {
 		w := &writes[i]
 		object := w.After
@@ -48,7 +49,7 @@ func (r *routeRun) planned() []doneObject {
 	return append(done, r.unchanged(writes)...)
 }
 
-func switches(writes []plan.RouteWrite) bool {
+func switches(writes []routes.Write) bool {
 	for _, w := range writes {
 		if strings.HasPrefix(w.Object, "service/") {
 			return true
@@ -68,10 +69,10 @@ func (r *routeRun) dryRun(ctx context.Context) error {
 
 func (r *routeRun) dryRunObjects(ctx context.Context) ([]doneObject, error) {
 	var done []doneObject
-	err := r.routing.DryRun(ctx, r.steps, func(w *plan.RouteWrite, object *unstructured.Unstructured) {
+	err := r.routing.DryRun(ctx, r.steps, func(w *routes.Write, object *unstructured.Unstructured) {
 		done = append(done, doneObject{operation(w, r.verb+"d"), object})
 	})
-	return append(done, r.unchanged(plan.MergeSteps(r.steps))...), err
+	return append(done, r.unchanged(routes.MergeSteps(r.steps))...), err
 }
 
 // printDone prints each changed object in its latest state, and each workload that needed no change.
@@ -90,7 +91,7 @@ func (r *routeRun) done(verbed string) []doneObject {
 		created[w.write.Object] = created[w.write.Object] || w.write.Create != nil
 	}
 	var done []doneObject
-	var writes []plan.RouteWrite
+	var writes []routes.Write
 	for _, name := range order {
 		w := last[name]
 		writes = append(writes, w.write)
@@ -104,15 +105,15 @@ func (r *routeRun) done(verbed string) []doneObject {
 }
 
 // unchanged returns the targets that no write changes.
-func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
+func (r *routeRun) unchanged(writes []routes.Write) []doneObject {
 	var out []doneObject
 	for _, t := range r.targets {
-		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == t.String() }) {
+		if !slices.ContainsFunc(writes, func(w routes.Write) bool { return w.Object == t.String() }) {
 			out = append(out, doneObject{"unchanged", t.Object})
 		}
 	}
 	for _, s := range r.services {
-		if !slices.ContainsFunc(writes, func(w plan.RouteWrite) bool { return w.Object == "service/"+s.Name }) {
+		if !slices.ContainsFunc(writes, func(w routes.Write) bool { return w.Object == "service/"+s.Name }) {
 			out = append(out, doneObject{"unchanged", typedService(s)})
 		}
 	}
@@ -120,7 +121,7 @@ func (r *routeRun) unchanged(writes []plan.RouteWrite) []doneObject {
 }
 
 // operation returns the word for what a write does to its object.
-func operation(w *plan.RouteWrite, verbed string) string {
+func operation(w *routes.Write, verbed string) string {
 	switch {
 	case w.Create != nil:
 		return "created"

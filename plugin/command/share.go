@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/kubectl/pkg/util/templates"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
@@ -72,7 +72,7 @@ func (f *shareFlags) complete(cmd *cobra.Command, args []string) error {
 		return usageError(cmd, fmt.Sprintf("--expires %s is less than a minute", f.expires))
 	}
 	if len(args) == 2 {
-		if _, err := plan.ParseShared(args[1], "default"); err != nil {
+		if _, err := sandboxes.ParseShared(args[1], "default"); err != nil {
 			return usageError(cmd, err.Error())
 		}
 	}
@@ -86,7 +86,7 @@ func (f *shareFlags) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(args) == 2 {
-		if f.service, err = plan.ParseShared(args[1], c.Namespace); err != nil {
+		if f.service, err = sandboxes.ParseShared(args[1], c.Namespace); err != nil {
 			return err
 		}
 	}

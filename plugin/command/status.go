@@ -15,7 +15,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -116,7 +116,7 @@ func (f *statusFlags) run(ctx context.Context) error {
 }
 
 // exit returns the error for the exit status, with --exit-code.
-func (f *statusFlags) exit(v *plan.Inventory) error {
+func (f *statusFlags) exit(v *sandboxes.Inventory) error {
 	all := v.Sandboxes()
 	switch found := v.State(&all[0]); {
 	case !f.exitCode, !found.Unknown && (found.Code == health.Routed || found.Code == health.Running):
@@ -128,7 +128,7 @@ func (f *statusFlags) exit(v *plan.Inventory) error {
 }
 
 // printSandbox prints a sandbox's objects: one after the other if the format allows it, else as a list.
-func printSandbox(p *objectPrinter, s *plan.Sandbox) error {
+func printSandbox(p *objectPrinter, s *sandboxes.Sandbox) error {
 	var objects []runtime.Object
 	if s.ConfigMap != nil {
 		objects = append(objects, typed(s.ConfigMap))
@@ -170,7 +170,7 @@ func (f *statusFlags) show(s *cluster.Status, now time.Time) error {
 			want = *d.Spec.Replicas
 		}
 		rows = append(rows, metav1.TableRow{Cells: []any{
-			d.Name, plan.WorkloadOf(d), fmt.Sprintf("%d/%d", d.Status.AvailableReplicas, want),
+			d.Name, sandboxes.WorkloadOf(d), fmt.Sprintf("%d/%d", d.Status.AvailableReplicas, want),
 			fmt.Sprint(count.Fork + count.FellBack + count.Refused), string(s.Forks[i].State), duration.HumanDuration(now.Sub(d.CreationTimestamp.Time)),
 		}})
 	}
@@ -221,7 +221,7 @@ func (f *statusFlags) showForks(s *cluster.Status) {
 			case c.Path:
 				word = "not routed: "
 			}
-			printProblem(f.Out, word, plan.CauseProblem(d, c), given(f.globals))
+			printProblem(f.Out, word, sandboxes.CauseProblem(d, c), given(f.globals))
 		}
 		for _, clause := range fork.Unknown {
 			fmt.Fprintf(f.Out, "\nnot known: deployment.apps/%s: %s\n", d.Name, clause)
@@ -237,9 +237,9 @@ func (f *statusFlags) showBaselineStates(s *cluster.Status) {
 			fmt.Fprintln(f.Out)
 			printProblem(f.Out, baselineState.Word()+": ", p, given(f.globals))
 		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); baselineState.Follows && err == nil {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was rebased on generation %d of %s at %s\n", d.Name, said.Generation, plan.WorkloadOf(d), said.Time)
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was rebased on generation %d of %s at %s\n", d.Name, said.Generation, sandboxes.WorkloadOf(d), said.Time)
 		} else if baselineState.Follows {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is rebased whenever %s changes\n", d.Name, plan.WorkloadOf(d))
+			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is rebased whenever %s changes\n", d.Name, sandboxes.WorkloadOf(d))
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/report"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -52,7 +53,7 @@ type testFlags struct {
 // A variantImage is one --variant=NAME=IMAGE.
 type variantImage struct {
 	name  string
-	image plan.ImageChange
+	image forks.ImageChange
 }
 
 // A reportFile is one --report=FORMAT=FILE.
@@ -234,7 +235,7 @@ func parseVariant(s string) (variantImage, error) {
 	if err := sandbox.ValidateName(name); err != nil {
 		return variantImage{}, fmt.Errorf("--variant %q: its name %w", s, err)
 	}
-	c, err := plan.ParseImage(image)
+	c, err := forks.ParseImage(image)
 	if err != nil {
 		return variantImage{}, fmt.Errorf("--variant %q: %s", s, strings.TrimPrefix(err.Error(), "--image "))
 	}

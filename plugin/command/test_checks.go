@@ -15,6 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -291,8 +292,8 @@ func (r *testRun) forkOf(v *experiment.Variant) *forkFlags {
 	i := slices.IndexFunc(r.images, func(o variantImage) bool { return o.name == v.Name })
 	return &forkFlags{
 		tool: &quiet, workloads: r.args, timeout: r.timeout, timeoutGiven: true, begun: time.Now(),
-		options: plan.ForkOptions{
-			Sandbox: v.Sandbox, Images: []plan.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
+		options: forks.Options{
+			Sandbox: v.Sandbox, Images: []forks.ImageChange{r.images[i].image}, TTL: &r.ttl, Route: r.route,
 			NewKey: sandbox.NewKey(), Now: time.Now(),
 		},
 	}

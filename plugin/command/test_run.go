@@ -14,6 +14,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -121,7 +122,7 @@ func (r *testRun) prepare(ctx context.Context) error {
 		return plan.NoSandbox(missing[0], r.client.Namespace)
 	}
 	for _, name := range r.args {
-		i := slices.IndexFunc(found, func(s plan.Sandbox) bool { return s.Name == name })
+		i := slices.IndexFunc(found, func(s sandboxes.Sandbox) bool { return s.Name == name })
 		r.variants = append(r.variants, experiment.Variant{Name: name, Sandbox: name, Key: found[i].Key})
 	}
 	return nil

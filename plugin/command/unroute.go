@@ -17,6 +17,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 )
 
 // unrouteFlags are the flags and arguments of `unroute`.
@@ -164,20 +165,20 @@ func (f *unrouteFlags) in(ctx context.Context, c *cluster.Client, workloads []*p
 	if err := routing.MayRoute(ctx); err != nil {
 		return nil, err
 	}
-	next := plan.Unroute
+	next := routes.Unroute
 	if f.force {
-		next = plan.UnrouteForced
+		next = routes.UnrouteForced
 	}
 	run := &routeRun{tool: f.tool, print: f.print, routing: routing, strategy: f.dryRun, timeout: f.timeout, wait: true, verb: "unroute"}
-	_, err = run.plan(ctx, func(view *plan.RouteView) ([]*plan.RouteStep, *plan.RouteView, error) {
+	_, err = run.plan(ctx, func(view *routes.View) ([]*routes.Step, *routes.View, error) {
 		services := f.services
 		if f.all {
 			services = view.Switched()
 		} else if run.services, err = view.NamedServices(services, c.Namespace, f.force); err != nil {
 			return nil, nil, err
 		}
-		run.next = plan.UnrouteAll(next, services)
-		return plan.RouteSteps(view, run.next)
+		run.next = routes.UnrouteAll(next, services)
+		return routes.Steps(view, run.next)
 	})
 	return run, err
 }

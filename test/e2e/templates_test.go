@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork/env"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -97,10 +98,10 @@ func (f *forking) test(seed int, workload *unstructured.Unstructured) (admitted,
 	for key := range f.secret {
 		names[key] = ""
 	}
-	state := &plan.ForkState{Namespace: f.name, EnvFrom: plan.EnvSources{
+	state := &forks.State{Namespace: f.name, EnvFrom: forks.EnvSources{
 		"configmap/corp": {Data: f.configMap}, "secret/db": env.Object{Data: names, NamesOnly: true},
 	}}
-	p, err := plan.Forks(&plan.ForkOptions{Sandbox: "pr", NewKey: "key"}, []*plan.Workload{w}, state)
+	p, err := forks.New(&forks.Options{Sandbox: "pr", NewKey: "key"}, []*plan.Workload{w}, state)
 	if err != nil {
 		f.t.Errorf("seed %d: %v", seed, err)
 		return true, false

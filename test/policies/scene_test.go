@@ -18,6 +18,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/policies"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/routes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/inject"
 )
 
@@ -39,13 +42,13 @@ type scene struct {
 	before             map[port][]string // the app's ports with their names
 	peers              []*end
 	old                map[string]*end // what peers were before they were routed
-	plan               *plan.ForkPlan
-	view               plan.PolicyView
+	plan               *forks.Plan
+	view               policies.View
 	api                *plan.Workload
 }
 
 // planned returns the policies of the fork's plan.
-func planned(p *plan.ForkPlan) []networkingv1.NetworkPolicy {
+func planned(p *forks.Plan) []networkingv1.NetworkPolicy {
 	var all []networkingv1.NetworkPolicy
 	for i := range p.Forks {
 		for _, q := range p.Forks[i].Policies {
@@ -71,7 +74,7 @@ func (s *scene) was(peer *end) *end {
 
 func newScene(t interface{ Fatal(...any) }, policies []networkingv1.NetworkPolicy) *scene {
 	s := &scene{users: policies, old: map[string]*end{}}
-	view := &plan.RouteView{NamespaceLabels: labelsOf(namespace), ControlNamespace: control, Owners: map[types.UID]metav1.OwnerReference{}}
+	view := &routes.View{NamespaceLabels: labelsOf(namespace), ControlNamespace: control, Owners: map[types.UID]metav1.OwnerReference{}}
 	workloads := map[string]*plan.Workload{
 		"api": workload(t, "api", "backend"), "web": workload(t, "web", "frontend"), "db": workload(t, "db", "data"), "worker": workload(t, "worker", "backend"),
 	}
@@ -102,7 +105,7 @@ func newScene(t interface{ Fatal(...any) }, policies []networkingv1.NetworkPolic
 			Status: corev1.PodStatus{PodIP: was.ip},
 		})
 	}
-	_, routed, err := plan.RouteSteps(view, plan.Route)
+	_, routed, err := routes.Steps(view, routes.Route)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,12 +137,12 @@ func (s *scene) forkWith(t interface{ Fatal(...any) }, name string, keep ...stri
 	s.fork.ip = "10.244.1.99"
 }
 
-func (s *scene) planFork(t interface{ Fatal(...any) }, name string, view *plan.PolicyView, keep ...string) *plan.ForkPlan {
-	o := &plan.ForkOptions{Sandbox: name, Images: []plan.ImageChange{{Image: "api:2"}}, NewKey: "key", Now: time.Unix(0, 0)}
+func (s *scene) planFork(t interface{ Fatal(...any) }, name string, view *policies.View, keep ...string) *forks.Plan {
+	o := &forks.Options{Sandbox: name, Images: []forks.ImageChange{{Image: "api:2"}}, NewKey: "key", Now: time.Unix(0, 0)}
 	for _, label := range keep {
-		o.KeepLabels = append(o.KeepLabels, plan.LabelChange{Name: label})
+		o.KeepLabels = append(o.KeepLabels, forks.LabelChange{Name: label})
 	}
-	p, err := plan.Forks(o, []*plan.Workload{s.api}, &plan.ForkState{Namespace: namespace, Policies: *view})
+	p, err := forks.New(o, []*plan.Workload{s.api}, &forks.State{Namespace: namespace, Policies: *view})
 	if err != nil {
 		t.Fatal(err)
 	}
