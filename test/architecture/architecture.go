@@ -19,13 +19,11 @@ type Package struct {
 	Deps       []string // transitive
 }
 
-// A layer is a package of the design, with all below it.
+// A layer is a package of the design, with all below it but what has an entry of its own, which comes before.
 type layer struct {
 	path string
-	// imports are the layers it may import beside itself.
+	// imports are the layers, or packages within one, that it may import beside itself.
 	imports []string
-	// split says that the packages below have layers of their own: whoever may import this one may not import them.
-	split bool
 	// pure packages do no I/O and call no API: what they know they were given.
 	pure bool
 	// standalone packages, and all that they import, do without Kubernetes: they are built into the router.
@@ -34,32 +32,41 @@ type layer struct {
 
 func layers() []layer {
 	leaves := []string{"webhook/sandbox", "webhook/fork", "webhook/route", "webhook/health"}
-	over := func(more ...string) []string { return append(more, leaves...) }
+	plans := []string{"plugin/plan", "plugin/plan/policies", "plugin/plan/forks", "plugin/plan/routes", "plugin/plan/sandboxes"}
+	cluster := []string{"plugin/cluster", "plugin/cluster/read", "plugin/cluster/wait", "plugin/cluster/apply", "plugin/cluster/jobs"}
+	over := func(more ...string) []string { return slices.Concat(more, leaves) }
 	return []layer{
 		{path: "cmd/kubectl-sandbox", imports: []string{"plugin/command"}},
 		{path: "cmd/sandbox-webhook", imports: []string{"webhook/server", "webhook/selftest", "webhook/sandbox"}},
 		{path: "cmd/sandbox-router", imports: []string{"webhook/router"}, standalone: true},
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats", "webhook/sandbox", "webhook/route"}, standalone: true},
 
-		{path: "plugin/command", imports: over("plugin/escape", "plugin/plan", "plugin/status", "plugin/cluster", "plugin/cluster/read",
-			"plugin/cluster/wait", "plugin/cluster/apply", "plugin/cluster/routing", "plugin/cluster/jobs", "plugin/cluster/tunnel",
-			"plugin/operate", "plugin/open", "plugin/experiment", "plugin/report", "webhook/share")},
+		{path: "plugin/command", imports: over(slices.Concat(plans, cluster, []string{"plugin/escape", "plugin/status",
+			"plugin/cluster/routing", "plugin/cluster/tunnel", "plugin/operate", "plugin/open", "plugin/experiment", "plugin/report",
+			"webhook/share"})...)},
 		// Of plugin/cluster it takes the types of what is read and written; what calls the API server it is given.
-		{path: "plugin/operate", imports: over("plugin/plan", "plugin/status", "plugin/cluster", "plugin/cluster/read", "plugin/cluster/wait",
-			"plugin/cluster/apply", "plugin/cluster/jobs", "plugin/open", "plugin/experiment", "webhook/share")},
+		{path: "plugin/operate", imports: over(slices.Concat(plans, cluster, []string{"plugin/status", "plugin/open", "plugin/experiment",
+			"webhook/share"})...)},
 		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/router/engine")},
 		{path: "plugin/cluster/jobs", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/cluster/apply", "plugin/plan",
-			"plugin/experiment")},
-		{path: "plugin/cluster/apply", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan")},
-		{path: "plugin/cluster/routing", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan")},
-		{path: "plugin/cluster/wait", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan")},
-		{path: "plugin/cluster/read", imports: over("plugin/cluster", "plugin/plan")},
+			"plugin/plan/sandboxes", "plugin/experiment")},
+		{path: "plugin/cluster/apply", imports: over(slices.Concat(plans, []string{"plugin/cluster", "plugin/cluster/read"})...)},
+		{path: "plugin/cluster/routing", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan", "plugin/plan/routes")},
+		{path: "plugin/cluster/wait", imports: over(slices.Concat(plans, []string{"plugin/cluster", "plugin/cluster/read"})...)},
+		{path: "plugin/cluster/read", imports: over(slices.Concat(plans, []string{"plugin/cluster"})...)},
 		{path: "plugin/cluster/tunnel", imports: over("plugin/cluster")},
-		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/status"), split: true},
+		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/status")},
 		{path: "plugin/report", imports: over("plugin/escape", "plugin/plan", "plugin/experiment")},
 		{path: "plugin/escape", pure: true},
 		{path: "plugin/experiment", imports: over(), pure: true},
-		{path: "plugin/plan", imports: over("plugin/status", "webhook/preview", "webhook/share"), pure: true},
+		// Routing knows nothing of forks; a fork's plan begins with its routing where that is asked for.
+		{path: "plugin/plan/forks", imports: over("plugin/plan", "plugin/plan/policies", "plugin/plan/notices", "plugin/plan/routes",
+			"plugin/status"), pure: true},
+		{path: "plugin/plan/routes", imports: over("plugin/plan", "plugin/plan/policies"), pure: true},
+		{path: "plugin/plan/sandboxes", imports: over("plugin/plan", "plugin/status", "webhook/preview", "webhook/share"), pure: true},
+		{path: "plugin/plan/notices", imports: over("plugin/plan"), pure: true},
+		{path: "plugin/plan/policies", imports: over("plugin/plan"), pure: true},
+		{path: "plugin/plan", imports: over("plugin/status"), pure: true},
 		{path: "plugin/status", pure: true},
 
 		{path: "webhook/server", imports: over("webhook/inject", "webhook/admission", "webhook/routes", "webhook/router", "webhook/gateway",
@@ -126,17 +133,20 @@ func (l layer) checkOwn(p Package) []string {
 	var problems []string
 	for _, i := range p.Imports {
 		target, ours := strings.CutPrefix(i, Module+"/")
-		if ours && !slices.ContainsFunc(append([]string{l.path}, l.imports...), func(root string) bool { return covers(root, target) }) {
+		if ours && !l.mayImport(target) {
 			problems = append(problems, "must not import "+target)
 		}
 	}
 	return problems
 }
 
-// covers reports whether a permission to import root is one to import target.
-func covers(root, target string) bool {
-	l, _ := layerOf(root)
-	return target == root || within(target, root) && !(l.split && l.path == root)
+// mayImport says whether a package of the layer may import target. Leave to import a layer is none to import another one
+// that lies below it.
+func (l layer) mayImport(target string) bool {
+	of, ok := layerOf(target)
+	return ok && (of.path == l.path || slices.ContainsFunc(l.imports, func(i string) bool {
+		return within(target, i) && within(i, of.path)
+	}))
 }
 
 func (l layer) checkPure(p Package) []string {

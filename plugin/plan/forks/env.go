@@ -167,49 +167,62 @@ func references(container map[string]any, name string) (places []string) {
 	return places
 }
 
-// changeEnv applies --env to containers, and warns of changes that have no effect.
-func (p *Plan) changeEnv(o *Options, w *plan.Workload, containers []map[string]any, known EnvSources) {
-	removed := map[string]bool{}
+// changeEnv applies --env to containers in place, and returns for each of them the variables that it removed.
+func changeEnv(containers []map[string]any, changes []EnvChange) (removed [][]string) {
 	for _, c := range containers {
-		for _, name := range setEnv(c, o.Env) {
-			removed[name] = true
+		removed = append(removed, setEnv(c, changes))
+	}
+	return removed
+}
+
+// warnOfEnv warns of what --env does not do, or breaks, in containers whose variables are changed. removed are the
+// variables that were removed, for each of them.
+func (r *request) warnOfEnv(w *plan.Workload, containers []map[string]any, removed [][]string) (said warnings) {
+	for i, c := range containers {
+		for _, name := range removed[i] {
 			if places := references(c, name); len(places) > 0 {
-				p.warn("%s: --env %s-: %s of container %s refers to it, and keeps the text %s unless something else sets it; give it a value by --env=%s=...",
+				said.add("%s: --env %s-: %s of container %s refers to it, and keeps the text %s unless "+
+					"something else sets it; give it a value by --env=%s=...",
 					w, name, strings.Join(places, " and "), nameOf(c), env.Reference(name), name)
 			}
 		}
-		p.warnOfOrder(o, w, c)
+		said = append(said, r.warnOfOrder(w, c)...)
 	}
-	for i, change := range o.Env {
-		again := slices.ContainsFunc(o.Env[i+1:], func(later EnvChange) bool { return later.Name == change.Name })
+	all := slices.Concat(removed...)
+	for i, change := range r.Env {
+		again := slices.ContainsFunc(r.Env[i+1:], func(later EnvChange) bool { return later.Name == change.Name })
 		if !change.Remove || again {
 			continue
 		}
-		from := known.origins(containers, change.Name)
+		from := r.state.EnvFrom.origins(containers, change.Name)
 		switch {
 		case len(from) > 0:
-			p.warn("%s: --env %s: it comes from %s by envFrom, which gives all that it holds; --env=%s= makes it empty", w, change, strings.Join(from, " and "), change.Name)
-		case !removed[change.Name]:
-			p.warn("%s: --env %s: no container sets it, so there is nothing to remove", w, change)
+			said.add("%s: --env %s: it comes from %s by envFrom, which gives all that it holds; --env=%s= makes it empty",
+				w, change, strings.Join(from, " and "), change.Name)
+		case !slices.Contains(all, change.Name):
+			said.add("%s: --env %s: no container sets it, so there is nothing to remove", w, change)
 		}
 	}
+	return said
 }
 
 // warnOfOrder warns if a variable of --env refers to a later one. It can't be moved behind that one, because earlier
 // variables refer to it.
-func (p *Plan) warnOfOrder(o *Options, w *plan.Workload, container map[string]any) {
+func (r *request) warnOfOrder(w *plan.Workload, container map[string]any) (said warnings) {
 	list, _ := container["env"].([]any)
 	for at, e := range list {
-		if !slices.ContainsFunc(o.Env, func(c EnvChange) bool { return c.Name == nameOf(e) && !c.Remove }) {
+		if !slices.ContainsFunc(r.Env, func(c EnvChange) bool { return c.Name == nameOf(e) && !c.Remove }) {
 			continue
 		}
 		for _, name := range referredTo(e) {
 			if slices.ContainsFunc(list[at+1:], func(later any) bool { return nameOf(later) == name }) {
-				p.warn("%s: --env %s: container %s sets %s after it, so it keeps the text %s; a --env of %s as well gives it a value before",
+				said.add("%s: --env %s: container %s sets %s after it, so it keeps the text %s; "+
+					"a --env of %s as well gives it a value before",
 					w, nameOf(e), nameOf(container), name, env.Reference(name), name)
 			}
 		}
 	}
+	return said
 }
 
 // origins returns the objects from which containers get a variable by envFrom, as far as they could be read.
@@ -232,11 +245,10 @@ func (s EnvSources) byEnvFrom(container map[string]any) *env.Environment {
 }
 
 // envFrom returns the value of sandbox.AnnotationEnvFrom for a fork of that template. before is the value on the
-// existing fork. It warns of what can't be known.
-func (p *Plan) envFrom(w *plan.Workload, template map[string]any, before string, known EnvSources) string {
+// existing fork.
+func envFrom(template map[string]any, before string, known EnvSources) string {
 	was, _ := sandbox.ParseEnvFrom(before)
 	names := map[string][]string{}
-	unread := map[string][]string{}
 	for _, c := range namedMaps(template, "containers") {
 		e := known.byEnvFrom(c)
 		var own []string
@@ -249,13 +261,22 @@ func (p *Plan) envFrom(w *plan.Workload, template map[string]any, before string,
 		if len(own) > 0 {
 			names[nameOf(c)] = own
 		}
-		for _, object := range e.Unread {
+	}
+	return sandbox.FormatEnvFrom(names)
+}
+
+// warnOfEnvFrom warns of objects that containers take variables from and that could not be read.
+func (r *request) warnOfEnvFrom(w *plan.Workload, template map[string]any) (said warnings) {
+	unread := map[string][]string{}
+	for _, c := range namedMaps(template, "containers") {
+		for _, object := range r.state.EnvFrom.byEnvFrom(c).Unread {
 			unread[object] = append(unread[object], nameOf(c))
 		}
 	}
 	for _, object := range slices.Sorted(maps.Keys(unread)) {
-		p.warn("%s: container %s has variables from %s by envFrom, which you may not read: if HTTP_PROXY, NO_PROXY or OTEL_PROPAGATORS is among them, the fork has that of its router in its place; --env=NAME=... sets it",
+		said.add("%s: container %s has variables from %s by envFrom, which you may not read: if HTTP_PROXY, NO_PROXY or "+
+			"OTEL_PROPAGATORS is among them, the fork has that of its router in its place; --env=NAME=... sets it",
 			w, strings.Join(unread[object], ", "), object)
 	}
-	return sandbox.FormatEnvFrom(names)
+	return said
 }

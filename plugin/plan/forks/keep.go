@@ -41,22 +41,24 @@ func knownToAdmission(name string) bool {
 // keepLabels returns the labels of the baseline's pods that the fork's pods keep because admission webhooks read
 // them, besides those of options. It warns of labels that webhooks read and that the fork can't have, because
 // selectors of the namespace would then select its pods.
-func (p *Plan) keepLabels(o *Options, w *plan.Workload, workloads []*plan.Workload, options *fork.Options, state *State) []string {
+func (r *request) keepLabels(w *plan.Workload, options *fork.Options) (kept []string, said warnings) {
 	template := w.PodLabels()
-	pods := labels.Set{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: w.Label(), "pod-template-hash": unknownValue}
+	pods := labels.Set{
+		sandbox.LabelSandbox: r.Sandbox, sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: w.Label(),
+		"pod-template-hash": unknownValue,
+	}
 	for _, name := range options.KeepLabels {
 		if value, ok := template[name]; ok {
 			pods[name] = value
 		}
 	}
-	selected := selectors(workloads, state)
-	var kept []string
+	selected := selectors(r.workloads, r.state)
 	for _, name := range slices.Sorted(maps.Keys(template)) {
 		_, has := pods[name]
 		if has || !fork.Keeps(name) || slices.Contains(options.DropLabels, name) {
 			continue
 		}
-		by := state.Admission.reads(name, template, pods, state)
+		by := r.state.Admission.reads(name, template, pods, r.state)
 		if len(by) == 0 && !knownToAdmission(name) {
 			continue
 		}
@@ -71,20 +73,20 @@ func (p *Plan) keepLabels(o *Options, w *plan.Workload, workloads []*plan.Worklo
 			if selected[at].refuses {
 				fix = "so a fork can't have it"
 			}
-			p.warn("%s: the fork's pods lack the label %s, by which %s chooses the pods that it changes: %s selects by it as well; %s",
+			said.add("%s: the fork's pods lack the label %s, by which %s chooses the pods that it changes: "+
+				"%s selects by it as well; %s",
 				w, name, reader, selected[at].object, fix)
 			continue
 		}
 		pods, kept = with, append(kept, name)
 	}
-	p.unknownReaders(w, pods, options, state)
-	return kept
+	return kept, append(said, r.warnOfUnknownReaders(w, pods, options)...)
 }
 
-// unknownReaders warns of the labels that admission webhooks may or may not read.
-func (p *Plan) unknownReaders(w *plan.Workload, pods labels.Set, options *fork.Options, state *State) {
-	if !state.Admission.Unread {
-		return
+// warnOfUnknownReaders warns of the labels that admission webhooks may or may not read.
+func (r *request) warnOfUnknownReaders(w *plan.Workload, pods labels.Set, options *fork.Options) (said warnings) {
+	if !r.state.Admission.Unread {
+		return nil
 	}
 	own, _ := selectorAt(w.Object, "spec", "selector")
 	var names []string
@@ -99,9 +101,11 @@ func (p *Plan) unknownReaders(w *plan.Workload, pods labels.Set, options *fork.O
 		}
 	}
 	if len(names) > 0 {
-		p.warn("%s: the fork's pods lack the labels %s; whether admission webhooks read them is unknown, as you may not list mutatingwebhookconfigurations; --keep-label=%s keeps one",
+		said.add("%s: the fork's pods lack the labels %s; whether admission webhooks read them is unknown, "+
+			"as you may not list mutatingwebhookconfigurations; --keep-label=%s keeps one",
 			w, strings.Join(names, ", "), names[0])
 	}
+	return said
 }
 
 func mentions(s labels.Selector, name string) bool {
@@ -202,6 +206,19 @@ func droppedLabels(names []string, changes []LabelChange) []string {
 	for _, c := range changes {
 		names = slices.DeleteFunc(names, func(n string) bool { return n == c.Name })
 		if c.Remove {
+			names = append(names, c.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// kept applies --keep-label to the labels that the fork has kept so far.
+func kept(names []string, changes []LabelChange) []string {
+	names = slices.Clone(names)
+	for _, c := range changes {
+		names = slices.DeleteFunc(names, func(n string) bool { return n == c.Name })
+		if !c.Remove {
 			names = append(names, c.Name)
 		}
 	}

@@ -174,3 +174,11 @@ func (o *Options) command(workloads ...*plan.Workload) []string {
 	}
 	return words
 }
+
+// OwnKey returns the default key of a new sandbox. Every sandbox name is a valid key.
+func (o *Options) OwnKey() string {
+	if o.Key != "" {
+		return o.Key
+	}
+	return o.Sandbox
+}

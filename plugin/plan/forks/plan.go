@@ -1,25 +1,21 @@
-// Package forks decides what `fork` and `rebase` write. From options, workloads and the state of their namespace it plans
-// a sandbox's ConfigMap, its forks and their NetworkPolicies, or returns a Problem.
+// Package forks decides what `fork` and `rebase` write. From options, workloads and the state of their namespace it
+// plans a sandbox's ConfigMap, its forks and their NetworkPolicies, or returns a Problem.
 package forks
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/notices"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/policies"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -97,14 +93,6 @@ type Fork struct {
 // Name returns the name of the fork's Deployment.
 func (f *Fork) Name() string { return f.Deployment.GetName() }
 
-// unrouted returns the workloads that are behind a Service and whose pods have no router. Requests could not reach
-// their forks.
-func unrouted(workloads []*plan.Workload, services []corev1.Service) []*plan.Workload {
-	return slices.DeleteFunc(slices.Clone(workloads), func(w *plan.Workload) bool {
-		return w.Routed() || len(plan.Endpoints(w, services)) == 0
-	})
-}
-
 // Names returns the Deployment names that the workloads' forks may get. Planning needs to know which of them are
 // taken.
 func Names(name string, workloads []*plan.Workload, forks []unstructured.Unstructured) []string {
@@ -124,30 +112,26 @@ func New(o *Options, workloads []*plan.Workload, state *State) (*Plan, error) {
 	return p, provenFork(err, state, plan.MaxHints)
 }
 
+// A request is what a plan is made from. No step changes it.
+type request struct {
+	*Options
+	workloads []*plan.Workload // each of them once
+	state     *State
+}
+
+// planned plans the forks of a request in steps, each of which takes values and returns values. It assigns what was
+// asked for to workloads, edits their pod templates, builds the forks that differ so, checks them, and warns. A step
+// whose name begins with check only fails, and one whose name begins with warn only warns.
 func planned(o *Options, workloads []*plan.Workload, state *State) (*Plan, error) {
-	if state.NoWebhook {
-		return nil, plan.NoWebhook()
-	}
-	workloads = distinct(workloads)
-	for _, w := range workloads {
-		if err := forkable(o, w); err != nil {
-			return nil, err
-		}
-	}
-	p := &Plan{Sandbox: o.Sandbox, Namespace: state.Namespace, rebase: o.Rebase, Unrouted: unrouted(workloads, state.Services)}
-	if len(p.Unrouted) > 0 && !o.Route {
-		return nil, unroutedProblem(p.Unrouted)
-	}
-	forced := *o
-	forced.Force = true
-	p.force = forced.command(workloads...)
-	if err := p.planSandbox(o, workloads, state); err != nil {
+	r := &request{o, distinct(workloads), state}
+	if err := r.checkForkable(); err != nil {
 		return nil, err
 	}
-	if err := o.keepable(workloads); err != nil {
+	p, said, err := r.planSandbox()
+	if err != nil {
 		return nil, err
 	}
-	images, err := assignImages(o, workloads)
+	images, err := r.assign()
 	if err != nil {
 		return nil, err
 	}
@@ -156,8 +140,8 @@ func planned(o *Options, workloads []*plan.Workload, state *State) (*Plan, error
 		taken = map[string]bool{}
 	}
 	var conflicts []*conflict
-	for _, w := range workloads {
-		f, err := p.planFork(o, w, workloads, images[w], state, taken)
+	for _, w := range r.workloads {
+		f, more, err := r.planFork(p, w, images[w], taken)
 		var c *conflict
 		switch {
 		case errors.As(err, &c):
@@ -166,203 +150,58 @@ func planned(o *Options, workloads []*plan.Workload, state *State) (*Plan, error
 		case err != nil:
 			return nil, err
 		}
-		if err := p.captured(o, workloads, f, state); err != nil {
-			return nil, err
-		}
-		p.watchers(f, workloads, &state.Objects)
-		p.Forks = append(p.Forks, *f)
+		p.Forks, said = append(p.Forks, *f), append(said, more...)
 	}
-	if len(conflicts) > 0 {
-		return nil, conflictProblem(o, conflicts)
-	}
-	if err := o.noContainer(workloads, p.Forks); err != nil {
+	if err := r.checkConflicts(conflicts); err != nil {
 		return nil, err
 	}
-	p.unread(state.Objects.Unread)
+	if err := r.checkContainers(p.Forks); err != nil {
+		return nil, err
+	}
+	p.Warnings = append(said, r.warnOfUnread()...)
 	return p, nil
 }
 
-// planSandbox plans the ConfigMap.
-func (p *Plan) planSandbox(o *Options, workloads []*plan.Workload, state *State) error {
-	old := state.Sandbox
-	if old == nil {
-		p.CreatedBy = state.User
-		if err := p.chooseKey(o, workloads, state); err != nil {
-			return err
-		}
-	} else {
-		if err := ownSandbox(o, workloads, old); err != nil {
-			return err
-		}
-		p.Exists, p.Key, p.CreatedBy = string(old.UID), old.Data[sandbox.DataKey], old.Data[sandbox.DataCreatedBy]
-		if p.CreatedBy != "" && state.User != "" && p.CreatedBy != state.User {
-			p.warn("sandbox %q was created by %s", o.Sandbox, p.CreatedBy)
-		}
-	}
-	p.Expires = expires(o, old, state.DefaultTTL)
-	p.ConfigMap = &corev1.ConfigMap{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-		ObjectMeta: metav1.ObjectMeta{
-			Name:      sandbox.ConfigMapName(o.Sandbox),
-			Namespace: state.Namespace,
-			Labels:    map[string]string{sandbox.LabelSandbox: o.Sandbox, sandbox.LabelRole: sandbox.RoleSandbox, sandbox.LabelKey: p.Key},
-		},
-		Data: map[string]string{sandbox.DataKey: p.Key},
-	}
-	if p.CreatedBy != "" {
-		p.ConfigMap.Data[sandbox.DataCreatedBy] = p.CreatedBy
-	}
-	if !p.Expires.IsZero() {
-		p.ConfigMap.Data[sandbox.DataExpires] = p.Expires.Format(time.RFC3339)
-	}
-	return nil
-}
-
-// chooseKey sets the key of a new sandbox: the requested one; else the sandbox's name; else, if another sandbox has
-// that key, a random one.
-func (p *Plan) chooseKey(o *Options, workloads []*plan.Workload, state *State) error {
-	p.Key, p.KeyMayChange = o.OwnKey(), o.Key == ""
-	i := slices.IndexFunc(state.Sandboxes, func(c corev1.ConfigMap) bool { return c.Data[sandbox.DataKey] == p.Key })
-	switch {
-	case i < 0:
-		return nil
-	case o.Key != "":
-		return keyInUse(o, workloads, &state.Sandboxes[i])
-	}
-	p.warn("key %s is in use by sandbox %q, so that sandbox %q gets a random one: %s", p.Key, state.Sandboxes[i].Labels[sandbox.LabelSandbox], o.Sandbox, o.NewKey)
-	p.Key = o.NewKey
-	return nil
-}
-
-// OwnKey returns the default key of a new sandbox. Every sandbox name is a valid key.
-func (o *Options) OwnKey() string {
-	if o.Key != "" {
-		return o.Key
-	}
-	return o.Sandbox
-}
-
-// expires returns when the sandbox ends, in UTC and whole seconds; zero means never. Only --ttl can shorten the
-// lifetime of a sandbox.
-func expires(o *Options, old *corev1.ConfigMap, byDefault *time.Duration) time.Time {
-	if o.Rebase {
-		return keptExpiry(old)
-	}
-	now := o.Now.UTC().Truncate(time.Second)
-	if o.TTL != nil {
-		if *o.TTL == 0 {
-			return time.Time{}
-		}
-		return now.Add(*o.TTL)
-	}
-	ttl := plan.DefaultTTL
-	if byDefault != nil {
-		ttl = *byDefault
-	}
-	if ttl == 0 && old == nil {
-		return time.Time{}
-	}
-	renewed := now.Add(ttl)
-	if old == nil {
-		return renewed
-	}
-	before, err := time.Parse(time.RFC3339, old.Data[sandbox.DataExpires])
-	switch {
-	case old.Data[sandbox.DataExpires] == "":
-		return time.Time{}
-	case err == nil && (before.After(renewed) || ttl == 0):
-		return before
-	}
-	return renewed
-}
-
-func (p *Plan) planFork(o *Options, w *plan.Workload, workloads []*plan.Workload, images []ImageChange, state *State, taken map[string]bool) (*Fork, error) {
-	old := plan.ForkOf(w, o.Sandbox, state.Forks)
-	f := &Fork{Workload: w, Reach: plan.Endpoints(w, state.Services)}
-	options := fork.Options{
-		Sandbox: o.Sandbox, Key: p.Key, OwnerUID: p.Exists,
-		Replicas: 1, WhenUnready: sandbox.WhenUnreadyError, TemplatePath: w.TemplatePath(),
-	}
-	if old == nil {
-		options.Name = sandbox.ForkName(w.Label(), w.Name(), o.Sandbox)
-		if taken[options.Name] {
-			options.Name = sandbox.ForkNameHashed(w.Label(), w.Name(), o.Sandbox)
-		}
-		taken[options.Name] = true
-	} else {
-		if err := p.ownFork(old); err != nil {
-			return nil, err
-		}
-		f.Replaces, f.Force = old.GetGeneration(), o.Force
-		was, err := fork.OptionsOf(old)
-		if err != nil {
-			return nil, err
-		}
-		was.Key, was.OwnerUID, was.TemplatePath = options.Key, options.OwnerUID, options.TemplatePath
-		options = was
-	}
-	options.KeepLabels, options.DropLabels = kept(options.KeepLabels, o.KeepLabels), droppedLabels(options.DropLabels, o.KeepLabels)
-	f.KeptForAdmission = p.keepLabels(o, w, workloads, &options, state)
-	options.KeepLabels = slices.Sorted(slices.Values(slices.Concat(options.KeepLabels, f.KeptForAdmission)))
-	if o.Replicas != nil {
-		options.Replicas = *o.Replicas
-	}
-	if o.WhenUnready != "" {
-		options.WhenUnready = o.WhenUnready
-	}
-	if o.Follow != nil {
-		options.Follow = *o.Follow
-	}
-	if o.Restart && old != nil {
-		options.RestartedAt = o.Now.UTC().Format(time.RFC3339)
-	}
-	template, err := fork.Template(w.Object, options.TemplatePath, options.Patch)
+// planFork plans one fork of the sandbox p, with its policies. taken holds the names of Deployments that it can't have,
+// and gets its own. A *conflict means that the change of the existing fork does not fit its baseline any more.
+func (r *request) planFork(
+	p *Plan, w *plan.Workload, images []ImageChange, taken map[string]bool,
+) (*Fork, warnings, error) {
+	b, begun, err := r.begin(p, w, taken)
 	if err != nil {
-		return nil, &conflict{plan.DeploymentName(options.Name), w, err}
+		return nil, nil, err
 	}
-	if _, same := setImages(template, images); same && old != nil && !o.Restart && o.none() {
-		p.warn("%s runs image %s already, so it does not change; --restart rolls it out", plan.DeploymentName(options.Name), joined(images))
-	}
-	changed, err := p.applyChange(o, w, len(workloads) > 1, template, images, state.EnvFrom)
+	changed, edited, err := r.edit(b, images)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	baseline, err := fork.PodTemplate(w.Object, options.TemplatePath)
+	f, err := r.build(b, changed)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", w, err)
+		return nil, nil, err
 	}
-	if options.Patch, err = fork.Diff(baseline, changed); err != nil {
-		return nil, fmt.Errorf("%s: %w", w, err)
+	of, err := policies.Of(&policies.Fork{
+		Sandbox: p.Sandbox, OwnerUID: p.Exists, Workload: w, Deployment: f.Deployment,
+	}, &r.state.Policies)
+	if err != nil {
+		return nil, nil, err
 	}
-	options.EnvFrom = p.envFrom(w, changed, options.EnvFrom, state.EnvFrom)
-	if f.Deployment, err = fork.Deployment(w.Object, options); err != nil {
-		return nil, fmt.Errorf("%s: %w", w, err)
+	f.Policies, f.Obsolete = of.Policies, of.Obsolete
+	if err := r.checkSelectors(f); err != nil {
+		return nil, nil, err
 	}
-	f.Gated = gated(f.Deployment)
-	p.noteBehind(o, f, old)
-	said := notices.Of(&notices.Copy{
+	pods := notices.Of(&notices.Copy{
 		Workload: w, Deployment: f.Deployment, Template: changed,
 		KeptForAdmission: f.KeptForAdmission, Reached: len(f.Reach) > 0, Gated: f.Gated,
-	}, &state.Objects)
-	f.Inherits, f.Lacks, p.Warnings = said.Inherits, said.Lacks, append(p.Warnings, said.Warnings...)
-	of, err := policies.Of(&policies.Fork{Sandbox: p.Sandbox, OwnerUID: p.Exists, Workload: w, Deployment: f.Deployment}, &state.Policies)
-	if err != nil {
-		return nil, err
-	}
-	f.Policies, f.Obsolete, p.Warnings = of.Policies, of.Obsolete, append(p.Warnings, of.Warnings...)
-	return f, nil
+	}, &r.state.Objects)
+	f.Inherits, f.Lacks = pods.Inherits, pods.Lacks
+	return f, slices.Concat(begun, edited, r.warnOfEnvFrom(w, changed), r.warnOfRebase(b), pods.Warnings, of.Warnings,
+		r.warnOfWatchers(f)), nil
 }
 
-func (p *Plan) warn(format string, args ...any) {
-	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
-}
+// warnings are what the user is told of a plan that does not fail, one sentence each.
+type warnings []string
 
-// gated reports whether admission gives the fork's pods the readiness gate: it does if the baseline has captured
-// ports.
-func gated(d *unstructured.Unstructured) bool {
-	ports, _, _ := unstructured.NestedString(d.Object, "spec", "template", "metadata", "annotations", sandbox.AnnotationPorts)
-	return ports != ""
-}
+func (s *warnings) add(format string, args ...any) { *s = append(*s, fmt.Sprintf(format, args...)) }
 
 func distinct(workloads []*plan.Workload) []*plan.Workload {
 	seen := map[string]bool{}
@@ -371,30 +210,4 @@ func distinct(workloads []*plan.Workload) []*plan.Workload {
 		seen[w.String()] = true
 		return again
 	})
-}
-
-func joined(images []ImageChange) string {
-	parts := make([]string, len(images))
-	for i, c := range images {
-		parts[i] = c.Image
-	}
-	return strings.Join(parts, ", ")
-}
-
-// Renewal returns the merge patch that writes the expiry to the existing ConfigMap, identified by its uid. For a
-// rebase, the patch changes nothing.
-func (p *Plan) Renewal() []byte {
-	var expires any // null removes it
-	if v, ok := p.ConfigMap.Data[sandbox.DataExpires]; ok {
-		expires = v
-	}
-	patch := map[string]any{"metadata": map[string]any{"uid": p.Exists}}
-	if !p.rebase {
-		patch["data"] = map[string]any{sandbox.DataExpires: expires}
-	}
-	b, err := json.Marshal(patch)
-	if err != nil {
-		panic(err) // strings always encode
-	}
-	return b
 }

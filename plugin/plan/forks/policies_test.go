@@ -16,7 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/policies"
 )
 
-// What the policies mean is judged in ../../test/policies.
+// What the policies mean is judged in ../../../test/policies.
 
 func policyNamed(name, spec string) networkingv1.NetworkPolicy {
 	p := networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}

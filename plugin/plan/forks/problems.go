@@ -8,128 +8,13 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/policies"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
-
-func unroutedProblem(unrouted []*plan.Workload) *plan.Problem {
-	var names, args []string
-	for _, w := range unrouted {
-		names, args = append(names, w.String()), append(args, w.Arg())
-	}
-	have := "has no routers, so no request could be sent to its fork"
-	if len(unrouted) > 1 {
-		have = "have no routers, so no request could be sent to their forks"
-	}
-	return &plan.Problem{
-		What: strings.Join(names, ", ") + " " + have,
-		Hint: "put routers in front (one rollout of the baseline, or two; --route does it as part of fork)",
-		Fix:  append(plan.Kubectl("sandbox", "route"), args...),
-		Code: status.CodeNotRouted, Err: &unroutedError{unrouted},
-	}
-}
-
-// forkable returns a *Problem if a workload can't be forked, for reasons other than those of plan.CheckWorkload.
-func forkable(o *Options, w *plan.Workload) error {
-	if l := w.Object.GetLabels(); l[sandbox.LabelRole] == sandbox.RoleFork {
-		p := &plan.Problem{What: fmt.Sprintf("%s is itself a fork, of sandbox %q", w, l[sandbox.LabelSandbox]), Hint: "fork its baseline"}
-		if kind, name, ok := strings.Cut(l[sandbox.LabelWorkload], "."); ok {
-			again := *o
-			p.Fix = again.command(&plan.Workload{Object: &unstructured.Unstructured{Object: map[string]any{
-				"kind": kind, "metadata": map[string]any{"name": name},
-			}}})
-		}
-		return p
-	}
-	if owner := metav1.GetControllerOf(w.Object); owner != nil && w.Kind() == "ReplicaSet" {
-		return &plan.Problem{
-			What: fmt.Sprintf("%s belongs to %s %q", w, strings.ToLower(owner.Kind), owner.Name),
-			Hint: "fork that",
-			Fix: o.command(&plan.Workload{Object: &unstructured.Unstructured{Object: map[string]any{
-				"kind": owner.Kind, "metadata": map[string]any{"name": owner.Name},
-			}}}),
-		}
-	}
-	return nil
-}
-
-// ownSandbox returns a *Problem if the existing ConfigMap can't be the sandbox.
-func ownSandbox(o *Options, workloads []*plan.Workload, c *corev1.ConfigMap) error {
-	other := *o
-	other.Sandbox = strings.TrimRight(o.Sandbox[:min(len(o.Sandbox), sandbox.MaxName-2)], "-") + "-2"
-	switch key := c.Data[sandbox.DataKey]; {
-	case c.Labels[sandbox.LabelRole] != sandbox.RoleSandbox || c.Labels[sandbox.LabelSandbox] != o.Sandbox:
-		return &plan.Problem{
-			What: fmt.Sprintf("--name %s is taken: configmap/%s exists and is no sandbox of kubectl-sandbox", o.Sandbox, c.Name),
-			Hint: "choose another name", Fix: other.command(workloads...),
-		}
-	case c.DeletionTimestamp != nil:
-		return &plan.Problem{
-			What: fmt.Sprintf("sandbox %q is being deleted", o.Sandbox),
-			Hint: "wait until it is deleted, then fork again", Fix: plan.Kubectl("wait", "--for=delete", "configmap/"+c.Name),
-		}
-	case sandbox.ValidateKey(key) != nil:
-		return &plan.Problem{
-			What: fmt.Sprintf("sandbox %q is damaged: configmap/%s holds no valid %s", o.Sandbox, c.Name, sandbox.DataKey),
-			Hint: "delete it, and fork again", Fix: plan.Kubectl("sandbox", "delete", o.Sandbox),
-		}
-	case o.Key != "" && o.Key != key:
-		other.Sandbox, other.Key = o.Sandbox, ""
-		return &plan.Problem{
-			What: fmt.Sprintf("--key %s: sandbox %q has the key %s, and a sandbox keeps its key", o.Key, o.Sandbox, key),
-			Hint: "use the key it has", Fix: other.command(workloads...),
-		}
-	}
-	return nil
-}
-
-func keyInUse(o *Options, workloads []*plan.Workload, c *corev1.ConfigMap) *plan.Problem {
-	what := fmt.Sprintf("--key %s is in use by sandbox %q", o.Key, c.Labels[sandbox.LabelSandbox])
-	if by := c.Data[sandbox.DataCreatedBy]; by != "" {
-		what += ", made by " + by
-	}
-	other := *o
-	other.Key = ""
-	return &plan.Problem{What: what, Hint: "have a key generated", Fix: other.command(workloads...)}
-}
-
-// ownFork returns a *Problem if the Deployment with the fork's labels can't be updated. This sandbox must own it; or,
-// if it came from Git and was not adopted yet, it must hold the sandbox's key.
-func (p *Plan) ownFork(d *unstructured.Unstructured) error {
-	name := plan.DeploymentName(d.GetName())
-	if d.GetDeletionTimestamp() != nil {
-		return &plan.Problem{
-			What: fmt.Sprintf("%s of sandbox %q is being deleted", name, p.Sandbox),
-			Hint: "wait until it is deleted, then fork again", Fix: plan.Kubectl("wait", "--for=delete", name),
-		}
-	}
-	owners := d.GetOwnerReferences()
-	for _, owner := range owners {
-		if string(owner.UID) == p.Exists {
-			return nil
-		}
-	}
-	switch {
-	case len(owners) == 0 && d.GetAnnotations()[sandbox.AnnotationKey] == p.Key:
-		return nil
-	case len(owners) > 0:
-		return &plan.Problem{
-			What: fmt.Sprintf("%s is left from an earlier sandbox %q, and will be deleted with it", name, p.Sandbox),
-			Hint: "wait until it is deleted, then fork again", Fix: plan.Kubectl("wait", "--for=delete", name),
-		}
-	}
-	return &plan.Problem{
-		What: fmt.Sprintf("%s carries the labels of sandbox %q, but kubectl-sandbox did not create it", name, p.Sandbox),
-		Hint: "see whose it is", Fix: plan.Kubectl("describe", name),
-	}
-}
 
 // ApplyProblem explains why the API server refused a planned fork: somebody else's object has its name, or somebody
 // else wrote fields of it.

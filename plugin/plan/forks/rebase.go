@@ -3,14 +3,9 @@ package forks
 import (
 	"errors"
 	"fmt"
-	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // Rebase plans to apply the changes of a sandbox's forks to the current state of their baselines. It plans what New
@@ -21,7 +16,7 @@ func Rebase(o *Options, workloads []*plan.Workload, state *State) (*Plan, error)
 	}
 	again := *o
 	again.Rebase = true
-	if err := ownSandbox(&again, workloads, state.Sandbox); err != nil {
+	if err := checkSandbox(&again, workloads, state.Sandbox); err != nil {
 		return nil, err
 	}
 	for _, w := range workloads {
@@ -76,43 +71,4 @@ func (c *conflict) lines() []string {
 		return e.Conflicts
 	}
 	return []string{c.err.Error()}
-}
-
-// conflictProblem returns the Problem of forks whose changes no longer fit their baselines. Nothing was written.
-func conflictProblem(o *Options, conflicts []*conflict) *plan.Problem {
-	p := &plan.Problem{Hint: "delete it, then fork again", Fix: plan.Kubectl("sandbox", "delete", o.Sandbox), Err: conflicts[0].err}
-	if len(conflicts) == 1 {
-		c := conflicts[0]
-		p.What = fmt.Sprintf("the change of %s no longer fits %s, which changed since; nothing was written", c.fork, c.workload)
-		p.Lines = c.lines()
-		return p
-	}
-	p.What = fmt.Sprintf("the changes of %d forks of sandbox %q no longer fit their baselines, which changed since; nothing was written", len(conflicts), o.Sandbox)
-	for _, c := range conflicts {
-		for _, line := range c.lines() {
-			p.Lines = append(p.Lines, fmt.Sprintf("%s of %s: %s", c.fork, c.workload, line))
-		}
-	}
-	return p
-}
-
-// noteBehind sets f.Rebased, and warns if a command other than `rebase` rebases the fork.
-func (p *Plan) noteBehind(o *Options, f *Fork, old *unstructured.Unstructured) {
-	if old == nil {
-		return
-	}
-	was := old.GetAnnotations()[sandbox.AnnotationBaseline]
-	// Compare without the new options: a label that is kept from now on does not make the baseline newer.
-	behind, err := fork.Behind(old, f.Workload.Object)
-	behind = behind || err != nil
-	f.Rebased = behind && o.Rebase
-	if behind && was != "" && !o.Rebase {
-		p.warn("%s was behind %s and is rebased on it", plan.DeploymentName(f.Name()), f.Workload)
-	}
-}
-
-// keptExpiry returns the unchanged expiry of a sandbox.
-func keptExpiry(old *corev1.ConfigMap) time.Time {
-	at, _ := time.Parse(time.RFC3339, old.Data[sandbox.DataExpires])
-	return at
 }

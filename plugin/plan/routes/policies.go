@@ -24,92 +24,130 @@ import (
 
 // policies returns the NetworkPolicies that a target needs, in order of name.
 func (a *analysis) policies(t *target) []*networkingv1.NetworkPolicy {
-	pods := labels.Set{}
-	for key, value := range t.labels {
-		pods[key] = value
+	needed := a.clientPolicies(t)
+	if own := a.ownPolicy(t); len(own.Spec.PolicyTypes) > 0 {
+		needed = append(needed, own)
 	}
-	pods[sandbox.LabelRole], pods[sandbox.LabelWorkload] = sandbox.RoleBaseline, t.Label()
-	routed := &metav1.LabelSelector{MatchLabels: policies.Marks(sandbox.RoleBaseline, t.Workload)}
-	forks := &metav1.LabelSelector{MatchLabels: policies.Marks(sandbox.RoleFork, t.Workload)}
-	captures := t.captures()
+	if a.isolatesForks(t) {
+		p := t.policy("forks")
+		p.Spec.PodSelector = *t.selector(sandbox.RoleFork)
+		p.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+		p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{
+			From: []networkingv1.NetworkPolicyPeer{{PodSelector: t.selector(sandbox.RoleBaseline)}},
+		}}
+		needed = append(needed, p)
+	}
+	slices.SortFunc(needed, func(p, q *networkingv1.NetworkPolicy) int { return cmp.Compare(p.Name, q.Name) })
+	return needed
+}
 
+// ownPolicy returns the policy of the target's own pods: it admits to the router whoever is admitted to the app, and the
+// router to forks and to the control plane. Without a policy type, it is not needed.
+func (a *analysis) ownPolicy(t *target) *networkingv1.NetworkPolicy {
+	pods, captures := t.routedLabels(), t.captures()
 	own := t.policy("")
-	own.Spec.PodSelector = *routed
-	forkPolicy := t.policy("forks")
-	forkPolicy.Spec.PodSelector = *forks
-	clients := map[string]*networkingv1.NetworkPolicy{}
-	var isolatesIngress, isolatesEgress, isolatesForks bool
-	for _, p := range a.view.Policies {
-		if p.Labels[sandbox.LabelRole] == sandbox.RoleRoute {
+	own.Spec.PodSelector = *t.selector(sandbox.RoleBaseline)
+	var isolatesIngress, isolatesEgress bool
+	for _, p := range a.foreignPolicies() {
+		if !policies.Matches(&p.Spec.PodSelector, pods) {
 			continue
 		}
-		if policies.Isolates(p, networkingv1.PolicyTypeIngress) && policies.Matches(&p.Spec.PodSelector, pods) {
-			isolatesIngress = true
-			for _, rule := range p.Spec.Ingress {
-				if ports := policies.PortsBeside(rule.Ports, captures); len(ports) > 0 {
-					own.Spec.Ingress = plan.AppendNew(own.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: rule.From, Ports: ports})
-				}
-			}
+		isolatesEgress = isolatesEgress || policies.Isolates(p, networkingv1.PolicyTypeEgress)
+		if !policies.Isolates(p, networkingv1.PolicyTypeIngress) {
+			continue
 		}
-		if policies.Isolates(p, networkingv1.PolicyTypeEgress) && policies.Matches(&p.Spec.PodSelector, pods) {
-			isolatesEgress = true
-		}
-		if policies.Isolates(p, networkingv1.PolicyTypeIngress) && policies.Matches(&p.Spec.PodSelector, labels.Set(forks.MatchLabels)) {
-			isolatesForks = true
-		}
-		if policies.Isolates(p, networkingv1.PolicyTypeEgress) {
-			for _, rule := range p.Spec.Egress {
-				ports := policies.PortsBeside(rule.Ports, captures)
-				if len(ports) == 0 || !a.reaches(rule.To, t, pods) {
-					continue
-				}
-				c := clients[p.Name]
-				if c == nil {
-					c = t.policy("from-" + p.Name)
-					c.Spec.PodSelector = p.Spec.PodSelector
-					c.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
-					clients[p.Name] = c
-				}
-				c.Spec.Egress = plan.AppendNew(c.Spec.Egress, networkingv1.NetworkPolicyEgressRule{
-					To: []networkingv1.NetworkPolicyPeer{{PodSelector: routed}}, Ports: ports,
+		isolatesIngress = true
+		for _, rule := range p.Spec.Ingress {
+			if ports := policies.PortsBeside(rule.Ports, captures); len(ports) > 0 {
+				own.Spec.Ingress = plan.AppendNew(own.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{
+					From: rule.From, Ports: ports,
 				})
 			}
 		}
 	}
-
-	var needed []*networkingv1.NetworkPolicy
 	if isolatesIngress && len(own.Spec.Ingress) > 0 {
 		own.Spec.PolicyTypes = append(own.Spec.PolicyTypes, networkingv1.PolicyTypeIngress)
 	}
 	if isolatesEgress {
 		own.Spec.PolicyTypes = append(own.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
-		tcp := corev1.ProtocolTCP
-		own.Spec.Egress = append(own.Spec.Egress, networkingv1.NetworkPolicyEgressRule{
-			To:    []networkingv1.NetworkPolicyPeer{{PodSelector: forks}},
-			Ports: []networkingv1.NetworkPolicyPort{{Protocol: &tcp}},
-		})
-		if a.view.ControlNamespace != "" {
-			own.Spec.Egress = append(own.Spec.Egress, networkingv1.NetworkPolicyEgressRule{
-				To: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{
-					MatchLabels: map[string]string{corev1.LabelMetadataName: a.view.ControlNamespace},
-				}}},
-				Ports: []networkingv1.NetworkPolicyPort{policies.TCPPort(sandbox.RoutesPort)},
-			})
+		own.Spec.Egress = a.routerEgress(t)
+	}
+	return own
+}
+
+// routerEgress returns what routers of the target connect to.
+func (a *analysis) routerEgress(t *target) []networkingv1.NetworkPolicyEgressRule {
+	tcp := corev1.ProtocolTCP
+	rules := []networkingv1.NetworkPolicyEgressRule{{
+		To:    []networkingv1.NetworkPolicyPeer{{PodSelector: t.selector(sandbox.RoleFork)}},
+		Ports: []networkingv1.NetworkPolicyPort{{Protocol: &tcp}},
+	}}
+	if a.view.ControlNamespace == "" {
+		return rules
+	}
+	return append(rules, networkingv1.NetworkPolicyEgressRule{
+		To: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{
+			MatchLabels: map[string]string{corev1.LabelMetadataName: a.view.ControlNamespace},
+		}}},
+		Ports: []networkingv1.NetworkPolicyPort{policies.TCPPort(sandbox.RoutesPort)},
+	})
+}
+
+// isolatesForks reports whether a policy that is not of `route` keeps connections from the target's forks.
+func (a *analysis) isolatesForks(t *target) bool {
+	forks := labels.Set(policies.Marks(sandbox.RoleFork, t.Workload))
+	return slices.ContainsFunc(a.foreignPolicies(), func(p *networkingv1.NetworkPolicy) bool {
+		return policies.Isolates(p, networkingv1.PolicyTypeIngress) && policies.Matches(&p.Spec.PodSelector, forks)
+	})
+}
+
+// clientPolicies returns, for each policy that lets its pods reach the target's by port, one that lets them reach the
+// routers.
+func (a *analysis) clientPolicies(t *target) []*networkingv1.NetworkPolicy {
+	pods, captures := t.routedLabels(), t.captures()
+	var needed []*networkingv1.NetworkPolicy
+	for _, p := range a.foreignPolicies() {
+		if !policies.Isolates(p, networkingv1.PolicyTypeEgress) {
+			continue
+		}
+		c := t.policy("from-" + p.Name)
+		c.Spec.PodSelector = p.Spec.PodSelector
+		c.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+		for _, rule := range p.Spec.Egress {
+			ports := policies.PortsBeside(rule.Ports, captures)
+			if len(ports) > 0 && a.reaches(rule.To, t, pods) {
+				c.Spec.Egress = plan.AppendNew(c.Spec.Egress, networkingv1.NetworkPolicyEgressRule{
+					To: []networkingv1.NetworkPolicyPeer{{PodSelector: t.selector(sandbox.RoleBaseline)}}, Ports: ports,
+				})
+			}
+		}
+		if len(c.Spec.Egress) > 0 {
+			needed = append(needed, c)
 		}
 	}
-	if len(own.Spec.PolicyTypes) > 0 {
-		needed = append(needed, own)
-	}
-	if isolatesForks {
-		forkPolicy.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
-		forkPolicy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: routed}}}}
-		needed = append(needed, forkPolicy)
-	}
-	for _, c := range clients {
-		needed = append(needed, c)
-	}
-	slices.SortFunc(needed, func(p, q *networkingv1.NetworkPolicy) int { return cmp.Compare(p.Name, q.Name) })
 	return needed
+}
+
+// foreignPolicies returns the policies of the namespace that are not of `route`.
+func (a *analysis) foreignPolicies() []*networkingv1.NetworkPolicy {
+	return slices.DeleteFunc(slices.Clone(a.view.Policies), func(p *networkingv1.NetworkPolicy) bool {
+		return p.Labels[sandbox.LabelRole] == sandbox.RoleRoute
+	})
+}
+
+// routedLabels returns the labels that the target's pods have once they have routers.
+func (t *target) routedLabels() labels.Set {
+	pods := labels.Set{}
+	for key, value := range t.labels {
+		pods[key] = value
+	}
+	pods[sandbox.LabelRole], pods[sandbox.LabelWorkload] = sandbox.RoleBaseline, t.Label()
+	return pods
+}
+
+// selector selects the target's pods that have routers, or those of its forks, by role.
+func (t *target) selector(role string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: policies.Marks(role, t.Workload)}
 }
 
 // captures returns the target's ports with the ports on which its routers will listen, chosen as admission chooses

@@ -46,7 +46,8 @@ func selectingObjects(workloads []*plan.Workload, state *State) []selectingObjec
 				object: "service/" + s.Name, selector: labels.SelectorFromSet(s.Spec.Selector),
 				would: "would send requests to them that are the baseline's",
 				exclude: func() (string, []string) {
-					return "have it select baselines alone", mergeSpec("service/"+s.Name, "selector", map[string]string{sandbox.LabelRole: sandbox.RoleBaseline})
+					return "have it select baselines alone", mergeSpec("service/"+s.Name, "selector",
+						map[string]string{sandbox.LabelRole: sandbox.RoleBaseline})
 				},
 			})
 		}
@@ -124,10 +125,10 @@ func selectorAt(u *unstructured.Unstructured, fields ...string) (labels.Selector
 	return s, err == nil && !s.Empty()
 }
 
-// captured returns a *Problem if an object of the namespace would select the fork's pods: every selector that the
+// checkSelectors returns a *Problem if an object of the namespace would select the fork's pods: every selector that the
 // baseline relies on would then select them too.
-func (p *Plan) captured(o *Options, workloads []*plan.Workload, f *Fork, state *State) error {
-	all := selectingObjects(workloads, state)
+func (r *request) checkSelectors(f *Fork) error {
+	all := selectingObjects(r.workloads, r.state)
 	pods, baseline := forkLabels(f.Deployment), f.Workload.PodLabels()
 	selectedBy := func(pods labels.Set) (by []selectingObject) {
 		for _, c := range all {
@@ -142,7 +143,9 @@ func (p *Plan) captured(o *Options, workloads []*plan.Workload, f *Fork, state *
 		return nil
 	}
 	first := by[0]
-	problem := &plan.Problem{What: fmt.Sprintf("%s selects the pods of the fork, deployment.apps/%s, and %s", first.object, f.Name(), first.would)}
+	problem := &plan.Problem{
+		What: fmt.Sprintf("%s selects the pods of the fork, deployment.apps/%s, and %s", first.object, f.Name(), first.would),
+	}
 	if len(by) > 1 {
 		var others []string
 		for _, c := range by[1:] {
@@ -150,11 +153,11 @@ func (p *Plan) captured(o *Options, workloads []*plan.Workload, f *Fork, state *
 		}
 		problem.What += "; so do " + strings.Join(others, ", ")
 	}
-	again := *o
+	again := *r.Options
 	if blamed := blame(first.selector, pods); !first.selector.Matches(unkept(pods)) && len(blamed) > 0 {
 		problem.What = "--keep-label " + strings.Join(blamed, ", ") + ": with it, " + problem.What
-		again.KeepLabels = dropped(o.KeepLabels, blamed, f.Replaces != 0)
-		return propose(problem, "fork without it", &again, workloads...)
+		again.KeepLabels = dropped(r.KeepLabels, blamed, f.Replaces != 0)
+		return propose(problem, "fork without it", &again, r.workloads...)
 	}
 	if first.exclude != nil {
 		problem.Hint, problem.Fix = first.exclude()
@@ -164,11 +167,12 @@ func (p *Plan) captured(o *Options, workloads []*plan.Workload, f *Fork, state *
 		with := maps.Clone(pods)
 		with[name] = baseline[name]
 		if _, has := pods[name]; !has && fork.Keeps(name) && len(selectedBy(with)) == 0 {
-			again.KeepLabels = append(slices.Clone(o.KeepLabels), LabelChange{Name: name})
-			return propose(problem, "with the label "+name+" kept, it does not", &again, workloads...)
+			again.KeepLabels = append(slices.Clone(r.KeepLabels), LabelChange{Name: name})
+			return propose(problem, "with the label "+name+" kept, it does not", &again, r.workloads...)
 		}
 	}
-	problem.What += "; a selector can't be changed, so " + first.object + " has to be recreated with one that requires a label of its own"
+	problem.What += "; a selector can't be changed, so " + first.object +
+		" has to be recreated with one that requires a label of its own"
 	problem.Hint, problem.Fix = "see it", plan.Kubectl("get", first.object, "-o", "yaml")
 	return problem
 }
@@ -204,4 +208,57 @@ func dropped(changes []LabelChange, names []string, earlier bool) []LabelChange 
 		left = append(left, LabelChange{Name: name, Remove: true})
 	}
 	return left
+}
+
+// checkConflicts returns the *Problem of forks whose changes no longer fit their baselines. Nothing was written.
+func (r *request) checkConflicts(conflicts []*conflict) error {
+	if len(conflicts) == 0 {
+		return nil
+	}
+	p := &plan.Problem{
+		Hint: "delete it, then fork again", Fix: plan.Kubectl("sandbox", "delete", r.Sandbox), Err: conflicts[0].err,
+	}
+	if len(conflicts) == 1 {
+		c := conflicts[0]
+		p.What = fmt.Sprintf("the change of %s no longer fits %s, which changed since; nothing was written",
+			c.fork, c.workload)
+		p.Lines = c.lines()
+		return p
+	}
+	p.What = fmt.Sprintf("the changes of %d forks of sandbox %q no longer fit their baselines, which changed since; "+
+		"nothing was written", len(conflicts), r.Sandbox)
+	for _, c := range conflicts {
+		for _, line := range c.lines() {
+			p.Lines = append(p.Lines, fmt.Sprintf("%s of %s: %s", c.fork, c.workload, line))
+		}
+	}
+	return p
+}
+
+// checkContainers returns the Problem of a --container that none of the forks has; nil if there is none.
+func (r *request) checkContainers(forks []Fork) error {
+	var all []containerAt
+	for i := range forks {
+		template, _, _ := unstructured.NestedMap(forks[i].Deployment.Object, "spec", "template")
+		all = append(all, containersIn(forks[i].Workload, template)...)
+	}
+	for i, name := range r.Containers {
+		if slices.ContainsFunc(all, func(c containerAt) bool { return c.name == name }) {
+			continue
+		}
+		var have []string
+		for _, c := range all {
+			have = append(have, c.name)
+		}
+		again := *r.Options
+		again.Containers = slices.Clone(r.Containers)
+		if again.Containers[i] = closest(name, all); again.Containers[i] == "" && len(have) > 0 {
+			again.Containers[i] = have[0]
+		}
+		p := &plan.Problem{
+			What: fmt.Sprintf("--container %s: no container is named %q; there is %s", name, name, strings.Join(have, ", ")),
+		}
+		return propose(p, "name one there is", &again, r.workloads...)
+	}
+	return nil
 }

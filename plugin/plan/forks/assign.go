@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/fork"
 )
 
 // defaultContainer is the annotation by which kubectl chooses the main container of a pod.
@@ -19,6 +19,42 @@ type containerAt struct {
 	workload    *plan.Workload
 	name, image string
 	init        bool
+}
+
+// assign returns the image changes of each workload, or a *Problem if a flag is for none of them, or for several.
+func (r *request) assign() (map[*plan.Workload][]ImageChange, error) {
+	if err := r.checkKeptLabels(); err != nil {
+		return nil, err
+	}
+	return assignImages(r.Options, r.workloads)
+}
+
+// checkKeptLabels returns a *Problem if a label to keep is on no workload, or a label to drop was kept by no fork.
+func (r *request) checkKeptLabels() error {
+	for i, c := range r.KeepLabels {
+		has := func(w *plan.Workload) bool { _, ok := w.PodLabels()[c.Name]; return ok }
+		if c.Remove || slices.ContainsFunc(r.workloads, has) {
+			continue
+		}
+		var names, have []string
+		for _, w := range r.workloads {
+			names = append(names, w.String())
+			for name := range w.PodLabels() {
+				if fork.Keeps(name) && !slices.Contains(have, name) {
+					have = append(have, name)
+				}
+			}
+		}
+		slices.Sort(have)
+		again := *r.Options
+		again.KeepLabels = slices.Delete(slices.Clone(r.KeepLabels), i, i+1)
+		what := fmt.Sprintf("--keep-label %s: the pods of %s have no such label", c.Name, strings.Join(names, ", "))
+		if len(have) > 0 {
+			what += "; there is " + strings.Join(have, ", ")
+		}
+		return propose(&plan.Problem{What: what}, "fork without it", &again, r.workloads...)
+	}
+	return nil
 }
 
 // assignImages assigns image changes to workloads. CONTAINER=IMAGE goes to the one workload that has the container. A
@@ -91,12 +127,14 @@ func imageProblem(o *Options, i int, workloads []*plan.Workload, all, fits []con
 		}
 	}
 	p = propose(p, "name the container", &again, workloads...)
-	if _, err := assignImages(&again, workloads); err != nil { // every other one has an image already, or several have the name
+	if _, err := assignImages(&again, workloads); err != nil {
+		// Every other one has an image already, or several have the name.
 		p.Hint, p.Fix, p.Proposed = "see how to name one", plan.Kubectl("sandbox", "fork", "--help"), nil
 	}
 	switch {
 	case change.Container != "" && len(fits) == 0:
-		p.What = fmt.Sprintf("--image %s: no container is named %q; there is %s", change, change.Container, strings.Join(have, ", "))
+		p.What = fmt.Sprintf("--image %s: no container is named %q; there is %s",
+			change, change.Container, strings.Join(have, ", "))
 	case change.Container != "":
 		var in []string
 		for _, c := range fits {
@@ -131,38 +169,6 @@ func containersIn(w *plan.Workload, template map[string]any) []containerAt {
 			name, _ := c["name"].(string)
 			image, _ := c["image"].(string)
 			out = append(out, containerAt{w, name, image, field == "initContainers"})
-		}
-	}
-	return out
-}
-
-// setImages returns the template with the images changed, and whether there are changes and all of them were in place
-// already.
-func setImages(template map[string]any, images []ImageChange) (changed map[string]any, same bool) {
-	changed = runtime.DeepCopyJSON(template)
-	same = len(images) > 0
-	for _, field := range []string{"containers", "initContainers"} {
-		for _, c := range namedMaps(changed, field) {
-			for _, change := range images {
-				if c["name"] == change.Container {
-					same = same && c["image"] == change.Image
-					c["image"] = change.Image
-				}
-			}
-		}
-	}
-	return changed, same
-}
-
-// namedMaps returns the objects of the list at spec.FIELD. They share memory with the template: a change to one
-// changes the template.
-func namedMaps(template map[string]any, field string) []map[string]any {
-	spec, _ := template["spec"].(map[string]any)
-	list, _ := spec[field].([]any)
-	var out []map[string]any
-	for _, e := range list {
-		if m, ok := e.(map[string]any); ok {
-			out = append(out, m)
 		}
 	}
 	return out
