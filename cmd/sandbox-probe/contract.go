@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/contract"
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/contract"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 )
 
 // connections is the number of connections that a contract check needs: it waits for each answer.

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/load"
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/load"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -76,9 +77,16 @@ func newLoad() *cobra.Command {
 	f.StringVar(&target, "url", "", "http://HOST[:PORT] that all requests go to: the Service by which traffic enters.")
 	f.StringVar(&list, "requests", "", "File with the requests, sent in order and again from the start. Empty: GET /.")
 	f.StringVar(&format, "format", string(request.FormatAuto), "How that file is written: auto, vegeta, vegeta-json, har or k6.")
-	f.BoolVar(&http2, "http2", false, "Speak HTTP/2, without TLS by prior knowledge, instead of HTTP/1.1.")
-	f.StringVar(&o.BaselineKey, "baseline-key", "", "Routing key of the baseline's requests, which nobody has forked anything for. Empty: they carry none.")
 	f.StringVar(&thresholds, "thresholds", "", "Budgets that end the measurement early where they are plainly kept or missed, such as p95<=baseline+10%.")
+	f.BoolVar(&http2, "http2", false, "Speak HTTP/2, without TLS by prior knowledge, instead of HTTP/1.1.")
+	addScheduleFlags(f, &o)
+	_ = cmd.MarkFlagRequired("url") // it exists
+	return cmd
+}
+
+// addScheduleFlags adds the flags that say how many requests are sent, when, and for whom.
+func addScheduleFlags(f *pflag.FlagSet, o *load.Options) {
+	f.StringVar(&o.BaselineKey, "baseline-key", "", "Routing key of the baseline's requests, which nobody has forked anything for. Empty: they carry none.")
 	f.Float64Var(&o.Rate, "rate", 50, "Requests a second, to all arms together.")
 	f.DurationVar(&o.Duration, "duration", 160*time.Second, "How long to measure, at most.")
 	f.DurationVar(&o.WarmUp, "warm-up", 5*time.Second, "How long to send requests before that, at least.")
@@ -87,8 +95,6 @@ func newLoad() *cobra.Command {
 	f.DurationVar(&o.Timeout, "timeout", 10*time.Second, "How long a request may take, from the time at which it is to be sent.")
 	f.Uint64Var(&o.Seed, "seed", 0, "Seed of the order of turns. The default is random.")
 	f.DurationVar(&o.Every, "report-every", 15*time.Second, "How often to print what was measured so far. 0: at the end alone.")
-	_ = cmd.MarkFlagRequired("url") // it exists
-	return cmd
 }
 
 // readList reads a list of requests, and bodies from the list's own folder.

@@ -86,15 +86,15 @@ func codes(v Verdict) (all []Code) {
 }
 
 func TestCompared_JudgesVariantsUnderLoad(t *testing.T) {
-	m := ReadCompared(loadCheck(t, judge.DefaultBudgets+", p99<1s"), compared, printed(t, measuredLoad(nil)))
+	m := ReadComparison(loadCheck(t, judge.DefaultBudgets+", p99<1s"), compared, printed(t, measuredLoad(nil)))
 	for variant, want := range map[string]string{"good": "", "slow": "p95 +80.0 ms [", "failing": "errors +5.0 points ["} {
-		v := m.Judge(variant, observed(), nil)
+		v := JudgeComparison(m, variant, observed(), nil)
 		if want == "" && (v.Outcome != Passed || len(v.Reasons) > 0) ||
 			want != "" && (v.Outcome != Failed || !slices.Equal(codes(v), []Code{BudgetMissed}) || !strings.HasPrefix(v.Reasons[0].Message, want[:strings.Index(want, " ")])) {
 			t.Errorf("%s: %+v", variant, v)
 		}
 	}
-	if v := m.Judge("good", observed(), []BystanderRow{{Workload: "deployment/route", Fails: true}}); v.Outcome != Failed || !slices.Equal(codes(v), []Code{Bystander}) {
+	if v := JudgeComparison(m, "good", observed(), []BystanderRow{{Workload: "deployment/route", Fails: true}}); v.Outcome != Failed || !slices.Equal(codes(v), []Code{Bystander}) {
 		t.Errorf("it breaks a bystander: %+v", v)
 	}
 	// A variant that was not tested has neither passed nor failed.
@@ -105,7 +105,7 @@ func TestCompared_JudgesVariantsUnderLoad(t *testing.T) {
 		for _, variant := range []string{"good", "slow"} {
 			e := observed()
 			way.spoil(e)
-			v := m.Judge(variant, e, nil)
+			v := JudgeComparison(m, variant, e, nil)
 			if v.Outcome == Passed || variant == "good" && v.Outcome != Inconclusive || !slices.Contains(codes(v), way.want) {
 				t.Errorf("%s, %s: %+v", variant, name, v)
 			}
@@ -132,8 +132,8 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 		"late":   {"p95<30ms", func(l *result.Load) { l.Lateness = result.Histogram{{Micros: 10, N: 95}, {Micros: 20_000, N: 5}} }, TooNoisy, "sent one in a hundred requests 20ms late"},
 		"killed": {judge.DefaultBudgets, func(l *result.Load) { l.Incomplete = "it was ended after 60 of 75 rounds" }, NotFinished, "ended after 60 of 75"},
 	} {
-		m := ReadCompared(loadCheck(t, tt.budgets), compared, printed(t, measuredLoad(tt.change)))
-		v := m.Judge("good", observed(), nil)
+		m := ReadComparison(loadCheck(t, tt.budgets), compared, printed(t, measuredLoad(tt.change)))
+		v := JudgeComparison(m, "good", observed(), nil)
 		if v.Outcome != Inconclusive || len(v.Reasons) != 1 || v.Reasons[0].Code != tt.want || !strings.Contains(v.Reasons[0].Message, tt.says) {
 			t.Errorf("%s: %+v", name, v)
 		}
@@ -143,7 +143,7 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 	} {
 		e := observed()
 		spoil(e)
-		v := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(nil))).Judge("good", e, nil)
+		v := JudgeComparison(ReadComparison(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(nil))), "good", e, nil)
 		if v.Outcome != Inconclusive || !slices.Equal(codes(v), []Code{NotCounted}) {
 			t.Errorf("%s: %+v", name, v)
 		}
@@ -159,7 +159,7 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 		e.Passed = tt.passed
 		e.Before.Elsewhere = map[string][]string{"deployment.route": {"route-0/r1/0", "route-1/r1/0"}}
 		e.After.Elsewhere = map[string][]string{"deployment.route": {"route-0/r1/1", "route-1/r1/0"}}
-		v := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(nil))).Judge("good", e, nil)
+		v := JudgeComparison(ReadComparison(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(nil))), "good", e, nil)
 		if !slices.Equal(codes(v), tt.want) {
 			t.Errorf("%s: %+v", name, v)
 		}
@@ -178,8 +178,8 @@ func TestCompared_SaysWhatItCannotTell(t *testing.T) {
 		"the probe fails":     {failed, printed(t, measuredLoad(nil)), NotRun},
 		"the probe is killed": {late, strings.NewReader(""), NotFinished},
 	} {
-		m := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, tt.log)
-		if v := m.Judge("good", tt.e, nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), tt.want) {
+		m := ReadComparison(loadCheck(t, judge.DefaultBudgets), compared, tt.log)
+		if v := JudgeComparison(m, "good", tt.e, nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), tt.want) {
 			t.Errorf("%s: %+v", name, v)
 		}
 	}
@@ -207,12 +207,12 @@ func TestCompared_PassesNothingWhereAllIsRefused(t *testing.T) {
 		{"redirects", of(map[int]int{302: 2400}, map[int]int{302: 2400}, map[int]int{302: 2400}), true, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := ReadCompared(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(tt.change)))
-			v := m.Judge("good", observed(), nil)
+			m := ReadComparison(loadCheck(t, judge.DefaultBudgets), compared, printed(t, measuredLoad(tt.change)))
+			v := JudgeComparison(m, "good", observed(), nil)
 			if tt.compared && v.Outcome != Passed || !tt.compared && (v.Outcome != Inconclusive || !slices.Equal(codes(v), []Code{NothingCompared}) || !strings.Contains(v.Reasons[0].Message, tt.say)) {
 				t.Errorf("got %+v", v)
 			}
-			if v := m.Judge("slow", observed(), nil); !tt.compared && v.Outcome != Inconclusive {
+			if v := JudgeComparison(m, "slow", observed(), nil); !tt.compared && v.Outcome != Inconclusive {
 				t.Errorf("slow: got %+v", v)
 			}
 			r := NewReport(&Run{ID: "r1"}, RequireAny, []Check{*loadCheck(t, judge.DefaultBudgets)}, compared, false)
@@ -240,11 +240,11 @@ func TestCompared_JudgesContracts(t *testing.T) {
 	}
 	c.Operations[0].Seen[2] = result.Seen{Statuses: map[int]int{200: 3}}
 	variants := []Variant{{Name: "good"}, {Name: "broken"}}
-	m := ReadCompared(check, variants, printed(t, c))
-	if v := m.Judge("good", sound(), nil); v.Outcome != Passed {
+	m := ReadComparison(check, variants, printed(t, c))
+	if v := JudgeComparison(m, "good", sound(), nil); v.Outcome != Passed {
 		t.Errorf("what the baseline does as well: %+v", v)
 	}
-	v := m.Judge("broken", sound(), nil)
+	v := JudgeComparison(m, "broken", sound(), nil)
 	if want := "breaks the contract of GET /customer: FieldGone /name, TypeChanged /id"; v.Outcome != Failed || len(v.Reasons) != 1 || v.Reasons[0] != because(ContractBroken, want) {
 		t.Errorf("got %+v", v)
 	}
@@ -262,13 +262,13 @@ func TestCompared_JudgesContracts(t *testing.T) {
 		spoiled := c
 		spoiled.Findings = slices.Clone(c.Findings)
 		spoil(&spoiled)
-		if v := ReadCompared(check, variants, printed(t, spoiled)).Judge("good", sound(), nil); v.Outcome != Inconclusive {
+		if v := JudgeComparison(ReadComparison(check, variants, printed(t, spoiled)), "good", sound(), nil); v.Outcome != Inconclusive {
 			t.Errorf("%s: %+v", name, v)
 		}
 	}
 	c.Operations = c.Operations[1:]
 	c.Findings = nil
-	if v := ReadCompared(check, variants, printed(t, c)).Judge("good", sound(), nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), NothingCompared) {
+	if v := JudgeComparison(ReadComparison(check, variants, printed(t, c)), "good", sound(), nil); v.Outcome != Inconclusive || !slices.Contains(codes(v), NothingCompared) {
 		t.Errorf("nothing was compared: %+v", v)
 	}
 }
@@ -286,15 +286,15 @@ func grpcVerdict(t *testing.T, variants []Variant) Verdict {
 		}},
 		Protocol: result.ProtocolGRPC, Operations: []result.Operation{{Name: "shop.Cart/Add"}},
 	}
-	m := ReadCompared(&Check{Name: "contract", Kind: Contract, Probe: &Probe{Contract: true, GRPC: true}}, variants, printed(t, c))
+	m := ReadComparison(&Check{Name: "contract", Kind: Contract, Probe: &Probe{Contract: true, GRPC: true}}, variants, printed(t, c))
 	e := sound()
 	e.Sent = m.Sent("good")
-	return m.Judge("good", e, nil)
+	return JudgeComparison(m, "good", e, nil)
 }
 
 func TestCompared_Fill(t *testing.T) {
 	check := loadCheck(t, judge.DefaultBudgets)
-	m := ReadCompared(check, compared, printed(t, measuredLoad(nil)))
+	m := ReadComparison(check, compared, printed(t, measuredLoad(nil)))
 	r := NewReport(&Run{ID: "r1"}, RequireAny, []Check{*check}, compared, false)
 	began := time.Now()
 	m.Fill(r, "latency", compared)

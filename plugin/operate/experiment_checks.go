@@ -138,7 +138,7 @@ func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error 
 		})
 	}
 	window.Ended = time.Now().UTC().Truncate(time.Millisecond)
-	found := experiment.ReadCompared(c, variants, printed)
+	found := experiment.ReadComparison(c, variants, printed)
 	return r.record(ctx, func(rep *experiment.Report) {
 		for i, v := range variants {
 			vr, e := rep.Variant(v.Name), seen[i]
@@ -148,7 +148,7 @@ func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error 
 			if c.Kind == experiment.Load {
 				result.Bystanders = experiment.Bystanders(e, len(variants), experiment.BystanderMargin)
 			}
-			result.Record(e, found.Judge(v.Name, e, result.Bystanders))
+			result.Record(e, experiment.JudgeComparison(found, v.Name, e, result.Bystanders))
 			vr.Describe(result, &e.After)
 		}
 		found.Fill(rep, c.Name, variants)

@@ -60,123 +60,145 @@ type part struct {
 
 // parts returns all parts, in the order in which they start.
 func parts() []part {
-	kubeconfig := func(user string) string { return insideConfig + "/" + user + ".kubeconfig" }
-	pki := func(name string) string { return insidePKI + "/" + name }
-	return []part{
-		{
-			name: "etcd", program: "kubernetes",
-			args: []string{
-				"--data-dir=" + insideState + "/etcd",
-				"--listen-client-urls=http://127.0.0.1:2379",
-				"--advertise-client-urls=http://127.0.0.1:2379",
-				"--listen-peer-urls=http://127.0.0.1:2380",
-				"--initial-advertise-peer-urls=http://127.0.0.1:2380",
-				"--initial-cluster=default=http://127.0.0.1:2380",
-				"--log-level=warn",
-				// The loss of a test cluster's last seconds in a power cut is no loss.
-				"--unsafe-no-fsync",
-			},
+	return []part{etcd(), containerd(), apiServer(), controllerManager(), scheduler(), kubelet(), proxy()}
+}
+
+func kubeconfigOf(user string) string { return insideConfig + "/" + user + ".kubeconfig" }
+
+func pki(name string) string { return insidePKI + "/" + name }
+
+func etcd() part {
+	return part{
+		name: "etcd", program: "kubernetes",
+		args: []string{
+			"--data-dir=" + insideState + "/etcd",
+			"--listen-client-urls=http://127.0.0.1:2379",
+			"--advertise-client-urls=http://127.0.0.1:2379",
+			"--listen-peer-urls=http://127.0.0.1:2380",
+			"--initial-advertise-peer-urls=http://127.0.0.1:2380",
+			"--initial-cluster=default=http://127.0.0.1:2380",
+			"--log-level=warn",
+			// The loss of a test cluster's last seconds in a power cut is no loss.
+			"--unsafe-no-fsync",
 		},
-		{
-			name: "containerd", program: "containerd",
-			args:  []string{"--config=" + insideConfig + "/containerd.toml"},
-			files: []string{"config/containerd.toml"},
+	}
+}
+
+func containerd() part {
+	return part{
+		name: "containerd", program: "containerd",
+		args:  []string{"--config=" + insideConfig + "/containerd.toml"},
+		files: []string{"config/containerd.toml"},
+	}
+}
+
+func apiServer() part {
+	return part{
+		name: "kube-apiserver", program: "kubernetes",
+		args: []string{
+			"--etcd-servers=http://127.0.0.1:2379",
+			"--bind-address=" + nodeIP,
+			"--advertise-address=" + nodeIP,
+			"--secure-port=6443",
+			"--tls-cert-file=" + pki("apiserver.crt"),
+			"--tls-private-key-file=" + pki("apiserver.key"),
+			"--client-ca-file=" + pki("ca.crt"),
+			"--kubelet-client-certificate=" + pki("apiserver-kubelet.crt"),
+			"--kubelet-client-key=" + pki("apiserver-kubelet.key"),
+			"--kubelet-certificate-authority=" + pki("ca.crt"),
+			"--kubelet-preferred-address-types=InternalIP",
+			"--requestheader-client-ca-file=" + pki("front-proxy-ca.crt"),
+			"--requestheader-allowed-names=front-proxy",
+			"--requestheader-username-headers=X-Remote-User",
+			"--requestheader-group-headers=X-Remote-Group",
+			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+			"--proxy-client-cert-file=" + pki("front-proxy.crt"),
+			"--proxy-client-key-file=" + pki("front-proxy.key"),
+			"--service-account-issuer=https://kubernetes.default.svc." + domain,
+			"--service-account-key-file=" + pki("service-account.pub"),
+			"--service-account-signing-key-file=" + pki("service-account.key"),
+			"--service-cluster-ip-range=" + serviceRange,
+			"--authorization-mode=Node,RBAC",
+			"--enable-admission-plugins=NodeRestriction",
+			"--allow-privileged=true",
+			"--max-requests-inflight=1000",
+			"--max-mutating-requests-inflight=500",
 		},
-		{
-			name: "kube-apiserver", program: "kubernetes",
-			args: []string{
-				"--etcd-servers=http://127.0.0.1:2379",
-				"--bind-address=" + nodeIP,
-				"--advertise-address=" + nodeIP,
-				"--secure-port=6443",
-				"--tls-cert-file=" + pki("apiserver.crt"),
-				"--tls-private-key-file=" + pki("apiserver.key"),
-				"--client-ca-file=" + pki("ca.crt"),
-				"--kubelet-client-certificate=" + pki("apiserver-kubelet.crt"),
-				"--kubelet-client-key=" + pki("apiserver-kubelet.key"),
-				"--kubelet-certificate-authority=" + pki("ca.crt"),
-				"--kubelet-preferred-address-types=InternalIP",
-				"--requestheader-client-ca-file=" + pki("front-proxy-ca.crt"),
-				"--requestheader-allowed-names=front-proxy",
-				"--requestheader-username-headers=X-Remote-User",
-				"--requestheader-group-headers=X-Remote-Group",
-				"--requestheader-extra-headers-prefix=X-Remote-Extra-",
-				"--proxy-client-cert-file=" + pki("front-proxy.crt"),
-				"--proxy-client-key-file=" + pki("front-proxy.key"),
-				"--service-account-issuer=https://kubernetes.default.svc." + domain,
-				"--service-account-key-file=" + pki("service-account.pub"),
-				"--service-account-signing-key-file=" + pki("service-account.key"),
-				"--service-cluster-ip-range=" + serviceRange,
-				"--authorization-mode=Node,RBAC",
-				"--enable-admission-plugins=NodeRestriction",
-				"--allow-privileged=true",
-				"--max-requests-inflight=1000",
-				"--max-mutating-requests-inflight=500",
-			},
+	}
+}
+
+func controllerManager() part {
+	return part{
+		name: "kube-controller-manager", program: "kubernetes",
+		args: []string{
+			"--kubeconfig=" + kubeconfigOf("controller-manager"),
+			"--authentication-kubeconfig=" + kubeconfigOf("controller-manager"),
+			"--authorization-kubeconfig=" + kubeconfigOf("controller-manager"),
+			"--bind-address=127.0.0.1",
+			"--use-service-account-credentials=true",
+			"--service-account-private-key-file=" + pki("service-account.key"),
+			"--root-ca-file=" + pki("ca.crt"),
+			"--cluster-signing-cert-file=" + pki("ca.crt"),
+			"--cluster-signing-key-file=" + pki("ca.key"),
+			"--allocate-node-cidrs=false",
+			"--leader-elect=false",
+			// Hundreds of forks at once are the point.
+			"--kube-api-qps=500",
+			"--kube-api-burst=1000",
+			"--concurrent-deployment-syncs=20",
+			"--concurrent-replicaset-syncs=20",
+			"--concurrent-service-endpoint-syncs=20",
+			"--concurrent-gc-syncs=40",
+			"--concurrent-namespace-syncs=20",
+			"--concurrent-job-syncs=20",
 		},
-		{
-			name: "kube-controller-manager", program: "kubernetes",
-			args: []string{
-				"--kubeconfig=" + kubeconfig("controller-manager"),
-				"--authentication-kubeconfig=" + kubeconfig("controller-manager"),
-				"--authorization-kubeconfig=" + kubeconfig("controller-manager"),
-				"--bind-address=127.0.0.1",
-				"--use-service-account-credentials=true",
-				"--service-account-private-key-file=" + pki("service-account.key"),
-				"--root-ca-file=" + pki("ca.crt"),
-				"--cluster-signing-cert-file=" + pki("ca.crt"),
-				"--cluster-signing-key-file=" + pki("ca.key"),
-				"--allocate-node-cidrs=false",
-				"--leader-elect=false",
-				// Hundreds of forks at once are the point.
-				"--kube-api-qps=500",
-				"--kube-api-burst=1000",
-				"--concurrent-deployment-syncs=20",
-				"--concurrent-replicaset-syncs=20",
-				"--concurrent-service-endpoint-syncs=20",
-				"--concurrent-gc-syncs=40",
-				"--concurrent-namespace-syncs=20",
-				"--concurrent-job-syncs=20",
-			},
-			files: []string{"config/controller-manager.kubeconfig"},
+		files: []string{"config/controller-manager.kubeconfig"},
+	}
+}
+
+func scheduler() part {
+	return part{
+		name: "kube-scheduler", program: "kubernetes",
+		args: []string{
+			"--config=" + insideConfig + "/scheduler.yaml",
+			"--authentication-kubeconfig=" + kubeconfigOf("scheduler"),
+			"--authorization-kubeconfig=" + kubeconfigOf("scheduler"),
+			"--bind-address=127.0.0.1",
 		},
-		{
-			name: "kube-scheduler", program: "kubernetes",
-			args: []string{
-				"--config=" + insideConfig + "/scheduler.yaml",
-				"--authentication-kubeconfig=" + kubeconfig("scheduler"),
-				"--authorization-kubeconfig=" + kubeconfig("scheduler"),
-				"--bind-address=127.0.0.1",
-			},
-			files: []string{"config/scheduler.yaml", "config/scheduler.kubeconfig"},
+		files: []string{"config/scheduler.yaml", "config/scheduler.kubeconfig"},
+	}
+}
+
+func kubelet() part {
+	return part{
+		name: "kubelet", program: "kubernetes",
+		args: []string{
+			"--config=" + insideConfig + "/kubelet.yaml",
+			"--kubeconfig=" + kubeconfigOf("kubelet"),
+			"--hostname-override=" + nodeName,
+			"--node-ip=" + nodeIP,
 		},
-		{
-			name: "kubelet", program: "kubernetes",
-			args: []string{
-				"--config=" + insideConfig + "/kubelet.yaml",
-				"--kubeconfig=" + kubeconfig("kubelet"),
-				"--hostname-override=" + nodeName,
-				"--node-ip=" + nodeIP,
-			},
-			files: []string{"config/kubelet.yaml", "config/kubelet.kubeconfig", "config/resolv.conf"},
+		files: []string{"config/kubelet.yaml", "config/kubelet.kubeconfig", "config/resolv.conf"},
+	}
+}
+
+func proxy() part {
+	return part{
+		name: "kube-proxy", program: "kubernetes",
+		args: []string{
+			"--kubeconfig=" + kubeconfigOf("proxy"),
+			"--hostname-override=" + nodeName,
+			"--proxy-mode=nftables",
+			"--cluster-cidr=" + podRange,
+			"--healthz-bind-address=127.0.0.1:10256",
+			"--metrics-bind-address=127.0.0.1:10249",
+			// The connection table is the machine's; its limits stay.
+			"--conntrack-max-per-core=0",
+			"--conntrack-min=0",
+			"--conntrack-tcp-timeout-established=0",
+			"--conntrack-tcp-timeout-close-wait=0",
 		},
-		{
-			name: "kube-proxy", program: "kubernetes",
-			args: []string{
-				"--kubeconfig=" + kubeconfig("proxy"),
-				"--hostname-override=" + nodeName,
-				"--proxy-mode=nftables",
-				"--cluster-cidr=" + podRange,
-				"--healthz-bind-address=127.0.0.1:10256",
-				"--metrics-bind-address=127.0.0.1:10249",
-				// The connection table is the machine's; its limits stay.
-				"--conntrack-max-per-core=0",
-				"--conntrack-min=0",
-				"--conntrack-tcp-timeout-established=0",
-				"--conntrack-tcp-timeout-close-wait=0",
-			},
-			files: []string{"config/proxy.kubeconfig"},
-		},
+		files: []string{"config/proxy.kubeconfig"},
 	}
 }
 

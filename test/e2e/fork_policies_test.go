@@ -20,11 +20,8 @@ import (
 
 // What the objects mean is judged in ../policies: this cluster's network plugin enforces none of them. Here is what becomes of
 // them: who makes, owns, names, changes, adopts and removes them.
-func TestPoliciesOfAForkComeAndGoWithIt(t *testing.T) {
-	t.Parallel()
-	s := newSpace(t)
-	s.create(podinfo("api", 1), podinfoService("api"))
-	s.applyYAML(`
+// policiesOfFriends deny all but what friends ask of the API.
+const policiesOfFriends = `
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: deny}
@@ -49,7 +46,13 @@ spec:
   egress:
   - to: [{podSelector: {matchLabels: {app: api}}}]
     ports: [{port: 9898}]
-`)
+`
+
+func TestPoliciesOfAForkComeAndGoWithIt(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.create(podinfo("api", 1), podinfoService("api"))
+	s.applyYAML(policiesOfFriends)
 	s.available("api")
 	s.grant("sandbox-user", "dev")
 	dev, pr1 := as("dev@example.test"), sandbox.LabelSandbox+"=pr-1"
@@ -67,22 +70,8 @@ spec:
 	if len(own) != 2 {
 		t.Fatalf("the fork has %d policies, want its own and one for its friend:\n%s", len(own), made.stdout)
 	}
-	cm, err := s.client.CoreV1().ConfigMaps(s.name).Get(t.Context(), "sandbox-pr-1", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	status := s.sandbox(append([]string{"status", "pr-1"}, dev...)...).stdout
-	for _, p := range own {
-		if len(p.OwnerReferences) != 1 || p.OwnerReferences[0].UID != cm.UID {
-			t.Errorf("%s is owned by %v", p.Name, p.OwnerReferences)
-		}
-		if want := map[string]string{sandbox.LabelSandbox: "pr-1", sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: "deployment.api"}; !reflect.DeepEqual(p.Labels, want) {
-			t.Errorf("%s has labels %v", p.Name, p.Labels)
-		}
-		if !strings.Contains(made.stdout, "networkpolicy.networking.k8s.io/"+p.Name+" created") || !strings.Contains(status, "networkpolicy/"+p.Name+" ") {
-			t.Errorf("fork printed\n%s\nstatus\n%s\nwant %s in both", made.stdout, status, p.Name)
-		}
-	}
+	s.ownedAndTold(own, made.stdout, status)
 	friend := peer{labels: map[string]string{"app": "friend"}, namespace: s.name}
 	stranger := peer{labels: map[string]string{"app": "stranger"}, namespace: s.name}
 	fork, baseline := s.pods("kubectl-sandbox.dev/sandbox=pr-1")[0], s.pods("app=api")[0]
@@ -108,10 +97,47 @@ spec:
 		t.Errorf("delete printed\n%s\nand left %d policies", gone.stdout, len(left))
 	}
 
-	// From Git: the controller gives them their owner, so that they go with the sandbox.
+	s.adopts(file, own)
+	s.sandbox("delete", "pr-1")
+	if left := s.policies(pr1); len(left) != 0 {
+		t.Errorf("delete left %d policies", len(left))
+	}
+	for _, p := range s.policies(sandbox.LabelRole + "!=" + sandbox.RoleFork) {
+		if i := slices.IndexFunc(users, func(u networkingv1.NetworkPolicy) bool { return u.Name == p.Name }); p.Labels[sandbox.LabelRole] == "" && (i < 0 || users[i].ResourceVersion != p.ResourceVersion) {
+			t.Errorf("networkpolicy %s of the user's was changed", p.Name)
+		}
+	}
+}
+
+// ownedAndTold checks that the policies of sandbox pr-1 are its own and labelled so, and that fork and status name them.
+func (s *space) ownedAndTold(own []networkingv1.NetworkPolicy, made, status string) {
+	t := s.t
+	t.Helper()
+	cm, err := s.client.CoreV1().ConfigMaps(s.name).Get(t.Context(), "sandbox-pr-1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range own {
+		if len(p.OwnerReferences) != 1 || p.OwnerReferences[0].UID != cm.UID {
+			t.Errorf("%s is owned by %v", p.Name, p.OwnerReferences)
+		}
+		if want := map[string]string{sandbox.LabelSandbox: "pr-1", sandbox.LabelRole: sandbox.RoleFork, sandbox.LabelWorkload: "deployment.api"}; !reflect.DeepEqual(p.Labels, want) {
+			t.Errorf("%s has labels %v", p.Name, p.Labels)
+		}
+		if !strings.Contains(made, "networkpolicy.networking.k8s.io/"+p.Name+" created") || !strings.Contains(status, "networkpolicy/"+p.Name+" ") {
+			t.Errorf("fork printed\n%s\nstatus\n%s\nwant %s in both", made, status, p.Name)
+		}
+	}
+}
+
+// adopts applies a sandbox's file as from Git, and waits until its policies are the sandbox's own.
+func (s *space) adopts(file string, own []networkingv1.NetworkPolicy) {
+	t := s.t
+	t.Helper()
+	// The controller gives them their owner, so that they go with the sandbox.
 	s.kubectl("apply", "-f", file)
 	eventually(t, 60*time.Second, "policies from Git are adopted", func(context.Context) error {
-		got := s.policies(pr1)
+		got := s.policies(sandbox.LabelSandbox + "=pr-1")
 		if len(got) != 2 {
 			return fmt.Errorf("%d policies", len(got))
 		}
@@ -125,15 +151,6 @@ spec:
 		}
 		return nil
 	})
-	s.sandbox("delete", "pr-1")
-	if left := s.policies(pr1); len(left) != 0 {
-		t.Errorf("delete left %d policies", len(left))
-	}
-	for _, p := range s.policies(sandbox.LabelRole + "!=" + sandbox.RoleFork) {
-		if i := slices.IndexFunc(users, func(u networkingv1.NetworkPolicy) bool { return u.Name == p.Name }); p.Labels[sandbox.LabelRole] == "" && (i < 0 || users[i].ResourceVersion != p.ResourceVersion) {
-			t.Errorf("networkpolicy %s of the user's was changed", p.Name)
-		}
-	}
 }
 
 // policies returns those that a label selector selects, in order of name.

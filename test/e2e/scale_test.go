@@ -62,12 +62,7 @@ func TestManyForksByManyCallersAtOnceAreAllRoutedAndLeaveNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	type made struct {
-		in                *space
-		workload, sandbox string
-		result            result
-	}
-	all := make([]made, size.forks+beyondQuota)
+	all := make([]forkMade, size.forks+beyondQuota)
 	start := time.Now()
 	each(len(all), func(i int) {
 		m := &all[i]
@@ -82,52 +77,12 @@ func TestManyForksByManyCallersAtOnceAreAllRoutedAndLeaveNothing(t *testing.T) {
 	})
 	t.Logf("all ended after %s", time.Since(start).Round(time.Millisecond))
 
-	refused := 0
-	var took []time.Duration
-	all = slices.DeleteFunc(all, func(m made) bool {
-		switch {
-		case m.result.err == nil:
-			took = append(took, m.result.took)
-			return false
-		case m.in == spaces[0] && strings.Contains(m.result.stderr, "exceeded quota: forks"):
-			refused++
-		default:
-			t.Errorf("%v", m.result)
-		}
-		return true
-	})
-	if refused != beyondQuota || len(all) != size.forks {
-		t.Errorf("%d were routed, want %d; the quota refused %d, want %d", len(all), size.forks, refused, beyondQuota)
-	}
-	if len(took) > 0 {
-		slices.Sort(took)
-		t.Logf("one fork took from %s to %s, median %s", took[0].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), took[len(took)/2].Round(time.Millisecond))
-	}
+	all = routedBut(t, all, spaces[0], size.forks)
 	ours := gaps(spaces)
 	if len(ours) > 0 {
 		t.Logf("from ready containers to routed, in whole seconds: median %s, most %s", ours[len(ours)/2], ours[len(ours)-1])
 	}
-	each(len(all), func(i int) {
-		m := &all[i]
-		c := newH1(m.in.address(m.workload, "http"))
-		defer c.close()
-		for _, carry := range carriers("key-" + m.sandbox) {
-			if a, err := c.call(t.Context(), carry); err != nil || a.Message != m.sandbox || !strings.HasPrefix(a.ServedBy, m.workload+"-"+m.sandbox+"-") {
-				t.Errorf("%s of %s in %s, by %s: %+v, %v", m.sandbox, m.workload, m.in.name, carry.name, a, err)
-			}
-		}
-		// No key, and that of a fork of another workload: the baseline.
-		other := all[(i+len(spaces))%len(all)]
-		keys := []carrier{{}}
-		if other.workload != m.workload || other.in != m.in {
-			keys = append(keys, carriers("key-" + other.sandbox)[0])
-		}
-		for _, carry := range keys {
-			if a, err := c.call(t.Context(), carry); err != nil || a.Message != baselineMessage {
-				t.Errorf("%s in %s with %+v: %+v, %v", m.workload, m.in.name, carry, a, err)
-			}
-		}
-	})
+	eachAnswersByKey(t, all, len(spaces))
 
 	start = time.Now()
 	each(len(spaces), func(i int) {
@@ -138,6 +93,67 @@ func TestManyForksByManyCallersAtOnceAreAllRoutedAndLeaveNothing(t *testing.T) {
 	})
 	t.Logf("all deleted after %s", time.Since(start).Round(time.Millisecond))
 	ledger.restored(t, 2*time.Minute, found, names...)
+}
+
+// A forkMade is a fork that a caller asked for, and what came of it.
+type forkMade struct {
+	in                *space
+	workload, sandbox string
+	result            result
+}
+
+// routedBut returns the forks that are routed: all but those that the quota of one namespace refused.
+func routedBut(t *testing.T, all []forkMade, limited *space, forks int) []forkMade {
+	t.Helper()
+	refused := 0
+	var took []time.Duration
+	all = slices.DeleteFunc(all, func(m forkMade) bool {
+		switch {
+		case m.result.err == nil:
+			took = append(took, m.result.took)
+			return false
+		case m.in == limited && strings.Contains(m.result.stderr, "exceeded quota: forks"):
+			refused++
+		default:
+			t.Errorf("%v", m.result)
+		}
+		return true
+	})
+	if refused != beyondQuota || len(all) != forks {
+		t.Errorf("%d were routed, want %d; the quota refused %d, want %d", len(all), forks, refused, beyondQuota)
+	}
+	if len(took) > 0 {
+		slices.Sort(took)
+		t.Logf("one fork took from %s to %s, median %s", took[0].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), took[len(took)/2].Round(time.Millisecond))
+	}
+	return all
+}
+
+// eachAnswersByKey asks every fork by each carrier of its key, and its baseline without one and with that of the fork that comes
+// apart places later.
+func eachAnswersByKey(t *testing.T, all []forkMade, apart int) {
+	t.Helper()
+	each(len(all), func(i int) {
+		m := &all[i]
+		c := newH1(m.in.address(m.workload, "http"))
+		defer c.close()
+		for _, carry := range carriers("key-" + m.sandbox) {
+			if a, err := c.call(t.Context(), carry); err != nil || a.Message != m.sandbox || !strings.HasPrefix(a.ServedBy, m.workload+"-"+m.sandbox+"-") {
+				t.Errorf("%s of %s in %s, by %s: %+v, %v", m.sandbox, m.workload, m.in.name, carry.name, a, err)
+			}
+		}
+		// No key, and that of a fork of another workload: the baseline.
+		other := all[(i+apart)%len(all)]
+		keys := []carrier{{}}
+		if other.workload != m.workload || other.in != m.in {
+			keys = append(keys, carriers("key-" + other.sandbox)[0])
+		}
+		for _, carry := range keys {
+			if a, err := c.call(t.Context(), carry); err != nil || a.Message != baselineMessage {
+				t.Errorf("%s in %s with %+v: %+v, %v", m.workload, m.in.name, carry, a, err)
+			}
+		}
+	})
 }
 
 // gaps returns, in order, how long it took from the readiness of each fork's containers to its gate: the product's own share of the time.

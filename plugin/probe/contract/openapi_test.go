@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )

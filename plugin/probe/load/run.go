@@ -7,35 +7,28 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 )
 
 // lastAnswers is how long a run that ctx ended waits for the answers of requests under way.
 const lastAnswers = 2 * time.Second
 
-// Run measures, and reports what it has every o.Every and at the end, which is a look that settles o.Budgets or the last round. Where
-// ctx ends it earlier, the last report holds the rounds that were complete by then, and says so. It fails only when report does.
+// Run measures, and reports what it has every o.Every and at the end, which is a look that settles o.Budgets or the
+// last round. If ctx ends it earlier, the last report holds the rounds that were complete by then, and says so. It
+// fails only when report does.
 func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 	arms, keys := o.arms()
 	s := o.schedule()
-	r := &run{Options: o, keys: keys, schedule: s, outcomes: make(chan outcome, 1024), room: make([]chan struct{}, len(arms))}
+	r := &run{
+		Options: o, keys: keys, schedule: s, outcomes: make(chan outcome, 1024), room: make([]chan struct{}, len(arms)),
+	}
 	for i := range r.room {
 		r.room[i] = make(chan struct{}, inFlight)
 	}
-	tally := newTally(s, o.Requests, o.Timeout)
-	l := result.Load{
-		Header: result.Header{APIVersion: result.APIVersion, Kind: result.KindLoad, Probe: o.Version, Start: time.Now().UTC(), Arms: arms},
-		Seed:   o.Seed, Rate: o.Rate, Turn: s.turn, Round: s.round().Seconds(), Timeout: o.Timeout.Seconds(), WarmUp: s.warmUp, Planned: s.measured, List: o.List,
-	}
-	say := func(incomplete string) error {
-		l.End, l.Incomplete = time.Now().UTC(), incomplete
-		tally.fill(&l)
-		return report(l)
-	}
+	m := newMeasurement(o, arms, s, report)
 
-	looks := judge.Looks(s.measured)
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
 	// Requests under way outlive ctx for a while, and no longer.
@@ -55,31 +48,15 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 		var one outcome
 		select {
 		case one, open = <-r.outcomes:
-			if !open {
-				break
-			}
-			if l.Settled { // the rest counts as sent, and for no more
-				l.Totals[one.arm].Sent++
-				break
-			}
-			tally.add(one)
-			// The last look is for who reads the result.
-			if len(o.Budgets) == 0 || len(looks) < 2 || tally.done() < looks[0] {
-				break
-			}
-			tally.fill(&l)
-			l.Rounds = l.Rounds[:looks[0]]
-			looks = looks[1:]
-			if j, err := judge.Load(l, o.Budgets); err == nil && j.Clear {
-				l.Settled = true
+			if open && m.add(one) {
 				enough()
 				abandon()
 			}
 		case <-tick:
-			if l.Settled {
+			if m.load.Settled {
 				break
 			}
-			if err := say("it is still running"); err != nil && failed == nil {
+			if err := m.report("it is still running"); err != nil && failed == nil {
 				failed = err
 				abandon()
 			}
@@ -88,14 +65,68 @@ func Run(ctx context.Context, o Options, report func(result.Load) error) error {
 	if failed != nil {
 		return failed
 	}
-	if l.Settled {
-		l.End, l.Incomplete = time.Now().UTC(), ""
-		return report(l)
+	return m.finish()
+}
+
+// A measurement gathers outcomes until they settle the budgets.
+type measurement struct {
+	options Options
+	tally   *tally
+	load    result.Load
+	planned int                     // rounds
+	looks   []int                   // complete rounds after which the budgets are looked at
+	write   func(result.Load) error // writes a report
+}
+
+func newMeasurement(o Options, arms []result.Arm, s schedule, write func(result.Load) error) *measurement {
+	return &measurement{
+		options: o, tally: newTally(s, o.Requests, o.Timeout), planned: s.measured, looks: judge.Looks(s.measured), write: write,
+		load: result.Load{
+			Header: result.Header{
+				APIVersion: result.APIVersion, Kind: result.KindLoad, Probe: o.Version, Start: time.Now().UTC(), Arms: arms,
+			},
+			Seed: o.Seed, Rate: o.Rate, Turn: s.turn, Round: s.round().Seconds(), Timeout: o.Timeout.Seconds(),
+			WarmUp: s.warmUp, Planned: s.measured, List: o.List,
+		},
 	}
-	if n := len(tally.sealed); n < s.measured {
-		return say(fmt.Sprintf("it was ended after %d of %d rounds", n, s.measured))
+}
+
+// add counts an outcome, and returns whether it is the one that settles the budgets.
+func (m *measurement) add(one outcome) (settles bool) {
+	if m.load.Settled { // the rest counts as sent, and for no more
+		m.load.Totals[one.arm].Sent++
+		return false
 	}
-	return say("")
+	m.tally.add(one)
+	// The last look is for who reads the result.
+	if len(m.options.Budgets) == 0 || len(m.looks) < 2 || m.tally.done() < m.looks[0] {
+		return false
+	}
+	m.tally.fill(&m.load)
+	m.load.Rounds = m.load.Rounds[:m.looks[0]]
+	m.looks = m.looks[1:]
+	j, err := judge.Load(m.load, m.options.Budgets)
+	m.load.Settled = err == nil && j.Clear
+	return m.load.Settled
+}
+
+// report reports what was measured so far, and why that is not all; empty if it is.
+func (m *measurement) report(incomplete string) error {
+	m.load.End, m.load.Incomplete = time.Now().UTC(), incomplete
+	m.tally.fill(&m.load)
+	return m.write(m.load)
+}
+
+// finish reports the result.
+func (m *measurement) finish() error {
+	if m.load.Settled {
+		m.load.End, m.load.Incomplete = time.Now().UTC(), ""
+		return m.write(m.load)
+	}
+	if n := len(m.tally.sealed); n < m.planned {
+		return m.report(fmt.Sprintf("it was ended after %d of %d rounds", n, m.planned))
+	}
+	return m.report("")
 }
 
 // A run sends.

@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 )
 
 // Bounds of options.

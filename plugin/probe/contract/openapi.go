@@ -18,8 +18,8 @@ import (
 	"github.com/getkin/kin-openapi/routers/legacy"
 	"golang.org/x/time/rate"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 )
 
 // maxAnswer bounds the body of an answer, in bytes.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 )
 
 // Bounds of what is reported of an arm.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 )
 
 // maxExamples is the maximum number of requests per operation.

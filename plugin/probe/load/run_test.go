@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/cmd/sandbox-probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/probe/request"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
