@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -96,7 +97,7 @@ func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (str
 
 // reports returns a backend that takes browsers' reports of what a page of the preview uses elsewhere, in this process.
 func (d *desk) reports(e Entry) engine.Backend {
-	return engine.Local("reports of "+preview.Label(e.name(), e.Sandbox, e.Namespace), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return proxy.Local("reports of "+preview.Label(e.name(), e.Sandbox, e.Namespace), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin, err := preview.ReadReport(r.Body)
 		if err != nil {
 			w.WriteHeader(http.StatusBadRequest)

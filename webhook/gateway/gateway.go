@@ -23,9 +23,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
 // handshakeTimeout bounds how long a client may take to agree on TLS.
@@ -38,7 +39,7 @@ const maxHead = 64 << 10
 type Gateway struct {
 	options Options
 	desk    *desk
-	engine  *engine.Engine
+	engine  *proxy.Engine
 	log     *slog.Logger
 	certs   *certwatcher.CertWatcher // nil: no TLS
 
@@ -47,7 +48,7 @@ type Gateway struct {
 
 // New returns a gateway that looks things up in reader, which has what CacheOptions and Index say.
 func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
-	e := engine.New(engine.Options{Log: log, MaxHead: maxHead, HeadTimeout: 20 * time.Second, IdleTimeout: o.IdleTimeout})
+	e := proxy.New(engine.Options{Log: log, MaxHead: maxHead, HeadTimeout: 20 * time.Second, IdleTimeout: o.IdleTimeout})
 	var dialer net.Dialer
 	g := &Gateway{options: o, engine: e, log: log, desk: &desk{
 		directory: newDirectory(reader, time.Now), press: new(preview.Press), metrics: newMetrics(o.Version, &e.Stats), log: log, now: time.Now,

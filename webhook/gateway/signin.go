@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 

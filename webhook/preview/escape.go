@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
 // A Redirect is an absolute address to which an answer sends its client.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
 var (

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
 // A Stamp puts a sandbox's key on requests that enter.

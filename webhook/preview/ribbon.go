@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
 //go:embed ribbon.html

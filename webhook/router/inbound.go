@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 

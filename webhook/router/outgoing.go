@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 

@@ -14,7 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -39,8 +40,8 @@ type router struct {
 	routes    *routes
 	metrics   *metrics
 	control   *control
-	engines   []*engine.Engine // of each capture, of the outgoing proxy, and of each forward
-	listeners []net.Listener   // of each engine
+	engines   []*proxy.Engine // of each capture, of the outgoing proxy, and of each forward
+	listeners []net.Listener  // of each engine
 	admin     net.Listener
 	began     time.Time
 }
@@ -52,7 +53,7 @@ func newRouter(c *Config, log *slog.Logger) *router {
 		n++
 	}
 	for range n {
-		r.engines = append(r.engines, engine.New(engine.Options{Log: log}))
+		r.engines = append(r.engines, proxy.New(engine.Options{Log: log}))
 	}
 	r.control = newControl(c, r.routes, &state{dir: c.StateDir}, log, r.retire)
 	r.metrics = newMetrics(c.Version, r.routes, r.engines, r.control.connected.Load)

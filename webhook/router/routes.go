@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
