@@ -1,7 +1,7 @@
-// Package engine says how the bytes and frames of client connections move to backends and back: HTTP/1.x, HTTP/2 without TLS, and
-// whatever else is spoken over TCP. It knows nothing of sandboxes: where a request goes, and what is changed in its head,
-// is a Decider's say. Inbound routing, key stamping, preview gateway and tunnel are each a Decider. This package is what Deciders and
-// protocols share; proxy serves connections, by http1 and http2.
+// Package engine says how the bytes and frames of client connections move to backends and back: HTTP/1.x, HTTP/2
+// without TLS, and whatever else is spoken over TCP. It knows nothing of sandboxes: where a request goes, and what is
+// changed in its head, is a Decider's say. Inbound routing, key stamping, preview gateway and tunnel are each a
+// Decider. This package is what Deciders and protocols share; proxy serves connections, by http1 and http2.
 //
 // The engine forwards; it does not normalise. So it refuses every message that two parsers could read differently
 // (RFC 9112, section 11.2), and of what it accepts it changes nothing but what the Decider asks for.
@@ -19,11 +19,12 @@ import (
 
 // A Decider decides what becomes of the requests of one client connection. Its methods are never called concurrently.
 type Decider interface {
-	// Decide is called once for every request, as soon as its head has been read. The head is valid until Decide returns.
+	// Decide is called once for every request, as soon as its head has been read. The head is valid until Decide
+	// returns.
 	Decide(*Head) Decision
 
-	// Default is where bytes go that are no HTTP, and where a connection is made when the client waits for the server to
-	// speak first. False: nowhere, such connections are closed.
+	// Default is where bytes go that are no HTTP, and where a connection is made when the client waits for the server
+	// to speak first. False: nowhere, such connections are closed.
 	Default() (Backend, bool)
 }
 
@@ -71,13 +72,13 @@ type Decision struct {
 	Refusal *Refusal
 	// Backends are tried in order, until one accepts a connection.
 	Backends []Backend
-	// Failure is the answer when no backend accepts a connection, or when the one that did breaks off before it answers. The
-	// cause is appended to its Reason.
+	// Failure is the answer when no backend accepts a connection, or when the one that did breaks off before it
+	// answers. The cause is appended to its Reason.
 	Failure Refusal
 	// Edits are made to the request's head.
 	Edits Edits
-	// Tunnel, when not nil, makes the engine answer a CONNECT itself, once a backend is connected, and then serve what comes
-	// through the tunnel by this Decider. Its Default must be that backend.
+	// Tunnel, when not nil, makes the engine answer a CONNECT itself, once a backend is connected, and then serve what
+	// comes through the tunnel by this Decider. Its Default must be that backend.
 	Tunnel Decider
 	// Observer is told what becomes of the request. May be nil.
 	Observer Observer
@@ -105,8 +106,8 @@ func (d *Decision) ReplyEdits(b *Backend, status int, fields func() []Field) Edi
 
 // A Backend is where a request can go.
 type Backend struct {
-	// ID is the backend's identity. Requests of one client connection whose backends have the same ID share one connection
-	// to it.
+	// ID is the backend's identity. Requests of one client connection whose backends have the same ID share one
+	// connection to it.
 	ID string
 	// Addr is the HOST:PORT to dial, over TCP.
 	Addr string
@@ -116,8 +117,8 @@ type Backend struct {
 	Timeout time.Duration
 	// Dialed is told what came of each attempt to connect that was not given up. May be nil.
 	Dialed func(error)
-	// Anchor says that the client connection stands for a connection to this backend: when the backend ends an idle one, the
-	// client connection is ended too, as it would be without the engine between.
+	// Anchor says that the client connection stands for a connection to this backend: when the backend ends an idle
+	// one, the client connection is ended too, as it would be without the engine between.
 	Anchor bool
 	// Answer is set in the head of this backend's final answers.
 	Answer []Field
@@ -125,9 +126,9 @@ type Backend struct {
 
 // An Observer is told what becomes of a request. Its methods may be called from any goroutine.
 type Observer interface {
-	// Observe is called with Answered at most once, before any byte of the answer is sent on; with Failed at most once, after that,
-	// and before the part of the answer that says so is sent on; with Refused, Broken or
-	// Abandoned at most once.
+	// Observe is called with Answered at most once, before any byte of the answer is sent on; with Failed at most once,
+	// after that, and before the part of the answer that says so is sent on; with Refused, Broken or Abandoned at most
+	// once.
 	Observe(Event, *Backend)
 }
 

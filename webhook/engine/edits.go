@@ -30,12 +30,12 @@ func (e *Edits) Drops(name []byte) bool {
 		slices.ContainsFunc(e.Remove, func(n string) bool { return message.NameIs(name, n) })
 }
 
-// An Insertion puts something into the body of an answer, once. It is for answers that have a body and are coded in no way that the
-// engine would have to undo; others go on as they are.
+// An Insertion puts something into the body of an answer, once. It is for answers that have a body and are coded in no
+// way that the engine would have to undo; others go on as they are.
 type Insertion struct {
 	What []byte
-	// Find is told the body, part by part as it goes by, and returns how many bytes of the part go before What. False: it does not
-	// belong into this part. Where it belongs into none, it goes last.
+	// Find is told the body, part by part as it goes by, and returns how many bytes of the part go before What. False:
+	// it does not belong into this part. Where it belongs into none, it goes last.
 	Find func(part []byte) (before int, ok bool)
 }
 

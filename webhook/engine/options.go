@@ -10,16 +10,17 @@ import (
 type Options struct {
 	// HeadTimeout bounds the time from a request head's first byte to its last. Default 60 s.
 	HeadTimeout time.Duration
-	// MaxHead is the longest head, in bytes, that is taken from client or backend. Default 256 KiB: more than the common
-	// servers take, so that it is the app that refuses.
+	// MaxHead is the longest head, in bytes, that is taken from client or backend. Default 256 KiB: more than the
+	// common servers take, so that it is the app that refuses.
 	MaxHead int
 	// SpeakWait is how long a client may be silent before the default backend is connected, so that it can speak first.
 	// Default 20 ms.
 	SpeakWait time.Duration
-	// PrefixWait is how long bytes that could be the beginning of an HTTP method, and nothing else yet, are taken for one.
-	// Default 1 s.
+	// PrefixWait is how long bytes that could be the beginning of an HTTP method, and nothing else yet, are taken for
+	// one. Default 1 s.
 	PrefixWait time.Duration
-	// IdleTimeout ends client connections on which nothing was in flight for that long. Default: never, the backend decides.
+	// IdleTimeout ends client connections on which nothing was in flight for that long. Default: never, the backend
+	// decides.
 	IdleTimeout time.Duration
 	// Linger is how long a client may take to read an answer after which the connection is closed. Default 5 s.
 	Linger time.Duration

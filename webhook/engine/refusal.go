@@ -15,10 +15,12 @@ type Refusal struct {
 	Status int
 	// Reason is for people: the body, and the header x-sandbox-error. Empty: no such header.
 	Reason string
-	// Body, where it is not nil, takes the place of Reason as the body; Type is its media type. Callers of gRPC get the Reason.
+	// Body, where it is not nil, takes the place of Reason as the body; Type is its media type. Callers of gRPC get the
+	// Reason.
 	Body []byte
 	Type string
-	// Print, where it is not nil, makes Body and Type when they are needed, of the Reason. It may be called from any goroutine.
+	// Print, where it is not nil, makes Body and Type when they are needed, of the Reason. It may be called from any
+	// goroutine.
 	Print func(reason string) (body []byte, mediaType string)
 	// Fields are set in the answer's head.
 	Fields []Field

@@ -7,14 +7,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/message"
 )
 
-// parseAnswer reads a whole answer head. It is lax where clients are: an app that its clients understood before must be understood by
-// them with a router in front. What says nothing of the framing passes as it came: names that are no tokens, lines without a colon,
-// folded lines, bare LF, control characters. Of what does, it takes what all read alike, and refuses what two readers could frame
-// differently (RFC 9112, sections 6.3 and 11.1).
+// parseAnswer reads a whole answer head. It is lax where clients are: an app that its clients understood before must be
+// understood by them with a router in front. What says nothing of the framing passes as it came: names that are no
+// tokens, lines without a colon, folded lines, bare LF, control characters. Of what does, it takes what all read alike,
+// and refuses what two readers could frame differently (RFC 9112, sections 6.3 and 11.1).
 //
-// Some clients stop reading a head at a line that they do not understand, and so miss the length that comes after it: they read to the
-// end of the connection. Such an answer is odd: the client's connection then ends when the backend's does, as it would without the
-// engine between.
+// Some clients stop reading a head at a line that they do not understand, and so miss the length that comes after it:
+// they read to the end of the connection. Such an answer is odd: the client's connection then ends when the backend's
+// does, as it would without the engine between.
 func parseAnswer(raw []byte) (*head, error) {
 	h := &head{raw: raw, length: -1}
 	line, rest, err := cutLine(raw, false)
@@ -150,8 +150,8 @@ func (h *head) noteLengths(value []byte) error {
 	return nil
 }
 
-// noteCodings takes in a Transfer-Encoding. Of what is left without "identity", which says nothing, the last coding counts: RFC 9112,
-// section 6.3. A body that is said to be chunked twice is chunked once, as all senders of it mean.
+// noteCodings takes in a Transfer-Encoding. Of what is left without "identity", which says nothing, the last coding
+// counts: RFC 9112, section 6.3. A body that is said to be chunked twice is chunked once, as all senders of it mean.
 func (h *head) noteCodings(value []byte) {
 	h.odd = h.odd || len(value) == 0
 	for coding := range message.Tokens(value) {
@@ -168,14 +168,15 @@ func (h *head) noteCodings(value []byte) {
 	}
 }
 
-// framingName says whether a line that is no field could be taken for one that says how long the message is: by who overlooks what is
-// wrong with its name.
+// framingName says whether a line that is no field could be taken for one that says how long the message is: by who
+// overlooks what is wrong with its name.
 func framingName(line []byte) bool {
 	name := nameOf(line)
 	return message.NameIs(name, "content-length") || message.NameIs(name, "transfer-encoding")
 }
 
-// nameOf returns what is left of a line's name when all is left out that no name may hold; nil when the line has no colon.
+// nameOf returns what is left of a line's name when all is left out that no name may hold; nil when the line has no
+// colon.
 func nameOf(line []byte) []byte {
 	name, _, ok := bytes.Cut(line, []byte{':'})
 	if !ok {

@@ -63,8 +63,8 @@ func (f *framing) take(b []byte) (n int, done bool, err error) {
 	return 0, true, nil
 }
 
-// Bounds of what is no data in a chunked body: chunk extensions and trailers can otherwise be made to cost far more than the
-// data they come with.
+// Bounds of what is no data in a chunked body: chunk extensions and trailers can otherwise be made to cost far more
+// than the data they come with.
 const (
 	maxChunkLine = 1 << 10
 	maxTrailers  = 64 << 10

@@ -20,9 +20,9 @@ import (
 //   - serve reads from the client and writes to backends: heads, bodies, the end of the client's half;
 //   - one loop for each backend connection reads from it and writes to the client, while an answer is due from there.
 //
-// So both directions are live at any time: an answer may begin, and end, while its request is still being sent. There is one
-// exchange at a time: a pipelined request waits in the buffer until the exchange before is over. The client is written to
-// by the loop whose backend owes the answer, and by serve only between exchanges.
+// So both directions are live at any time: an answer may begin, and end, while its request is still being sent. There
+// is one exchange at a time: a pipelined request waits in the buffer until the exchange before is over. The client is
+// written to by the loop whose backend owes the answer, and by serve only between exchanges.
 type connection struct {
 	ctx     context.Context // of dialing
 	conn    net.Conn
@@ -69,7 +69,8 @@ type exchange struct {
 	tunnel *upstream     // the connection is a tunnel to there now
 }
 
-// Serve serves a client that speaks HTTP/1. reopen serves what comes through a tunnel, beginning with what was read already.
+// Serve serves a client that speaks HTTP/1. reopen serves what comes through a tunnel, beginning with what was read
+// already.
 func Serve(engine *session.Shared, from *session.Client, reopen func(d engine.Decider, app net.Conn)) {
 	c := &connection{
 		ctx: from.Context, conn: from.Conn, engine: engine, in: from.In, decider: from.Decider, reopen: reopen,
@@ -104,7 +105,8 @@ func (c *connection) closeAll() {
 	}
 }
 
-// readHead reads the next request's head. The connection may be idle for as long as client, backend and IdleTimeout let it.
+// readHead reads the next request's head. The connection may be idle for as long as client, backend and IdleTimeout let
+// it.
 func (c *connection) readHead() (*head, error) {
 	searched, slow := 0, false
 	c.in.Shrink()
@@ -187,8 +189,8 @@ func (c *connection) closeIdle() {
 	}
 }
 
-// hangUp tells the client that nothing more comes, and bounds how long serve goes on reading from it, so that it can read
-// what it was sent before a reset could destroy it: RFC 9112, section 9.6. Called with c.mu held.
+// hangUp tells the client that nothing more comes, and bounds how long serve goes on reading from it, so that it can
+// read what it was sent before a reset could destroy it: RFC 9112, section 9.6. Called with c.mu held.
 func (c *connection) hangUp() {
 	c.closing = true
 	session.CloseWrite(c.conn)
@@ -332,8 +334,8 @@ func (c *connection) request(h *head, d *engine.Decision, n int) []byte {
 	return c.scratch
 }
 
-// attach finds a connection to one of the exchange's backends, the pinned one or a new one, and makes ex the exchange that
-// is answered there.
+// attach finds a connection to one of the exchange's backends, the pinned one or a new one, and makes ex the exchange
+// that is answered there.
 func (c *connection) attach(ex *exchange) (*upstream, error) {
 	err := errors.New("there is no backend")
 	for i := range ex.decision.Backends {

@@ -36,8 +36,9 @@ func appendField(dst, name, value []byte) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// withoutH2C adds to e what takes an offer to upgrade to HTTP/2 (RFC 7540, section 3.2) out of h: the app would go on with
-// frames on a connection of which requests are routed one by one. The request is answered as HTTP/1.1, as the offer allows.
+// withoutH2C adds to e what takes an offer to upgrade to HTTP/2 (RFC 7540, section 3.2) out of h: the app would go on
+// with frames on a connection of which requests are routed one by one. The request is answered as HTTP/1.1, as the
+// offer allows.
 func withoutH2C(e engine.Edits, h *head) engine.Edits {
 	if h.upgrade == nil && h.Get("http2-settings") == nil {
 		return e

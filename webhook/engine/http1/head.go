@@ -33,8 +33,9 @@ type head struct {
 // persists says whether the connection outlives the message, as RFC 9112, section 9.3, has it.
 func (h *head) persists() bool { return !h.closes && (h.minor >= 1 || h.keepsAlive) }
 
-// headEnd returns the length of the head at the start of b, or 0 when its end is not there yet. from is the length of what
-// was searched before. A head whose lines end in bare LF ends too, so that it is refused at once instead of awaited.
+// headEnd returns the length of the head at the start of b, or 0 when its end is not there yet. from is the length of
+// what was searched before. A head whose lines end in bare LF ends too, so that it is refused at once instead of
+// awaited.
 func headEnd(b []byte, from int) int {
 	for i := max(0, from-3); ; {
 		j := bytes.IndexByte(b[i:], '\n')

@@ -9,8 +9,8 @@ import (
 // A bodyInserter makes an insertion into a body, however that is framed.
 type bodyInserter struct{ engine.Inserter }
 
-// startInsertion returns what makes the insertion of e into the body of an answer of HTTP/1, and adds to e what that changes in the
-// head. Nil: there is none.
+// startInsertion returns what makes the insertion of e into the body of an answer of HTTP/1, and adds to e what that
+// changes in the head. Nil: there is none.
 func startInsertion(e *engine.Edits, h *head, body *framing) *bodyInserter {
 	if e.Insert == nil || len(e.Insert.What) == 0 || body.kind == none || h.encoding {
 		return nil

@@ -13,7 +13,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// upstream is a connection to a backend, pinned to one client connection, so that no answer can ever go to another client.
+// upstream is a connection to a backend, pinned to one client connection, so that no answer can ever go to another
+// client.
 type upstream struct {
 	c    *connection
 	conn net.Conn
@@ -99,7 +100,8 @@ func (u *upstream) loop() {
 	}
 }
 
-// endIdle ends u while no answer is due on it: because it has ended, or, without an error, because more came than its answers.
+// endIdle ends u while no answer is due on it: because it has ended, or, without an error, because more came than its
+// answers.
 func (u *upstream) endIdle(err error) {
 	ex := u.unpin()
 	switch {
@@ -259,8 +261,8 @@ func (u *upstream) passLast(ex *exchange, w *bodyInserter) bool {
 	return true
 }
 
-// answered ends an exchange whose answer is out. Where the request is not, its body goes on being sent to a backend that has
-// not ended the connection: it may want all of it. It returns whether the connection to the backend goes on.
+// answered ends an exchange whose answer is out. Where the request is not, its body goes on being sent to a backend
+// that has not ended the connection: it may want all of it. It returns whether the connection to the backend goes on.
 func (u *upstream) answered(ex *exchange, keep, ended bool) bool {
 	c := u.c
 	if !keep || u.in.Len() > 0 { // not to be used again; bytes that nobody asked for must not meet the next request
@@ -296,7 +298,8 @@ func (u *upstream) clientGone(ex *exchange) {
 	close(ex.done)
 }
 
-// lost ends the exchange of a connection that ended, or went wrong, before the answer was whole; or sends its request again.
+// lost ends the exchange of a connection that ended, or went wrong, before the answer was whole; or sends its request
+// again.
 func (u *upstream) lost(cause error) {
 	c, ex := u.c, u.unpin()
 	c.mu.Lock()

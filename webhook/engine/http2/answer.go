@@ -76,8 +76,8 @@ func (st *stream) observeGRPC(fields []hpack.HeaderField) {
 	}
 }
 
-// grpcFailed says whether a status of gRPC is the server's failure, and not the caller's: those that OpenTelemetry's semantic
-// conventions for gRPC have a server count as errors.
+// grpcFailed says whether a status of gRPC is the server's failure, and not the caller's: those that OpenTelemetry's
+// semantic conventions for gRPC have a server count as errors.
 func grpcFailed(status string) bool {
 	switch status {
 	case "2", "4", "12", "13", "14", "15": // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
@@ -137,7 +137,8 @@ func (st *stream) answerBody(f *http2.DataFrame, n int) error {
 	return nil
 }
 
-// startInsertion makes ready the insertion of e into the answer whose head is f, and adds to e what that changes in the head.
+// startInsertion makes ready the insertion of e into the answer whose head is f, and adds to e what that changes in the
+// head.
 func (st *stream) startInsertion(e *engine.Edits, f *http2.MetaHeadersFrame) {
 	if e.Insert == nil || len(e.Insert.What) == 0 {
 		return
@@ -212,7 +213,8 @@ func (st *stream) answer(r *engine.Refusal) {
 	st.toClient.offer()
 }
 
-// wantNoMore has the client told, once it has its answer, that the rest of its request is not wanted: RFC 9113, section 8.1.
+// wantNoMore has the client told, once it has its answer, that the rest of its request is not wanted: RFC 9113, section
+// 8.1.
 func (st *stream) wantNoMore() {
 	if !st.asked {
 		no := http2.ErrCodeNo
@@ -220,8 +222,8 @@ func (st *stream) wantNoMore() {
 	}
 }
 
-// grpcStatus returns the status of gRPC for a refusal: those of who the caller is and what he asks for have their own. All others
-// are UNAVAILABLE, which callers take for one that may pass.
+// grpcStatus returns the status of gRPC for a refusal: those of who the caller is and what he asks for have their own.
+// All others are UNAVAILABLE, which callers take for one that may pass.
 func grpcStatus(status int) string {
 	switch status {
 	case http.StatusUnauthorized:

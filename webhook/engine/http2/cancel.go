@@ -2,13 +2,14 @@ package http2
 
 import "golang.org/x/net/http2"
 
-// unheard counts the cancelled requests of which a backend may not know yet that they are, and on which it may work. A client
-// may cancel as many requests as it likes, as calls that run into their deadlines do; but of those that a backend may be working
-// on there are never more than of those that are open: else opening and resetting streams would have it do any amount of work
-// (CVE-2023-44487). Further requests wait, and cost nothing when they are cancelled meanwhile.
+// unheard counts the cancelled requests of which a backend may not know yet that they are, and on which it may work. A
+// client may cancel as many requests as it likes, as calls that run into their deadlines do; but of those that a
+// backend may be working on there are never more than of those that are open: else opening and resetting streams would
+// have it do any amount of work (CVE-2023-44487). Further requests wait, and cost nothing when they are cancelled
+// meanwhile.
 //
-// A backend has heard of a reset when it answers a request that was opened later, or acknowledges SETTINGS that were sent
-// later: it reads in order. A PING would say the same, and servers of gRPC end connections on which many come.
+// A backend has heard of a reset when it answers a request that was opened later, or acknowledges SETTINGS that were
+// sent later: it reads in order. A PING would say the same, and servers of gRPC end connections on which many come.
 type unheard struct {
 	older, newer int    // requests that were cancelled before mark, and since
 	mark         uint32 // the next stream's ID when newer began to be counted
@@ -17,8 +18,8 @@ type unheard struct {
 
 func (u *unheard) count() int { return u.older + u.newer }
 
-// answered notes an answer on a stream. It returns whether that says that resets were heard. Where the backend was asked, its
-// answer to that is waited for.
+// answered notes an answer on a stream. It returns whether that says that resets were heard. Where the backend was
+// asked, its answer to that is waited for.
 func (u *unheard) answered(id, next uint32) bool {
 	return u.asked == 0 && u.count() > 0 && id >= u.mark && u.heard(next)
 }
@@ -48,8 +49,8 @@ func (up *upstream) cancelStream(id uint32, code http2.ErrCode) {
 	up.mayCancel()
 }
 
-// mayCancel says whether so few cancelled requests are unheard of that another may be opened, and so be cancelled. Where they
-// have become many, it asks the backend.
+// mayCancel says whether so few cancelled requests are unheard of that another may be opened, and so be cancelled.
+// Where they have become many, it asks the backend.
 func (up *upstream) mayCancel() bool {
 	limit := int(min(up.maxStreams, up.r.maxStreams))
 	u := &up.unheard

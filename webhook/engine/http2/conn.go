@@ -24,7 +24,8 @@ const (
 	maxControls = 10_000
 	// maxBatch is how much is written at once, in bytes.
 	maxBatch = 64 << 10
-	// maxQueued is how much may wait to be read by a peer that does not read, in bytes, besides what windows bound: heads.
+	// maxQueued is how much may wait to be read by a peer that does not read, in bytes, besides what windows bound:
+	// heads.
 	maxQueued = 1 << 20
 	// maxHeads is how much the heads of requests that wait for backends may take, in bytes, of one client connection.
 	maxHeads = 32 << 20
@@ -61,7 +62,8 @@ type frameConn struct {
 	streams map[uint32]*stream // by ID on this connection
 }
 
-// outgoing is one direction of a stream: what is to go out on one connection. Its fields are guarded by the relay's mutex.
+// outgoing is one direction of a stream: what is to go out on one connection. Its fields are guarded by the relay's
+// mutex.
 type outgoing struct {
 	stream  *stream
 	conn    *frameConn // nil: not known yet
@@ -92,8 +94,8 @@ func newFrameConn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int, held 
 	return c
 }
 
-// writeLoop sends what there is to send, until the connection is dead. Readers never write: a peer that does not read holds
-// up nobody but itself.
+// writeLoop sends what there is to send, until the connection is dead. Readers never write: a peer that does not read
+// holds up nobody but itself.
 func (c *frameConn) writeLoop() {
 	defer close(c.sent)
 	var batch []byte
@@ -318,7 +320,8 @@ func (c *frameConn) settings(f *http2.SettingsFrame, half func(*stream) *outgoin
 	return nil
 }
 
-// windowUpdate takes in the peer's WINDOW_UPDATE. half is the stream's half that goes out on c, nil when the stream is over.
+// windowUpdate takes in the peer's WINDOW_UPDATE. half is the stream's half that goes out on c, nil when the stream is
+// over.
 func (c *frameConn) windowUpdate(f *http2.WindowUpdateFrame, half *outgoing) error {
 	n := int64(f.Increment)
 	switch {

@@ -137,11 +137,12 @@ func (st *stream) lost(cause error) {
 	}
 }
 
-// breakOff ends a stream the way it would end without the engine between: with the connection, unless other streams on it
-// go elsewhere. unseen says that the request reached nobody.
+// breakOff ends a stream the way it would end without the engine between: with the connection, unless other streams on
+// it go elsewhere. unseen says that the request reached nobody.
 func (st *stream) breakOff(unseen bool) {
 	r := st.r
-	// A client that is being told to go elsewhere can have opened this stream before it heard of it: then it may try again.
+	// A client that is being told to go elsewhere can have opened this stream before it heard of it: then it may try
+	// again.
 	alone := !unseen || !r.leaving
 	for _, other := range r.client.streams {
 		alone = alone && (other == st || other.up != nil && other.backend().ID == st.backendID())

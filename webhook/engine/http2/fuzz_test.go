@@ -16,8 +16,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 )
 
-// Whatever a client and a backend send as frames, the engine must end: no panic, no goroutine that is left, and no stream
-// that the other side was not told of.
+// Whatever a client and a backend send as frames, the engine must end: no panic, no goroutine that is left, and no
+// stream that the other side was not told of.
 func FuzzHTTP2(f *testing.F) {
 	var seed bytes.Buffer
 	fr := http2.NewFramer(&seed, nil)

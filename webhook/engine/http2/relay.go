@@ -17,9 +17,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// relay relays a client connection that speaks HTTP/2. Its streams are multiplexed again over one connection to each of the
-// backends they go to. Each direction of a stream has a window of its own on either side, and is buffered for as long as
-// the receiving side's is closed; so a slow backend holds up its own streams, and only what they may send is held.
+// relay relays a client connection that speaks HTTP/2. Its streams are multiplexed again over one connection to each of
+// the backends they go to. Each direction of a stream has a window of its own on either side, and is buffered for as
+// long as the receiving side's is closed; so a slow backend holds up its own streams, and only what they may send is
+// held.
 //
 // One goroutine reads each connection and one writes to it; what they share is guarded by mu.
 type relay struct {
@@ -55,8 +56,8 @@ const (
 // drainPing is the payload of the PING that follows a GOAWAY: when it is answered, the GOAWAY was heard.
 const drainPing = "draining"
 
-// budget limits what costs the engine or a backend more than it costs a client, and no client does that keeps to the protocol, such
-// as making streams be reset (CVE-2025-8671): a burst, and a rate.
+// budget limits what costs the engine or a backend more than it costs a client, and no client does that keeps to the
+// protocol, such as making streams be reset (CVE-2025-8671): a burst, and a rate.
 type budget struct {
 	spent float64
 	at    time.Time
@@ -113,8 +114,8 @@ func Serve(engine *session.Shared, c *session.Client) {
 	r.pool.Wait()
 }
 
-// settleDefault connects the default backend, waits, not for ever, until it has sent its SETTINGS, and returns what they say
-// of its limit of streams and of extended CONNECT.
+// settleDefault connects the default backend, waits, not for ever, until it has sent its SETTINGS, and returns what
+// they say of its limit of streams and of extended CONNECT.
 func (r *relay) settleDefault(app net.Conn, spoke []byte) (limit uint32, extended bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -18,7 +18,8 @@ import (
 	own "github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/http2"
 )
 
-// bystander asks for what has nothing to do with a connection's other streams: a short request and one with a body, a few times.
+// bystander asks for what has nothing to do with a connection's other streams: a short request and one with a body, a
+// few times.
 func bystander(t *testing.T, client *http.Client, addr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
@@ -61,8 +62,8 @@ func slowReader(t *testing.T) *http.Client {
 	return &http.Client{Transport: tr}
 }
 
-// besideDirect runs a test with an engine between client and app, and without. An app serves requests with x-to itself, where the
-// engine is not there to send them to the fork.
+// besideDirect runs a test with an engine between client and app, and without. An app serves requests with x-to itself,
+// where the engine is not there to send them to the fork.
 func besideDirect(t *testing.T, app http.HandlerFunc, fork func(t *testing.T) net.Listener, test func(t *testing.T, addr string)) {
 	t.Run("without the engine", func(t *testing.T) { test(t, roomy(t, app).Addr().String()) })
 	t.Run("with the engine", func(t *testing.T) {

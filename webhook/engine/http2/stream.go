@@ -49,7 +49,8 @@ func (r *relay) request(f *http2.MetaHeadersFrame) error {
 	case id%2 == 0:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case id <= r.last:
-		// A stream that is over. If the client has not heard yet that it was reset, that is no error, but one can't know.
+		// A stream that is over. If the client has not heard yet that it was reset, that is no error, but one can't
+		// know.
 		if !r.budget.spend() {
 			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 		}

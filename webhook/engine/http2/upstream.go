@@ -18,7 +18,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// upstream is a connection to a backend that speaks HTTP/2, for the streams of one client. Guarded by the relay's mutex.
+// upstream is a connection to a backend that speaks HTTP/2, for the streams of one client. Guarded by the relay's
+// mutex.
 type upstream struct {
 	*frameConn // nil until connected
 	r          *relay
@@ -39,8 +40,8 @@ type upstream struct {
 	cancel     context.CancelFunc
 }
 
-// accept has st wait for a stream to be opened. An error says why it can't. What waits is bounded by bytes, and by what others
-// leave: no backend takes all that a client's connection may hold. One that reads is not accused of anything.
+// accept has st wait for a stream to be opened. An error says why it can't. What waits is bounded by bytes, and by what
+// others leave: no backend takes all that a client's connection may hold. One that reads is not accused of anything.
 func (up *upstream) accept(st *stream) error {
 	switch held := up.held + st.size; {
 	case held > maxQueued && up.frameConn != nil && up.stuck():

@@ -6,15 +6,16 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// What this side grants its peers: RFC 9113, section 5.2. A connection's window is granted anew as soon as bytes are received,
-// not when they are sent on: so a stream that nobody reads stops itself, by its own window, and no other stream.
+// What this side grants its peers: RFC 9113, section 5.2. A connection's window is granted anew as soon as bytes are
+// received, not when they are sent on: so a stream that nobody reads stops itself, by its own window, and no other
+// stream.
 //
-// What is held for streams that nobody reads is bounded all the same. Beyond looseHold, the connection is tight: each stream
-// may have little under way (SETTINGS_INITIAL_WINDOW_SIZE, which reaches the peer before any further window of the connection's
-// does), so little that all the streams there may be hold sharedHold at most. Those that are read at once are lent a larger
-// window, as long as there is something to lend, so that they don't crawl. A peer that keeps to its windows so never makes the
-// engine hold looseHold + connWindow (under way when the connection became tight) + sharedHold + lentHold, and always has a
-// window of the connection's. One that does not stops at maxHold.
+// What is held for streams that nobody reads is bounded all the same. Beyond looseHold, the connection is tight: each
+// stream may have little under way (SETTINGS_INITIAL_WINDOW_SIZE, which reaches the peer before any further window of
+// the connection's does), so little that all the streams there may be hold sharedHold at most. Those that are read at
+// once are lent a larger window, as long as there is something to lend, so that they don't crawl. A peer that keeps to
+// its windows so never makes the engine hold looseHold + connWindow (under way when the connection became tight) +
+// sharedHold + lentHold, and always has a window of the connection's. One that does not stops at maxHold.
 const (
 	streamWindow = 64 << 10 // of a stream, unless the connection is tight
 	connWindow   = 1 << 20  // of a connection: what may be under way
@@ -28,8 +29,8 @@ const (
 	loan      = 32 << 10 // what one stream is lent
 )
 
-// holding is what a connection's peer may send, and what of it is held because it was not sent on yet. Guarded by the relay's
-// mutex.
+// holding is what a connection's peer may send, and what of it is held because it was not sent on yet. Guarded by the
+// relay's mutex.
 type holding struct {
 	recvWindow int64 // what the peer may still send, over all streams
 	held       int64 // bytes that it sent and that were not sent on yet
@@ -49,8 +50,8 @@ type granting struct {
 	from *frameConn // lent a larger window; nil: none did
 }
 
-// lend gives who sends on the stream a larger window where the connection is tight, and what comes is sent on at once: h is where
-// to.
+// lend gives who sends on the stream a larger window where the connection is tight, and what comes is sent on at once:
+// h is where to.
 func (g *granting) lend(c *frameConn, h *outgoing) {
 	if !c.tight || g.from != nil || c.lent+loan > lentHold || h.data.Len() > 0 || h.conn == nil || h.conn.sendWindow <= 0 {
 		return
@@ -138,8 +139,8 @@ func (c *frameConn) balance() {
 	}
 }
 
-// resizeStreams tells the peer of another window of all streams. What a stream was not granted anew yet, because it had enough, may
-// be all of a smaller window.
+// resizeStreams tells the peer of another window of all streams. What a stream was not granted anew yet, because it had
+// enough, may be all of a smaller window.
 func (c *frameConn) resizeStreams() {
 	c.writeWindowSetting()
 	for _, st := range c.streams {
@@ -184,8 +185,8 @@ func (st *stream) grantUp() {
 	}
 }
 
-// dropLeftovers drops what is held of requests whose clients have their answers: it belongs to no stream of the client's any
-// more, so no limit of streams bounds it.
+// dropLeftovers drops what is held of requests whose clients have their answers: it belongs to no stream of the
+// client's any more, so no limit of streams bounds it.
 func (r *relay) dropLeftovers() {
 	for up := range r.all {
 		if up.frameConn == nil {

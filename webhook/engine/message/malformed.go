@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// MaxFields bounds the fields of a head: each takes far more memory than the four bytes that it may come in. Of the common
-// servers that count, none takes more (Node.js: 2,000; Apache and Tomcat: 100).
+// MaxFields bounds the fields of a head: each takes far more memory than the four bytes that it may come in. Of the
+// common servers that count, none takes more (Node.js: 2,000; Apache and Tomcat: 100).
 const MaxFields = 2000
 
 // A malformed error says what is wrong with a message.

@@ -1,4 +1,5 @@
-// Package message holds what all versions of HTTP share of messages: the rules of RFC 9110, and errors of those that break them. Pure.
+// Package message holds what all versions of HTTP share of messages: the rules of RFC 9110, and errors of those that
+// break them. Pure.
 package message
 
 import (

@@ -12,8 +12,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/enginetest"
 )
 
-// A connection on which nothing is in flight ends after IdleTimeout, whatever its client speaks, or if it speaks at all; one with
-// a request in flight does not.
+// A connection on which nothing is in flight ends after IdleTimeout, whatever its client speaks, or if it speaks at
+// all; one with a request in flight does not.
 func TestIdleTimeout(t *testing.T) {
 	const idle = 50 * time.Millisecond
 	app := enginetest.Listen(t)

@@ -1,4 +1,5 @@
-// Package proxy serves client connections: it finds out what each speaks, and serves it by http1, by http2, or as bytes.
+// Package proxy serves client connections: it finds out what each speaks, and serves it by http1, by http2, or as
+// bytes.
 package proxy
 
 import (
@@ -17,7 +18,8 @@ import (
 type Engine struct {
 	session.Shared
 
-	// speaksFirst remembers that the default backend spoke before its client: the next connections need not wait to find out.
+	// speaksFirst remembers that the default backend spoke before its client: the next connections need not wait to
+	// find out.
 	speaksFirst atomic.Bool
 
 	mu    sync.Mutex
@@ -118,8 +120,8 @@ func (e *Engine) Retire(gone func(id string) bool) {
 	}
 }
 
-// Drain ends idle connections at once, the others as soon as nothing is in flight on them, and all that are left when ctx
-// is done. It returns when no connection is left. The listeners must be closed before.
+// Drain ends idle connections at once, the others as soon as nothing is in flight on them, and all that are left when
+// ctx is done. It returns when no connection is left. The listeners must be closed before.
 func (e *Engine) Drain(ctx context.Context) {
 	e.Draining.Store(true)
 	e.mu.Lock()

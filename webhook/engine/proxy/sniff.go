@@ -17,8 +17,8 @@ const (
 	speaksOther
 )
 
-// sniff tells the protocol by a connection's first bytes. HTTP/1 is what has " HTTP/" in its first line, so that malformed
-// HTTP is refused, not passed on unread, and other protocols of text lines pass.
+// sniff tells the protocol by a connection's first bytes. HTTP/1 is what has " HTTP/" in its first line, so that
+// malformed HTTP is refused, not passed on unread, and other protocols of text lines pass.
 func sniff(b []byte) protocol {
 	if n := min(len(b), len(http2.ClientPreface)); n > 0 && string(b[:n]) == http2.ClientPreface[:n] {
 		if n == len(http2.ClientPreface) {

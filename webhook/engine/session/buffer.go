@@ -31,8 +31,8 @@ func (b *Buffer) Skip(n int) {
 	}
 }
 
-// Since returns the bytes that were skipped last, as many as that, and n bytes that follow them, in one piece; nil when they are
-// not there any more. Of those skipped with the last that was there, nothing is left.
+// Since returns the bytes that were skipped last, as many as that, and n bytes that follow them, in one piece; nil when
+// they are not there any more. Of those skipped with the last that was there, nothing is left.
 func (b *Buffer) Since(skipped, n int) []byte {
 	if b.r < skipped {
 		return nil
@@ -40,8 +40,8 @@ func (b *Buffer) Since(skipped, n int) []byte {
 	return b.b[b.r-skipped : b.r+n]
 }
 
-// Fill reads once, and waits for it. The buffer grows up to limit bytes; errFull means that it holds that many. A read that
-// gives bytes and an error gives the bytes now and the error at the next call.
+// Fill reads once, and waits for it. The buffer grows up to limit bytes; errFull means that it holds that many. A read
+// that gives bytes and an error gives the bytes now and the error at the next call.
 func (b *Buffer) Fill(limit int) error {
 	switch {
 	case b.w == 0 && b.full && len(b.b) < min(limit, LargeBuffer): // plenty comes

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Relay copies bytes both ways, beginning with what was read from either, until both have ended; each end of one half is
-// passed on by itself. A broken connection breaks the other. Both are closed when it returns.
+// Relay copies bytes both ways, beginning with what was read from either, until both have ended; each end of one half
+// is passed on by itself. A broken connection breaks the other. Both are closed when it returns.
 func Relay(a net.Conn, fromA []byte, b net.Conn, fromB []byte) {
 	over := make(chan struct{})
 	go func() {

@@ -1,5 +1,5 @@
-// Package session holds what the protocols share of connections: what the engine gives them for a client, how a backend is dialed, what
-// was read and not used, and how connections end.
+// Package session holds what the protocols share of connections: what the engine gives them for a client, how a backend
+// is dialed, what was read and not used, and how connections end.
 package session
 
 import (
