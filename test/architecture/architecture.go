@@ -55,7 +55,8 @@ func layers() []layer {
 		{path: "webhook/admission", imports: over("webhook/inject")},
 		// The gate is a view of routes and acknowledgements, and both read pods through one set of indices.
 		{path: "webhook/lifecycle", imports: over("webhook/routes", "webhook/telemetry")},
-		{path: "webhook/routes", imports: over("webhook/telemetry")},
+		{path: "webhook/routes", imports: over("webhook/counts", "webhook/telemetry")},
+		{path: "webhook/counts", imports: []string{"webhook/sandbox", "webhook/route", "webhook/health", "webhook/telemetry"}},
 		{path: "webhook/telemetry"},
 		{path: "webhook/selftest", imports: over()},
 		{path: "webhook/gateway", imports: over("webhook/preview", "webhook/share", "webhook/engine/proxy"), alone: []string{"webhook/engine"}},

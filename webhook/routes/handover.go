@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"encoding/json"
 	"slices"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -26,14 +25,14 @@ func (b *baseline) unwritten(r *router) (names []string) {
 	if rep == nil {
 		return nil
 	}
-	for key, t := range rep.keys {
-		if f, ok := b.current.table.Routes[key]; ok && !t.written {
+	for key, t := range rep.Forks {
+		if f, ok := b.current.table.Routes[key]; ok && !t.Written {
 			names = append(names, sandbox.ConfigMapName(f.Sandbox))
 		}
 	}
-	for name, keys := range rep.runs {
+	for name, keys := range rep.Observed {
 		for _, t := range keys {
-			if !t.written {
+			if !t.Written {
 				names = append(names, name)
 				break
 			}
@@ -60,13 +59,4 @@ func (h *Hub) handedOver(names ...Baseline) (pods []string) {
 	}
 	slices.Sort(pods)
 	return pods
-}
-
-// withEnded adds to a ConfigMap's data the pods whose routers ended after they had handed over what they counted.
-func withEnded(data map[string]string, pods []string) error {
-	b, err := json.Marshal(pods)
-	if len(pods) > 0 {
-		data[sandbox.DataEnded] = string(b)
-	}
-	return err
 }

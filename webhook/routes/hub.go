@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/counts"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -42,7 +43,7 @@ type Hub struct {
 	baselines map[Baseline]*baseline
 	watchers  []func(Baseline)
 	counted   func(configMap types.NamespacedName, now bool) // called when a count rose that belongs there
-	runs      map[string]map[string]run                      // experiments that observe keys, by namespace and ConfigMap
+	runs      map[string]map[string]counts.Run               // experiments that observe keys, by namespace and ConfigMap
 	observed  map[string][]string                            // the keys of all of a namespace's, sorted
 	trust     trust
 	asks      map[string]*collection // by nonce
@@ -66,8 +67,8 @@ type baseline struct {
 	// dialed holds what came of connecting to the pods in the current table, by UID: see Hub.dialed.
 	dialed  map[types.UID]string
 	routers map[types.UID]*router
-	reports map[string]*report // by router and its start: see routerID
-	ended   []string           // pods that are gone, and whose routers had handed over what they counted
+	reports map[string]*counts.Report // by router and its start: see routerID
+	ended   []string                  // pods that are gone, and whose routers had handed over what they counted
 }
 
 // published is a table and the frames that carry it, encoded when first needed and once for all streams. Immutable.
@@ -96,7 +97,7 @@ func newHub(s state, c clock.PassiveClock) *Hub {
 	return &Hub{
 		state: s, clock: c, serving: make(chan struct{}), stopped: make(chan struct{}),
 		baselines: map[Baseline]*baseline{}, asks: map[string]*collection{},
-		counted: func(types.NamespacedName, bool) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
+		counted: func(types.NamespacedName, bool) {}, runs: map[string]map[string]counts.Run{}, observed: map[string][]string{},
 	}
 }
 
@@ -357,7 +358,7 @@ func (h *Hub) get(name Baseline) *baseline {
 	if b == nil {
 		b = &baseline{
 			name: name, claims: newClaims(h.clock.Now), serving: map[types.UID]route.Version{}, dialed: map[types.UID]string{},
-			routers: map[types.UID]*router{}, reports: map[string]*report{},
+			routers: map[types.UID]*router{}, reports: map[string]*counts.Report{},
 		}
 		h.baselines[name] = b
 	}

@@ -117,11 +117,11 @@ func TestNeighbours_RouteEachOthersForks(t *testing.T) {
 	stable.serve("pr-1", 3)
 	other.serve("pr-1", 4)
 	flush(t, c, "now")
-	counter := &counter{hub: hub.Hub, cache: c, client: c}
+	counter := newTestCounter(hub.Hub, c)
 	if _, err := counter.Reconcile(t.Context(), pr1); err != nil {
 		t.Fatal(err)
 	}
-	if totals, _ := counts(t, c); !cmp.Equal(totals, route.Totals{api.Workload: {Fork: 7}}) {
+	if totals, _ := countsIn(t, c); !cmp.Equal(totals, route.Totals{api.Workload: {Fork: 7}}) {
 		t.Errorf("counts %v, want 7 of %s", totals, api.Workload)
 	}
 

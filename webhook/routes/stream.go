@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/counts"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
@@ -257,7 +258,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 	if r.stream != nil {
 		r.stream.end()
 	}
-	r.stream, r.id, r.trusts = s, routerID(p.uid, hello.Start), hello.CA
+	r.stream, r.id, r.trusts = s, counts.RouterID(p.uid, hello.Start), hello.CA
 	r.dials, r.reached, r.lost = hello.Dials, nil, time.Time{}
 	r.acked, r.final = route.Version{}, false
 	if hello.Have.Term == h.term && hello.Have.Counter <= h.counter {
