@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
-	"sync"
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
@@ -32,41 +30,7 @@ type connection struct {
 	reopen  func(d engine.Decider, app net.Conn) // serves what comes through a tunnel to app
 	scratch []byte                               // for heads that are edited
 
-	mu      sync.Mutex
-	ups     map[string]*upstream // by Backend.ID: pinned connections, each for this client alone
-	uses    uint64               // counts attachments, to find the pin not used for longest
-	current *exchange            // the last one that reached a backend
-	ahead   bool                 // serve has bytes of a request that is not current yet
-	closing bool                 // the client was told that nothing more is answered
-}
-
-// maxPins bounds the backend connections that one client connection holds.
-const maxPins = 32
-
-// exchange is one request and its answer.
-type exchange struct {
-	toHEAD   bool
-	connect  bool
-	upgrade  bool // the client offered one
-	old      bool // HTTP/1.0
-	persists bool // the client wants to go on after it
-	bodyless bool
-	ahead    bool // more than this request was read
-	decision engine.Decision
-	whole    []byte // the whole request, when it is small and idempotent; valid until it is out
-	replay   []byte // a copy of it, when it went out on a connection that may have been stale
-
-	up       *upstream // guarded by h1.mu, as are the next four
-	sent     bool      // the request is out whole
-	answered bool      // the answer is
-	left     bool      // the client has ended its half
-	fault    error     // what is wrong with the request's body
-
-	begun bool // the final answer's head is at the client. Of the answering loop
-
-	done   chan struct{} // closed when answered. What follows is valid then
-	keep   bool          // the connection goes on
-	tunnel *upstream     // the connection is a tunnel to there now
+	guarded guarded
 }
 
 // Serve serves a client that speaks HTTP/1. reopen serves what comes through a tunnel, beginning with what was read
@@ -74,13 +38,12 @@ type exchange struct {
 func Serve(engine *session.Shared, from *session.Client, reopen func(d engine.Decider, app net.Conn)) {
 	c := &connection{
 		ctx: from.Context, conn: from.Conn, engine: engine, in: from.In, decider: from.Decider, reopen: reopen,
-		ups: make(map[string]*upstream), ahead: true,
 	}
+	c.guarded.state = state{c: c, ups: make(map[string]*upstream), ahead: true}
 	defer c.closeAll()
 	if from.App != nil {
-		c.mu.Lock()
-		c.pin(&from.Backend, from.App).served = 1 // may be stale like one that was used
-		c.mu.Unlock()
+		c.guarded.lock().pin(&from.Backend, from.App).guarded.served = 1 // may be stale like one that was used
+		c.guarded.unlock()
 	}
 	from.Serves(c)
 	for {
@@ -98,9 +61,8 @@ func Serve(engine *session.Shared, from *session.Client, reopen func(d engine.De
 
 func (c *connection) closeAll() {
 	_ = c.conn.Close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, u := range c.ups {
+	defer c.guarded.unlock()
+	for _, u := range c.guarded.lock().ups {
 		u.drop()
 	}
 }
@@ -153,48 +115,28 @@ func (c *connection) readHead() (*head, error) {
 
 // rest notes that serve waits for the next request. False: it is not wanted any more.
 func (c *connection) rest() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ahead = false
-	c.boundIdle()
-	return !c.closing && !c.engine.Draining.Load()
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	s.ahead = false
+	s.boundIdle()
+	return !s.closing && !c.engine.Draining.Load()
 }
 
 // wake notes that the client has sent something. False: it comes too late.
 func (c *connection) wake() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ahead = true
-	return !c.closing
-}
-
-// idle says whether nothing is in flight. Called with c.mu held.
-func (c *connection) idle() bool {
-	return !c.ahead && (c.current == nil || c.current.answered && c.current.sent)
-}
-
-// boundIdle bounds how long the client may be silent from now on, if nothing is in flight. Called with c.mu held.
-func (c *connection) boundIdle() {
-	if c.engine.IdleTimeout > 0 && c.idle() && !c.closing {
-		_ = c.conn.SetReadDeadline(time.Now().Add(c.engine.IdleTimeout))
-	}
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	s.ahead = true
+	return !s.closing
 }
 
 // closeIdle ends the client connection if nothing is in flight on it.
 func (c *connection) closeIdle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.idle() && !c.closing {
-		c.hangUp()
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	if s.idle() && !s.closing {
+		s.hangUp()
 	}
-}
-
-// hangUp tells the client that nothing more comes, and bounds how long serve goes on reading from it, so that it can
-// read what it was sent before a reset could destroy it: RFC 9112, section 9.6. Called with c.mu held.
-func (c *connection) hangUp() {
-	c.closing = true
-	session.CloseWrite(c.conn)
-	_ = c.conn.SetReadDeadline(time.Now().Add(c.engine.Linger))
 }
 
 // linger reads what the client still sends, until it ends or time is up, and drops it.
@@ -212,24 +154,24 @@ func (c *connection) Drain() { c.closeIdle() }
 
 func (c *connection) Kill() {
 	_ = c.conn.Close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closing = true
-	if c.current != nil {
-		_ = c.current.up.conn.Close() // pinned no more, maybe
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	s.closing = true
+	if s.current != nil {
+		_ = s.current.under(s).up.conn.Close() // pinned no more, maybe
 	}
 }
 
 func (c *connection) Retire(gone func(string) bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, u := range c.ups {
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	for id, u := range s.ups {
 		if gone(id) {
-			delete(c.ups, id)
-			if u.ex == nil {
+			delete(s.ups, id)
+			if p := u.under(s); p.ex == nil {
 				u.drop()
 			} else {
-				u.last = true
+				p.last = true
 			}
 		}
 	}
@@ -239,9 +181,8 @@ func (c *connection) Retire(gone func(string) bool) {
 func (c *connection) refuseMalformed(err error) {
 	var m *message.Malformed
 	if !errors.As(err, &m) {
-		c.mu.Lock()
-		told := c.closing
-		c.mu.Unlock()
+		told := c.guarded.lock().closing
+		c.guarded.unlock()
 		if told {
 			c.linger()
 		}
@@ -260,9 +201,8 @@ func (c *connection) answer(r *engine.Refusal, toHEAD, keep, old bool) bool {
 	}
 	_, err := c.conn.Write(FormatRefusal(r, toHEAD, keep, old))
 	if err == nil && !keep {
-		c.mu.Lock()
-		c.hangUp()
-		c.mu.Unlock()
+		c.guarded.lock().hangUp()
+		c.guarded.unlock()
 		c.linger()
 	}
 	return err == nil && keep
@@ -272,14 +212,12 @@ func (c *connection) answer(r *engine.Refusal, toHEAD, keep, old bool) bool {
 func (c *connection) serveOne(h *head) bool {
 	body := requestFraming(h)
 	ex := &exchange{
-		toHEAD: string(h.Method) == http.MethodHead, connect: string(h.Method) == http.MethodConnect,
-		upgrade: h.upgrades && h.upgrade != nil, old: h.minor == 0, persists: h.persists(),
-		bodyless: body.kind == none, decision: c.decider.Decide(&h.Head), done: make(chan struct{}),
+		request: requestOf(h, &body), decision: c.decider.Decide(&h.Head), done: make(chan struct{}),
 	}
 	d := &ex.decision
 	if d.Refusal != nil {
 		d.Observe(engine.Refused, nil)
-		return c.answer(d.Refusal, ex.toHEAD, ex.persists && ex.bodyless, ex.old)
+		return c.answer(d.Refusal, ex.request.method == methodHead, ex.request.persists && ex.request.bodyless, ex.request.version == http10)
 	}
 	// The part of the body that is there already is looked at before anything of the request goes anywhere.
 	n, sent, err := body.take(c.in.Bytes())
@@ -291,8 +229,8 @@ func (c *connection) serveOne(h *head) bool {
 		return c.serveTunnel(ex)
 	}
 	out := c.request(h, d, n)
-	ex.ahead = c.in.Len() > n
-	if ex.bodyless && message.Idempotent(h.Method) {
+	ex.request.pipelined = c.in.Len() > n
+	if ex.request.bodyless && message.Idempotent(h.Method) {
 		ex.whole = out
 	}
 	u, err := c.attach(ex)
@@ -302,10 +240,10 @@ func (c *connection) serveOne(h *head) bool {
 	_, err = u.conn.Write(out)
 	c.in.Skip(n)
 	switch {
-	case ex.bodyless: // if it did not get there, the answering loop finds out, and may send it again
+	case ex.request.bodyless: // if it did not get there, the answering loop finds out, and may send it again
 		err = nil
 	case err == nil && !sent:
-		err = c.sendBody(ex, &body)
+		err = c.sendBody(ex, u, &body)
 	}
 	return c.finish(ex, err == nil)
 }
@@ -315,7 +253,7 @@ func (c *connection) unreachable(ex *exchange, err error) bool {
 	ex.decision.Observe(engine.Refused, nil)
 	r := ex.decision.Failure
 	r.Reason += err.Error()
-	return c.answer(&r, ex.toHEAD, ex.persists && ex.bodyless, ex.old)
+	return c.answer(&r, ex.request.method == methodHead, ex.request.persists && ex.request.bodyless, ex.request.version == http10)
 }
 
 // request returns the request's head, edited as it must be, and the first n bytes of its body.
@@ -340,35 +278,34 @@ func (c *connection) attach(ex *exchange) (*upstream, error) {
 	err := errors.New("there is no backend")
 	for i := range ex.decision.Backends {
 		b := &ex.decision.Backends[i]
-		c.mu.Lock()
-		u := c.ups[b.ID]
-		if u != nil {
+		s := c.guarded.lock()
+		if u := s.ups[b.ID]; u != nil {
 			u.backend = *b
-			u.start(ex)
-			c.mu.Unlock()
+			s.start(u, ex)
+			c.guarded.unlock()
 			return u, nil
 		}
-		c.mu.Unlock()
+		c.guarded.unlock()
 		conn, dialErr := session.Dial(c.ctx, b)
 		if dialErr != nil {
 			err = dialErr
 			continue
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.closing {
+		s = c.guarded.lock()
+		defer c.guarded.unlock()
+		if s.closing {
 			_ = conn.Close()
 			return nil, session.ErrClientGone
 		}
-		u = c.pin(b, conn)
-		u.start(ex)
+		u := s.pin(b, conn)
+		s.start(u, ex)
 		return u, nil
 	}
 	return nil, err
 }
 
 // sendBody sends the rest of the request's body as it comes. An error means that it did not get there whole.
-func (c *connection) sendBody(ex *exchange, body *framing) error {
+func (c *connection) sendBody(ex *exchange, u *upstream, body *framing) error {
 	for done := false; !done; {
 		if c.in.Len() == 0 {
 			if err := c.in.Fill(session.LargeBuffer); err != nil {
@@ -379,15 +316,13 @@ func (c *connection) sendBody(ex *exchange, body *framing) error {
 		n, end, err := body.take(c.in.Bytes())
 		done = end
 		if err != nil {
-			c.mu.Lock()
-			ex.fault = err
-			up := ex.up
-			c.mu.Unlock()
+			ex.under(c.guarded.lock()).fault = err
+			c.guarded.unlock()
 			c.engine.Stats.Malformed.Add(1)
-			session.Reset(up.conn) // what got there must not look whole
+			session.Reset(u.conn) // what got there must not look whole
 			return err
 		}
-		if _, err := ex.up.conn.Write(c.in.Bytes()[:n]); err != nil {
+		if _, err := u.conn.Write(c.in.Bytes()[:n]); err != nil {
 			return err // the answering loop finds out why
 		}
 		c.in.Skip(n)
@@ -397,28 +332,32 @@ func (c *connection) sendBody(ex *exchange, body *framing) error {
 
 // clientEnded passes on to the backend that the client has ended its half, or broken off.
 func (c *connection) clientEnded(ex *exchange, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ex.replay, ex.left = nil, true
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	p := ex.under(s)
+	p.replay, p.client = nil, halfEnded
 	switch {
-	case ex.answered || ex.up == nil || c.closing:
+	case p.answer == answerDone || p.up == nil || s.closing:
 	case errors.Is(err, io.EOF):
-		session.CloseWrite(ex.up.conn)
+		session.CloseWrite(p.up.conn)
 	default:
-		session.Reset(ex.up.conn)
+		session.Reset(p.up.conn)
 	}
 }
 
 // finish waits for the exchange's end and returns whether the connection goes on. whole says that the request is out.
 func (c *connection) finish(ex *exchange, whole bool) bool {
-	c.mu.Lock()
-	ex.sent = whole
-	if whole && ex.answered {
-		ex.up.release()
-		c.boundIdle()
+	s := c.guarded.lock()
+	p := ex.under(s)
+	if p.request = requestSending; whole {
+		p.request = requestSent
 	}
-	over := !whole || ex.answered && !ex.keep
-	c.mu.Unlock()
+	if whole && p.answer == answerDone {
+		s.release(p.up)
+		s.boundIdle()
+	}
+	over := !whole || p.answer == answerDone && !ex.outcome.keep
+	c.guarded.unlock()
 	ended := !whole
 	if !over && c.in.Len() == 0 {
 		// Watch the client meanwhile. What it sends ahead stays in the buffer.
@@ -430,20 +369,20 @@ func (c *connection) finish(ex *exchange, whole bool) bool {
 		}
 	}
 	<-ex.done
-	if ex.tunnel != nil {
+	if to := ex.outcome.tunnel; to != nil {
 		if !ended {
-			session.CopyHalf(ex.tunnel.conn, c.conn, c.in.Bytes())
+			session.CopyHalf(to.conn, c.conn, c.in.Bytes())
 		}
-		<-ex.tunnel.over
-		_ = ex.tunnel.conn.Close()
+		<-to.over
+		_ = to.conn.Close()
 		return false
 	}
-	c.mu.Lock()
-	goesOn := ex.keep && !ended && !c.closing
-	if !goesOn && !c.closing {
-		c.hangUp()
+	s = c.guarded.lock()
+	goesOn := ex.outcome.keep && !ended && !s.closing
+	if !goesOn && !s.closing {
+		s.hangUp()
 	}
-	c.mu.Unlock()
+	c.guarded.unlock()
 	if !goesOn && (!ended || !whole) {
 		c.linger()
 	}
@@ -469,24 +408,4 @@ func (c *connection) serveTunnel(ex *exchange) bool {
 		return false
 	}
 	return c.unreachable(ex, err)
-}
-
-// pin makes conn the client's connection to b. Called with c.mu held.
-func (c *connection) pin(b *engine.Backend, conn net.Conn) *upstream {
-	if len(c.ups) >= maxPins {
-		var oldest *upstream
-		for _, u := range c.ups {
-			if u.ex == nil && (oldest == nil || u.used < oldest.used) {
-				oldest = u
-			}
-		}
-		if oldest != nil {
-			delete(c.ups, oldest.backend.ID)
-			oldest.drop()
-		}
-	}
-	u := &upstream{c: c, backend: *b, conn: conn, in: session.Buffer{Conn: conn}, over: make(chan struct{})}
-	c.ups[b.ID] = u
-	go u.loop()
-	return u
 }

@@ -24,47 +24,24 @@ type upstream struct {
 	tunnels bool // has become a tunnel: serve closes it. Of loop
 	odd     bool // the last answer was: see parseAnswer. Of loop
 
-	// Guarded by c.mu.
+	// backend is as the exchange that is answered here, or was last, has it: changed by attach, while none is.
 	backend engine.Backend
-	ex      *exchange // that is answered here, until it is over on both sides
-	served  int       // exchanges begun
-	used    uint64    // when last, in c.uses
-	last    bool      // no further exchange: gone from c.ups
+	guarded pinned // reached by under
 }
 
-// start makes ex the exchange that is answered on u. Called with c.mu held.
-func (u *upstream) start(ex *exchange) {
-	if ex.replay = nil; u.served > 0 && ex.whole != nil {
-		ex.replay = slices.Clone(ex.whole)
-	}
-	ex.sent = ex.bodyless
-	u.served++
-	u.c.uses++
-	u.used = u.c.uses
-	u.ex, ex.up = ex, u
-	u.c.current, u.c.ahead = ex, ex.ahead
-}
-
-// release ends the exchange on u, both of whose halves are over. Called with c.mu held.
-func (u *upstream) release() {
-	u.ex = nil
-	if u.last {
-		u.drop()
-	}
-}
-
-// drop closes the connection; loop ends by it. Called with c.mu held.
+// drop closes the connection; loop ends by it.
 func (u *upstream) drop() { _ = u.conn.Close() }
 
 // unpin makes u the backend's connection no more.
 func (u *upstream) unpin() (ex *exchange) {
-	u.c.mu.Lock()
-	defer u.c.mu.Unlock()
-	u.last = true
-	if u.c.ups[u.backend.ID] == u {
-		delete(u.c.ups, u.backend.ID)
+	s := u.c.guarded.lock()
+	defer u.c.guarded.unlock()
+	p := u.under(s)
+	p.last = true
+	if s.ups[u.backend.ID] == u {
+		delete(s.ups, u.backend.ID)
 	}
-	return u.ex
+	return p.ex
 }
 
 // loop reads from the backend, and passes the answers on to the client, until the connection ends.
@@ -78,13 +55,13 @@ func (u *upstream) loop() {
 	for {
 		u.in.Shrink()
 		err := u.in.Fill(u.c.engine.MaxHead + 1)
-		u.c.mu.Lock()
-		ex := u.ex
-		due := ex != nil && !ex.answered
+		s := u.c.guarded.lock()
+		ex := u.under(s).ex
+		due := ex != nil && ex.under(s).answer == answerDue
 		if due && err == nil {
-			ex.replay = nil // the backend has seen it
+			ex.under(s).replay = nil // the backend has seen it
 		}
-		u.c.mu.Unlock()
+		u.c.guarded.unlock()
 		switch {
 		case due && err != nil:
 			u.lost(err)
@@ -106,11 +83,10 @@ func (u *upstream) endIdle(err error) {
 	ex := u.unpin()
 	switch {
 	case ex != nil: // the answer is out, but the request is not: it has nowhere to go any more
-		u.c.mu.Lock()
-		if !u.c.closing {
-			u.c.hangUp()
+		if s := u.c.guarded.lock(); !s.closing {
+			s.hangUp()
 		}
-		u.c.mu.Unlock()
+		u.c.guarded.unlock()
 	case err != nil && (u.backend.Anchor || u.odd):
 		u.c.closeIdle()
 	}
@@ -124,9 +100,9 @@ func (u *upstream) pass(ex *exchange) bool {
 		return false
 	}
 	c, d := u.c, &ex.decision
-	body := answerFraming(h, ex.toHEAD)
-	tunnel := h.status == 101 || ex.connect && h.status/100 == 2
-	keep := ex.persists && h.persists() && body.kind != toEOF && !tunnel
+	body := answerFraming(h, ex.request.method == methodHead)
+	tunnel := h.status == 101 || ex.request.method == methodConnect && h.status/100 == 2
+	keep := ex.request.persists && h.persists() && body.kind != toEOF && !tunnel
 	edits := d.ReplyEdits(&u.backend, h.status, func() []engine.Field { return h.Fields })
 	n, done := 0, false
 	var w *bodyInserter
@@ -200,7 +176,7 @@ func (u *upstream) finalHead(ex *exchange) (*head, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case h.status == 101 && !ex.upgrade:
+		case h.status == 101 && !ex.request.upgrades:
 			return nil, errors.New("switched protocols without being asked")
 		case h.status >= 200 || h.status == 101:
 			u.in.Skip(n)
@@ -268,24 +244,26 @@ func (u *upstream) answered(ex *exchange, keep, ended bool) bool {
 	if !keep || u.in.Len() > 0 { // not to be used again; bytes that nobody asked for must not meet the next request
 		u.unpin()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ex.answered, ex.keep = true, keep
-	if !keep && (ex.sent || ended) || c.idle() && c.engine.Draining.Load() {
-		c.hangUp()
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	p := ex.under(s)
+	p.answer, ex.outcome.keep = answerDone, keep
+	sent := p.request == requestSent
+	if !keep && (sent || ended) || s.idle() && c.engine.Draining.Load() {
+		s.hangUp()
 	}
-	if ex.sent {
-		u.release()
+	if sent {
+		s.release(u)
 	}
-	c.boundIdle()
+	s.boundIdle()
 	close(ex.done)
-	return !ended && (!u.last || !ex.sent)
+	return !ended && (!u.under(s).last || !sent)
 }
 
 // tunnel passes on bytes after the backend has switched protocols. The other direction is serve's.
 func (u *upstream) tunnel(ex *exchange) {
 	u.unpin()
-	u.tunnels, ex.tunnel = true, u
+	u.tunnels, ex.outcome.tunnel = true, u
 	close(ex.done)
 	session.CopyHalf(u.c.conn, u.conn, nil)
 }
@@ -302,10 +280,10 @@ func (u *upstream) clientGone(ex *exchange) {
 // again.
 func (u *upstream) lost(cause error) {
 	c, ex := u.c, u.unpin()
-	c.mu.Lock()
-	replay, fault, left := ex.replay, ex.fault, ex.left
-	ex.replay = nil
-	c.mu.Unlock()
+	p := ex.under(c.guarded.lock())
+	replay, fault, left := p.replay, p.fault, p.client == halfEnded
+	p.replay = nil
+	c.guarded.unlock()
 	if errors.Is(cause, session.ErrClientGone) {
 		u.clientGone(ex)
 		return
@@ -340,19 +318,18 @@ func (u *upstream) lost(cause error) {
 		close(ex.done)
 		return
 	}
-	c.mu.Lock()
-	sent := ex.sent
-	c.mu.Unlock()
-	keep := sent && ex.persists && !c.engine.Draining.Load()
-	if _, err := c.conn.Write(FormatRefusal(&r, ex.toHEAD, keep, ex.old)); err != nil {
+	sent := ex.under(c.guarded.lock()).request == requestSent
+	c.guarded.unlock()
+	keep := sent && ex.request.persists && !c.engine.Draining.Load()
+	if _, err := c.conn.Write(FormatRefusal(&r, ex.request.method == methodHead, keep, ex.request.version == http10)); err != nil {
 		session.Reset(c.conn)
 		keep = false
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ex.answered, ex.keep = true, keep
+	s := c.guarded.lock()
+	defer c.guarded.unlock()
+	ex.under(s).answer, ex.outcome.keep = answerDone, keep
 	if !keep {
-		c.hangUp()
+		s.hangUp()
 	}
 	close(ex.done)
 }
