@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,23 +21,12 @@ type Engine struct {
 	// find out.
 	speaksFirst atomic.Bool
 
-	mu    sync.Mutex
-	conns map[*openConn]struct{}
-	empty chan struct{} // closed when draining and no connection is left
-}
-
-// openConn is one client connection. kind is nil until it is known what the client speaks.
-type openConn struct {
-	ctx  context.Context // of dialing
-	conn net.Conn
-	kind session.Speaker
+	conns *connections
 }
 
 // New returns an engine.
 func New(o engine.Options) *Engine {
-	return &Engine{
-		Shared: session.Shared{Options: o.WithDefaults()}, conns: make(map[*openConn]struct{}), empty: make(chan struct{}),
-	}
+	return &Engine{Shared: session.Shared{Options: o.WithDefaults()}, conns: newConnections()}
 }
 
 // Serve accepts connections from l and serves each by the Decider that decide makes for it, until l is closed; then it
@@ -64,58 +52,27 @@ func (e *Engine) Serve(ctx context.Context, l net.Listener, decide func(net.Conn
 // ServeConn serves one connection by d, until it is over.
 func (e *Engine) ServeConn(ctx context.Context, conn net.Conn, d engine.Decider) {
 	s := &openConn{ctx: ctx, conn: conn}
-	e.mu.Lock()
-	e.conns[s] = struct{}{}
-	e.mu.Unlock()
+	e.conns.add(s)
 	e.Stats.Open.Add(1)
 	defer func() {
 		_ = conn.Close()
 		e.Stats.Open.Add(-1)
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.conns, s)
-		e.checkEmpty()
+		e.conns.remove(s)
 	}()
 	e.open(s, d)
 }
 
 // became notes what the client of s speaks.
 func (e *Engine) became(s *openConn, k session.Speaker) {
-	e.mu.Lock()
-	s.kind = k
-	e.mu.Unlock()
+	e.conns.serves(s, k)
 	if e.Draining.Load() {
 		k.Drain()
 	}
 }
 
-func (e *Engine) checkEmpty() {
-	if !e.Draining.Load() || len(e.conns) > 0 {
-		return
-	}
-	select {
-	case <-e.empty:
-	default:
-		close(e.empty)
-	}
-}
-
-// speakers returns who serves the connections whose protocol is known.
-func (e *Engine) speakers() []session.Speaker {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var all []session.Speaker
-	for s := range e.conns {
-		if s.kind != nil {
-			all = append(all, s.kind)
-		}
-	}
-	return all
-}
-
 // Retire closes the idle connections to the backends whose ID is gone. What is in flight on others goes on.
 func (e *Engine) Retire(gone func(id string) bool) {
-	for _, s := range e.speakers() {
+	for _, s := range e.conns.speakers() {
 		s.Retire(gone)
 	}
 }
@@ -124,28 +81,17 @@ func (e *Engine) Retire(gone func(id string) bool) {
 // ctx is done. It returns when no connection is left. The listeners must be closed before.
 func (e *Engine) Drain(ctx context.Context) {
 	e.Draining.Store(true)
-	e.mu.Lock()
-	for s := range e.conns {
-		if s.kind == nil {
-			_ = s.conn.Close() // has not said anything yet
-		}
-	}
-	e.checkEmpty()
-	e.mu.Unlock()
-	for _, s := range e.speakers() {
+	e.conns.finish()
+	for _, s := range e.conns.speakers() {
 		s.Drain()
 	}
 	select {
-	case <-e.empty:
+	case <-e.conns.empty:
 	case <-ctx.Done():
-		e.mu.Lock()
-		for s := range e.conns {
-			_ = s.conn.Close()
-		}
-		e.mu.Unlock()
-		for _, s := range e.speakers() {
+		e.conns.closeAll()
+		for _, s := range e.conns.speakers() {
 			s.Kill()
 		}
-		<-e.empty
+		<-e.conns.empty
 	}
 }
