@@ -19,16 +19,16 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	end := f.StreamEnded()
 	malformed := http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	switch {
-	case st.told:
+	case st.answered == answerWhole:
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	case f.Truncated:
 		return malformed
-	case st.begun: // trailers
+	case st.answered >= answerBegun: // trailers
 		if !end || len(f.PseudoFields()) > 0 {
 			return malformed
 		}
 		st.observeGRPC(f.Fields)
-		st.told = true
+		st.answered = answerWhole
 		st.weave(nil, true)
 		st.toClient.trailer, st.toClient.end = f.Fields, true
 		st.toClient.offer()
@@ -37,13 +37,13 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	case len(status) != 3 || status[0] < '1' || status[0] == '1' && end:
 		return malformed
 	}
-	st.heard = true
+	st.answered = answerHeard
 	if status[0] == '1' {
 		st.r.client.headers(st.id, f.Fields, false)
 		return nil
 	}
 	st.head = nil
-	st.begun = true
+	st.answered = answerBegun
 	st.decision.ObserveAnswer(statusOf(status), st.backend())
 	if end && status[0] < '5' {
 		st.observeGRPC(f.Fields)
@@ -54,7 +54,7 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	}
 	st.r.client.headers(st.id, editFields(f.Fields, &edits), end)
 	if end {
-		st.told = true
+		st.answered = answerWhole
 		st.upMayBeDone()
 		st.toClient.over()
 	}
@@ -115,11 +115,11 @@ func (st *stream) answerBody(f *http2.DataFrame, n int) error {
 	st.fromUp.may -= int64(n)
 	var err error
 	switch {
-	case st.told:
+	case st.answered == answerWhole:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	case st.fromUp.may < 0:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
-	case !st.begun:
+	case st.answered < answerBegun:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	}
 	if err != nil {
@@ -129,7 +129,7 @@ func (st *stream) answerBody(f *http2.DataFrame, n int) error {
 	st.weave(data, f.StreamEnded())
 	st.used(&st.toClient, n-len(data))
 	if f.StreamEnded() {
-		st.told = true
+		st.answered = answerWhole
 		st.toClient.end = true
 		st.upMayBeDone()
 	}
@@ -200,7 +200,7 @@ func (st *stream) answer(r *engine.Refusal) {
 	for _, f := range r.Fields {
 		fields = append(fields, hpack.HeaderField{Name: strings.ToLower(string(f.Name)), Value: string(f.Value)})
 	}
-	st.begun, st.told = true, true
+	st.answered = answerWhole
 	st.discard(&st.toUp)
 	st.wantNoMore()
 	st.r.client.headers(st.id, fields, len(body) == 0)
@@ -216,7 +216,7 @@ func (st *stream) answer(r *engine.Refusal) {
 // wantNoMore has the client told, once it has its answer, that the rest of its request is not wanted: RFC 9113, section
 // 8.1.
 func (st *stream) wantNoMore() {
-	if !st.asked {
+	if st.request != requestWhole {
 		no := http2.ErrCodeNo
 		st.toClient.reset = &no
 	}

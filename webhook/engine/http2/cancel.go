@@ -54,7 +54,7 @@ func (up *upstream) cancelStream(id uint32, code http2.ErrCode) {
 func (up *upstream) mayCancel() bool {
 	limit := int(min(up.maxStreams, up.r.maxStreams))
 	u := &up.unheard
-	if u.count() >= (limit+1)/2 && u.count() > 0 && u.asked == 0 && !up.dead && !up.ending {
+	if u.count() >= (limit+1)/2 && u.count() > 0 && u.asked == 0 && up.state == sending {
 		u.older, u.newer, u.mark = u.count(), 0, up.nextID
 		up.writeWindowSetting()
 		u.asked = up.settingsSent

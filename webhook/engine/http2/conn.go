@@ -42,15 +42,14 @@ type frameConn struct {
 	wr      *http2.Framer // writes to out
 	out     bytes.Buffer  // frames in the order in which they are to be sent
 	enc     *hpack.Encoder
-	block   bytes.Buffer  // what enc writes to
-	wake    *sync.Cond    // there may be something to send
-	room    *sync.Cond    // out has been taken
-	ready   []*outgoing   // halves that have something to send and a window to send it in, as far as is known
-	control int           // controls in out
-	writing time.Time     // since when a write has been under way; zero: none is
-	taken   func()        // is called when out was taken, if not nil
-	ending  bool          // nothing is added to out any more: send it, and then the end
-	dead    bool          // nothing is sent any more
+	block   bytes.Buffer // what enc writes to
+	wake    *sync.Cond   // there may be something to send
+	room    *sync.Cond   // out has been taken
+	ready   []*outgoing  // halves that have something to send and a window to send it in, as far as is known
+	control int          // controls in out
+	writing time.Time    // since when a write has been under way; zero: none is
+	taken   func()       // is called when out was taken, if not nil
+	state   connState
 	sent    chan struct{} // closed when writeLoop is over
 
 	sendWindow int64 // of the connection
@@ -61,6 +60,15 @@ type frameConn struct {
 
 	streams map[uint32]*stream // by ID on this connection
 }
+
+// connState says what is still sent on a connection.
+type connState uint8
+
+const (
+	sending connState = iota
+	ending            // nothing is added to out any more: send it, and then the end
+	dead              // nothing is sent any more
+)
 
 // outgoing is one direction of a stream: what is to go out on one connection. Its fields are guarded by the relay's
 // mutex.
@@ -101,10 +109,10 @@ func (c *frameConn) writeLoop() {
 	var batch []byte
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for !c.dead {
+	for c.state != dead {
 		c.schedule()
 		if c.out.Len() == 0 {
-			if c.ending {
+			if c.state == ending {
 				session.CloseWrite(c.conn)
 				return
 			}
@@ -134,8 +142,8 @@ func (c *frameConn) writeLoop() {
 
 // kill ends the connection at once; who reads from it finds out.
 func (c *frameConn) kill() {
-	if !c.dead {
-		c.dead = true
+	if c.state != dead {
+		c.state = dead
 		_ = c.conn.Close()
 		c.wake.Signal()
 		c.room.Broadcast()
@@ -144,7 +152,7 @@ func (c *frameConn) kill() {
 
 // awaitRoom waits while the peer does not read what is queued for it: meanwhile nothing is read that could add to it.
 func (c *frameConn) awaitRoom() {
-	for c.out.Len() > maxQueued && !c.dead && !c.ending {
+	for c.out.Len() > maxQueued && c.state == sending {
 		c.room.Wait()
 	}
 }
@@ -154,7 +162,7 @@ func (c *frameConn) stuck() bool { return !c.writing.IsZero() && time.Since(c.wr
 
 // schedule moves data of the halves that are ready to out, one frame each in turn.
 func (c *frameConn) schedule() {
-	for c.out.Len() < maxBatch && len(c.ready) > 0 && !c.ending {
+	for c.out.Len() < maxBatch && len(c.ready) > 0 && c.state != ending {
 		h := c.ready[0]
 		if h.data.Len() > 0 && h.window > 0 && c.sendWindow <= 0 {
 			if !c.someEnd() {
@@ -220,7 +228,7 @@ func (h *outgoing) over() {
 // offer puts h among those that are ready, if it is.
 func (h *outgoing) offer() {
 	switch {
-	case h.conn == nil || h.queued || h.ended || h.conn.dead:
+	case h.conn == nil || h.queued || h.ended || h.conn.state == dead:
 	case h.data.Len() > 0 && h.window > 0, h.data.Len() == 0 && h.end:
 		h.queued = true
 		h.conn.ready = append(h.conn.ready, h)
@@ -230,7 +238,7 @@ func (h *outgoing) offer() {
 
 // headers adds a header block to out.
 func (c *frameConn) headers(id uint32, fields []hpack.HeaderField, end bool) {
-	if c.dead || c.ending {
+	if c.state != sending {
 		return
 	}
 	c.block.Reset()
@@ -255,7 +263,7 @@ func (c *frameConn) headers(id uint32, fields []hpack.HeaderField, end bool) {
 
 // rst adds a RST_STREAM to out.
 func (c *frameConn) rst(id uint32, code http2.ErrCode) {
-	if !c.dead && !c.ending {
+	if c.state == sending {
 		_ = c.wr.WriteRSTStream(id, code)
 		c.controlled()
 	}
@@ -270,7 +278,7 @@ func (c *frameConn) controlled() {
 }
 
 func (c *frameConn) goAway(last uint32, code http2.ErrCode, why string) {
-	if !c.dead && !c.ending {
+	if c.state == sending {
 		_ = c.wr.WriteGoAway(last, code, []byte(why))
 		c.wake.Signal()
 	}
@@ -278,7 +286,9 @@ func (c *frameConn) goAway(last uint32, code http2.ErrCode, why string) {
 
 // end sends what is in out, and then the end.
 func (c *frameConn) end() {
-	c.ending = true
+	if c.state == sending {
+		c.state = ending
+	}
 	c.wake.Signal()
 	c.room.Broadcast()
 }
@@ -313,7 +323,7 @@ func (c *frameConn) settings(f *http2.SettingsFrame, half func(*stream) *outgoin
 	if err != nil {
 		return err
 	}
-	if !c.dead && !c.ending {
+	if c.state == sending {
 		_ = c.wr.WriteSettingsAck()
 		c.controlled()
 	}
@@ -341,7 +351,7 @@ func (c *frameConn) windowUpdate(f *http2.WindowUpdateFrame, half *outgoing) err
 
 // ping answers a PING.
 func (c *frameConn) ping(f *http2.PingFrame) {
-	if !f.IsAck() && !c.dead && !c.ending {
+	if !f.IsAck() && c.state == sending {
 		_ = c.wr.WritePing(true, f.Data)
 		c.controlled()
 	}

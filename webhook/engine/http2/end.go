@@ -51,14 +51,14 @@ func (st *stream) halfEnded(h *outgoing) {
 		return
 	}
 	if h.reset != nil {
-		st.asked = true // nothing more is taken from the client
+		st.request = requestWhole // nothing more is taken from the client
 	}
 	st.clientMayBeDone()
 }
 
 // clientMayBeDone closes the client's stream when both its halves are over.
 func (st *stream) clientMayBeDone() {
-	if st.asked && st.toClient.ended {
+	if st.request == requestWhole && st.toClient.ended {
 		st.closeClient()
 	}
 }
@@ -79,7 +79,7 @@ func (st *stream) closeClient() {
 
 // upMayBeDone closes the backend's stream when both its halves are over.
 func (st *stream) upMayBeDone() {
-	if st.told && st.toUp.ended {
+	if st.answered == answerWhole && st.toUp.ended {
 		st.closeUp()
 	}
 }
@@ -95,7 +95,7 @@ func (st *stream) closeUp() {
 
 // abandon ends a stream that the client has ended, or that ended with it.
 func (st *stream) abandon(code http2.ErrCode) {
-	st.asked = true
+	st.request = requestWhole
 	st.discard(&st.toClient)
 	if st.up != nil && !st.upClosed && st.toUp.id != 0 {
 		st.up.cancelStream(st.toUp.id, code)
@@ -122,12 +122,12 @@ func (st *stream) lost(cause error) {
 	r := st.decision.Failure
 	r.Reason += message.DescribeFailure(cause)
 	switch {
-	case st.told: // only the request was cut, and nobody waits for it
+	case st.answered == answerWhole: // only the request was cut, and nobody waits for it
 		st.wantNoMore()
-	case !st.begun:
+	case st.answered < answerBegun:
 		st.refuse(r, false)
 	case st.grpc:
-		st.told = true
+		st.answered = answerWhole
 		st.toClient.trailer = grpcFailure(grpcStatus(r.Status), engine.CleanReason(r.Reason))[2:]
 		st.toClient.end = true
 		st.wantNoMore()

@@ -149,7 +149,7 @@ func (r *relay) readClient() error {
 		f, err := r.client.fr.ReadFrame()
 		r.mu.Lock()
 		r.client.awaitRoom()
-		if r.client.ending || r.client.dead {
+		if r.client.state != sending {
 			r.mu.Unlock()
 			_, err := io.Copy(io.Discard, r.client.conn)
 			<-r.client.sent // a client that ends its half at once still gets what it is owed
@@ -324,7 +324,7 @@ func (r *relay) tellLast() {
 }
 
 func (r *relay) endIfOver() {
-	if r.final && len(r.client.streams) == 0 && !r.client.ending {
+	if r.final && len(r.client.streams) == 0 && r.client.state == sending {
 		r.endClient()
 	}
 }

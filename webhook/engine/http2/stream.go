@@ -29,11 +29,9 @@ type stream struct {
 	toUp     outgoing
 	toClient outgoing
 
-	asked bool  // the request is here whole
-	left  int64 // of its declared length; -1: none declared
-	heard bool  // the backend has answered anything
-	begun bool  // the final answer's head is at the client
-	told  bool  // the answer is here whole
+	request  requestState
+	left     int64 // of the request's declared length; -1: none declared
+	answered answerState
 
 	insert   *engine.Inserter // into the answer's body, until it is made; nil: nothing
 	inserted int              // bytes that go out to the client and did not come from the backend
@@ -41,6 +39,32 @@ type stream struct {
 	fromClient, fromUp     granting
 	clientClosed, upClosed bool // nothing more comes from or goes to there
 }
+
+// requestState is how much of a request is here.
+type requestState uint8
+
+const (
+	requestBegun requestState = iota
+	requestWhole
+)
+
+// requestAfter returns the state after a frame that ended the stream, or did not.
+func requestAfter(ended bool) requestState {
+	if ended {
+		return requestWhole
+	}
+	return requestBegun
+}
+
+// answerState is how far an answer is, of the backend or of the engine's own. It never goes back.
+type answerState uint8
+
+const (
+	answerNone  answerState = iota
+	answerHeard             // the backend has answered anything
+	answerBegun             // the final answer's head is at the client
+	answerWhole             // it is here whole
+)
 
 // request opens a stream for a request.
 func (r *relay) request(f *http2.MetaHeadersFrame) error {
@@ -68,11 +92,11 @@ func (r *relay) request(f *http2.MetaHeadersFrame) error {
 		return nil
 	}
 	st := &stream{
-		r: r, id: id, head: f.Fields, left: -1, asked: f.StreamEnded(),
+		r: r, id: id, head: f.Fields, left: -1, request: requestAfter(f.StreamEnded()),
 		fromClient: granting{may: streamWindow}, fromUp: granting{may: streamWindow},
 	}
 	st.toClient = outgoing{stream: st, conn: r.client, id: id, window: r.client.initial}
-	st.toUp = outgoing{stream: st, end: st.asked}
+	st.toUp = outgoing{stream: st, end: st.request == requestWhole}
 	if !f.Truncated {
 		if err := st.checkHead(f); err != nil {
 			return err
@@ -156,7 +180,7 @@ func (st *stream) checkHead(f *http2.MetaHeadersFrame) error {
 			st.left = n
 		}
 	}
-	if st.asked && st.left > 0 {
+	if st.request == requestWhole && st.left > 0 {
 		return malformed
 	}
 	return nil
@@ -241,7 +265,7 @@ func (st *stream) body(f *http2.DataFrame, n int) error {
 	st.fromClient.may -= int64(n)
 	var err error
 	switch {
-	case st.asked:
+	case st.request == requestWhole:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
 	case st.fromClient.may < 0:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
@@ -255,7 +279,7 @@ func (st *stream) body(f *http2.DataFrame, n int) error {
 	if st.left >= 0 {
 		st.left -= int64(len(data))
 	}
-	st.asked = f.StreamEnded()
+	st.request = requestAfter(f.StreamEnded())
 	if st.toUp.ended { // the backend has heard enough
 		st.r.client.usedUp(n)
 		st.clientMayBeDone()
@@ -263,7 +287,7 @@ func (st *stream) body(f *http2.DataFrame, n int) error {
 	}
 	_, _ = st.toUp.data.Write(data)
 	st.used(&st.toUp, n-len(data)) // the padding
-	st.toUp.end = st.asked
+	st.toUp.end = st.request == requestWhole
 	st.toUp.offer()
 	st.clientMayBeDone()
 	return nil
@@ -272,12 +296,12 @@ func (st *stream) body(f *http2.DataFrame, n int) error {
 // trailers takes in HEADERS of the client's on a stream that is open.
 func (st *stream) trailers(f *http2.MetaHeadersFrame) error {
 	switch {
-	case st.asked:
+	case st.request == requestWhole:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
 	case !f.StreamEnded() || len(f.PseudoFields()) > 0 || f.Truncated || st.left > 0:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
-	st.asked = true
+	st.request = requestWhole
 	if !st.toUp.ended {
 		st.toUp.trailer, st.toUp.end = f.Fields, true
 		st.toUp.offer()

@@ -310,7 +310,7 @@ func (up *upstream) leave() {
 }
 
 func (up *upstream) endIfLeft() {
-	if up.leaving && up.ready && len(up.streams) == 0 && !up.ending {
+	if up.leaving && up.ready && len(up.streams) == 0 && up.state == sending {
 		up.goAway(0, http2.ErrCodeNo, "")
 		up.end()
 		_ = up.conn.SetReadDeadline(time.Now().Add(up.r.engine.Linger))
@@ -341,7 +341,7 @@ func (up *upstream) goneAway(f *http2.GoAwayFrame) {
 
 // again places anew a request that the backend did not look at. False: it is not there any more to be sent.
 func (st *stream) again() bool {
-	if st.head == nil || st.heard || st.clientClosed || !st.asked {
+	if st.head == nil || st.answered >= answerHeard || st.clientClosed || st.request != requestWhole {
 		return false
 	}
 	st.toUp = outgoing{stream: st, end: true}
@@ -352,7 +352,7 @@ func (st *stream) again() bool {
 
 // resetBy passes on that the backend has reset st.
 func (up *upstream) resetBy(st *stream, code http2.ErrCode) {
-	if !st.told {
+	if st.answered < answerWhole {
 		st.decision.Observe(engine.Broken, &up.backend)
 		st.upClosed = true
 		delete(up.streams, st.toUp.id)
@@ -365,7 +365,7 @@ func (up *upstream) resetBy(st *stream, code http2.ErrCode) {
 	// The answer is whole, and the backend wants no more of the request.
 	st.discard(&st.toUp)
 	st.closeUp()
-	if !st.asked && !st.clientClosed {
+	if st.request != requestWhole && !st.clientClosed {
 		if st.toClient.ended {
 			up.r.client.rst(st.id, code)
 			st.abandon(code)

@@ -75,7 +75,7 @@ func (g *granting) due(c *frameConn) (n uint32, ok bool) {
 	if g.from != nil {
 		window += loan
 	}
-	if g.owed == 0 || g.owed < window/2 || c.dead || c.ending {
+	if g.owed == 0 || g.owed < window/2 || c.state != sending {
 		return 0, false
 	}
 	n = uint32(g.owed) //nolint:gosec // at most streamWindow and a loan
@@ -117,7 +117,7 @@ func (c *frameConn) usedUp(n int) {
 
 // balance grants windows by what is held.
 func (c *frameConn) balance() {
-	if c.dead || c.ending {
+	if c.state != sending {
 		return
 	}
 	switch {
@@ -167,7 +167,7 @@ func (c *frameConn) keptBuffer() int {
 
 // grantClient lets the client send as much on the stream as was sent on. Small amounts wait for more.
 func (st *stream) grantClient() {
-	if st.asked || st.clientClosed {
+	if st.request == requestWhole || st.clientClosed {
 		return
 	}
 	if n, ok := st.fromClient.due(st.r.client); ok {
@@ -177,7 +177,7 @@ func (st *stream) grantClient() {
 
 // grantUp lets the backend send as much on the stream as was sent on. Small amounts wait for more.
 func (st *stream) grantUp() {
-	if st.told || st.upClosed {
+	if st.answered == answerWhole || st.upClosed {
 		return
 	}
 	if n, ok := st.fromUp.due(st.up.frameConn); ok {
