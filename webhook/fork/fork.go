@@ -62,6 +62,41 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	return d, unstructured.SetNestedField(d.Object, hash, "metadata", "annotations", sandbox.AnnotationBaseline)
 }
 
+// annotationsOf returns the annotations of a fork's Deployment that say how it was made.
+func annotationsOf(o Options) map[string]any {
+	patch := string(o.Patch)
+	if patch == "" {
+		patch = "[]"
+	}
+	about := map[string]any{
+		sandbox.AnnotationPatch:       patch,
+		sandbox.AnnotationKey:         o.Key,
+		sandbox.AnnotationWhenUnready: o.WhenUnready,
+	}
+	if o.TemplatePath != "" {
+		about[sandbox.AnnotationTemplate] = o.TemplatePath
+	}
+	if len(o.DropLabels) > 0 {
+		about[sandbox.AnnotationDropLabels] = strings.Join(o.DropLabels, ",")
+	}
+	if o.Follow {
+		about[sandbox.AnnotationFollow] = sandbox.FollowOn
+	}
+	return about
+}
+
+// annotatePods adds to the annotations of a fork's pods what admission and previews read.
+func annotatePods(annotations map[string]any, o Options) {
+	annotations[sandbox.AnnotationKey] = o.Key
+	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
+	if o.RestartedAt != "" {
+		annotations[sandbox.AnnotationRestartedAt] = o.RestartedAt
+	}
+	if o.EnvFrom != "" {
+		annotations[sandbox.AnnotationEnvFrom] = o.EnvFrom
+	}
+}
+
 // deployment is Deployment without the hash of the baseline.
 func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	template, err := Template(baseline, o.TemplatePath, o.Patch)
@@ -91,32 +126,8 @@ func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 		fork:     map[string]map[string]any{"labels": podLabels, "annotations": annotations},
 	}).own(spec)
 	runOn(spec)
-	annotations[sandbox.AnnotationKey] = o.Key
-	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
-	if o.RestartedAt != "" {
-		annotations[sandbox.AnnotationRestartedAt] = o.RestartedAt
-	}
-	if o.EnvFrom != "" {
-		annotations[sandbox.AnnotationEnvFrom] = o.EnvFrom
-	}
-	patch := string(o.Patch)
-	if patch == "" {
-		patch = "[]"
-	}
-	about := map[string]any{
-		sandbox.AnnotationPatch:       patch,
-		sandbox.AnnotationKey:         o.Key,
-		sandbox.AnnotationWhenUnready: o.WhenUnready,
-	}
-	if o.TemplatePath != "" {
-		about[sandbox.AnnotationTemplate] = o.TemplatePath
-	}
-	if len(o.DropLabels) > 0 {
-		about[sandbox.AnnotationDropLabels] = strings.Join(o.DropLabels, ",")
-	}
-	if o.Follow {
-		about[sandbox.AnnotationFollow] = sandbox.FollowOn
-	}
+	annotatePods(annotations, o)
+	about := annotationsOf(o)
 	nameBaseline(about, baseline)
 	metadata := map[string]any{
 		"name":        o.Name,

@@ -58,6 +58,7 @@ func bySandbox(o client.Object) []string {
 	return []string{l[sandbox.LabelRole] + "/" + l[sandbox.LabelSandbox]}
 }
 
+// roles selects the objects that have one of the roles.
 func roles(role ...string) labels.Selector {
 	r, err := labels.NewRequirement(sandbox.LabelRole, selection.In, role)
 	if err != nil {

@@ -2,6 +2,7 @@ package route
 
 import (
 	"bytes"
+	"encoding/hex"
 	"strings"
 )
 
@@ -117,10 +118,9 @@ func percentDecode(v []byte) []byte {
 	out := make([]byte, 0, len(v))
 	for i := 0; i < len(v); i++ {
 		if v[i] == '%' && i+2 < len(v) {
-			hi, ok1 := unhex(v[i+1])
-			lo, ok2 := unhex(v[i+2])
-			if ok1 && ok2 {
-				out = append(out, hi<<4|lo)
+			var b [1]byte
+			if _, err := hex.Decode(b[:], v[i+1:i+3]); err == nil {
+				out = append(out, b[0])
 				i += 2
 				continue
 			}
@@ -128,16 +128,6 @@ func percentDecode(v []byte) []byte {
 		out = append(out, v[i])
 	}
 	return out
-}
-
-func unhex(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10, true
-	}
-	return 0, false
 }
 
 // equalFold compares a header name with a lower-case string of the same length.

@@ -98,18 +98,24 @@ func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger
 // shutdownBound is more than any request, and the end of any stream, takes.
 const shutdownBound = 15 * time.Second
 
-// assemble puts together admission with its certificates, health and metrics; and control.
-func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, logger logr.Logger) (manager.Manager, *control, error) {
-	byObject := map[client.Object]cache.ByObject{
+// certificateObjects are the objects that certificates are kept in, and that they are for.
+func certificateObjects(o Options) map[client.Object]cache.ByObject {
+	objects := map[client.Object]cache.ByObject{
 		&admissionv1.MutatingWebhookConfiguration{}: {Field: fields.OneTermEqualSelector("metadata.name", o.Configuration)},
 	}
 	if o.Certificates == CertificatesSelf {
-		byObject[&corev1.Secret{}] = cache.ByObject{
+		objects[&corev1.Secret{}] = cache.ByObject{
 			Namespaces: map[string]cache.Config{o.Namespace: {}},
 			Field:      fields.OneTermEqualSelector("metadata.name", o.CASecret),
 		}
 	}
-	watched := maps.Clone(byObject)
+	return objects
+}
+
+// assemble puts together admission with its certificates, health and metrics; and control.
+func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, logger logr.Logger) (manager.Manager, *control, error) {
+	watched := certificateObjects(o)
+	byObject := maps.Clone(watched)
 	byObject[&corev1.ConfigMap{}] = cache.ByObject{
 		Label: labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleSandbox}), Transform: admission.StripSandbox,
 	}

@@ -14,7 +14,8 @@ type openConn struct {
 	conn net.Conn
 }
 
-// connections are the client connections that are open, each with who serves it: nobody, until it is known what the client speaks.
+// connections are the client connections that are open, each with who serves it: nobody, until it is known what the
+// client speaks.
 type connections struct {
 	mu    sync.Mutex
 	open  map[*openConn]session.Speaker

@@ -26,15 +26,8 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 	}
 	deadline := false
 	for p <= speaksMaybeHTTP && !w.tookOver() {
-		switch {
-		case p == speaksMaybeHTTP || in.Len() > 0 && !hasDefault:
-			_ = s.conn.SetReadDeadline(time.Now().Add(e.HeadTimeout))
-			deadline = true
-		case in.Len() > 0:
-			_ = s.conn.SetReadDeadline(time.Now().Add(e.PrefixWait))
-			deadline = true
-		case !hasDefault && e.IdleTimeout > 0:
-			_ = s.conn.SetReadDeadline(time.Now().Add(e.IdleTimeout))
+		if wait := e.silence(p, in.Len() > 0, hasDefault); wait > 0 {
+			_ = s.conn.SetReadDeadline(time.Now().Add(wait))
 			deadline = true
 		}
 		err := in.Fill(e.MaxHead)
@@ -89,6 +82,20 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 		}
 		e.passThrough(s, in, app, spoke)
 	}
+}
+
+// silence returns how long a client may be silent of which p is known, and of which anything was read or not. Zero: as
+// long as it likes, or as before.
+func (e *Engine) silence(p protocol, begun, hasDefault bool) time.Duration {
+	switch {
+	case p == speaksMaybeHTTP || begun && !hasDefault:
+		return e.HeadTimeout
+	case begun:
+		return e.PrefixWait
+	case !hasDefault:
+		return e.IdleTimeout
+	}
+	return 0
 }
 
 // giveUp ends the connection to the default backend the way that the client's ended.
