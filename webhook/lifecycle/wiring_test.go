@@ -239,7 +239,9 @@ func TestAdoption_isToldOfForksPoliciesAndSandboxes(t *testing.T) {
 	meta := metav1.ObjectMeta{Namespace: "shop", Name: "api-pr-1", UID: "f",
 		Labels: map[string]string{sandbox.LabelSandbox: "pr-1", sandbox.LabelRole: sandbox.RoleFork}}
 	adopted := func(w *wired, o client.Object) func() bool {
-		return func() bool { return w.get(o) && len(o.GetOwnerReferences()) == 1 && o.GetOwnerReferences()[0].UID == cm.UID }
+		return func() bool {
+			return w.get(o) && len(o.GetOwnerReferences()) == 1 && o.GetOwnerReferences()[0].UID == cm.UID
+		}
 	}
 	t.Run("fork", func(t *testing.T) {
 		d := &appsv1.Deployment{ObjectMeta: meta}

@@ -96,21 +96,23 @@ func TestHTTP2_a_fork_that_goes_away_is_dialed_again(t *testing.T) {
 	fork.End()
 }
 
-func TestHTTP2_a_fork_that_fails(t *testing.T) {
-	status := func(h *http2.MetaHeadersFrame, name string) string {
-		for _, hf := range h.Fields {
-			if hf.Name == name {
-				return hf.Value
-			}
+// fieldOf returns a field of a head, pseudo-fields included.
+func fieldOf(h *http2.MetaHeadersFrame, name string) string {
+	for _, hf := range h.Fields {
+		if hf.Name == name {
+			return hf.Value
 		}
-		return ""
 	}
+	return ""
+}
+
+func TestHTTP2_a_fork_that_fails(t *testing.T) {
 	t.Run("by ending the connection before it answers", func(t *testing.T) {
 		f, c, _, fork, _ := enginetest.ConnectedHTTP2(t)
 		c.Post(3, true, "x-to", "fork")
 		fork.NextHeaders()
 		_ = fork.Close()
-		if h := c.NextHeaders(); status(h, ":status") != "503" || !strings.HasPrefix(status(h, "x-sandbox-error"), "the fork: ") {
+		if h := c.NextHeaders(); fieldOf(h, ":status") != "503" || !strings.HasPrefix(fieldOf(h, "x-sandbox-error"), "the fork: ") {
 			t.Errorf("got %v", h)
 		}
 		if body, end := c.NextData(); !strings.HasPrefix(body, "the fork: ") || !end {
@@ -126,10 +128,10 @@ func TestHTTP2_a_fork_that_fails(t *testing.T) {
 		fork.NextHeaders()
 		_ = fork.Close()
 		h := c.NextHeaders()
-		if status(h, ":status") != "200" || status(h, "grpc-status") != "14" || !h.StreamEnded() {
+		if fieldOf(h, ":status") != "200" || fieldOf(h, "grpc-status") != "14" || !h.StreamEnded() {
 			t.Errorf("got %v", h)
 		}
-		if m := status(h, "grpc-message"); !strings.HasPrefix(m, "the fork: ") || m != status(h, "x-sandbox-error") {
+		if m := fieldOf(h, "grpc-message"); !strings.HasPrefix(m, "the fork: ") || m != fieldOf(h, "x-sandbox-error") {
 			t.Errorf("got %q", m)
 		}
 		if code := c.NextReset(); code != http2.ErrCodeNo {
@@ -145,7 +147,7 @@ func TestHTTP2_a_fork_that_fails(t *testing.T) {
 		c.NextHeaders()
 		c.NextData()
 		_ = fork.Close()
-		if h := c.NextHeaders(); status(h, "grpc-status") != "14" || !h.StreamEnded() {
+		if h := c.NextHeaders(); fieldOf(h, "grpc-status") != "14" || !h.StreamEnded() {
 			t.Errorf("got %v", h)
 		}
 	})
@@ -167,20 +169,23 @@ func TestHTTP2_a_fork_that_fails(t *testing.T) {
 		c.Get(3, true, "x-to", "fork")
 		id := fork.NextHeaders().StreamID
 		fork.Headers(id, true, "status", "200")
-		if h := c.NextHeaders(); status(h, ":status") != "503" {
+		if h := c.NextHeaders(); fieldOf(h, ":status") != "503" {
 			t.Errorf("got %v", h)
 		}
 		if code := fork.NextReset(); code != http2.ErrCodeProtocol {
 			t.Errorf("got %v", code)
 		}
 	})
+}
+
+func TestHTTP2_a_fork_that_can_not_be_used(t *testing.T) {
 	t.Run("because it speaks HTTP/1 alone", func(t *testing.T) {
 		h1 := enginetest.Record(t, "fork")
 		f, _, _ := enginetest.WithAppAndFork(t)
 		f.Decider.Named["fork"] = enginetest.BackendAt("fork", h1.Listener)
 		c, _ := f.DialHTTP2()
 		c.Get(1, true, "x-to", "fork")
-		if h := c.NextHeaders(); status(h, ":status") != "503" || !strings.Contains(status(h, "x-sandbox-error"), "does not speak HTTP/2") {
+		if h := c.NextHeaders(); fieldOf(h, ":status") != "503" || !strings.Contains(fieldOf(h, "x-sandbox-error"), "does not speak HTTP/2") {
 			t.Errorf("got %v", h)
 		}
 	})
@@ -191,7 +196,7 @@ func TestHTTP2_a_fork_that_fails(t *testing.T) {
 		f.Decider.Named["fork"] = b
 		c, _ := f.DialHTTP2()
 		c.Get(1, true, "x-to", "fork")
-		if h := c.NextHeaders(); status(h, ":status") != "503" {
+		if h := c.NextHeaders(); fieldOf(h, ":status") != "503" {
 			t.Errorf("got %v", h)
 		}
 	})
@@ -211,7 +216,7 @@ func TestHTTP2_a_fork_that_fails(t *testing.T) {
 		_ = fork.Close()
 		again := enginetest.AcceptHTTP2(t, forks)
 		again.Headers(again.NextHeaders().StreamID, true, ":status", "204")
-		if h := c.NextHeaders(); status(h, ":status") != "204" {
+		if h := c.NextHeaders(); fieldOf(h, ":status") != "204" {
 			t.Errorf("got %v", h)
 		}
 	})
