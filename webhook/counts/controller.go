@@ -39,8 +39,9 @@ func NewController(o ControllerOptions) (controller.Controller, error) {
 		Logger:                  o.Log,
 		SkipNameValidation:      ptr.To(true),
 		MaxConcurrentReconciles: 8,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, 30*time.Second),
-		Reconciler:              telemetry.Watch(o.Metrics, "counts", NewCounter(o.Routers, o.Objects, o.Cache, o.Client)),
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
+			50*time.Millisecond, 30*time.Second),
+		Reconciler: telemetry.Watch(o.Metrics, "counts", NewCounter(o.Routers, o.Objects, o.Cache, o.Client)),
 	})
 	if err != nil {
 		return nil, err
@@ -67,5 +68,6 @@ func NewController(o ControllerOptions) (controller.Controller, error) {
 		},
 		DeleteFunc: func(e event.TypedDeleteEvent[*corev1.ConfigMap]) bool { return isRun(e.Object) },
 	}
-	return c, c.Watch(source.Kind(o.Cache, &corev1.ConfigMap{}, &handler.TypedEnqueueRequestForObject[*corev1.ConfigMap]{}, concerned))
+	enqueue := &handler.TypedEnqueueRequestForObject[*corev1.ConfigMap]{}
+	return c, c.Watch(source.Kind(o.Cache, &corev1.ConfigMap{}, enqueue, concerned))
 }

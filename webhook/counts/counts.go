@@ -56,7 +56,9 @@ func Put[T comparable](tallies map[string]Tally[T], key string, total T) bool {
 
 // NewReport returns the report of a router's pod, with nothing in it.
 func NewReport(uid types.UID) *Report {
-	return &Report{UID: uid, Forks: map[string]Tally[route.Count]{}, Observed: map[string]map[string]Tally[route.Observation]{}}
+	return &Report{
+		UID: uid, Forks: map[string]Tally[route.Count]{}, Observed: map[string]map[string]Tally[route.Observation]{},
+	}
 }
 
 // MarkWritten notes that a total is in the ConfigMap.

@@ -29,7 +29,9 @@ func short(s string) string {
 
 // fold adds to totals what the reports of one workload's routers on the fork have beyond their marks, and moves the
 // marks. It then drops the marks of routers that are gone, and says whether anything changed.
-func fold(totals route.Totals, m marks, workload, fork string, reports map[string]route.Count, gone func(routerID string) bool) bool {
+func fold(
+	totals route.Totals, m marks, workload, fork string, reports map[string]route.Count, gone func(routerID string) bool,
+) bool {
 	marked, changed := m[workload], false
 	if marked.Of != fork || marked.Routers == nil {
 		marked = mark{fork, map[string]route.Count{}}

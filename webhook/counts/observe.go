@@ -77,7 +77,9 @@ func ObservedOf(runs map[string]Run) []string {
 
 // foldObserved does for one experiment what fold does for a workload of a sandbox's, and drops what is of keys that it
 // does not have observed any more.
-func foldObserved(sum route.Observed, marked, reports Observations, r Run, gone func(routerID string) bool) (changed bool) {
+func foldObserved(
+	sum route.Observed, marked, reports Observations, r Run, gone func(routerID string) bool,
+) (changed bool) {
 	for key := range sum {
 		if !r.Has(key) {
 			delete(sum, key)

@@ -38,7 +38,8 @@ type Routers interface {
 
 	// Counted returns the fork of a sandbox, "" where it has no route, and what was counted for it, by routerID. What
 	// is written of routers that are gone is left out.
-	Counted(namespace, workload, sandboxName string, gone func(routerID string) bool) (fork string, counts map[string]route.Count)
+	Counted(namespace, workload, sandboxName string, gone func(routerID string) bool) (
+		fork string, counts map[string]route.Count)
 	// CountsWritten notes that counts are in the sandbox's ConfigMap.
 	CountsWritten(namespace, workload, sandboxName string, counts map[string]route.Count)
 
@@ -115,7 +116,8 @@ func (c *Counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 	if asked(cm) {
 		answered = c.routers.Collect(ctx, cm.Namespace, counting)
 	}
-	every, err := c.objects.Pods(ctx, cm.Namespace) // a router that is no neighbour's any more may be again: its mark stays while it lives
+	// A router that is no neighbour's any more may be again: its mark stays while it lives.
+	every, err := c.objects.Pods(ctx, cm.Namespace)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -190,10 +192,14 @@ func encoded(name string, sums, marked any) (map[string]string, error) {
 }
 
 // write writes data, where there is any, and the answer to who waits for it, and calls written when they are there.
-func (c *Counter) write(ctx context.Context, cm *corev1.ConfigMap, data map[string]string, missing []string, written func()) (reconcile.Result, error) {
+func (c *Counter) write(
+	ctx context.Context, cm *corev1.ConfigMap, data map[string]string, missing []string, written func(),
+) (reconcile.Result, error) {
 	meta := map[string]any{"uid": cm.UID, "resourceVersion": cm.ResourceVersion}
 	if asked(cm) {
-		a := map[string]any{sandbox.AnnotationFlushed: cm.Annotations[sandbox.AnnotationFlush], sandbox.AnnotationFlushMissing: nil}
+		a := map[string]any{
+			sandbox.AnnotationFlushed: cm.Annotations[sandbox.AnnotationFlush], sandbox.AnnotationFlushMissing: nil,
+		}
 		if len(missing) > 0 {
 			slices.Sort(missing)
 			a[sandbox.AnnotationFlushMissing] = list(missing, maxMissing)

@@ -137,11 +137,16 @@ type Event uint8
 
 // The events.
 const (
-	Answered  Event = iota // a backend's final answer has begun
-	Refused                // no backend was reached
-	Broken                 // a backend was reached and broke off before its answer was whole
-	Abandoned              // the same as Broken, after the client had ended its half of the connection: maybe because of that
-	Failed                 // the answer says that who gave it failed: by a status of 5xx, or by one of gRPC that means the same
+	// Answered: a backend's final answer has begun.
+	Answered Event = iota
+	// Refused: no backend was reached.
+	Refused
+	// Broken: a backend was reached and broke off before its answer was whole.
+	Broken
+	// Abandoned is the same as Broken, after the client had ended its half of the connection: maybe because of that.
+	Abandoned
+	// Failed: the answer says that who gave it failed, by a status of 5xx, or by one of gRPC that means the same.
+	Failed
 )
 
 func (d *Decision) Observe(e Event, b *Backend) {

@@ -41,7 +41,8 @@ type Insertion struct {
 
 // AddLength adds the length of what is inserted to that of the body.
 func (e *Edits) AddLength(n int64) {
-	e.Set = append(slices.Clip(e.Set), Field{[]byte("content-length"), strconv.AppendInt(nil, n+int64(len(e.Insert.What)), 10)})
+	length := strconv.AppendInt(nil, n+int64(len(e.Insert.What)), 10)
+	e.Set = append(slices.Clip(e.Set), Field{[]byte("content-length"), length})
 }
 
 // An Inserter makes an insertion, without holding anything of the body back.

@@ -1,7 +1,7 @@
-// Package gateway is the way into sandboxes for people and tests outside of the cluster: by its host name, a request says which
-// Service and which sandbox it is for; the gateway lets in whom somebody shared that with, takes out any routing key that came
-// from outside, and puts in the sandbox's. It dials Services that select pods, of the sandbox's namespace and of those that a label
-// opens to others, and nothing else.
+// Package gateway is the way into sandboxes for people and tests outside of the cluster: by its host name, a request
+// says which Service and which sandbox it is for; the gateway lets in whom somebody shared that with, takes out any
+// routing key that came from outside, and puts in the sandbox's. It dials Services that select pods, of the sandbox's
+// namespace and of those that a label opens to others, and nothing else.
 package gateway
 
 import (

@@ -74,8 +74,8 @@ func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
 	return g, nil
 }
 
-// Run serves until ctx is done and what is in flight has ended, or its time has. It fails when it can't listen, or the cache can't
-// be filled.
+// Run serves until ctx is done and what is in flight has ended, or its time has. It fails when it can't listen, or the
+// cache can't be filled.
 func (g *Gateway) Run(ctx context.Context, c cache.Cache) error {
 	if err := g.desk.directory.watch(ctx, c); err != nil {
 		return err
@@ -171,8 +171,9 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn) {
 	g.engine.ServeConn(ctx, conn, c)
 }
 
-// configFor agrees on the protocol that the Service speaks: the gateway passes HTTP/1.1 and HTTP/2 on as they come, so a browser
-// must not speak HTTP/2 to a Service that does not know it. A client that knows HTTP/2 alone, as gRPC's do, gets that.
+// configFor agrees on the protocol that the Service speaks: the gateway passes HTTP/1.1 and HTTP/2 on as they come, so
+// a browser must not speak HTTP/2 to a Service that does not know it. A client that knows HTTP/2 alone, as gRPC's do,
+// gets that.
 func (g *Gateway) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	protocols := []string{"http/1.1"}
 	if !slices.Contains(hello.SupportedProtos, "http/1.1") && len(hello.SupportedProtos) > 0 || g.speaksHTTP2(hello.Context(), hello.ServerName) {

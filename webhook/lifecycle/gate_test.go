@@ -230,7 +230,8 @@ func TestGate_TurnsAndNeverBack(t *testing.T) {
 	if len(pod.Status.Conditions) != 3 || !ready(pod, corev1.ContainersReady) {
 		t.Errorf("the kubelet's conditions are gone: %+v", pod.Status.Conditions)
 	}
-	// Nothing that happens later turns it back: not a new baseline pod, not none, not a new leader that knows no router.
+	// Nothing that happens later turns it back: not a new baseline pod, not none, not a new leader that knows no
+	// router.
 	for _, view := range []routes.View{{}, {Serving: hub.view.Serving}} {
 		for _, again := range []*gate{g, {hub: hub, cache: g.cache, client: g.client, clock: clock, pods: map[routes.Baseline]map[types.UID]*gated{}}} {
 			hub.view = view

@@ -165,8 +165,8 @@ func (w *wired) opens(namespace string) *fakeCache {
 	return w.opened[namespace]
 }
 
-// tell sends events to who watches the kind of object o in c, until ok. They are repeated because one that is sent before the
-// handler is added reaches nobody: other than a real informer, a feed lists nothing to new handlers.
+// tell sends events to who watches the kind of object o in c, until ok. They are repeated because one that is sent
+// before the handler is added reaches nobody: other than a real informer, a feed lists nothing to new handlers.
 func (w *wired) tell(c *fakeCache, o client.Object, send func(*feed), what string, ok func() bool) {
 	w.Helper()
 	i, err := c.GetInformer(w.Context(), o)

@@ -44,8 +44,8 @@ func (f *Finder) Header(name, value []byte) {
 	}
 }
 
-// Key returns the request's key, empty when it carries none. It fails when the key header came twice with different values:
-// whichever were chosen, some hop could choose the other.
+// Key returns the request's key, empty when it carries none. It fails when the key header came twice with different
+// values: whichever were chosen, some hop could choose the other.
 func (f *Finder) Key() (key []byte, ok bool) {
 	switch {
 	case f.ambiguous:
@@ -96,8 +96,8 @@ func BaggageMember(header []byte, name string) []byte {
 	return found
 }
 
-// TracestateMember returns the value of the named member of a W3C Trace Context tracestate header value; nil when there is
-// none. Of members with the same name the first counts: the one set last, which the specification puts on the left.
+// TracestateMember returns the value of the named member of a W3C Trace Context tracestate header value; nil when there
+// is none. Of members with the same name the first counts: the one set last, which the specification puts on the left.
 func TracestateMember(header []byte, name string) []byte {
 	for len(header) > 0 {
 		var member []byte
@@ -110,7 +110,8 @@ func TracestateMember(header []byte, name string) []byte {
 	return nil
 }
 
-// percentDecode returns v itself where nothing is encoded. A '%' that two hexadecimal digits do not follow stands as it is.
+// percentDecode returns v itself where nothing is encoded. A '%' that two hexadecimal digits do not follow stands as it
+// is.
 func percentDecode(v []byte) []byte {
 	if bytes.IndexByte(v, '%') < 0 {
 		return v

@@ -19,8 +19,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// drainTime is how long requests in flight may take after the router was told to end. The kubelet ends it last, when the
-// app's containers have ended, and bounds it by what is left of the pod's grace period.
+// drainTime is how long requests in flight may take after the router was told to end. The kubelet ends it last, when
+// the app's containers have ended, and bounds it by what is left of the pod's grace period.
 const drainTime = 25 * time.Second
 
 // Run serves as c says until ctx is done; then it lets what is in flight end, and returns nil. It fails when it can't
@@ -180,7 +180,8 @@ func (r *router) run(ctx context.Context) error {
 	return nil
 }
 
-// report leaves what a check's router sent for whoever judges the check. A pod that is gone all the same reports nothing.
+// report leaves what a check's router sent for whoever judges the check. A pod that is gone all the same reports
+// nothing.
 func (r *router) report() {
 	if r.config.Report == "" {
 		return
@@ -194,8 +195,8 @@ func (r *router) report() {
 	}
 }
 
-// adminHandler serves metrics and health. Ready is for the startup probe: it holds up the app's start until the router has
-// a table, but not for ever, since no pod's start may hang on the control plane.
+// adminHandler serves metrics and health. Ready is for the startup probe: it holds up the app's start until the router
+// has a table, but not for ever, since no pod's start may hang on the control plane.
 func (r *router) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", r.metrics.handler())

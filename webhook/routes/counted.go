@@ -62,7 +62,9 @@ func (c counted) Ended(namespace string, workloads []string) []string {
 }
 
 // Counted implements Routers.
-func (c counted) Counted(namespace, workload, sandboxName string, gone func(routerID string) bool) (string, map[string]route.Count) {
+func (c counted) Counted(
+	namespace, workload, sandboxName string, gone func(routerID string) bool,
+) (string, map[string]route.Count) {
 	return c.Hub.reports(Baseline{namespace, workload}, sandboxName, gone)
 }
 

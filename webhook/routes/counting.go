@@ -154,7 +154,9 @@ func (h *Hub) routerIDs(names ...Baseline) map[types.UID]string {
 // reports returns what the routers of a baseline counted for a sandbox's fork, by routerID, and the fork's UID, ""
 // where it has no route. What is written of routers that are gone is left out: it has no mark any more that would tell
 // it from what is not.
-func (h *Hub) reports(name Baseline, sandboxName string, gone func(routerID string) bool) (fork string, counts map[string]route.Count) {
+func (h *Hub) reports(
+	name Baseline, sandboxName string, gone func(routerID string) bool,
+) (fork string, counts map[string]route.Count) {
 	counts = map[string]route.Count{}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -194,8 +194,8 @@ func TestCounts_OfOneForkAndNotOfTheOneBefore(t *testing.T) {
 	}
 }
 
-// A router that ends gracefully is let go once all that it counted is written, and is not named as one whose counts are missing. One
-// that ends without a word is not among those that did.
+// A router that ends gracefully is let go once all that it counted is written, and is not named as one whose counts are
+// missing. One that ends without a word is not among those that did.
 func TestCounts_AreHandedOverByARouterThatEnds(t *testing.T) {
 	c := newCluster(t, "api-1", "api-2", "api-3")
 	state := &cluster{}

@@ -9,7 +9,8 @@ import (
 // maxEnded bounds how many ended routers of a baseline are remembered.
 const maxEnded = 64
 
-// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The caller holds Hub.mu.
+// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The
+// caller holds Hub.mu.
 func (h *Hub) settle(b *baseline) {
 	for _, r := range b.routers {
 		if r.final && r.stream != nil && !r.stream.taken && len(b.unwritten(r)) == 0 {
@@ -19,7 +20,8 @@ func (h *Hub) settle(b *baseline) {
 	}
 }
 
-// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds Hub.mu.
+// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds
+// Hub.mu.
 func (b *baseline) unwritten(r *router) (names []string) {
 	rep := b.reports[r.id]
 	if rep == nil {

@@ -1,9 +1,9 @@
 // Package routes turns fork Deployments and pods into route tables and streams them to the routers.
 //
-// Every replica serves the stream's address, but only the holder of the lease has tables: the others send routers to it. A
-// Hub holds, per baseline, the one current table, which is immutable, and what each router last acknowledged. Events
-// rebuild the table of the baseline they concern and of no other; streams send what changed between the table they sent
-// last and the current one, so a slow reader costs nothing but its own freshness.
+// Every replica serves the stream's address, but only the holder of the lease has tables: the others send routers to
+// it. A Hub holds, per baseline, the one current table, which is immutable, and what each router last acknowledged.
+// Events rebuild the table of the baseline they concern and of no other; streams send what changed between the table
+// they sent last and the current one, so a slow reader costs nothing but its own freshness.
 package routes
 
 import (
@@ -54,15 +54,15 @@ type Hub struct {
 // A baseline is what a Hub knows of one. All but build is guarded by Hub.mu.
 type baseline struct {
 	name Baseline
-	// build is held from reading the state until the table made of it is published, so that tables appear in the order of the
-	// states they were made from.
+	// build is held from reading the state until the table made of it is published, so that tables appear in the order
+	// of the states they were made from.
 	build   sync.Mutex
 	claims  *claims
 	near    neighbours
 	current *published // nil until first asked for
-	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up to this
-	// one that have it. A route's pods are all of one revision, so whoever routes by that version or a later one sends the
-	// key to this pod's revision and to no older one.
+	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up
+	// to this one that have it. A route's pods are all of one revision, so whoever routes by that version or a later
+	// one sends the key to this pod's revision and to no older one.
 	serving map[types.UID]route.Version
 	// dialed holds what came of connecting to the pods in the current table, by UID: see Hub.dialed.
 	dialed  map[types.UID]string
@@ -109,8 +109,8 @@ func (h *Hub) serve(term int64) {
 	close(h.serving)
 }
 
-// Serving returns a channel that is closed once this replica holds the lease and its tables are built from a state at least
-// as new as the lease.
+// Serving returns a channel that is closed once this replica holds the lease and its tables are built from a state at
+// least as new as the lease.
 func (h *Hub) Serving() <-chan struct{} { return h.serving }
 
 // Watch has f called, from many goroutines, whenever View of a baseline may have changed. f must be quick.
@@ -136,15 +136,16 @@ func (h *Hub) changed(b Baseline) {
 
 // A View is the state of a baseline's routers, and of some pods of its forks, at one moment.
 type View struct {
-	// Serving holds, for each pod that serves its key (by UID), the version a router must have acknowledged (or a later one) to
-	// send the key's requests to this pod's revision, and to no older one.
+	// Serving holds, for each pod that serves its key (by UID), the version a router must have acknowledged (or a later
+	// one) to send the key's requests to this pod's revision, and to no older one.
 	Serving map[types.UID]route.Version
 	// Problems holds why a fork has no route of its own, by its sandbox.
 	Problems map[string]health.Claim
-	// Routers holds every router that was connected since this replica took the lease and whose pod lives, by the pod's UID.
+	// Routers holds every router that was connected since this replica took the lease and whose pod lives, by the pod's
+	// UID.
 	Routers map[types.UID]Router
-	// Dials says that some connected router tries to connect to the forks' pods. Dialed holds what came of it for each given pod, "" where
-	// a router connected, else why none could; a pod that none has tried yet is missing.
+	// Dials says that some connected router tries to connect to the forks' pods. Dialed holds what came of it for each
+	// given pod, "" where a router connected, else why none could; a pod that none has tried yet is missing.
 	Dials  bool
 	Dialed map[types.UID]string
 }
@@ -213,8 +214,8 @@ func (h *Hub) ensure(ctx context.Context, name Baseline) error {
 	return h.rebuild(ctx, name, all)
 }
 
-// rebuild makes the routes of one sandbox's fork from the state, or of all forks for a baseline that has no table yet, and
-// where that changes the table publishes it to the baseline's routers.
+// rebuild makes the routes of one sandbox's fork from the state, or of all forks for a baseline that has no table yet,
+// and where that changes the table publishes it to the baseline's routers.
 func (h *Hub) rebuild(ctx context.Context, name Baseline, sandboxName string) error {
 	for {
 		h.mu.Lock()
@@ -260,8 +261,8 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 	return true, nil
 }
 
-// update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller holds
-// Hub.mu.
+// update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller
+// holds Hub.mu.
 func (h *Hub) update(b *baseline, sandboxName string, forks map[string]claimed) {
 	var changed []string
 	for _, id := range slices.Collect(maps.Keys(b.claims.bySandbox)) {

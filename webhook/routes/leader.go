@@ -61,8 +61,8 @@ func NewServer(o Options) *Server {
 // NeedLeaderElection says that Start may be called by the lease's holder only.
 func (*Server) NeedLeaderElection() bool { return true }
 
-// Handler returns the handler of the route stream, for every replica. It needs HTTP/2, and a server without timeouts for
-// reading and writing.
+// Handler returns the handler of the route stream, for every replica. It needs HTTP/2, and a server without timeouts
+// for reading and writing.
 func (s *Server) Handler() http.Handler {
 	return &streamHandler{
 		hub: s.Hub, gate: newTokenGate(s.opts.Cache, s.opts.Client), holder: s.holder, clock: s.opts.Clock, log: s.opts.Log,

@@ -61,8 +61,8 @@ func TestNeighboursOf(t *testing.T) {
 	}
 }
 
-// A fork of one of two workloads behind a Service is routed by the routers of both: the view that gates turn by waits for both, and what
-// both count is counted for the fork's baseline.
+// A fork of one of two workloads behind a Service is routed by the routers of both: the view that gates turn by waits
+// for both, and what both count is counted for the fork's baseline.
 func TestNeighbours_RouteEachOthersForks(t *testing.T) {
 	c := newCluster(t, "api-1", "canary-1")
 	state := &cluster{near: map[Baseline]neighbours{api: {canary: {"http"}}, canary: {api: {"http"}}}}

@@ -15,8 +15,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// loadRuns takes in all experiments that there are: the first tables of a lease holder must have what those before them had, or
-// routers would begin to count anew.
+// loadRuns takes in all experiments that there are: the first tables of a lease holder must have what those before them
+// had, or routers would begin to count anew.
 func (s *Server) loadRuns(ctx context.Context) error {
 	var all corev1.ConfigMapList
 	if err := s.opts.Cache.List(ctx, &all, client.MatchingLabels{sandbox.LabelRole: sandbox.RoleRun}); err != nil {
@@ -105,8 +105,8 @@ func without(all, other []string) (rest []string) {
 	return rest
 }
 
-// countObserved takes in what a router observed, and returns the experiments whose it is and that have not heard of it. The caller
-// holds Hub.mu.
+// countObserved takes in what a router observed, and returns the experiments whose it is and that have not heard of it.
+// The caller holds Hub.mu.
 func (h *Hub) countObserved(b *baseline, r *router, all map[string]route.Observation) (changed []string) {
 	if len(all) == 0 {
 		return nil
@@ -131,8 +131,8 @@ func (h *Hub) countObserved(b *baseline, r *router, all map[string]route.Observa
 	return changed
 }
 
-// observations returns what the routers of a namespace observed for an experiment, by workload, routerID and key; but for what is
-// written of those that are gone: see reports.
+// observations returns what the routers of a namespace observed for an experiment, by workload, routerID and key; but
+// for what is written of those that are gone: see reports.
 func (h *Hub) observations(run types.NamespacedName, gone func(routerID string) bool) counts.Observations {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -142,15 +142,21 @@ func (f *Frames) Headers(id uint32, end bool, pairs ...string) {
 	})
 }
 
+func (f *Frames) request(method string, id uint32, end bool, pairs []string) {
+	f.t.Helper()
+	head := []string{":method", method, ":scheme", "http", ":authority", "a", ":path", "/"}
+	f.Headers(id, end, append(head, pairs...)...)
+}
+
 // Get opens a stream with a request.
 func (f *Frames) Get(id uint32, end bool, pairs ...string) {
 	f.t.Helper()
-	f.Headers(id, end, append([]string{":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/"}, pairs...)...)
+	f.request("GET", id, end, pairs)
 }
 
 func (f *Frames) Post(id uint32, end bool, pairs ...string) {
 	f.t.Helper()
-	f.Headers(id, end, append([]string{":method", "POST", ":scheme", "http", ":authority", "a", ":path", "/"}, pairs...)...)
+	f.request("POST", id, end, pairs)
 }
 
 // server answers by handler over HTTP/2 without TLS.
@@ -190,7 +196,9 @@ func Echo(w http.ResponseWriter, r *http.Request) {
 }
 
 // ConnectedHTTP2 runs an engine in front of an app and a fork that are connected already.
-func ConnectedHTTP2(t *testing.T, forkSettings ...http2.Setting) (f *Fixture, c, app, fork *Frames, forks net.Listener) {
+func ConnectedHTTP2(t *testing.T, forkSettings ...http2.Setting) (
+	f *Fixture, c, app, fork *Frames, forks net.Listener,
+) {
 	t.Helper()
 	f, apps, forks := WithAppAndFork(t)
 	accepted := make(chan *Frames)

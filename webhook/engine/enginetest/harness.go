@@ -50,7 +50,8 @@ func Moved(r *engine.Reply) engine.Edits {
 	}
 	for _, f := range r.Fields {
 		if message.NameIs(f.Name, "location") {
-			return engine.Edits{Set: []engine.Field{{Name: []byte("location"), Value: append([]byte("/was?"), f.Value...)}}, Remove: []string{"a"}}
+			location := engine.Field{Name: []byte("location"), Value: append([]byte("/was?"), f.Value...)}
+			return engine.Edits{Set: []engine.Field{location}, Remove: []string{"a"}}
 		}
 	}
 	return engine.Edits{}

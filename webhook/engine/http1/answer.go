@@ -38,7 +38,8 @@ func (h *head) parseStatus(line []byte) error {
 	version, after := line[:end], bytes.TrimLeft(line[end:], " \t")
 	var err error
 	if h.minor, err = parseVersion(version); err != nil {
-		if len(version) != len("HTTP/1.1") || !bytes.HasPrefix(version, []byte("HTTP/1.")) || version[7] < '2' || '9' < version[7] {
+		of1 := len(version) == len("HTTP/1.1") && bytes.HasPrefix(version, []byte("HTTP/1."))
+		if !of1 || version[7] < '2' || '9' < version[7] {
 			return err
 		}
 		h.minor = 1 // RFC 9110, section 2.5

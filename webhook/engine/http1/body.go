@@ -72,7 +72,8 @@ const (
 
 // chunks follows a chunked body (RFC 9112, section 7.1) as its bytes go by, and holds it to the letter.
 type chunks struct {
-	lax   bool // of an answer: LF alone ends a line, sizes are padded with blanks, and extensions and trailers are what they are
+	// lax is of an answer: LF alone ends a line, blanks pad sizes, and extensions and trailers are what they are.
+	lax   bool
 	state chunkState
 	left  int64 // data still to come in this chunk
 	line  int   // length so far of the chunk line, or of all trailers

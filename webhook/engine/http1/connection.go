@@ -189,17 +189,17 @@ func (c *connection) refuseMalformed(err error) {
 		return
 	}
 	c.engine.Stats.Malformed.Add(1)
-	c.answer(&engine.Refusal{Status: m.Status, Reason: m.Reason}, false, false, false)
+	c.answer(&engine.Refusal{Status: m.Status, Reason: m.Reason}, request{}, false)
 }
 
 // answer writes an answer of the engine's own, between exchanges. It returns whether the connection goes on.
-func (c *connection) answer(r *engine.Refusal, toHEAD, keep, old bool) bool {
+func (c *connection) answer(r *engine.Refusal, to request, keep bool) bool {
 	keep = keep && !c.engine.Draining.Load()
 	if r.Status == 0 {
 		session.Reset(c.conn)
 		return false
 	}
-	_, err := c.conn.Write(FormatRefusal(r, toHEAD, keep, old))
+	_, err := c.conn.Write(to.refusal(r, keep))
 	if err == nil && !keep {
 		c.guarded.lock().hangUp()
 		c.guarded.unlock()
@@ -217,7 +217,7 @@ func (c *connection) serveOne(h *head) bool {
 	d := &ex.decision
 	if d.Refusal != nil {
 		d.Observe(engine.Refused, nil)
-		return c.answer(d.Refusal, ex.request.method == methodHead, ex.request.persists && ex.request.bodyless, ex.request.version == http10)
+		return c.answer(d.Refusal, ex.request, ex.request.persists && ex.request.bodyless)
 	}
 	// The part of the body that is there already is looked at before anything of the request goes anywhere.
 	n, sent, err := body.take(c.in.Bytes())
@@ -253,7 +253,7 @@ func (c *connection) unreachable(ex *exchange, err error) bool {
 	ex.decision.Observe(engine.Refused, nil)
 	r := ex.decision.Failure
 	r.Reason += err.Error()
-	return c.answer(&r, ex.request.method == methodHead, ex.request.persists && ex.request.bodyless, ex.request.version == http10)
+	return c.answer(&r, ex.request, ex.request.persists && ex.request.bodyless)
 }
 
 // request returns the request's head, edited as it must be, and the first n bytes of its body.

@@ -78,6 +78,11 @@ const (
 	http10
 )
 
+// refusal returns the answer r to the request; keep says whether the connection goes on.
+func (r request) refusal(with *engine.Refusal, keep bool) []byte {
+	return FormatRefusal(with, r.method == methodHead, keep, r.version == http10)
+}
+
 func requestOf(h *head, body *framing) request {
 	r := request{upgrades: h.upgrades && h.upgrade != nil, persists: h.persists(), bodyless: body.kind == none}
 	switch string(h.Method) {

@@ -123,11 +123,13 @@ func (u *upstream) pass(ex *exchange) bool {
 	u.odd = h.odd
 	switch {
 	case h.chunked && h.status == http.StatusNoContent:
-		edits.Remove = append(slices.Clip(edits.Remove), "transfer-encoding") // RFC 9112, section 6.1: some clients wait for chunks
+		// RFC 9112, section 6.1: some clients wait for chunks.
+		edits.Remove = append(slices.Clip(edits.Remove), "transfer-encoding")
 	case h.chunked && h.length >= 0:
 		edits.Remove = append(slices.Clip(edits.Remove), "content-length") // RFC 9112, section 6.3
 	case h.listed && w == nil:
-		edits.Set = append(slices.Clip(edits.Set), engine.Field{Name: []byte("content-length"), Value: strconv.AppendInt(nil, h.length, 10)})
+		length := engine.Field{Name: []byte("content-length"), Value: strconv.AppendInt(nil, h.length, 10)}
+		edits.Set = append(slices.Clip(edits.Set), length)
 	}
 	if keep && c.engine.Draining.Load() {
 		keep = false
@@ -321,7 +323,7 @@ func (u *upstream) lost(cause error) {
 	sent := ex.under(c.guarded.lock()).request == requestSent
 	c.guarded.unlock()
 	keep := sent && ex.request.persists && !c.engine.Draining.Load()
-	if _, err := c.conn.Write(FormatRefusal(&r, ex.request.method == methodHead, keep, ex.request.version == http10)); err != nil {
+	if _, err := c.conn.Write(ex.request.refusal(&r, keep)); err != nil {
 		session.Reset(c.conn)
 		keep = false
 	}

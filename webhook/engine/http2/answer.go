@@ -48,7 +48,9 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	if end && status[0] < '5' {
 		st.observeGRPC(f.Fields)
 	}
-	edits := st.decision.ReplyEdits(st.backend(), statusOf(status), func() []engine.Field { return shownFields(f.RegularFields()) })
+	edits := st.decision.ReplyEdits(st.backend(), statusOf(status), func() []engine.Field {
+		return shownFields(f.RegularFields())
+	})
 	if !end {
 		st.startInsertion(&edits, f)
 	}

@@ -80,7 +80,8 @@ func Serve(engine *session.Shared, c *session.Client) {
 	c.In.Skip(len(http2.ClientPreface))
 	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(c.In.Bytes()), c.Conn), maxFrame)
 	r := &relay{
-		ctx: c.Context, engine: engine, decider: c.Decider, def: c.Backend, ups: make(map[string]*upstream), all: make(map[*upstream]struct{}),
+		ctx: c.Context, engine: engine, decider: c.Decider, def: c.Backend,
+		ups: make(map[string]*upstream), all: make(map[*upstream]struct{}),
 		maxStreams: maxStreams,
 	}
 	r.client = newFrameConn(&r.mu, c.Conn, from, engine.MaxHead, holding{

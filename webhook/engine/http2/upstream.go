@@ -87,7 +87,9 @@ func (up *upstream) run(ctx context.Context, conn net.Conn, spoke []byte) {
 		return
 	}
 	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(spoke), conn), maxFrame)
-	up.frameConn = newFrameConn(&r.mu, conn, from, r.engine.MaxHead, holding{share: r.tightWindow, grant: (*stream).grantUp})
+	up.frameConn = newFrameConn(&r.mu, conn, from, r.engine.MaxHead, holding{
+		share: r.tightWindow, grant: (*stream).grantUp,
+	})
 	if r.gone {
 		up.kill()
 		up.failed(session.ErrClientGone)

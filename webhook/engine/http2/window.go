@@ -151,7 +151,8 @@ func (c *frameConn) resizeStreams() {
 
 // writeWindowSetting tells the peer of the window of all streams.
 func (c *frameConn) writeWindowSetting() {
-	_ = c.wr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(c.streamWindow())}) //nolint:gosec // small
+	window := uint32(c.streamWindow()) //nolint:gosec // small
+	_ = c.wr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
 	c.settingsSent++
 	c.wake.Signal()
 }

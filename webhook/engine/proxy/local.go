@@ -13,7 +13,9 @@ import (
 func Local(id string, h http.Handler) engine.Backend {
 	return engine.Backend{ID: id, Addr: id, Dial: func(context.Context) (net.Conn, error) {
 		there, here := net.Pipe()
-		server := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, IdleTimeout: time.Second, Protocols: new(http.Protocols)}
+		server := &http.Server{
+			Handler: h, ReadTimeout: 10 * time.Second, IdleTimeout: time.Second, Protocols: new(http.Protocols),
+		}
 		server.Protocols.SetHTTP1(true)
 		server.Protocols.SetUnencryptedHTTP2(true)
 		go func() { _ = server.Serve(&single{conn: here}) }()

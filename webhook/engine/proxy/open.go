@@ -37,7 +37,8 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 		case w.tookOver():
 		case session.IsTimeout(err) && p == speaksMaybeHTTP: // passing it on could pass on a key that is still to come
 			e.giveUp(w, err)
-			_, _ = s.conn.Write(http1.FormatRefusal(&engine.Refusal{Status: 408, Reason: "request head took too long"}, false, false, true))
+			slow := &engine.Refusal{Status: 408, Reason: "request head took too long"}
+			_, _ = s.conn.Write(http1.FormatRefusal(slow, false, false, true))
 			return
 		case session.IsTimeout(err), errors.Is(err, session.ErrFull), in.Len() > 0 && !session.IsReset(err):
 			p = speaksOther
