@@ -22,7 +22,7 @@ import (
 // long as the receiving side's is closed; so a slow backend holds up its own streams, and only what they may send is
 // held.
 //
-// One goroutine reads each connection and one writes to it; what they share is guarded by mu.
+// One goroutine reads each connection and one writes to it; what they share is a relay, under its lock: see guarded.
 type relay struct {
 	ctx     context.Context // of dialing
 	engine  *session.Shared
@@ -30,7 +30,6 @@ type relay struct {
 	def     engine.Backend
 	scratch []byte // for heads shown to the Decider
 
-	mu         sync.Mutex
 	client     *frameConn
 	ups        map[string]*upstream // by Backend.ID: those that take new streams
 	all        map[*upstream]struct{}
@@ -38,11 +37,27 @@ type relay struct {
 	last       uint32 // the client's last stream
 	maxStreams uint32 // that the client may have open
 	budget     budget
-	leaving    bool // the client was asked to open no more streams
-	final      bool // and was told which one was the last
-	gone       bool // the client is
-	pool       sync.WaitGroup
+	leaving    bool     // the client was asked to open no more streams
+	final      bool     // and was told which one was the last
+	gone       bool     // the client is
+	guard      *guarded // of this relay
 }
+
+// guarded holds a relay, its connections and their streams. Who has one of these holds the lock; goroutines and timers have
+// the guarded, and take it.
+type guarded struct {
+	mu    sync.Mutex
+	relay relay
+	pool  sync.WaitGroup // of goroutines
+}
+
+// lock returns the relay, until unlock.
+func (g *guarded) lock() *relay {
+	g.mu.Lock()
+	return &g.relay
+}
+
+func (g *guarded) unlock() { g.mu.Unlock() }
 
 const (
 	// maxStreams bounds the streams of one connection when the default backend does not.
@@ -79,64 +94,65 @@ func (b *budget) spend() bool {
 func Serve(engine *session.Shared, c *session.Client) {
 	c.In.Skip(len(http2.ClientPreface))
 	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(c.In.Bytes()), c.Conn), maxFrame)
-	r := &relay{
+	g := &guarded{relay: relay{
 		ctx: c.Context, engine: engine, decider: c.Decider, def: c.Backend,
-		ups: make(map[string]*upstream), all: make(map[*upstream]struct{}),
-		maxStreams: maxStreams,
-	}
-	r.client = newFrameConn(&r.mu, c.Conn, from, engine.MaxHead, holding{
+		ups: make(map[string]*upstream), all: make(map[*upstream]struct{}), maxStreams: maxStreams,
+	}}
+	r := g.lock()
+	r.guard = g
+	r.client = newFrameConn(&g.mu, c.Conn, from, engine.MaxHead, holding{
 		share: r.tightWindow, grant: (*stream).grantClient, tightened: r.dropLeftovers,
 	})
+	client := r.client
+	g.unlock()
 	settings := []http2.Setting{
 		{ID: http2.SettingInitialWindowSize, Val: streamWindow},
-		{ID: http2.SettingMaxHeaderListSize, Val: r.client.fr.MaxHeaderListSize},
+		{ID: http2.SettingMaxHeaderListSize, Val: client.fr.MaxHeaderListSize},
 	}
-	if c.HasBackend {
-		// The default backend's limits are passed on: a client that may have a thousand streams open keeps that right.
-		limit, extended := r.settleDefault(c.App, c.Spoke)
-		r.maxStreams = min(limit, maxStreams)
-		if extended {
-			settings = append(settings, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
-		}
+	if c.HasBackend && g.settleDefault(c.App, c.Spoke) {
+		settings = append(settings, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
 	}
+	r = g.lock()
 	settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: r.maxStreams})
-	r.mu.Lock()
-	early := bytes.Clone(r.client.out.Bytes()) // of a default backend that is going away again
-	r.client.out.Reset()
-	_ = r.client.wr.WriteSettings(settings...)
-	_ = r.client.wr.WriteWindowUpdate(0, connWindow-65535)
-	_, _ = r.client.out.Write(early)
-	r.mu.Unlock()
-	r.pool.Go(r.client.writeLoop)
-	c.Serves(r)
-	r.watchIdle(0)
-	err := r.readClient()
-	r.close(err)
-	r.pool.Wait()
+	early := bytes.Clone(client.out.Bytes()) // of a default backend that is going away again
+	client.out.Reset()
+	_ = client.wr.WriteSettings(settings...)
+	_ = client.wr.WriteWindowUpdate(0, connWindow-65535)
+	_, _ = client.out.Write(early)
+	g.unlock()
+	g.pool.Go(client.writeLoop)
+	c.Serves(g)
+	g.lock().watchIdle(0)
+	g.unlock()
+	err := g.readClient(client)
+	g.close(err)
+	g.pool.Wait()
 }
 
-// settleDefault connects the default backend, waits, not for ever, until it has sent its SETTINGS, and returns what
-// they say of its limit of streams and of extended CONNECT.
-func (r *relay) settleDefault(app net.Conn, spoke []byte) (limit uint32, extended bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// settleDefault connects the default backend, and waits, not for ever, until it has sent its SETTINGS. Its limit of streams
+// is passed on: a client that may have a thousand open keeps that right. It returns whether extended CONNECT is taken.
+func (g *guarded) settleDefault(app net.Conn, spoke []byte) (extended bool) {
+	r := g.lock()
+	defer g.unlock()
 	up := r.connect(&r.def, app, spoke)
 	timer := time.AfterFunc(settleWait, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
+		g.lock()
+		defer g.unlock()
 		up.settle()
 	})
 	defer timer.Stop()
-	r.mu.Unlock()
-	<-up.settled
-	r.mu.Lock()
-	return up.maxStreams, up.extended
+	settled := up.settled
+	g.unlock()
+	<-settled
+	g.lock()
+	r.maxStreams = min(up.maxStreams, maxStreams)
+	return up.extended
 }
 
 // close ends all that belongs to the client, whose connection has ended.
-func (r *relay) close(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (g *guarded) close(err error) {
+	r := g.lock()
+	defer g.unlock()
 	r.gone = true
 	r.client.kill()
 	for up := range r.all {
@@ -145,15 +161,15 @@ func (r *relay) close(err error) {
 }
 
 // readClient reads the client's frames until the connection ends.
-func (r *relay) readClient() error {
+func (g *guarded) readClient(client *frameConn) error {
 	for first := true; ; {
-		f, err := r.client.fr.ReadFrame()
-		r.mu.Lock()
-		r.client.awaitRoom()
-		if r.client.state != sending {
-			r.mu.Unlock()
-			_, err := io.Copy(io.Discard, r.client.conn)
-			<-r.client.sent // a client that ends its half at once still gets what it is owed
+		f, err := client.fr.ReadFrame()
+		r := g.lock()
+		client.awaitRoom()
+		if client.state != sending {
+			g.unlock()
+			_, err := io.Copy(io.Discard, client.conn)
+			<-client.sent // a client that ends its half at once still gets what it is owed
 			return err
 		}
 		if err == nil {
@@ -171,10 +187,10 @@ func (r *relay) readClient() error {
 		case errors.Is(err, http2.ErrFrameTooLarge):
 			r.refuseConn(http2.ErrCodeFrameSize)
 		default:
-			r.mu.Unlock()
+			g.unlock()
 			return err
 		}
-		r.mu.Unlock()
+		g.unlock()
 	}
 }
 
@@ -284,9 +300,10 @@ func (r *relay) watchIdle(last uint32) {
 	if r.engine.IdleTimeout <= 0 {
 		return
 	}
+	g := r.guard
 	time.AfterFunc(r.engine.IdleTimeout, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
+		r := g.lock()
+		defer g.unlock()
 		switch {
 		case r.gone || r.leaving:
 		case r.last == last && len(r.client.streams) == 0:
@@ -307,10 +324,10 @@ func (r *relay) shutdown() {
 	r.client.goAway(1<<31-1, http2.ErrCodeNo, "")
 	_ = r.client.wr.WritePing(false, [8]byte([]byte(drainPing)))
 	r.client.wake.Signal()
+	g := r.guard
 	time.AfterFunc(goAwayWait, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.tellLast()
+		defer g.unlock()
+		g.lock().tellLast()
 	})
 }
 
@@ -330,21 +347,24 @@ func (r *relay) endIfOver() {
 	}
 }
 
-func (r *relay) Drain() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// Drain lets the client open no more streams, and ends its connection when those that are open are over.
+func (g *guarded) Drain() {
+	r := g.lock()
+	defer g.unlock()
 	r.shutdown()
 }
 
-func (r *relay) Kill() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// Kill ends the connection at once.
+func (g *guarded) Kill() {
+	r := g.lock()
+	defer g.unlock()
 	r.client.kill()
 }
 
-func (r *relay) Retire(gone func(string) bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// Retire ends the connections to backends that are gone, as soon as nothing is in flight on them.
+func (g *guarded) Retire(gone func(string) bool) {
+	r := g.lock()
+	defer g.unlock()
 	for id, up := range r.ups {
 		if gone(id) {
 			up.leave()

@@ -68,26 +68,25 @@ func (r *relay) connect(b *engine.Backend, conn net.Conn, spoke []byte) *upstrea
 	up := &upstream{r: r, backend: *b, settled: make(chan struct{}), nextID: 1, maxStreams: math.MaxUint32, cancel: cancel}
 	r.ups[b.ID] = up
 	r.all[up] = struct{}{}
-	r.pool.Go(func() { up.run(ctx, conn, spoke) })
+	r.guard.pool.Go(func() { up.run(ctx, r.guard, conn, spoke) })
 	return up
 }
 
 // run connects and reads until the connection is over.
-func (up *upstream) run(ctx context.Context, conn net.Conn, spoke []byte) {
-	r := up.r
+func (up *upstream) run(ctx context.Context, g *guarded, conn net.Conn, spoke []byte) {
 	defer up.cancel()
 	var err error
 	if conn == nil {
 		conn, err = session.Dial(ctx, &up.backend)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r := g.lock()
+	defer g.unlock()
 	if err != nil {
 		up.failed(err)
 		return
 	}
 	from := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(spoke), conn), maxFrame)
-	up.frameConn = newFrameConn(&r.mu, conn, from, r.engine.MaxHead, holding{
+	up.frameConn = newFrameConn(&g.mu, conn, from, r.engine.MaxHead, holding{
 		share: r.tightWindow, grant: (*stream).grantUp,
 	})
 	if r.gone {
@@ -104,23 +103,22 @@ func (up *upstream) run(ctx context.Context, conn net.Conn, spoke []byte) {
 	)
 	up.settingsSent = 1
 	_ = up.wr.WriteWindowUpdate(0, connWindow-65535)
-	r.pool.Go(up.writeLoop)
+	g.pool.Go(up.writeLoop)
 	if t := up.backend.Timeout; t > 0 {
 		_ = conn.SetReadDeadline(time.Now().Add(t)) // until it is ready
 	}
-	r.mu.Unlock()
-	err = up.read()
-	r.mu.Lock()
+	g.unlock()
+	err = up.read(g)
+	g.lock()
 	up.kill()
 	up.failed(err)
 }
 
 // read reads the backend's frames until the connection ends.
-func (up *upstream) read() error {
+func (up *upstream) read(g *guarded) error {
 	for {
 		f, err := up.fr.ReadFrame()
-		up.r.mu.Lock()
-		up.r.client.awaitRoom()
+		g.lock().client.awaitRoom()
 		if err == nil {
 			err = up.take(f)
 		}
@@ -136,13 +134,13 @@ func (up *upstream) read() error {
 		case errors.As(err, &ce):
 			up.goAway(0, http2.ErrCode(ce), "")
 			up.end()
-			up.r.mu.Unlock()
+			g.unlock()
 			return fmt.Errorf("it breaks the protocol: %w", err)
 		default:
-			up.r.mu.Unlock()
+			g.unlock()
 			return err
 		}
-		up.r.mu.Unlock()
+		g.unlock()
 	}
 }
 
