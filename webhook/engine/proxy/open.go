@@ -52,16 +52,16 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 		Context: s.ctx, Conn: s.conn, In: in, Decider: d, Backend: def, HasBackend: hasDefault, App: app, Spoke: spoke,
 		Serves: func(k session.Speaker) { e.became(s, k) },
 	}
-	if deadline || w.took {
+	if deadline || w.acted == actedTook {
 		_ = s.conn.SetReadDeadline(time.Time{})
 	}
 	switch {
-	case w.refused:
+	case w.acted == actedRefused:
 		session.Reset(s.conn)
 		if app != nil {
 			_ = app.Close()
 		}
-	case w.took:
+	case w.acted == actedTook:
 		e.passThrough(s, in, app, spoke)
 	case p == speaksHTTP1:
 		if len(spoke) > 0 { // speaks HTTP/2 alone, or too early: of no use

@@ -28,9 +28,17 @@ type watch struct {
 	ended   bool     // the client's bytes have decided
 	conn    net.Conn // to the backend
 	spoke   []byte   // its first bytes
-	took    bool     // what the backend did decided: bytes pass through
-	refused bool     // it did not accept the connection, or reset it
+	acted   action   // what the backend did, if that decided
 }
+
+// action is what a backend did before its client said what it speaks.
+type action uint8
+
+const (
+	actedNot     action = iota
+	actedTook           // it spoke, or ended its half: bytes pass through
+	actedRefused        // it did not accept the connection, or reset it
+)
 
 func (w *watch) begin() {
 	w.ctx, w.cancel = context.WithCancel(w.ctx)
@@ -54,7 +62,7 @@ func (w *watch) run() {
 	if conn == nil {
 		var err error
 		if conn, err = session.Dial(w.ctx, &w.backend); err != nil {
-			w.takeOver(func() { w.refused = true })
+			w.takeOver(actedRefused)
 			return
 		}
 		dialed = true
@@ -77,30 +85,30 @@ func (w *watch) run() {
 		if dialed && !bytes.HasPrefix(b[:n], []byte("HTTP/")) {
 			w.e.speaksFirst.Store(true)
 		}
-		w.takeOver(func() { w.took = true })
+		w.takeOver(actedTook)
 	case session.IsReset(err): // which is told once
-		w.takeOver(func() { w.refused = true })
+		w.takeOver(actedRefused)
 	case !session.IsTimeout(err):
-		w.takeOver(func() { w.took = true })
+		w.takeOver(actedTook)
 	}
 }
 
 // takeOver decides, unless the client's bytes have, and wakes who waits for them.
-func (w *watch) takeOver(decide func()) {
+func (w *watch) takeOver(did action) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended {
 		return
 	}
 	w.ended = true
-	decide()
+	w.acted = did
 	_ = w.client.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (w *watch) tookOver() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.took || w.refused
+	return w.acted != actedNot
 }
 
 // dialGrace is how long a client that has spoken waits for a connection to the default backend that is being made.
