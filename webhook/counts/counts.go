@@ -39,6 +39,7 @@ type Report struct {
 	Observed map[string]map[string]Tally[route.Observation] // by ConfigMap of the experiment and key
 }
 
+// A Tally is a total of one router.
 type Tally[T comparable] struct {
 	Total   T
 	Written bool // the total is in the ConfigMap

@@ -50,6 +50,7 @@ func RunOf(cm *corev1.ConfigMap) Run {
 	return r
 }
 
+// Has says whether key is observed.
 func (r Run) Has(key string) bool {
 	_, ok := slices.BinarySearch(r.Keys, key)
 	return ok

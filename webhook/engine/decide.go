@@ -149,6 +149,7 @@ const (
 	Failed
 )
 
+// Observe tells the Observer, if there is one.
 func (d *Decision) Observe(e Event, b *Backend) {
 	if d.Observer != nil {
 		d.Observer.Observe(e, b)

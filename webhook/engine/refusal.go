@@ -7,6 +7,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
+// ErrorHeader is the field that says why the engine answered by itself.
 const ErrorHeader = sandbox.HeaderError
 
 // A Refusal is an answer of the engine's own.

@@ -19,6 +19,7 @@ type Frames struct {
 	Block   bytes.Buffer
 }
 
+// NewFrames speaks HTTP/2 by a peer.
 func NewFrames(p *Peer) *Frames {
 	f := &Frames{Peer: p, Framer: http2.NewFramer(p.Conn, p.Buffered)}
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -50,6 +51,7 @@ func AcceptHTTP2(t testing.TB, l net.Listener, settings ...http2.Setting) *Frame
 	return s
 }
 
+// ReadNext returns the next frame.
 func (f *Frames) ReadNext() http2.Frame {
 	f.t.Helper()
 	fr, err := f.ReadFrame()
@@ -75,6 +77,7 @@ func (f *Frames) Next() http2.Frame {
 	}
 }
 
+// NextHeaders returns the next frame as Next does, which must be HEADERS.
 func (f *Frames) NextHeaders() *http2.MetaHeadersFrame {
 	f.t.Helper()
 	fr := f.Next()
@@ -85,6 +88,7 @@ func (f *Frames) NextHeaders() *http2.MetaHeadersFrame {
 	return h
 }
 
+// NextData returns what is in the next frame, which must be DATA, and whether it ends the stream.
 func (f *Frames) NextData() (string, bool) {
 	f.t.Helper()
 	fr := f.Next()
@@ -104,6 +108,7 @@ func (f *Frames) Sync() {
 	}
 }
 
+// NextReset returns the code of the next frame, which must be RST_STREAM.
 func (f *Frames) NextReset() http2.ErrCode {
 	f.t.Helper()
 	fr := f.Next()
@@ -114,6 +119,7 @@ func (f *Frames) NextReset() http2.ErrCode {
 	return r.ErrCode
 }
 
+// NextGoAway returns what the next GOAWAY says, and answers PINGs before it.
 func (f *Frames) NextGoAway() (uint32, http2.ErrCode) {
 	f.t.Helper()
 	for {
@@ -154,6 +160,7 @@ func (f *Frames) Get(id uint32, end bool, pairs ...string) {
 	f.request("GET", id, end, pairs)
 }
 
+// Post opens a stream with a request that has a body.
 func (f *Frames) Post(id uint32, end bool, pairs ...string) {
 	f.t.Helper()
 	f.request("POST", id, end, pairs)
@@ -179,6 +186,7 @@ func HTTP2Client(t testing.TB) *http.Client {
 	return &http.Client{Transport: tr, Timeout: time.Minute}
 }
 
+// Echo answers with what it is sent, as it comes, and a trailer.
 func Echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-End")
 	w.WriteHeader(http.StatusOK)

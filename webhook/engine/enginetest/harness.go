@@ -57,6 +57,7 @@ func Moved(r *engine.Reply) engine.Edits {
 	return engine.Edits{}
 }
 
+// Patience is how long a step of a test may take.
 const Patience = 10 * time.Second
 
 // Eventually waits until ok, and fails the test when that takes too long.
@@ -85,8 +86,10 @@ type ByHeader struct {
 	Rewrite  func(*engine.Reply) engine.Edits
 }
 
+// Default implements engine.Decider.
 func (d *ByHeader) Default() (engine.Backend, bool) { return d.App, !d.NoApp }
 
+// Decide implements engine.Decider.
 func (d *ByHeader) Decide(h *engine.Head) engine.Decision {
 	dec := engine.Decision{Edits: d.Edits, Backends: []engine.Backend{d.App}, Rewrite: d.Rewrite}
 	if d.Observer != nil {
@@ -112,6 +115,7 @@ type observed struct {
 	Counts map[engine.Event]int
 }
 
+// Observe implements engine.Observer.
 func (o *observed) Observe(e engine.Event, _ *engine.Backend) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -121,6 +125,7 @@ func (o *observed) Observe(e engine.Event, _ *engine.Backend) {
 	o.Counts[e]++
 }
 
+// Count returns how often an event was observed.
 func (o *observed) Count(e engine.Event) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -151,6 +156,7 @@ func Serve(t testing.TB, o engine.Options, d *ByHeader) *Fixture {
 	return f
 }
 
+// Listen listens until the test ends.
 func Listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -174,6 +180,7 @@ func newPeer(t testing.TB, c net.Conn) *Peer {
 	return &Peer{t, c, bufio.NewReader(c)}
 }
 
+// Dial connects to the engine.
 func (f *Fixture) Dial() *Peer {
 	f.t.Helper()
 	c, err := net.Dial("tcp", f.Addr)
@@ -194,6 +201,7 @@ func Accept(t testing.TB, l net.Listener) *Peer {
 	return newPeer(t, c)
 }
 
+// Send writes s.
 func (p *Peer) Send(s string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.Conn, s); err != nil {
@@ -254,6 +262,7 @@ func (p *Peer) Silent() {
 	}
 }
 
+// CloseWrite ends the sending half.
 func (p *Peer) CloseWrite() { _ = p.Conn.(*net.TCPConn).CloseWrite() }
 
 // ReadAnswer reads an answer by net/http.
@@ -278,6 +287,7 @@ type recorder struct {
 	conns    int
 }
 
+// Record runs a recorder.
 func Record(t testing.TB, name string) *recorder {
 	r := &recorder{Listener: Listen(t)}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -289,12 +299,14 @@ func Record(t testing.TB, name string) *recorder {
 	return r
 }
 
+// Got returns all bytes that came.
 func (r *recorder) Got() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.b.String()
 }
 
+// Connections returns how many connections were made.
 func (r *recorder) Connections() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -329,6 +341,7 @@ func (c recordingConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// ContextWithTimeout returns a context of the test that ends after d.
 func ContextWithTimeout(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), d)
 }

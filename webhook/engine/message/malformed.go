@@ -16,6 +16,7 @@ type Malformed struct {
 	Reason string
 }
 
+// Error says what is wrong.
 func (m *Malformed) Error() string { return m.Reason }
 
 // What is wrong with a head that is read no further.
@@ -25,6 +26,7 @@ var (
 	ErrHeadLong   = &Malformed{431, "request head is too long"}
 )
 
+// Malformedf returns what is answered by 400.
 func Malformedf(format string, args ...any) error {
 	return &Malformed{400, fmt.Sprintf(format, args...)}
 }

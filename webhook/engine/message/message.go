@@ -48,6 +48,7 @@ func IsToken(b []byte) bool {
 	return len(b) > 0
 }
 
+// TokenByte says whether c may stand in a token.
 func TokenByte(c byte) bool {
 	return c < 128 && tokenTable[c]
 }
@@ -73,6 +74,7 @@ func ValidTarget(b []byte) bool {
 	return true
 }
 
+// ValidValue says whether a field's value holds no control character.
 func ValidValue(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' && c != '\t' || c == 0x7f {

@@ -5,11 +5,13 @@ import (
 	"net"
 )
 
+// Sizes of buffers: SmallBuffer is what an idle connection holds, LargeBuffer what one holds at most.
 const (
 	SmallBuffer = 4 << 10
 	LargeBuffer = 64 << 10
 )
 
+// ErrFull says that a buffer has grown to its limit.
 var ErrFull = errors.New("buffer is full")
 
 // Buffer holds what was read from a connection and not yet used.
@@ -20,8 +22,10 @@ type Buffer struct {
 	full bool // the last read filled all there was
 }
 
+// Bytes returns what was read and not yet used.
 func (b *Buffer) Bytes() []byte { return b.b[b.r:b.w] }
 
+// Len returns how much was read and not yet used.
 func (b *Buffer) Len() int { return b.w - b.r }
 
 // Skip drops n bytes from the front. Slices of bytes stay valid until the next fill.

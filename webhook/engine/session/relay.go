@@ -55,6 +55,8 @@ func CloseWrite(conn net.Conn) {
 	_ = conn.Close()
 }
 
+// IsReset says whether a connection was reset.
 func IsReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
+// IsTimeout says whether a deadline was missed.
 func IsTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

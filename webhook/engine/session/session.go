@@ -41,6 +41,7 @@ type Speaker interface {
 	Kill()                            // end the connection at once
 }
 
+// ErrClientGone says that there is nobody any more to answer.
 var ErrClientGone = errors.New("client has ended the connection")
 
 // Dial connects to b.
