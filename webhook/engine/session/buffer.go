@@ -5,7 +5,7 @@ import (
 	"net"
 )
 
-// Sizes of buffers: SmallBuffer is what an idle connection holds, LargeBuffer what one holds at most.
+// Sizes of buffers: SmallBuffer is what an idle connection holds, LargeBuffer what one is given when plenty comes.
 const (
 	SmallBuffer = 4 << 10
 	LargeBuffer = 64 << 10
