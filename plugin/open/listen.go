@@ -11,7 +11,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 )
 
 // Listen listens on a port of each address; port 0 means any port that is free on all. It skips an address that this
@@ -57,7 +58,7 @@ const drainTime = 500 * time.Millisecond
 
 // Serve serves until ctx ends, and gives requests in flight a moment to finish.
 func (p *Proxy) Serve(ctx context.Context, listeners []net.Listener) {
-	e := engine.New(engine.Options{})
+	e := proxy.New(engine.Options{})
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var pool sync.WaitGroup

@@ -3,14 +3,15 @@ package open
 import (
 	"net/http"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
 // reports returns a backend, in this process, that accepts browsers' reports of other hosts that a page uses. They
 // are not sent to the cluster.
 func (p *Proxy) reports() engine.Backend {
-	return engine.Local("reports", http.HandlerFunc(p.takeReport))
+	return proxy.Local("reports", http.HandlerFunc(p.takeReport))
 }
 
 // takeReport records where a page sent requests.

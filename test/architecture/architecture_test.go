@@ -34,7 +34,12 @@ func TestCheck(t *testing.T) {
 		want string
 	}{
 		{"downwards", architecture.Package{ImportPath: own("plugin/command"), Imports: []string{own("plugin/plan"), own("webhook/route")}}, ""},
-		{"within a layer", architecture.Package{ImportPath: own("webhook/router/engine"), Imports: []string{own("webhook/router/stream")}}, ""},
+		{"within a layer", architecture.Package{ImportPath: own("webhook/fork/env"), Imports: []string{own("webhook/fork")}}, ""},
+		{"a package without what lies below it", architecture.Package{ImportPath: own("webhook/preview"), Imports: []string{own("webhook/engine")}}, ""},
+		{"what lies below a package", architecture.Package{ImportPath: own("webhook/preview"), Imports: []string{own("webhook/engine/http1")}},
+			"must not import webhook/engine/http1"},
+		{"within the engine", architecture.Package{ImportPath: own("webhook/engine/http2"), Imports: []string{own("webhook/engine/http1")}},
+			"must not import webhook/engine/http1"},
 		{"up", architecture.Package{ImportPath: own("plugin/plan"), Imports: []string{own("plugin/command")}}, "must not import plugin/command"},
 		{"sideways", architecture.Package{ImportPath: own("plugin/plan"), Imports: []string{own("plugin/cluster")}}, "must not import plugin/cluster"},
 		{"into the base of plans", architecture.Package{ImportPath: own("plugin/plan/routes"), Imports: []string{own("plugin/plan")}}, ""},

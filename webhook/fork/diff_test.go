@@ -21,14 +21,52 @@ func pod(t testing.TB, spec string) map[string]any {
 	return clone(t, map[string]any{"spec": m})
 }
 
+// diffCase is a change of a pod template, and what it does to a newer one.
+type diffCase struct {
+	name, from, to string
+	patch          string // without tests
+	newer, want    string // want empty: a conflict with the message
+	conflict       string
+}
+
+func (tt diffCase) check(t *testing.T) {
+	from, to := pod(t, tt.from), pod(t, tt.to)
+	patch, err := fork.Diff(from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ops []struct{ Op, Path string }
+	if err := yaml.Unmarshal(patch, &ops); err != nil {
+		t.Fatal(err)
+	}
+	var does []string
+	for _, op := range ops {
+		if op.Op != "test" {
+			does = append(does, op.Op+" "+op.Path)
+		}
+	}
+	if got := strings.Join(does, ", "); got != tt.patch {
+		t.Errorf("the patch is %s", patch)
+	}
+	if got, err := fork.Apply(from, patch); err != nil || !reflect.DeepEqual(got, to) {
+		t.Errorf("laid on where it came from, %s gives %v, %v", patch, got, err)
+	}
+	got, err := fork.Apply(pod(t, tt.newer), patch)
+	if tt.conflict != "" {
+		var c *fork.ConflictError
+		if !errors.As(err, &c) || c.Error() != tt.conflict {
+			t.Errorf("got %v, %v, want the conflict %s", got, err, tt.conflict)
+		}
+		return
+	}
+	if want := pod(t, tt.want); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%s gives %v, %v", patch, got, err)
+	}
+}
+
 // Each difference is as small as it can be, and means the same on a newer baseline.
 func TestDiff_OnANewerBaseline(t *testing.T) {
-	for _, tt := range []struct {
-		name, from, to string
-		patch          string // without tests
-		newer, want    string // want empty: a conflict with the message
-		conflict       string
-	}{
+	for _, tt := range []diffCase{
 		{
 			name:  "a variable removed from the middle",
 			from:  `containers: [{name: api, env: [{name: A, value: "1"}, {name: B, value: "2"}, {name: C, value: "3"}]}]`,
@@ -86,14 +124,6 @@ func TestDiff_OnANewerBaseline(t *testing.T) {
 			want:  `containers: [{name: dns, ports: [{name: tcp, containerPort: 53}, {name: m, containerPort: 9}]}]`,
 		},
 		{
-			name:     "a port that came",
-			from:     `containers: [{name: api, ports: [{containerPort: 80}]}]`,
-			to:       `containers: [{name: api, ports: [{containerPort: 80, name: http}]}]`,
-			patch:    `add /spec/containers/0/ports/0/name`,
-			newer:    `containers: [{name: api, ports: [{containerPort: 8080}]}]`,
-			conflict: `spec.containers[api].ports[80] is gone`,
-		},
-		{
 			name:  "tolerations have no key",
 			from:  `tolerations: [{key: a}]`,
 			to:    `tolerations: [{key: a}, {key: b}]`,
@@ -125,6 +155,21 @@ func TestDiff_OnANewerBaseline(t *testing.T) {
 			newer: `containers: []`,
 			want:  `containers: []`,
 		},
+	} {
+		t.Run(tt.name, tt.check)
+	}
+}
+
+func TestDiff_ConflictsWithANewerBaseline(t *testing.T) {
+	for _, tt := range []diffCase{
+		{
+			name:     "a port that came",
+			from:     `containers: [{name: api, ports: [{containerPort: 80}]}]`,
+			to:       `containers: [{name: api, ports: [{containerPort: 80, name: http}]}]`,
+			patch:    `add /spec/containers/0/ports/0/name`,
+			newer:    `containers: [{name: api, ports: [{containerPort: 8080}]}]`,
+			conflict: `spec.containers[api].ports[80] is gone`,
+		},
 		{
 			name:     "what was added to is gone",
 			from:     `{securityContext: {}}`,
@@ -134,39 +179,6 @@ func TestDiff_OnANewerBaseline(t *testing.T) {
 			conflict: `spec.securityContext is gone`,
 		},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			from, to := pod(t, tt.from), pod(t, tt.to)
-			patch, err := fork.Diff(from, to)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var ops []struct{ Op, Path string }
-			if err := yaml.Unmarshal(patch, &ops); err != nil {
-				t.Fatal(err)
-			}
-			var does []string
-			for _, op := range ops {
-				if op.Op != "test" {
-					does = append(does, op.Op+" "+op.Path)
-				}
-			}
-			if got := strings.Join(does, ", "); got != tt.patch {
-				t.Errorf("the patch is %s", patch)
-			}
-			if got, err := fork.Apply(from, patch); err != nil || !reflect.DeepEqual(got, to) {
-				t.Errorf("laid on where it came from, %s gives %v, %v", patch, got, err)
-			}
-			got, err := fork.Apply(pod(t, tt.newer), patch)
-			if tt.conflict != "" {
-				var c *fork.ConflictError
-				if !errors.As(err, &c) || c.Error() != tt.conflict {
-					t.Errorf("got %v, %v, want the conflict %s", got, err, tt.conflict)
-				}
-				return
-			}
-			if want := pod(t, tt.want); err != nil || !reflect.DeepEqual(got, want) {
-				t.Errorf("%s gives %v, %v", patch, got, err)
-			}
-		})
+		t.Run(tt.name, tt.check)
 	}
 }

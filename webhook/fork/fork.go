@@ -1,5 +1,5 @@
-// Package fork makes a fork's Deployment of a baseline and a patch. It is pure, so that the plugin, which plans forks, and the
-// controller, which lays patches on newer baselines, come to the same.
+// Package fork makes a fork's Deployment of a baseline and a patch. It is pure, so that the plugin, which plans forks,
+// and the controller, which lays patches on newer baselines, come to the same.
 package fork
 
 import (
@@ -29,11 +29,13 @@ type Options struct {
 	KeepLabels []string
 	// DropLabels are the names of labels that were asked not to be kept, whatever reads them.
 	DropLabels []string
-	// EnvFrom is the value of sandbox.AnnotationEnvFrom: what is known of the variables that containers have by envFrom.
+	// EnvFrom is the value of sandbox.AnnotationEnvFrom: what is known of the variables that containers have by
+	// envFrom.
 	EnvFrom string
 	// RestartedAt is when the fork was last asked to roll without a change (RFC 3339); empty: never.
 	RestartedAt string
-	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an owner.
+	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an
+	// owner.
 	OwnerUID string
 	// Follow has the controller lay the fork on its baseline whenever that changes.
 	Follow bool
@@ -45,11 +47,11 @@ const (
 	progressDeadlineSeconds = 300
 )
 
-// Deployment returns the fork of baseline, any object with a pod template at o.TemplatePath. Of the template it keeps all that
-// it does not know; it replaces the labels, which would have selectors catch the fork, aims at the fork's own pods what the
-// template says of the baseline's (aim), and leaves out the annotations that tie an object to whatever manages the baseline. The
-// volumeClaimTemplates of a StatefulSet become ephemeral volumes. What the template reads of its own labels and annotations keeps its
-// value where they are gone. It fails when the patch does not fit.
+// Deployment returns the fork of baseline, any object with a pod template at o.TemplatePath. Of the template it keeps
+// all that it does not know; it replaces the labels, which would have selectors catch the fork, aims at the fork's own
+// pods what the template says of the baseline's (aim), and leaves out the annotations that tie an object to whatever
+// manages the baseline. The volumeClaimTemplates of a StatefulSet become ephemeral volumes. What the template reads of
+// its own labels and annotations keeps its value where they are gone. It fails when the patch does not fit.
 func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	d, err := deployment(baseline, o)
 	if err != nil {
@@ -60,6 +62,41 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 		return nil, err
 	}
 	return d, unstructured.SetNestedField(d.Object, hash, "metadata", "annotations", sandbox.AnnotationBaseline)
+}
+
+// annotationsOf returns the annotations of a fork's Deployment that say how it was made.
+func annotationsOf(o Options) map[string]any {
+	patch := string(o.Patch)
+	if patch == "" {
+		patch = "[]"
+	}
+	about := map[string]any{
+		sandbox.AnnotationPatch:       patch,
+		sandbox.AnnotationKey:         o.Key,
+		sandbox.AnnotationWhenUnready: o.WhenUnready,
+	}
+	if o.TemplatePath != "" {
+		about[sandbox.AnnotationTemplate] = o.TemplatePath
+	}
+	if len(o.DropLabels) > 0 {
+		about[sandbox.AnnotationDropLabels] = strings.Join(o.DropLabels, ",")
+	}
+	if o.Follow {
+		about[sandbox.AnnotationFollow] = sandbox.FollowOn
+	}
+	return about
+}
+
+// annotatePods adds to the annotations of a fork's pods what admission and previews read.
+func annotatePods(annotations map[string]any, o Options) {
+	annotations[sandbox.AnnotationKey] = o.Key
+	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
+	if o.RestartedAt != "" {
+		annotations[sandbox.AnnotationRestartedAt] = o.RestartedAt
+	}
+	if o.EnvFrom != "" {
+		annotations[sandbox.AnnotationEnvFrom] = o.EnvFrom
+	}
 }
 
 // deployment is Deployment without the hash of the baseline.
@@ -91,32 +128,8 @@ func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 		fork:     map[string]map[string]any{"labels": podLabels, "annotations": annotations},
 	}).own(spec)
 	runOn(spec)
-	annotations[sandbox.AnnotationKey] = o.Key
-	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
-	if o.RestartedAt != "" {
-		annotations[sandbox.AnnotationRestartedAt] = o.RestartedAt
-	}
-	if o.EnvFrom != "" {
-		annotations[sandbox.AnnotationEnvFrom] = o.EnvFrom
-	}
-	patch := string(o.Patch)
-	if patch == "" {
-		patch = "[]"
-	}
-	about := map[string]any{
-		sandbox.AnnotationPatch:       patch,
-		sandbox.AnnotationKey:         o.Key,
-		sandbox.AnnotationWhenUnready: o.WhenUnready,
-	}
-	if o.TemplatePath != "" {
-		about[sandbox.AnnotationTemplate] = o.TemplatePath
-	}
-	if len(o.DropLabels) > 0 {
-		about[sandbox.AnnotationDropLabels] = strings.Join(o.DropLabels, ",")
-	}
-	if o.Follow {
-		about[sandbox.AnnotationFollow] = sandbox.FollowOn
-	}
+	annotatePods(annotations, o)
+	about := annotationsOf(o)
 	nameBaseline(about, baseline)
 	metadata := map[string]any{
 		"name":        o.Name,
@@ -154,8 +167,8 @@ func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	}}, nil
 }
 
-// Template returns the pod template at path of the baseline (empty: DefaultTemplatePath) with the patch laid on it: what the fork
-// runs, but for labels and annotations.
+// Template returns the pod template at path of the baseline (empty: DefaultTemplatePath) with the patch laid on it:
+// what the fork runs, but for labels and annotations.
 func Template(baseline *unstructured.Unstructured, path string, patch []byte) (map[string]any, error) {
 	template, err := PodTemplate(baseline, path)
 	if err != nil || len(patch) == 0 {
@@ -199,9 +212,9 @@ func inherited(template map[string]any) map[string]any {
 	return kept
 }
 
-// inherits says whether a fork's pods keep the pod template annotation of that name. Left out are those by which Argo CD, Flux
-// and Helm find what they manage, kubectl's records of its own doings, and of ours all but what the baseline's pods themselves
-// are told: the ports and the switch of the outgoing proxy.
+// inherits says whether a fork's pods keep the pod template annotation of that name. Left out are those by which Argo
+// CD, Flux and Helm find what they manage, kubectl's records of its own doings, and of ours all but what the baseline's
+// pods themselves are told: the ports and the switch of the outgoing proxy.
 func inherits(name string) bool {
 	switch name {
 	case sandbox.AnnotationPorts, sandbox.AnnotationOutgoing:
@@ -216,8 +229,8 @@ func inherits(name string) bool {
 	return !managed(domain)
 }
 
-// addClaims gives each of the pod's volumes that a StatefulSet would have claimed for it a claim of its own, which lives as
-// long as the pod. As in a StatefulSet's pods, a claim takes the place of a volume of the same name.
+// addClaims gives each of the pod's volumes that a StatefulSet would have claimed for it a claim of its own, which
+// lives as long as the pod. As in a StatefulSet's pods, a claim takes the place of a volume of the same name.
 func addClaims(spec map[string]any, baseline *unstructured.Unstructured) error {
 	// A custom kind's field of that name and of another type is not a StatefulSet's: none.
 	claims, _, _ := unstructured.NestedSlice(baseline.Object, "spec", "volumeClaimTemplates")

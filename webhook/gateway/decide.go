@@ -1,7 +1,7 @@
-// Package gateway is the way into sandboxes for people and tests outside of the cluster: by its host name, a request says which
-// Service and which sandbox it is for; the gateway lets in whom somebody shared that with, takes out any routing key that came
-// from outside, and puts in the sandbox's. It dials Services that select pods, of the sandbox's namespace and of those that a label
-// opens to others, and nothing else.
+// Package gateway is the way into sandboxes for people and tests outside of the cluster: by its host name, a request
+// says which Service and which sandbox it is for; the gateway lets in whom somebody shared that with, takes out any
+// routing key that came from outside, and puts in the sandbox's. It dials Services that select pods, of the sandbox's
+// namespace and of those that a label opens to others, and nothing else.
 package gateway
 
 import (
@@ -15,10 +15,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )

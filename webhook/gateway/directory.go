@@ -37,7 +37,8 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	}
 }
 
-// Index has the cache watch what the gateway reads, with the indices it looks things up by. Call it once, before the cache starts.
+// Index has the cache watch what the gateway reads, with the indices it looks things up by. Call it once, before the
+// cache starts.
 func Index(ctx context.Context, c cache.Cache) error {
 	for _, object := range []client.Object{&corev1.Service{}, namespace()} {
 		if _, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false)); err != nil {
@@ -58,6 +59,7 @@ func bySandbox(o client.Object) []string {
 	return []string{l[sandbox.LabelRole] + "/" + l[sandbox.LabelSandbox]}
 }
 
+// roles selects the objects that have one of the roles.
 func roles(role ...string) labels.Selector {
 	r, err := labels.NewRequirement(sandbox.LabelRole, selection.In, role)
 	if err != nil {
@@ -129,7 +131,8 @@ type directory struct {
 
 type sandboxName struct{ namespace, name string }
 
-// aliasAge bounds how often the aliases of all previews are made anew: whoever asks for hosts that do not exist costs no more.
+// aliasAge bounds how often the aliases of all previews are made anew: whoever asks for hosts that do not exist costs
+// no more.
 const aliasAge = time.Second
 
 // maxGone bounds how many sandboxes that are gone are remembered.
@@ -204,8 +207,8 @@ func expiredAt(at time.Time) string {
 	return "it expired at " + at.UTC().Format("2006-01-02 15:04 MST")
 }
 
-// entry returns the preview that a host's first label is of. A label of three names says so itself, whether there is such a sandbox
-// or not; an alias stands for a preview there is, or for none.
+// entry returns the preview that a host's first label is of. A label of three names says so itself, whether there is
+// such a sandbox or not; an alias stands for a preview there is, or for none.
 func (d *directory) entry(ctx context.Context, label string) (Entry, bool, error) {
 	if service, name, namespace, ok := preview.ParseLabel(label); ok {
 		return Entry{Service: service, ServiceNamespace: namespace, Sandbox: name, Namespace: namespace}, true, nil
@@ -226,8 +229,8 @@ func (d *directory) entry(ctx context.Context, label string) (Entry, bool, error
 	return e, ok, nil
 }
 
-// makeAliases returns all previews whose host is an alias: of every sandbox with the Services of its namespace and of those
-// namespaces that let others in.
+// makeAliases returns all previews whose host is an alias: of every sandbox with the Services of its namespace and of
+// those namespaces that let others in.
 func (d *directory) makeAliases(ctx context.Context) (map[string]Entry, error) {
 	var sandboxes corev1.ConfigMapList
 	var services corev1.ServiceList

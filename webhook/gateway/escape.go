@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -23,8 +24,8 @@ type visit struct {
 	http2     bool
 }
 
-// visited returns the visit of a request by h, that was for a host; told is what the app is told of it, direct the scheme by which
-// it came to the gateway.
+// visited returns the visit of a request by h, that was for a host; told is what the app is told of it, direct the
+// scheme by which it came to the gateway.
 func visited(e Entry, h *engine.Head, asked preview.Host, told preview.Seen, direct string) visit {
 	v := visit{Entry: e, scheme: strings.ToLower(string(told.Proto)), host: asked, authority: string(h.Authority), http2: h.HTTP2}
 	if v.scheme != "http" && v.scheme != "https" {
@@ -37,8 +38,8 @@ func visited(e Entry, h *engine.Head, asked preview.Host, told preview.Seen, dir
 	return v
 }
 
-// answered returns what is changed in the head of a Service's answer: a redirect to another address of the cluster goes to its
-// preview; one that leaves the previews is named; and of a page, browsers tell where it goes.
+// answered returns what is changed in the head of a Service's answer: a redirect to another address of the cluster goes
+// to its preview; one that leaves the previews is named; and of a page, browsers tell where it goes.
 func (d *desk) answered(r *engine.Reply, v visit) engine.Edits {
 	edits := engine.Edits{Remove: []string{sandbox.HeaderEscaped}}
 	to, ok := preview.ReadRedirect(r)
@@ -63,8 +64,8 @@ func (d *desk) answered(r *engine.Reply, v visit) engine.Edits {
 	return edits
 }
 
-// previewOf returns the origin of the preview of an address of the cluster, as seen from where v's answer came: one that the gateway
-// would serve.
+// previewOf returns the origin of the preview of an address of the cluster, as seen from where v's answer came: one
+// that the gateway would serve.
 func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (string, bool) {
 	there := Entry{Sandbox: v.Sandbox, Namespace: v.Namespace}
 	var ok bool
@@ -96,7 +97,7 @@ func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (str
 
 // reports returns a backend that takes browsers' reports of what a page of the preview uses elsewhere, in this process.
 func (d *desk) reports(e Entry) engine.Backend {
-	return engine.Local("reports of "+preview.Label(e.name(), e.Sandbox, e.Namespace), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return proxy.Local("reports of "+preview.Label(e.name(), e.Sandbox, e.Namespace), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin, err := preview.ReadReport(r.Body)
 		if err != nil {
 			w.WriteHeader(http.StatusBadRequest)

@@ -23,9 +23,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/preview"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
 // handshakeTimeout bounds how long a client may take to agree on TLS.
@@ -38,7 +39,7 @@ const maxHead = 64 << 10
 type Gateway struct {
 	options Options
 	desk    *desk
-	engine  *engine.Engine
+	engine  *proxy.Engine
 	log     *slog.Logger
 	certs   *certwatcher.CertWatcher // nil: no TLS
 
@@ -47,7 +48,7 @@ type Gateway struct {
 
 // New returns a gateway that looks things up in reader, which has what CacheOptions and Index say.
 func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
-	e := engine.New(engine.Options{Log: log, MaxHead: maxHead, HeadTimeout: 20 * time.Second, IdleTimeout: o.IdleTimeout})
+	e := proxy.New(engine.Options{Log: log, MaxHead: maxHead, HeadTimeout: 20 * time.Second, IdleTimeout: o.IdleTimeout})
 	var dialer net.Dialer
 	g := &Gateway{options: o, engine: e, log: log, desk: &desk{
 		directory: newDirectory(reader, time.Now), press: new(preview.Press), metrics: newMetrics(o.Version, &e.Stats), log: log, now: time.Now,
@@ -73,8 +74,8 @@ func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
 	return g, nil
 }
 
-// Run serves until ctx is done and what is in flight has ended, or its time has. It fails when it can't listen, or the cache can't
-// be filled.
+// Run serves until ctx is done and what is in flight has ended, or its time has. It fails when it can't listen, or the
+// cache can't be filled.
 func (g *Gateway) Run(ctx context.Context, c cache.Cache) error {
 	if err := g.desk.directory.watch(ctx, c); err != nil {
 		return err
@@ -170,8 +171,9 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn) {
 	g.engine.ServeConn(ctx, conn, c)
 }
 
-// configFor agrees on the protocol that the Service speaks: the gateway passes HTTP/1.1 and HTTP/2 on as they come, so a browser
-// must not speak HTTP/2 to a Service that does not know it. A client that knows HTTP/2 alone, as gRPC's do, gets that.
+// configFor agrees on the protocol that the Service speaks: the gateway passes HTTP/1.1 and HTTP/2 on as they come, so
+// a browser must not speak HTTP/2 to a Service that does not know it. A client that knows HTTP/2 alone, as gRPC's do,
+// gets that.
 func (g *Gateway) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	protocols := []string{"http/1.1"}
 	if !slices.Contains(hello.SupportedProtos, "http/1.1") && len(hello.SupportedProtos) > 0 || g.speaksHTTP2(hello.Context(), hello.ServerName) {

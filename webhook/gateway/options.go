@@ -49,7 +49,7 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.DrainTime, "drain-time", 25*time.Second, "How long requests in flight may take after that.")
 }
 
-// Validate says everything that is wrong.
+// Validate says everything that is wrong with the gateway's options.
 func (o *Options) Validate() error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {

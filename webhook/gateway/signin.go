@@ -9,11 +9,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
-// proxyCookie begins the names of oauth2-proxy's cookies: its sessions are good for every preview, and no app's to know.
+// proxyCookie begins the names of oauth2-proxy's cookies: its sessions are good for every preview, and no app's to
+// know.
 const proxyCookie = "_oauth2_proxy"
 
 // maxTokens bounds how many tokens of one request are looked at.
@@ -149,8 +150,8 @@ func (c *credentials) find(shares []share.Share, service string, now time.Time) 
 	return share.Share{}, first
 }
 
-// welcome turns a link into a cookie: it sends the browser to the same URL without the token. The cookie is of this host alone, is
-// sent over TLS alone, and no script reads it.
+// welcome turns a link into a cookie: it sends the browser to the same URL without the token. The cookie is of this
+// host alone, is sent over TLS alone, and no script reads it.
 func (c *credentials) welcome(s share.Share, now time.Time) *engine.Refusal {
 	left := strconv.FormatInt(max(1, int64(s.Expires.Sub(now)/time.Second)), 10)
 	// A Location that begins with // names another host (RFC 3986, section 4.2), and browsers read \ as /.

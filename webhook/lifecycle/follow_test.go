@@ -51,6 +51,19 @@ func followScene(t *testing.T) (baseline, d *appsv1.Deployment) {
 	return baseline, d
 }
 
+// changeBaseline changes a baseline at the API server.
+func changeBaseline(t *testing.T, c client.Client, baseline *appsv1.Deployment, what func(*appsv1.Deployment)) {
+	t.Helper()
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(baseline), baseline); err != nil {
+		t.Fatal(err)
+	}
+	what(baseline)
+	baseline.Generation++
+	if err := c.Update(t.Context(), baseline); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFollower(t *testing.T) {
 	baseline, d := followScene(t)
 	b, ok := follows(d)
@@ -108,14 +121,7 @@ func TestFollower(t *testing.T) {
 	}
 	change := func(what func(*appsv1.Deployment)) {
 		t.Helper()
-		if err := c.Get(t.Context(), client.ObjectKeyFromObject(baseline), baseline); err != nil {
-			t.Fatal(err)
-		}
-		what(baseline)
-		baseline.Generation++
-		if err := c.Update(t.Context(), baseline); err != nil {
-			t.Fatal(err)
-		}
+		changeBaseline(t, c, baseline, what)
 	}
 	containers := func(d *appsv1.Deployment) string {
 		var all []string

@@ -66,18 +66,21 @@ func succeeded(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }
 
 func version(counter uint64) route.Version { return route.Version{Term: 1, Counter: counter} }
 
+// decideCase is what is known, and the condition that it leads to.
+type decideCase struct {
+	name            string
+	baseline        []*corev1.Pod
+	view            routes.View
+	reason, message string
+}
+
 func TestDecide(t *testing.T) {
 	router := func(counter uint64, connected bool) routes.Router {
 		return routes.Router{Acked: version(counter), Connected: connected}
 	}
 	serving := map[types.UID]route.Version{"fork": version(5)}
 	now := time.Now()
-	for _, tt := range []struct {
-		name            string
-		baseline        []*corev1.Pod
-		view            routes.View
-		reason, message string
-	}{
+	for _, tt := range []decideCase{
 		{
 			"every ready router acknowledged that version or a later one",
 			[]*corev1.Pod{baselinePod("a"), baselinePod("b")},
@@ -227,7 +230,8 @@ func TestGate_TurnsAndNeverBack(t *testing.T) {
 	if len(pod.Status.Conditions) != 3 || !ready(pod, corev1.ContainersReady) {
 		t.Errorf("the kubelet's conditions are gone: %+v", pod.Status.Conditions)
 	}
-	// Nothing that happens later turns it back: not a new baseline pod, not none, not a new leader that knows no router.
+	// Nothing that happens later turns it back: not a new baseline pod, not none, not a new leader that knows no
+	// router.
 	for _, view := range []routes.View{{}, {Serving: hub.view.Serving}} {
 		for _, again := range []*gate{g, {hub: hub, cache: g.cache, client: g.client, clock: clock, pods: map[routes.Baseline]map[types.UID]*gated{}}} {
 			hub.view = view

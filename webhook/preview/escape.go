@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
 // A Redirect is an absolute address to which an answer sends its client.
@@ -19,8 +19,9 @@ type Redirect struct {
 	Rest      string // path, query and fragment, as they came
 }
 
-// ReadRedirect returns where an answer sends its client. False: nowhere, or to a path of its own host. It is read as browsers do
-// (https://url.spec.whatwg.org/#concept-basic-url-parser): \ is /, and any number of them begins an authority.
+// ReadRedirect returns where an answer sends its client. False: nowhere, or to a path of its own host. It is read as
+// browsers do (https://url.spec.whatwg.org/#concept-basic-url-parser): \ is /, and any number of them begins an
+// authority.
 func ReadRedirect(r *engine.Reply) (Redirect, bool) {
 	if r.Status/100 != 3 && r.Status != 201 {
 		return Redirect{}, false
@@ -79,8 +80,9 @@ func (h Host) String() string {
 	return name + ":" + strconv.Itoa(int(h.Port))
 }
 
-// ClusterName reads the names that the cluster's DNS has for a Service (https://github.com/kubernetes/dns, specification, 2.3),
-// from a pod of the namespace: SERVICE, SERVICE.NAMESPACE, SERVICE.NAMESPACE.svc and the same in the cluster's domain.
+// ClusterName reads the names that the cluster's DNS has for a Service (https://github.com/kubernetes/dns,
+// specification, 2.3), from a pod of the namespace: SERVICE, SERVICE.NAMESPACE, SERVICE.NAMESPACE.svc and the same in
+// the cluster's domain.
 func ClusterName(name, namespace string) (service, serviceNamespace string, ok bool) {
 	parts := strings.Split(name, ".")
 	switch {
@@ -100,9 +102,9 @@ func IsReport(h *engine.Head) bool {
 	return string(h.Target) == ReportPath && string(h.Method) == "POST"
 }
 
-// AskForReports returns the field that has a browser tell which other hosts a page's scripts and forms use: a policy that forbids
-// nothing, and asks for reports (CSP Level 3, section 5). own are the sources that are previews. False: the answer is no page, or
-// has such a policy itself, which it keeps.
+// AskForReports returns the field that has a browser tell which other hosts a page's scripts and forms use: a policy
+// that forbids nothing, and asks for reports (CSP Level 3, section 5). own are the sources that are previews. False:
+// the answer is no page, or has such a policy itself, which it keeps.
 func AskForReports(r *engine.Reply, own ...string) (engine.Field, bool) {
 	html := false
 	for i := range r.Fields {
@@ -125,7 +127,8 @@ func isHTML(mediaType []byte) bool {
 // maxReport bounds a report, in bytes.
 const maxReport = 64 << 10
 
-// ReadReport returns the origin that a page used, as a browser reports it (CSP Level 3, section 5.3); empty: none by HTTP.
+// ReadReport returns the origin that a page used, as a browser reports it (CSP Level 3, section 5.3); empty: none by
+// HTTP.
 func ReadReport(body io.Reader) (origin string, err error) {
 	var report struct {
 		Report struct {

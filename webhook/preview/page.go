@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
 var (
@@ -33,8 +33,8 @@ type Page struct {
 	About
 	Code   string // stable, of a sandbox that requests do not reach
 	Reason string
-	// Next is what Command does, in a few words. Command is of names that Kubernetes lets be, and the like: a shell takes each for
-	// one word.
+	// Next is what Command does, in a few words. Command is of names that Kubernetes lets be, and the like: a shell
+	// takes each for one word.
 	Next    string
 	Command []string
 	Retry   bool // it passes by itself
@@ -141,8 +141,9 @@ func NotForked(a About) *Page {
 		Next: "See for yourself:", Command: status(a)}
 }
 
-// NotReached returns the page of a sandbox one of whose forks no request reaches: code and reason say why. Final: waiting alone does not
-// help; runs: the fork itself is not to blame. The log is the command that reads what the fork said, where there is one.
+// NotReached returns the page of a sandbox one of whose forks no request reaches: code and reason say why. Final:
+// waiting alone does not help; runs: the fork itself is not to blame. The log is the command that reads what the fork
+// said, where there is one.
 func NotReached(a About, fork, code, reason string, final, runs bool, log []string) *Page {
 	g := &Page{Status: 503, Title: "The sandbox is starting", About: a, Code: code, Reason: "fork " + fork + ": " + reason, Retry: true,
 		Next: "See for yourself:", Command: status(a)}
@@ -179,7 +180,8 @@ func field(name, value string) engine.Field {
 	return engine.Field{Name: []byte(name), Value: []byte(value)}
 }
 
-// WantsHTML says whether who asks is a person: a browser that opens a page names text/html, which scripts and programs don't.
+// WantsHTML says whether who asks is a person: a browser that opens a page names text/html, which scripts and programs
+// don't.
 func WantsHTML(h *engine.Head) bool {
 	for i := range h.Fields {
 		if !isNamed(h.Fields[i].Name, "accept") {

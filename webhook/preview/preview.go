@@ -1,5 +1,5 @@
-// Package preview is what the ways into a sandbox share: which preview a request's host names, and what is changed in the
-// request's head, so that it carries the sandbox's key and no other. It is pure, and imports nothing of Kubernetes.
+// Package preview is what the ways into a sandbox share: which preview a request's host names, and what is changed in
+// the request's head, so that it carries the sandbox's key and no other. It is pure, and imports nothing of Kubernetes.
 package preview
 
 import (
@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
 // A Stamp puts a sandbox's key on requests that enter.
@@ -33,14 +33,15 @@ func (s Stamp) Answered(e *engine.Edits, r *engine.Reply) {
 	}
 }
 
-// Forwarded is what a preview tells the app of the request as the client made it: in Forwarded (RFC 7239), and in the fields that
-// were customary before it, X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto.
+// Forwarded is what a preview tells the app of the request as the client made it: in Forwarded (RFC 7239), and in the
+// fields that were customary before it, X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto.
 type Forwarded struct {
 	Client netip.Addr // whom the request came from: the client, or the proxy in front
 	Proto  string     // "http" or "https", as the client sees it
-	// Behind says that requests come from a proxy of one's own, which has set the X-Forwarded fields: they are kept, and Client is
-	// appended. Else what the client says of itself is dropped. A Forwarded that comes in is dropped in any case: proxies that know
-	// of X-Forwarded alone pass the client's own on. What the app gets as Forwarded says the same as the other fields.
+	// Behind says that requests come from a proxy of one's own, which has set the X-Forwarded fields: they are kept,
+	// and Client is appended. Else what the client says of itself is dropped. A Forwarded that comes in is dropped in
+	// any case: proxies that know of X-Forwarded alone pass the client's own on. What the app gets as Forwarded says
+	// the same as the other fields.
 	Behind bool
 }
 
@@ -77,8 +78,8 @@ func (f Forwarded) Add(e *engine.Edits, h *engine.Head) Seen {
 	return Seen{Host: host, Proto: proto}
 }
 
-// forwarded returns the value of a Forwarded field (RFC 7239, section 4) that says what the X-Forwarded fields do: an element for
-// each hop, of which the first, the client's, has host and proto.
+// forwarded returns the value of a Forwarded field (RFC 7239, section 4) that says what the X-Forwarded fields do: an
+// element for each hop, of which the first, the client's, has host and proto.
 func forwarded(hops, host, proto []byte) []byte {
 	var out []byte
 	for i, hop := range bytes.Split(hops, []byte{','}) {

@@ -6,14 +6,14 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
 //go:embed ribbon.html
 var ribbonHTML string
 
-// A Ribbon names the sandbox at the edge of a page. It is one element, and dismissed without a script; where one may run, it
-// remembers that for as long as the tab is open.
+// A Ribbon names the sandbox at the edge of a page. It is one element, and dismissed without a script; where one may
+// run, it remembers that for as long as the tab is open.
 type Ribbon struct{ About }
 
 // OpensPage says whether a request is a browser's for a page of its own: none of a frame, and none that a script makes.
@@ -46,9 +46,9 @@ func (b Ribbon) Lay(e *engine.Edits, r *engine.Reply) {
 	}
 }
 
-// takesRibbon says whether an answer is a whole page, in a coding in which ASCII is itself, and nothing of its head says that it
-// must not be changed or would not show the ribbon: a policy for its content names what it may hold, and that is not for the gateway
-// to widen.
+// takesRibbon says whether an answer is a whole page, in a coding in which ASCII is itself, and nothing of its head
+// says that it must not be changed or would not show the ribbon: a policy for its content names what it may hold, and
+// that is not for the gateway to widen.
 func takesRibbon(r *engine.Reply) bool {
 	page := false
 	for i := range r.Fields {

@@ -2,6 +2,7 @@ package route
 
 import (
 	"bytes"
+	"encoding/hex"
 	"strings"
 )
 
@@ -43,8 +44,8 @@ func (f *Finder) Header(name, value []byte) {
 	}
 }
 
-// Key returns the request's key, empty when it carries none. It fails when the key header came twice with different values:
-// whichever were chosen, some hop could choose the other.
+// Key returns the request's key, empty when it carries none. It fails when the key header came twice with different
+// values: whichever were chosen, some hop could choose the other.
 func (f *Finder) Key() (key []byte, ok bool) {
 	switch {
 	case f.ambiguous:
@@ -95,8 +96,8 @@ func BaggageMember(header []byte, name string) []byte {
 	return found
 }
 
-// TracestateMember returns the value of the named member of a W3C Trace Context tracestate header value; nil when there is
-// none. Of members with the same name the first counts: the one set last, which the specification puts on the left.
+// TracestateMember returns the value of the named member of a W3C Trace Context tracestate header value; nil when there
+// is none. Of members with the same name the first counts: the one set last, which the specification puts on the left.
 func TracestateMember(header []byte, name string) []byte {
 	for len(header) > 0 {
 		var member []byte
@@ -109,7 +110,8 @@ func TracestateMember(header []byte, name string) []byte {
 	return nil
 }
 
-// percentDecode returns v itself where nothing is encoded. A '%' that two hexadecimal digits do not follow stands as it is.
+// percentDecode returns v itself where nothing is encoded. A '%' that two hexadecimal digits do not follow stands as it
+// is.
 func percentDecode(v []byte) []byte {
 	if bytes.IndexByte(v, '%') < 0 {
 		return v
@@ -117,10 +119,9 @@ func percentDecode(v []byte) []byte {
 	out := make([]byte, 0, len(v))
 	for i := 0; i < len(v); i++ {
 		if v[i] == '%' && i+2 < len(v) {
-			hi, ok1 := unhex(v[i+1])
-			lo, ok2 := unhex(v[i+2])
-			if ok1 && ok2 {
-				out = append(out, hi<<4|lo)
+			var b [1]byte
+			if _, err := hex.Decode(b[:], v[i+1:i+3]); err == nil {
+				out = append(out, b[0])
 				i += 2
 				continue
 			}
@@ -128,16 +129,6 @@ func percentDecode(v []byte) []byte {
 		out = append(out, v[i])
 	}
 	return out
-}
-
-func unhex(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10, true
-	}
-	return 0, false
 }
 
 // equalFold compares a header name with a lower-case string of the same length.

@@ -6,12 +6,13 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// forward decides for a loopback port that stands in for a Service: a test beside the router sends its requests there, and they go
-// to the Service with the sandbox's key. The Service sees its own name as their host, as it does of the baseline's clients.
+// forward decides for a loopback port that stands in for a Service: a test beside the router sends its requests there,
+// and they go to the Service with the sandbox's key. The Service sees its own name as their host, as it does of the
+// baseline's clients.
 type forward struct {
 	metrics   *metrics
 	stamp     stamp

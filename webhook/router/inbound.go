@@ -8,13 +8,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// inbound decides for the requests of one connection to a captured port: those that carry a key of the table go to its fork,
-// all else to the app.
+// inbound decides for the requests of one connection to a captured port: those that carry a key of the table go to its
+// fork, all else to the app.
 type inbound struct {
 	routes  *routes
 	metrics *metrics
@@ -25,8 +25,8 @@ type inbound struct {
 	keyed   [1]engine.Backend // the app, for requests that carry a key
 }
 
-// newInbound decides for a connection that arrived at local on a captured port. The app is dialed at the address that the
-// client dialed, which may be the pod's or loopback: an app may listen on either alone, and a port-forward comes by
+// newInbound decides for a connection that arrived at local on a captured port. The app is dialed at the address that
+// the client dialed, which may be the pod's or loopback: an app may listen on either alone, and a port-forward comes by
 // loopback.
 func newInbound(r *routes, m *metrics, c *Config, capture sandbox.Capture, local net.Addr) *inbound {
 	host := "127.0.0.1"
@@ -77,8 +77,8 @@ func (i *inbound) Decide(h *engine.Head) engine.Decision {
 	return i.passOn(h, key, i.toFork(fr, seen))
 }
 
-// passOn has a request that goes to a backend carry its key by every carrier: who gets it may pass on one of them alone. And it keeps
-// the answer from being served to others.
+// passOn has a request that goes to a backend carry its key by every carrier: who gets it may pass on one of them
+// alone. And it keeps the answer from being served to others.
 func (i *inbound) passOn(h *engine.Head, key []byte, d engine.Decision) engine.Decision {
 	if d.Refusal != nil {
 		return d

@@ -9,8 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 )
 
 // Outcomes of a request, as the metric's label has them.
@@ -34,7 +35,7 @@ type metrics struct {
 	otherKeys atomic.Uint64    // those among them that carried another key
 }
 
-func newMetrics(version string, r *routes, engines []*engine.Engine, connected func() bool) *metrics {
+func newMetrics(version string, r *routes, engines []*proxy.Engine, connected func() bool) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), routes: r}
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_router_requests_total",

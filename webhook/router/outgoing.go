@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -21,8 +21,8 @@ const outgoingDialTimeout = 30 * time.Second
 
 var errLoop = errors.New("that is this proxy itself")
 
-// outgoing decides for a connection to the stamping proxy: an HTTP forward proxy (RFC 9110, section 7.6) that an app in a
-// fork or check finds by HTTP_PROXY. What goes out by it carries the sandbox's key, unless it carries one already.
+// outgoing decides for a connection to the stamping proxy: an HTTP forward proxy (RFC 9110, section 7.6) that an app in
+// a fork or check finds by HTTP_PROXY. What goes out by it carries the sandbox's key, unless it carries one already.
 type outgoing struct {
 	metrics *metrics
 	self    netip.AddrPort
@@ -137,7 +137,8 @@ type stamp struct {
 	metrics *metrics
 }
 
-// edits returns what makes a request carry the key by every carrier; where it carries another already, by any, that one.
+// edits returns what makes a request carry the key by every carrier; where it carries another already, by any, that
+// one.
 func (s stamp) edits(h *engine.Head) engine.Edits {
 	finder := route.Finder{Carriers: s.Carriers}
 	for _, f := range h.Fields {
@@ -153,8 +154,8 @@ func (s stamp) edits(h *engine.Head) engine.Edits {
 	return carry(s.Carriers, key, ok, h)
 }
 
-// carry returns what makes a request that is passed on carry its key by every carrier. A value that no sandbox can have as its key
-// is not spread.
+// carry returns what makes a request that is passed on carry its key by every carrier. A value that no sandbox can have
+// as its key is not spread.
 func carry(c route.Carriers, key []byte, ok bool, h *engine.Head) (e engine.Edits) {
 	if ok && sandbox.ValidateKey(string(key)) == nil {
 		c.Carry(key, h.All(), &e)

@@ -14,12 +14,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/proxy"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// drainTime is how long requests in flight may take after the router was told to end. The kubelet ends it last, when the
-// app's containers have ended, and bounds it by what is left of the pod's grace period.
+// drainTime is how long requests in flight may take after the router was told to end. The kubelet ends it last, when
+// the app's containers have ended, and bounds it by what is left of the pod's grace period.
 const drainTime = 25 * time.Second
 
 // Run serves as c says until ctx is done; then it lets what is in flight end, and returns nil. It fails when it can't
@@ -39,8 +40,8 @@ type router struct {
 	routes    *routes
 	metrics   *metrics
 	control   *control
-	engines   []*engine.Engine // of each capture, of the outgoing proxy, and of each forward
-	listeners []net.Listener   // of each engine
+	engines   []*proxy.Engine // of each capture, of the outgoing proxy, and of each forward
+	listeners []net.Listener  // of each engine
 	admin     net.Listener
 	began     time.Time
 }
@@ -52,7 +53,7 @@ func newRouter(c *Config, log *slog.Logger) *router {
 		n++
 	}
 	for range n {
-		r.engines = append(r.engines, engine.New(engine.Options{Log: log}))
+		r.engines = append(r.engines, proxy.New(engine.Options{Log: log}))
 	}
 	r.control = newControl(c, r.routes, &state{dir: c.StateDir}, log, r.retire)
 	r.metrics = newMetrics(c.Version, r.routes, r.engines, r.control.connected.Load)
@@ -179,7 +180,8 @@ func (r *router) run(ctx context.Context) error {
 	return nil
 }
 
-// report leaves what a check's router sent for whoever judges the check. A pod that is gone all the same reports nothing.
+// report leaves what a check's router sent for whoever judges the check. A pod that is gone all the same reports
+// nothing.
 func (r *router) report() {
 	if r.config.Report == "" {
 		return
@@ -193,8 +195,8 @@ func (r *router) report() {
 	}
 }
 
-// adminHandler serves metrics and health. Ready is for the startup probe: it holds up the app's start until the router has
-// a table, but not for ever, since no pod's start may hang on the control plane.
+// adminHandler serves metrics and health. Ready is for the startup probe: it holds up the app's start until the router
+// has a table, but not for ever, since no pod's start may hang on the control plane.
 func (r *router) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", r.metrics.handler())

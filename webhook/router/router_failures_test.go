@@ -18,17 +18,42 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
+// failureCase is a request, and what a router does with it in the state that prepare leads to.
+type failureCase struct {
+	prepare  func(u *routerUnderTest)
+	noFork   bool
+	key      string
+	status   int
+	body     string // or its beginning
+	servedBy string
+	count    route.Count
+}
+
+func (test failureCase) check(t *testing.T, protocols *http.Protocols) {
+	u := startRouter(t, testConfig(t))
+	startPod(t, "app", "127.0.0.1", u.app, nil)
+	if !test.noFork {
+		startPod(t, "fork", "127.0.0.2", u.app, nil)
+	}
+	test.prepare(u)
+	resp, body := ask(t, newClient(t, protocols), "http://"+u.addr, "X-Sandbox-Key", test.key)
+	if resp.StatusCode != test.status || !strings.HasPrefix(body, test.body) {
+		t.Errorf("got %s %q", resp.Status, body)
+	}
+	if got := resp.Header.Values("X-Sandbox-Served-By"); strings.Join(got, ",") != test.servedBy {
+		t.Errorf("served by %q, want %q", got, test.servedBy)
+	}
+	if got := resp.Header.Get("X-Sandbox-Error"); test.status == 503 && got != body || test.status == 200 && got != "" {
+		t.Errorf("error %q, body %q", got, body)
+	}
+	if got := u.routes.counts().Keys[test.key]; got != test.count {
+		t.Errorf("counted %+v, want %+v", got, test.count)
+	}
+}
+
 func TestRouter_failures(t *testing.T) {
 	ready := map[string][]string{"k": {"127.0.0.2"}}
-	for name, test := range map[string]struct {
-		prepare  func(u *routerUnderTest)
-		noFork   bool
-		key      string
-		status   int
-		body     string // or its beginning
-		servedBy string
-		count    route.Count
-	}{
+	for name, test := range map[string]failureCase{
 		"fork ready": {
 			prepare: func(u *routerUnderTest) { u.setTable(table(1, ready)) },
 			key:     "k", status: 200, body: "fork", servedBy: "fork-k-0", count: route.Count{Fork: 1},
@@ -106,27 +131,7 @@ func TestRouter_failures(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachProtocol(t, func(t *testing.T, protocols *http.Protocols) {
-				u := startRouter(t, testConfig(t))
-				startPod(t, "app", "127.0.0.1", u.app, nil)
-				if !test.noFork {
-					startPod(t, "fork", "127.0.0.2", u.app, nil)
-				}
-				test.prepare(u)
-				resp, body := ask(t, newClient(t, protocols), "http://"+u.addr, "X-Sandbox-Key", test.key)
-				if resp.StatusCode != test.status || !strings.HasPrefix(body, test.body) {
-					t.Errorf("got %s %q", resp.Status, body)
-				}
-				if got := resp.Header.Values("X-Sandbox-Served-By"); strings.Join(got, ",") != test.servedBy {
-					t.Errorf("served by %q, want %q", got, test.servedBy)
-				}
-				if got := resp.Header.Get("X-Sandbox-Error"); test.status == 503 && got != body || test.status == 200 && got != "" {
-					t.Errorf("error %q, body %q", got, body)
-				}
-				if got := u.routes.counts().Keys[test.key]; got != test.count {
-					t.Errorf("counted %+v, want %+v", got, test.count)
-				}
-			})
+			eachProtocol(t, test.check)
 		})
 	}
 }

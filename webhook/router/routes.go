@@ -10,13 +10,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/router/engine"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// forkDialTimeout bounds connecting to a fork's pod: addresses of pods that are gone swallow packets, and the fork may have
-// another pod.
+// forkDialTimeout bounds connecting to a fork's pod: addresses of pods that are gone swallow packets, and the fork may
+// have another pod.
 const forkDialTimeout = 3 * time.Second
 
 // routes is the table in force, and what was counted by it. Requests read it without a lock.
@@ -77,8 +77,8 @@ func newRoutes(captures []sandbox.Capture, staleAfter time.Duration) *routes {
 	}
 }
 
-// replace puts t in force: every request whose head is read from now on is routed by it. It returns the table's backends
-// that t has no more: their idle connections are of no use.
+// replace puts t in force: every request whose head is read from now on is routed by it. It returns the table's
+// backends that t has no more: their idle connections are of no use.
 func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,7 +108,8 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 		next.routes[key] = fr
 	}
 	r.out = out
-	// Counts are totals since the start, so those of forks that left stay, should they come back; unless there are none.
+	// Counts are totals since the start, so those of forks that left stay, should they come back; unless there are
+	// none.
 	maps.DeleteFunc(r.counters, func(of counted, c *counter) bool {
 		fr, routed := next.routes[of.key]
 		return (!routed || fr.fork.UID != of.uid) && c.count() == route.Count{}
@@ -167,8 +168,8 @@ func (r *routes) podBackends(
 	return append(backends, backends...)
 }
 
-// dialed notes what came of connecting to a pod. One that can't be connected to is left out until it can: see dials, which tries
-// that again and tells the control plane.
+// dialed notes what came of connecting to a pod. One that can't be connected to is left out until it can: see dials,
+// which tries that again and tells the control plane.
 func (r *routes) dialed(uid string, out *atomic.Bool, err error) {
 	out.Store(err != nil)
 	if err != nil && !r.doubtPod(uid) {

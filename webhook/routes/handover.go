@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"encoding/json"
 	"slices"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -10,7 +9,8 @@ import (
 // maxEnded bounds how many ended routers of a baseline are remembered.
 const maxEnded = 64
 
-// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The caller holds Hub.mu.
+// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The
+// caller holds Hub.mu.
 func (h *Hub) settle(b *baseline) {
 	for _, r := range b.routers {
 		if r.final && r.stream != nil && !r.stream.taken && len(b.unwritten(r)) == 0 {
@@ -20,20 +20,21 @@ func (h *Hub) settle(b *baseline) {
 	}
 }
 
-// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds Hub.mu.
+// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds
+// Hub.mu.
 func (b *baseline) unwritten(r *router) (names []string) {
 	rep := b.reports[r.id]
 	if rep == nil {
 		return nil
 	}
-	for key, t := range rep.keys {
-		if f, ok := b.current.table.Routes[key]; ok && !t.written {
+	for key, t := range rep.Forks {
+		if f, ok := b.current.table.Routes[key]; ok && !t.Written {
 			names = append(names, sandbox.ConfigMapName(f.Sandbox))
 		}
 	}
-	for name, keys := range rep.runs {
+	for name, keys := range rep.Observed {
 		for _, t := range keys {
-			if !t.written {
+			if !t.Written {
 				names = append(names, name)
 				break
 			}
@@ -60,13 +61,4 @@ func (h *Hub) handedOver(names ...Baseline) (pods []string) {
 	}
 	slices.Sort(pods)
 	return pods
-}
-
-// withEnded adds to a ConfigMap's data the pods whose routers ended after they had handed over what they counted.
-func withEnded(data map[string]string, pods []string) error {
-	b, err := json.Marshal(pods)
-	if len(pods) > 0 {
-		data[sandbox.DataEnded] = string(b)
-	}
-	return err
 }

@@ -18,7 +18,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/counts"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -374,4 +376,10 @@ func (r *testRouter) finish() {
 	if err := route.Write(up, last); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// newTestCounter returns what writes the counts of hub's routers by c.
+func newTestCounter(hub *Hub, c client.Client) *counts.Counter {
+	both := counted{hub, c}
+	return counts.NewCounter(both, both, c, c)
 }

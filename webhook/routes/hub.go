@@ -1,9 +1,9 @@
 // Package routes turns fork Deployments and pods into route tables and streams them to the routers.
 //
-// Every replica serves the stream's address, but only the holder of the lease has tables: the others send routers to it. A
-// Hub holds, per baseline, the one current table, which is immutable, and what each router last acknowledged. Events
-// rebuild the table of the baseline they concern and of no other; streams send what changed between the table they sent
-// last and the current one, so a slow reader costs nothing but its own freshness.
+// Every replica serves the stream's address, but only the holder of the lease has tables: the others send routers to
+// it. A Hub holds, per baseline, the one current table, which is immutable, and what each router last acknowledged.
+// Events rebuild the table of the baseline they concern and of no other; streams send what changed between the table
+// they sent last and the current one, so a slow reader costs nothing but its own freshness.
 package routes
 
 import (
@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/counts"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -42,7 +43,7 @@ type Hub struct {
 	baselines map[Baseline]*baseline
 	watchers  []func(Baseline)
 	counted   func(configMap types.NamespacedName, now bool) // called when a count rose that belongs there
-	runs      map[string]map[string]run                      // experiments that observe keys, by namespace and ConfigMap
+	runs      map[string]map[string]counts.Run               // experiments that observe keys, by namespace and ConfigMap
 	observed  map[string][]string                            // the keys of all of a namespace's, sorted
 	trust     trust
 	asks      map[string]*collection // by nonce
@@ -53,21 +54,21 @@ type Hub struct {
 // A baseline is what a Hub knows of one. All but build is guarded by Hub.mu.
 type baseline struct {
 	name Baseline
-	// build is held from reading the state until the table made of it is published, so that tables appear in the order of the
-	// states they were made from.
+	// build is held from reading the state until the table made of it is published, so that tables appear in the order
+	// of the states they were made from.
 	build   sync.Mutex
 	claims  *claims
 	near    neighbours
 	current *published // nil until first asked for
-	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up to this
-	// one that have it. A route's pods are all of one revision, so whoever routes by that version or a later one sends the
-	// key to this pod's revision and to no older one.
+	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up
+	// to this one that have it. A route's pods are all of one revision, so whoever routes by that version or a later
+	// one sends the key to this pod's revision and to no older one.
 	serving map[types.UID]route.Version
 	// dialed holds what came of connecting to the pods in the current table, by UID: see Hub.dialed.
 	dialed  map[types.UID]string
 	routers map[types.UID]*router
-	reports map[string]*report // by router and its start: see routerID
-	ended   []string           // pods that are gone, and whose routers had handed over what they counted
+	reports map[string]*counts.Report // by router and its start: see routerID
+	ended   []string                  // pods that are gone, and whose routers had handed over what they counted
 }
 
 // published is a table and the frames that carry it, encoded when first needed and once for all streams. Immutable.
@@ -96,7 +97,7 @@ func newHub(s state, c clock.PassiveClock) *Hub {
 	return &Hub{
 		state: s, clock: c, serving: make(chan struct{}), stopped: make(chan struct{}),
 		baselines: map[Baseline]*baseline{}, asks: map[string]*collection{},
-		counted: func(types.NamespacedName, bool) {}, runs: map[string]map[string]run{}, observed: map[string][]string{},
+		counted: func(types.NamespacedName, bool) {}, runs: map[string]map[string]counts.Run{}, observed: map[string][]string{},
 	}
 }
 
@@ -108,8 +109,8 @@ func (h *Hub) serve(term int64) {
 	close(h.serving)
 }
 
-// Serving returns a channel that is closed once this replica holds the lease and its tables are built from a state at least
-// as new as the lease.
+// Serving returns a channel that is closed once this replica holds the lease and its tables are built from a state at
+// least as new as the lease.
 func (h *Hub) Serving() <-chan struct{} { return h.serving }
 
 // Watch has f called, from many goroutines, whenever View of a baseline may have changed. f must be quick.
@@ -135,15 +136,16 @@ func (h *Hub) changed(b Baseline) {
 
 // A View is the state of a baseline's routers, and of some pods of its forks, at one moment.
 type View struct {
-	// Serving holds, for each pod that serves its key (by UID), the version a router must have acknowledged (or a later one) to
-	// send the key's requests to this pod's revision, and to no older one.
+	// Serving holds, for each pod that serves its key (by UID), the version a router must have acknowledged (or a later
+	// one) to send the key's requests to this pod's revision, and to no older one.
 	Serving map[types.UID]route.Version
 	// Problems holds why a fork has no route of its own, by its sandbox.
 	Problems map[string]health.Claim
-	// Routers holds every router that was connected since this replica took the lease and whose pod lives, by the pod's UID.
+	// Routers holds every router that was connected since this replica took the lease and whose pod lives, by the pod's
+	// UID.
 	Routers map[types.UID]Router
-	// Dials says that some connected router tries to connect to the forks' pods. Dialed holds what came of it for each given pod, "" where
-	// a router connected, else why none could; a pod that none has tried yet is missing.
+	// Dials says that some connected router tries to connect to the forks' pods. Dialed holds what came of it for each
+	// given pod, "" where a router connected, else why none could; a pod that none has tried yet is missing.
 	Dials  bool
 	Dialed map[types.UID]string
 }
@@ -212,8 +214,8 @@ func (h *Hub) ensure(ctx context.Context, name Baseline) error {
 	return h.rebuild(ctx, name, all)
 }
 
-// rebuild makes the routes of one sandbox's fork from the state, or of all forks for a baseline that has no table yet, and
-// where that changes the table publishes it to the baseline's routers.
+// rebuild makes the routes of one sandbox's fork from the state, or of all forks for a baseline that has no table yet,
+// and where that changes the table publishes it to the baseline's routers.
 func (h *Hub) rebuild(ctx context.Context, name Baseline, sandboxName string) error {
 	for {
 		h.mu.Lock()
@@ -259,8 +261,8 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 	return true, nil
 }
 
-// update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller holds
-// Hub.mu.
+// update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller
+// holds Hub.mu.
 func (h *Hub) update(b *baseline, sandboxName string, forks map[string]claimed) {
 	var changed []string
 	for _, id := range slices.Collect(maps.Keys(b.claims.bySandbox)) {
@@ -357,7 +359,7 @@ func (h *Hub) get(name Baseline) *baseline {
 	if b == nil {
 		b = &baseline{
 			name: name, claims: newClaims(h.clock.Now), serving: map[types.UID]route.Version{}, dialed: map[types.UID]string{},
-			routers: map[types.UID]*router{}, reports: map[string]*report{},
+			routers: map[types.UID]*router{}, reports: map[string]*counts.Report{},
 		}
 		h.baselines[name] = b
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -22,10 +21,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/counts"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
@@ -62,8 +61,8 @@ func NewServer(o Options) *Server {
 // NeedLeaderElection says that Start may be called by the lease's holder only.
 func (*Server) NeedLeaderElection() bool { return true }
 
-// Handler returns the handler of the route stream, for every replica. It needs HTTP/2, and a server without timeouts for
-// reading and writing.
+// Handler returns the handler of the route stream, for every replica. It needs HTTP/2, and a server without timeouts
+// for reading and writing.
 func (s *Server) Handler() http.Handler {
 	return &streamHandler{
 		hub: s.Hub, gate: newTokenGate(s.opts.Cache, s.opts.Client), holder: s.holder, clock: s.opts.Clock, log: s.opts.Log,
@@ -104,7 +103,10 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	counts, err := s.counts()
+	both := counted{s.Hub, s.opts.Cache}
+	counting, err := counts.NewController(counts.ControllerOptions{
+		Cache: s.opts.Cache, Client: s.opts.Client, Routers: both, Objects: both, Metrics: s.opts.Metrics, Log: s.opts.Log,
+	})
 	if err != nil {
 		return err
 	}
@@ -113,7 +115,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.opts.Log.Info("serving routes", "term", term(&lease), "caughtUpIn", s.opts.Clock.Since(start).Round(time.Millisecond).String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return builds.Start(ctx) })
-	g.Go(func() error { return counts.Start(ctx) })
+	g.Go(func() error { return counting.Start(ctx) })
 	return g.Wait()
 }
 
@@ -186,41 +188,4 @@ func enqueue[T client.Object]() handler.TypedFuncs[T, forkID] {
 		},
 		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q forkQueue) { add(e.Object, q) },
 	}
-}
-
-// counts writes counts countsInterval after they changed, or at once when asked by annotation, and follows what experiments have
-// observed.
-func (s *Server) counts() (controller.Controller, error) {
-	c, err := controller.NewUnmanaged("counts", controller.Options{
-		Logger:                  s.opts.Log,
-		SkipNameValidation:      ptr.To(true),
-		MaxConcurrentReconciles: 8,
-		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, 30*time.Second),
-		Reconciler:              telemetry.Watch(s.opts.Metrics, "counts", &counter{hub: s.Hub, cache: s.opts.Cache, client: s.opts.Client}),
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = c.Watch(source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		s.onCount(func(configMap types.NamespacedName, now bool) {
-			if now {
-				q.Add(reconcile.Request{NamespacedName: configMap})
-				return
-			}
-			q.AddAfter(reconcile.Request{NamespacedName: configMap}, countsInterval)
-		})
-		return nil
-	}))
-	if err != nil {
-		return nil, err
-	}
-	// Of what else changes in an experiment nothing is of interest: it would write counts more often than they are to be.
-	concerned := predicate.TypedFuncs[*corev1.ConfigMap]{
-		CreateFunc: func(e event.TypedCreateEvent[*corev1.ConfigMap]) bool { return asked(e.Object) || isRun(e.Object) },
-		UpdateFunc: func(e event.TypedUpdateEvent[*corev1.ConfigMap]) bool {
-			return asked(e.ObjectNew) || isRun(e.ObjectNew) && !slices.Equal(runOf(e.ObjectOld).keys, runOf(e.ObjectNew).keys)
-		},
-		DeleteFunc: func(e event.TypedDeleteEvent[*corev1.ConfigMap]) bool { return isRun(e.Object) },
-	}
-	return c, c.Watch(source.Kind(s.opts.Cache, &corev1.ConfigMap{}, &handler.TypedEnqueueRequestForObject[*corev1.ConfigMap]{}, concerned))
 }

@@ -61,8 +61,8 @@ func TestNeighboursOf(t *testing.T) {
 	}
 }
 
-// A fork of one of two workloads behind a Service is routed by the routers of both: the view that gates turn by waits for both, and what
-// both count is counted for the fork's baseline.
+// A fork of one of two workloads behind a Service is routed by the routers of both: the view that gates turn by waits
+// for both, and what both count is counted for the fork's baseline.
 func TestNeighbours_RouteEachOthersForks(t *testing.T) {
 	c := newCluster(t, "api-1", "canary-1")
 	state := &cluster{near: map[Baseline]neighbours{api: {canary: {"http"}}, canary: {api: {"http"}}}}
@@ -117,11 +117,11 @@ func TestNeighbours_RouteEachOthersForks(t *testing.T) {
 	stable.serve("pr-1", 3)
 	other.serve("pr-1", 4)
 	flush(t, c, "now")
-	counter := &counter{hub: hub.Hub, cache: c, client: c}
+	counter := newTestCounter(hub.Hub, c)
 	if _, err := counter.Reconcile(t.Context(), pr1); err != nil {
 		t.Fatal(err)
 	}
-	if totals, _ := counts(t, c); !cmp.Equal(totals, route.Totals{api.Workload: {Fork: 7}}) {
+	if totals, _ := countsIn(t, c); !cmp.Equal(totals, route.Totals{api.Workload: {Fork: 7}}) {
 		t.Errorf("counts %v, want 7 of %s", totals, api.Workload)
 	}
 

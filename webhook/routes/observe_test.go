@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/counts"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -62,7 +62,7 @@ func TestSetRun_changesTheTablesOfItsNamespace(t *testing.T) {
 		{other, nil, nil},
 	} {
 		had := table(api)
-		hub.setRun(step.run, run{keys: step.keys})
+		hub.setRun(step.run, counts.Run{Keys: step.keys})
 		now := table(api)
 		if !slices.Equal(now.Observe, step.want) {
 			t.Errorf("step %d: observed %v, want %v", i, now.Observe, step.want)
@@ -88,21 +88,6 @@ func TestSetRun_changesTheTablesOfItsNamespace(t *testing.T) {
 	}
 	if len(hub.runs)+len(hub.observed) > 0 {
 		t.Errorf("%v and %v are left", hub.runs, hub.observed)
-	}
-}
-
-func TestObservedOf_IsBounded(t *testing.T) {
-	runs := map[string]run{}
-	for i := range 20 {
-		var keys []string
-		for j := range sandbox.MaxObserve {
-			keys = append(keys, fmt.Sprintf("k-%02d-%02d", 19-i, j))
-		}
-		runs[fmt.Sprint(i)] = run{time.Unix(int64(i), 0), keys}
-	}
-	all := observedOf(runs)
-	if len(all) != maxObserved || !slices.IsSorted(all) || !slices.Contains(all, "k-19-00") || slices.Contains(all, "k-00-00") {
-		t.Errorf("%d keys, from %s to %s", len(all), all[0], all[len(all)-1])
 	}
 }
 
@@ -144,7 +129,7 @@ func flushObserved(t *testing.T, hub *replica, c client.Client, nonce string) ro
 	if err := c.Update(t.Context(), cm); err != nil {
 		t.Fatal(err)
 	}
-	counter := &counter{hub: hub.Hub, cache: c, client: c}
+	counter := newTestCounter(hub.Hub, c)
 	if _, err := counter.Reconcile(t.Context(), reconcile.Request{NamespacedName: x1}); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +149,7 @@ func TestObserved_SurvivesFailoverAndDeadRouters(t *testing.T) {
 	r1, r2 := newRouter(t, api, "api-1"), newRouter(t, api, "api-2")
 	for term := int64(1); term <= 3; term++ {
 		hub := newReplica(t, state, "", clock.RealClock{})
-		hub.setRun(x1, runOf(experiment("v1", "v2")))
+		hub.setRun(x1, counts.RunOf(experiment("v1", "v2")))
 		hub.serve(term)
 		hub.change(t, state, api, fork("pr-1", "a"))
 		end1, ended1 := r1.dial(hub)
@@ -193,7 +178,7 @@ func TestObserved_SurvivesFailoverAndDeadRouters(t *testing.T) {
 				t.Errorf("term %d%s: %s", term, again, diff)
 			}
 		}
-		if _, err := (&counter{hub: hub.Hub, cache: c, client: c}).Reconcile(t.Context(), pr1); err != nil { // its zeros
+		if _, err := newTestCounter(hub.Hub, c).Reconcile(t.Context(), pr1); err != nil { // its zeros
 			t.Fatal(err)
 		}
 		hub.forget(api, "api-2")
@@ -206,7 +191,7 @@ func TestObserved_SurvivesFailoverAndDeadRouters(t *testing.T) {
 		if m := cm.Annotations[sandbox.AnnotationFlushMissing]; m != "api-3" {
 			t.Errorf("missing %q", m)
 		}
-		if n := strings.Count(cm.Data[sandbox.DataCounted], short("api-2")); n > 0 {
+		if n := strings.Count(cm.Data[sandbox.DataCounted], counts.RouterID("api-2", "")[:8]); n > 0 {
 			t.Errorf("the mark of a router that is gone is kept: %s", cm.Data[sandbox.DataCounted])
 		}
 		end1()
@@ -242,31 +227,14 @@ func TestObserved_DropsWhatIsNotWantedAnyMore(t *testing.T) {
 	if err := c.Delete(t.Context(), cm); err != nil {
 		t.Fatal(err)
 	}
-	counter := &counter{hub: hub.Hub, cache: c, client: c}
+	counter := newTestCounter(hub.Hub, c)
 	if _, err := counter.Reconcile(t.Context(), reconcile.Request{NamespacedName: x1}); err != nil {
 		t.Fatal(err)
 	}
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
-	if rep := hub.baselines[api].reports[routerID("api-1", "start-of-api-1")]; rep != nil && len(rep.runs) > 0 || len(hub.runs) > 0 {
+	if rep := hub.baselines[api].reports[counts.RouterID("api-1", "start-of-api-1")]; rep != nil && len(rep.Observed) > 0 || len(hub.runs) > 0 {
 		t.Errorf("of an experiment that is gone there is %v", rep)
-	}
-}
-
-// A router that came to observe a key anew counts from zero; nothing is lost or counted twice by it.
-func TestFoldObserved_TellsTurns(t *testing.T) {
-	sum, marked, r := route.Observed{}, seen{}, run{keys: []string{"k"}}
-	for i, step := range []struct {
-		total route.Observation
-		want  uint64
-	}{
-		{route.Observation{Requests: 5, Turn: 1}, 5}, {route.Observation{Requests: 5, Turn: 1}, 5}, {route.Observation{Requests: 7, Turn: 1}, 7},
-		{route.Observation{Requests: 2, Turn: 4}, 9}, {route.Observation{Requests: 7, Turn: 1}, 9}, {route.Observation{Requests: 3, Turn: 4}, 10},
-	} {
-		foldObserved(sum, marked, seen{web: {"a": {"k": step.total}}}, r, nobody)
-		if got := sum["k"][web].Requests; got != step.want {
-			t.Errorf("step %d: %d, want %d", i, got, step.want)
-		}
 	}
 }
 
@@ -291,10 +259,10 @@ func TestCounts_OfARouterThatIsGoneOnce(t *testing.T) {
 	hub.forget(api, "api-1")
 	for i := range 3 {
 		flush(t, c, fmt.Sprint(i))
-		if _, err := (&counter{hub: hub.Hub, cache: c, client: c}).Reconcile(t.Context(), pr1); err != nil {
+		if _, err := newTestCounter(hub.Hub, c).Reconcile(t.Context(), pr1); err != nil {
 			t.Fatal(err)
 		}
-		if totals, _ := counts(t, c); totals[api.Workload].Fork != 3 {
+		if totals, _ := countsIn(t, c); totals[api.Workload].Fork != 3 {
 			t.Errorf("flush %d: %v", i, totals)
 		}
 	}

@@ -14,13 +14,15 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/counts"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
 const (
 	// pingInterval is how often a quiet stream gets a Ping.
 	pingInterval = 5 * time.Second
-	// writeTimeout bounds one frame's write. A router that takes nothing for so long is cut off; it dials anew when it can.
+	// writeTimeout bounds one frame's write. A router that takes nothing for so long is cut off; it dials anew when it
+	// can.
 	writeTimeout = 30 * time.Second
 	// helloTimeout bounds the wait for a router's first frame.
 	helloTimeout = 10 * time.Second
@@ -132,7 +134,8 @@ func (h *streamHandler) away(w http.ResponseWriter) {
 	http.Error(w, "no replica serves routes yet", http.StatusServiceUnavailable)
 }
 
-// stream runs one router's stream to its end: this goroutine writes, another reads. It returns nil when the router left.
+// stream runs one router's stream to its end: this goroutine writes, another reads. It returns nil when the router
+// left.
 func (h *streamHandler) stream(w http.ResponseWriter, r *http.Request, p peer) error {
 	rc := http.NewResponseController(w)
 	frames := route.NewReader(r.Body)
@@ -243,8 +246,8 @@ func send(w io.Writer, rc *http.ResponseController, deadline time.Time, frames .
 	return rc.Flush()
 }
 
-// open makes a stream for the peer and ends the one it had. What the router acknowledged is from now on what it says it has:
-// a router that restarted may route by an older table than it did before.
+// open makes a stream for the peer and ends the one it had. What the router acknowledged is from now on what it says it
+// has: a router that restarted may route by an older table than it did before.
 func (h *Hub) open(p peer, hello *route.Hello) *stream {
 	s := &stream{wake: make(chan struct{}, 1), ended: make(chan struct{}), trusts: hello.CA}
 	h.mu.Lock()
@@ -257,7 +260,7 @@ func (h *Hub) open(p peer, hello *route.Hello) *stream {
 	if r.stream != nil {
 		r.stream.end()
 	}
-	r.stream, r.id, r.trusts = s, routerID(p.uid, hello.Start), hello.CA
+	r.stream, r.id, r.trusts = s, counts.RouterID(p.uid, hello.Start), hello.CA
 	r.dials, r.reached, r.lost = hello.Dials, nil, time.Time{}
 	r.acked, r.final = route.Version{}, false
 	if hello.Have.Term == h.term && hello.Have.Counter <= h.counter {

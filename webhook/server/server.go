@@ -49,8 +49,8 @@ func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger
 	if err != nil {
 		return err
 	}
-	// What ends ctx comes before endpoints and kube-proxy know: stay for the requests that still come. The same when control
-	// fails: admission still works.
+	// What ends ctx comes before endpoints and kube-proxy know: stay for the requests that still come. The same when
+	// control fails: admission still works.
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -90,7 +90,8 @@ func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger
 	case err := <-done:
 		return err
 	case <-time.After(shutdownBound):
-		// A manager that never could fill its caches does not stop, as of controller-runtime 0.25: it waits for them still.
+		// A manager that never could fill its caches does not stop, as of controller-runtime 0.25: it waits for them
+		// still.
 		return fmt.Errorf("not stopped within %s", shutdownBound)
 	}
 }
@@ -98,22 +99,29 @@ func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger
 // shutdownBound is more than any request, and the end of any stream, takes.
 const shutdownBound = 15 * time.Second
 
-// assemble puts together admission with its certificates, health and metrics; and control.
-func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, logger logr.Logger) (manager.Manager, *control, error) {
-	byObject := map[client.Object]cache.ByObject{
+// certificateObjects are the objects that certificates are kept in, and that they are for.
+func certificateObjects(o Options) map[client.Object]cache.ByObject {
+	objects := map[client.Object]cache.ByObject{
 		&admissionv1.MutatingWebhookConfiguration{}: {Field: fields.OneTermEqualSelector("metadata.name", o.Configuration)},
 	}
 	if o.Certificates == CertificatesSelf {
-		byObject[&corev1.Secret{}] = cache.ByObject{
+		objects[&corev1.Secret{}] = cache.ByObject{
 			Namespaces: map[string]cache.Config{o.Namespace: {}},
 			Field:      fields.OneTermEqualSelector("metadata.name", o.CASecret),
 		}
 	}
-	watched := maps.Clone(byObject)
+	return objects
+}
+
+// assemble puts together admission with its certificates, health and metrics; and control.
+func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, logger logr.Logger) (manager.Manager, *control, error) {
+	watched := certificateObjects(o)
+	byObject := maps.Clone(watched)
 	byObject[&corev1.ConfigMap{}] = cache.ByObject{
 		Label: labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleSandbox}), Transform: admission.StripSandbox,
 	}
-	// The certificates are asked for from the first handshake on, and the manager that they need wants the server first.
+	// The certificates are asked for from the first handshake on, and the manager that they need wants the server
+	// first.
 	var keeper *certs.Manager
 	secure := func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS13
@@ -172,7 +180,8 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 		mgr.AddReadyzCheck("listening", mgr.GetWebhookServer().StartedChecker()))
 }
 
-// reviewWait is how long a review waits to be read, and again to be decided on: less than the shortest timeoutSeconds of the chart's, 3.
+// reviewWait is how long a review waits to be read, and again to be decided on: less than the shortest timeoutSeconds
+// of the chart's, 3.
 const reviewWait = time.Second
 
 // handlers has the webhook's server answer admission reviews.
@@ -207,9 +216,9 @@ func handlers(ctx context.Context, mgr manager.Manager, c *control, injection fu
 }
 
 // oneRequestEach closes a connection after its answer. The API server speaks HTTP/1.1 to webhooks (k8s.io/apiserver
-// pkg/util/webhook, to spread requests over replicas), where a connection that is kept alive can only be closed at the risk of
-// a request that is just coming: it would fail, as a POST is not sent twice. So no replica could ever stop without that
-// risk. A handshake costs a millisecond.
+// pkg/util/webhook, to spread requests over replicas), where a connection that is kept alive can only be closed at the
+// risk of a request that is just coming: it would fail, as a POST is not sent twice. So no replica could ever stop
+// without that risk. A handshake costs a millisecond.
 func oneRequestEach(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")

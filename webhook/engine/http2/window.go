@@ -1,0 +1,212 @@
+package http2
+
+import (
+	"golang.org/x/net/http2"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
+)
+
+// What this side grants its peers: RFC 9113, section 5.2. A connection's window is granted anew as soon as bytes are
+// received, not when they are sent on: so a stream that nobody reads stops itself, by its own window, and no other
+// stream.
+//
+// What is held for streams that nobody reads is bounded all the same. Beyond looseHold, the connection is tight: each
+// stream may have little under way (SETTINGS_INITIAL_WINDOW_SIZE, which reaches the peer before any further window of
+// the connection's does), so little that all the streams there may be hold sharedHold at most. Those that are read at
+// once are lent a larger window, as long as there is something to lend, so that they don't crawl. A peer that keeps to
+// its windows so never makes the engine hold looseHold + connWindow (under way when the connection became tight) +
+// sharedHold + lentHold, and always has a window of the connection's. One that does not stops at maxHold.
+const (
+	streamWindow = 64 << 10 // of a stream, unless the connection is tight
+	connWindow   = 1 << 20  // of a connection: what may be under way
+
+	looseHold  = 2 << 20
+	sharedHold = 3 << 20
+	lentHold   = 1 << 20
+	maxHold    = looseHold + connWindow + sharedHold + lentHold + connWindow
+
+	minWindow = 256      // of a stream of a connection that is tight
+	loan      = 32 << 10 // what one stream is lent
+)
+
+// holding is what a connection's peer may send, and what of it is held because it was not sent on yet. Guarded by the
+// relay's mutex.
+type holding struct {
+	recvWindow int64 // what the peer may still send, over all streams
+	held       int64 // bytes that it sent and that were not sent on yet
+	tight      bool  // so many that streams have small windows
+
+	lent int64 // of lentHold
+
+	share     func() int64  // the window of a stream when the connection is tight
+	grant     func(*stream) // grants a stream's window anew, if it is time to
+	tightened func()        // is called when the connection has become tight
+}
+
+// granting is what one peer may send on a stream. Guarded by the relay's mutex.
+type granting struct {
+	may  int64      // what it may still send, if the connection is not tight
+	owed int64      // what it sent, and was used up, and was not granted anew
+	from *frameConn // lent a larger window; nil: none did
+}
+
+// lend gives who sends on the stream a larger window where the connection is tight, and what comes is sent on at once:
+// h is where to.
+func (g *granting) lend(c *frameConn, h *outgoing) {
+	if !c.tight || g.from != nil || c.lent+loan > lentHold || h.data.Len() > 0 || h.conn == nil || h.conn.sendWindow <= 0 {
+		return
+	}
+	c.lent += loan
+	g.from = c
+	g.owed += loan
+}
+
+// giveBack ends a loan.
+func (g *granting) giveBack() {
+	if g.from != nil {
+		g.from.lent -= loan
+		g.from = nil
+	}
+}
+
+// due takes what is to be granted anew, if it is worth telling.
+func (g *granting) due(c *frameConn) (n uint32, ok bool) {
+	window := c.streamWindow()
+	if g.from != nil {
+		window += loan
+	}
+	if g.owed == 0 || g.owed < window/2 || c.state != sending {
+		return 0, false
+	}
+	n = uint32(g.owed) //nolint:gosec // at most streamWindow and a loan
+	g.may += g.owed
+	g.owed = 0
+	c.wake.Signal()
+	return n, true
+}
+
+// tightWindow is the window of a stream of a tight connection, to the client or to a backend.
+func (r *relay) tightWindow() int64 {
+	return max(minWindow, min(streamWindow, sharedHold/int64(max(r.maxStreams, 1))))
+}
+
+// streamWindow is what one stream of the connection may have under way and held.
+func (c *frameConn) streamWindow() int64 {
+	if c.tight {
+		return c.share()
+	}
+	return streamWindow
+}
+
+// received takes n bytes off the peer's connection window, and holds them. False: it sent more than it may.
+func (c *frameConn) received(n int) bool {
+	c.recvWindow -= int64(n)
+	c.held += int64(n)
+	if c.recvWindow < 0 {
+		return false
+	}
+	c.balance()
+	return true
+}
+
+// usedUp notes that n bytes that were received are held no more.
+func (c *frameConn) usedUp(n int) {
+	c.held -= int64(n)
+	c.balance()
+}
+
+// balance grants windows by what is held.
+func (c *frameConn) balance() {
+	if c.state != sending {
+		return
+	}
+	switch {
+	case !c.tight && c.held > looseHold:
+		c.tight = true
+		c.resizeStreams()
+		if c.tightened != nil {
+			c.tightened()
+		}
+	case c.tight && c.held <= looseHold/2:
+		c.tight = false
+		c.resizeStreams()
+	}
+	n := min(connWindow, maxHold-c.held) - c.recvWindow
+	if n >= connWindow/4 {
+		_ = c.wr.WriteWindowUpdate(0, uint32(n)) //nolint:gosec // at most connWindow
+		c.recvWindow += n
+		c.wake.Signal()
+	}
+}
+
+// resizeStreams tells the peer of another window of all streams. What a stream was not granted anew yet, because it had
+// enough, may be all of a smaller window.
+func (c *frameConn) resizeStreams() {
+	c.writeWindowSetting()
+	for _, st := range c.streams {
+		c.grant(st)
+	}
+	c.wake.Signal()
+}
+
+// writeWindowSetting tells the peer of the window of all streams.
+func (c *frameConn) writeWindowSetting() {
+	window := uint32(c.streamWindow()) //nolint:gosec // small
+	_ = c.wr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
+	c.settingsSent++
+	c.wake.Signal()
+}
+
+// keptBuffer is how much memory a half keeps while it has nothing to send: what one frame takes, unless there are many.
+func (c *frameConn) keptBuffer() int {
+	const many = 64
+	if len(c.streams) > many {
+		return session.SmallBuffer
+	}
+	return maxFrame
+}
+
+// grantClient lets the client send as much on the stream as was sent on. Small amounts wait for more.
+func (st *stream) grantClient() {
+	if st.request == requestWhole || st.clientClosed {
+		return
+	}
+	if n, ok := st.fromClient.due(st.r.client); ok {
+		_ = st.r.client.wr.WriteWindowUpdate(st.id, n)
+	}
+}
+
+// grantUp lets the backend send as much on the stream as was sent on. Small amounts wait for more.
+func (st *stream) grantUp() {
+	if st.answered == answerWhole || st.upClosed {
+		return
+	}
+	if n, ok := st.fromUp.due(st.up.frameConn); ok {
+		_ = st.up.wr.WriteWindowUpdate(st.toUp.id, n)
+	}
+}
+
+// dropLeftovers drops what is held of requests whose clients have their answers: it belongs to no stream of the
+// client's any more, so no limit of streams bounds it.
+func (r *relay) dropLeftovers() {
+	for up := range r.all {
+		if up.frameConn == nil {
+			continue
+		}
+		for _, st := range up.streams {
+			if st.clientClosed {
+				st.dropRequest()
+			}
+		}
+	}
+}
+
+// dropRequest ends the rest of a request whose answer is out.
+func (st *stream) dropRequest() {
+	if st.up == nil || st.upClosed || st.toUp.ended || st.toUp.id == 0 {
+		return
+	}
+	st.up.cancelStream(st.toUp.id, http2.ErrCodeCancel)
+	st.discard(&st.toUp)
+	st.closeUp()
+}
