@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
@@ -17,7 +18,7 @@ type Comparison interface {
 	// Sent returns what the check sent to a variant; nil if that is unknown.
 	Sent(variant string) *route.Sent
 	// Fill writes the result into the report: for the check as a whole, and for each of the variants.
-	Fill(r *Report, check string, variants []Variant)
+	Fill(r *Report, check string, variants []suite.Variant)
 
 	// unusable returns why the check's output is no result; empty if it is one.
 	unusable() string
@@ -27,7 +28,7 @@ type Comparison interface {
 
 // ReadComparison reads the output of a built-in check. If the log holds no result, or one of other variants, the
 // Comparison records why.
-func ReadComparison(c *Check, variants []Variant, log io.Reader) Comparison {
+func ReadComparison(c *suite.Check, variants []suite.Variant, log io.Reader) Comparison {
 	read := readLoad
 	if c.Probe.Contract {
 		read = readContract
@@ -75,7 +76,7 @@ type noComparison struct{ why string }
 
 func (n noComparison) unusable() string                           { return n.why }
 func (noComparison) Sent(string) *route.Sent                      { return nil }
-func (noComparison) Fill(*Report, string, []Variant)              {}
+func (noComparison) Fill(*Report, string, []suite.Variant)        {}
 func (noComparison) failures(string, *Evidence, *doubts) []Reason { return nil }
 
 // armOf returns the index of the arm of that name; -1 if there is none.

@@ -6,13 +6,14 @@ import (
 	"slices"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
 // contractComparison is the result of a contract check.
 type contractComparison struct{ result result.Contract }
 
-func readContract(_ *Probe, log io.Reader) (Comparison, []result.Arm, error) {
+func readContract(_ *suite.Probe, log io.Reader) (Comparison, []result.Arm, error) {
 	r, err := result.ReadContract(log)
 	return &contractComparison{r}, r.Arms, err
 }
@@ -38,7 +39,7 @@ func (c *contractComparison) Sent(variant string) *route.Sent {
 }
 
 // Fill implements Comparison.
-func (c *contractComparison) Fill(r *Report, check string, variants []Variant) {
+func (c *contractComparison) Fill(r *Report, check string, variants []suite.Variant) {
 	for _, v := range variants {
 		r.Variant(v.Name).Result(check).Contract = c.found(v.Name)
 	}

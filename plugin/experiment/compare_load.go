@@ -13,6 +13,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
@@ -29,7 +30,7 @@ type loadComparison struct {
 	judged *stats.Judgement
 }
 
-func readLoad(p *Probe, log io.Reader) (Comparison, []result.Arm, error) {
+func readLoad(p *suite.Probe, log io.Reader) (Comparison, []result.Arm, error) {
 	r, err := result.ReadLoad(log)
 	if err != nil {
 		return nil, nil, err
@@ -69,7 +70,7 @@ func (l *loadComparison) failures(variant string, e *Evidence, d *doubts) []Reas
 }
 
 // Fill implements Comparison.
-func (l *loadComparison) Fill(r *Report, check string, variants []Variant) {
+func (l *loadComparison) Fill(r *Report, check string, variants []suite.Variant) {
 	var shares [][]float64
 	for i := range r.Checks {
 		if c := &r.Checks[i]; c.Name == check {

@@ -11,19 +11,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/judge"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/stats"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-func loadCheck(t *testing.T, budgets string) *Check {
+func loadCheck(t *testing.T, budgets string) *suite.Check {
 	t.Helper()
 	b, err := stats.ParseBudgets(budgets)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Check{Name: "latency", Kind: Load, Required: true, Probe: &Probe{Budgets: b}}
+	return &suite.Check{Name: "latency", Kind: suite.Load, Required: true, Probe: &suite.Probe{Budgets: b}}
 }
 
-var compared = []Variant{{Name: "good"}, {Name: "slow"}, {Name: "failing"}} //nolint:gochecknoglobals // what every test here compares
+var compared = []suite.Variant{{Name: "good"}, {Name: "slow"}, {Name: "failing"}} //nolint:gochecknoglobals // what every test here compares
 
 // measuredLoad is a run in which slow takes 80 ms longer and failing fails 5 % of its requests.
 func measuredLoad(change func(l *result.Load)) result.Load {
@@ -215,7 +216,7 @@ func TestCompared_PassesNothingWhereAllIsRefused(t *testing.T) {
 			if v := JudgeComparison(m, "slow", observed(), nil); !tt.compared && v.Outcome != Inconclusive {
 				t.Errorf("slow: got %+v", v)
 			}
-			r := NewReport(&Run{ID: "r1"}, RequireAny, []Check{*loadCheck(t, judge.DefaultBudgets)}, compared, false)
+			r := NewReport(&suite.Run{ID: "r1"}, RequireAny, []suite.Check{*loadCheck(t, judge.DefaultBudgets)}, compared, false)
 			m.Fill(r, r.Checks[0].Name, compared)
 			if l := r.Checks[0].Load; l.List.Host != "api.example.com" || len(l.Statuses) == 0 || len(r.Variant("good").Results[0].Measured.Statuses) == 0 {
 				t.Errorf("the report says %+v", l)
@@ -225,7 +226,7 @@ func TestCompared_PassesNothingWhereAllIsRefused(t *testing.T) {
 }
 
 func TestCompared_JudgesContracts(t *testing.T) {
-	check := &Check{Name: "contract", Kind: Contract, Probe: &Probe{Contract: true}}
+	check := &suite.Check{Name: "contract", Kind: suite.Contract, Probe: &suite.Probe{Contract: true}}
 	c := result.Contract{
 		Header: result.Header{APIVersion: result.APIVersion, Kind: result.KindContract, Arms: []result.Arm{
 			{Name: result.NameBaseline, Role: result.RoleBaseline}, {Name: "good", Role: result.RoleVariant}, {Name: "broken", Role: result.RoleVariant},
@@ -239,7 +240,7 @@ func TestCompared_JudgesContracts(t *testing.T) {
 		},
 	}
 	c.Operations[0].Seen[2] = result.Seen{Statuses: map[int]int{200: 3}}
-	variants := []Variant{{Name: "good"}, {Name: "broken"}}
+	variants := []suite.Variant{{Name: "good"}, {Name: "broken"}}
 	m := ReadComparison(check, variants, printed(t, c))
 	if v := JudgeComparison(m, "good", sound(), nil); v.Outcome != Passed {
 		t.Errorf("what the baseline does as well: %+v", v)
@@ -278,7 +279,7 @@ func noAnswer(operation string) result.Finding {
 }
 
 // grpcVerdict is that on a variant whose definitions are those of the baseline.
-func grpcVerdict(t *testing.T, variants []Variant) Verdict {
+func grpcVerdict(t *testing.T, variants []suite.Variant) Verdict {
 	t.Helper()
 	c := result.Contract{
 		Header: result.Header{APIVersion: result.APIVersion, Kind: result.KindContract, Arms: []result.Arm{
@@ -286,7 +287,7 @@ func grpcVerdict(t *testing.T, variants []Variant) Verdict {
 		}},
 		Protocol: result.ProtocolGRPC, Operations: []result.Operation{{Name: "shop.Cart/Add"}},
 	}
-	m := ReadComparison(&Check{Name: "contract", Kind: Contract, Probe: &Probe{Contract: true, GRPC: true}}, variants, printed(t, c))
+	m := ReadComparison(&suite.Check{Name: "contract", Kind: suite.Contract, Probe: &suite.Probe{Contract: true, GRPC: true}}, variants, printed(t, c))
 	e := sound()
 	e.Sent = m.Sent("good")
 	return JudgeComparison(m, "good", e, nil)
@@ -295,7 +296,7 @@ func grpcVerdict(t *testing.T, variants []Variant) Verdict {
 func TestCompared_Fill(t *testing.T) {
 	check := loadCheck(t, judge.DefaultBudgets)
 	m := ReadComparison(check, compared, printed(t, measuredLoad(nil)))
-	r := NewReport(&Run{ID: "r1"}, RequireAny, []Check{*check}, compared, false)
+	r := NewReport(&suite.Run{ID: "r1"}, RequireAny, []suite.Check{*check}, compared, false)
 	began := time.Now()
 	m.Fill(r, "latency", compared)
 	if took := time.Since(began); took > time.Minute {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -69,7 +70,7 @@ func jobCondition(job *batchv1.Job, of batchv1.JobConditionType) *batchv1.JobCon
 }
 
 // End returns how the Job ended. stopped is why this client stopped it; nil if it did not.
-func (v *JobView) End(limits Limits, stopped *Stop) JobEnd {
+func (v *JobView) End(limits suite.Limits, stopped *Stop) JobEnd {
 	j := JobEnd{Complete: jobCondition(v.Job, batchv1.JobComplete) != nil, Pods: len(v.Pods), Uninjected: v.uninjected()}
 	if c := jobCondition(v.Job, batchv1.JobFailed); c != nil {
 		j.Failed, j.Reason, j.Message = true, c.Reason, c.Message
@@ -104,7 +105,7 @@ func (j *JobEnd) stopped(s *Stop) {
 }
 
 // outOfTime explains a Job that its own deadline ended.
-func (v *JobView) outOfTime(j *JobEnd, limits Limits, tests []podTest) {
+func (v *JobView) outOfTime(j *JobEnd, limits suite.Limits, tests []podTest) {
 	const field = "activeDeadlineSeconds"
 	own := limits.Own.Round(time.Second)
 	started, starting := v.starting()

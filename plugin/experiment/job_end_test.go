@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -126,12 +127,15 @@ func initContainer(s corev1.ContainerStatus) func(*JobView) {
 	}
 }
 
+// startTime is how long the tests' Jobs may take to start.
+const startTime = 5 * time.Minute
+
 // own are the limits of a Job with a deadline of its own.
-func own(seconds int, longer bool) Limits {
-	return Limits{Own: time.Duration(seconds) * time.Second, Longer: longer, Start: startTime, Admission: time.Minute}
+func own(seconds int, longer bool) suite.Limits {
+	return suite.Limits{Own: time.Duration(seconds) * time.Second, Longer: longer, Start: startTime, Admission: time.Minute}
 }
 
-var minute = Limits{Test: time.Minute, By: "--timeout", Start: startTime, Admission: time.Minute}
+var minute = suite.Limits{Test: time.Minute, By: "--timeout", Start: startTime, Admission: time.Minute}
 
 // How Jobs end: what a verdict is made of. No code: the Job completed.
 func TestJobView_End(t *testing.T) {
@@ -142,7 +146,7 @@ func TestJobView_End(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		view   *JobView
-		limits Limits
+		limits suite.Limits
 		code   Code
 		fault  Fault
 		cause  string
@@ -238,7 +242,7 @@ func TestJobWatch_EndsWhatTellsNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		view   *JobView
-		limits Limits
+		limits suite.Limits
 		within time.Duration // after which it is ended; never: it is not
 		code   Code
 		fault  Fault
@@ -277,7 +281,7 @@ func TestJobWatch_EndsWhatTellsNothing(t *testing.T) {
 
 		{"the test does not end", scene(), minute, time.Minute, TimedOut, FaultVariant, "", "did not end within 1m0s (--timeout)"},
 		{"its own deadline is not over", scene(), own(900, true), never, "", "", "", ""},
-		{"its own deadline is over, and nobody ends it", scene(), own(60, false), time.Minute + overtime, NotFinished, FaultCluster, "", "its controller may be away"},
+		{"its own deadline is over, and nobody ends it", scene(), own(60, false), time.Minute + suite.Overtime, NotFinished, FaultCluster, "", "its controller may be away"},
 		{"a container beside the test does not end", scene(beside("proxy"), statuses(exited("test", 0, 5), running("proxy"))), minute, time.Minute, NotFinished, FaultTest, "",
 			"the Job did not end because of container proxy"},
 		{"a container beside the test, which is named, does not end", scene(beside("proxy"), testIs("test"), statuses(exited("test", 0, 5), running("proxy"))), minute, settleTime, "", "", "", ""},

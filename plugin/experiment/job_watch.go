@@ -10,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
@@ -23,7 +24,7 @@ const (
 // A JobWatch decides, while the Job of a check runs, whether to stop it. It measures how long a state has lasted by
 // the client's clock: clocks are not compared.
 type JobWatch struct {
-	Limits Limits
+	Limits suite.Limits
 
 	createdAt, startedAt, testStarted, done time.Time
 	seen                                    map[string]time.Time // what keeps pods from starting, and since when
@@ -165,7 +166,7 @@ func (w *JobWatch) testing(v *JobView) Step {
 			return Step{Stop: &Stop{Reason: *blamed(FaultTest, NotFinished, fmt.Sprintf("%s; it was ended after %s (%s)", unclear, l.Test, l.By))}}
 		}
 		return Step{Stop: &Stop{Limit: fmt.Sprintf("%s (%s)", l.Test, l.By)}}
-	case l.Own > 0 && v.Now.Sub(w.startedAt) > l.Own+overtime:
+	case l.Own > 0 && v.Now.Sub(w.startedAt) > l.Own+suite.Overtime:
 		return Step{Stop: &Stop{Reason: *blamed(FaultCluster, NotFinished,
 			fmt.Sprintf("the Job's own activeDeadlineSeconds (%s) are over, and it was not ended: its controller may be away", l.Own))}}
 	}

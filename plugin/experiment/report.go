@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
@@ -45,7 +46,7 @@ const (
 // A CheckReport is a check of the suite.
 type CheckReport struct {
 	Name     string      `json:"name"`
-	Kind     Kind        `json:"kind"`
+	Kind     suite.Kind  `json:"kind"`
 	Required bool        `json:"required"`
 	Source   string      `json:"source,omitempty"`
 	Load     *LoadReport `json:"load,omitempty"` // of a built-in check of load
@@ -147,7 +148,7 @@ type Result struct {
 func (r *Result) Done() bool { return r.Outcome != "" }
 
 // NewReport returns the report of an experiment that has not started.
-func NewReport(run *Run, require string, checks []Check, variants []Variant, made bool) *Report {
+func NewReport(run *suite.Run, require string, checks []suite.Check, variants []suite.Variant, made bool) *Report {
 	r := &Report{APIVersion: APIVersion, Kind: ReportKind, ID: run.ID, Namespace: run.Namespace, Require: require}
 	for _, c := range checks {
 		r.Checks = append(r.Checks, CheckReport{Name: c.Name, Kind: c.Kind, Required: c.Required, Source: c.Source})

@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
 // concluded returns a report on variants a and b of which each check came out as said, "" being not run.
 func concluded(require string, a, b []Outcome) *Report {
-	checks := []Check{{Name: "smoke", Required: true}, {Name: "load", Required: true}, {Name: "extra"}}
-	r := NewReport(&Run{ID: "r1"}, require, checks, []Variant{{Name: "a", Sandbox: "r1-a"}, {Name: "b", Sandbox: "r1-b"}}, true)
+	checks := []suite.Check{{Name: "smoke", Required: true}, {Name: "load", Required: true}, {Name: "extra"}}
+	r := NewReport(&suite.Run{ID: "r1"}, require, checks, []suite.Variant{{Name: "a", Sandbox: "r1-a"}, {Name: "b", Sandbox: "r1-b"}}, true)
 	for i, outcomes := range [][]Outcome{a, b} {
 		v := r.Variant([]string{"a", "b"}[i])
 		v.Workloads = []string{"deployment/customer"}

@@ -6,15 +6,16 @@ import (
 	"testing"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 )
 
 func TestConclude_SaysItInSentences(t *testing.T) {
-	checks := []Check{{Name: "smoke", Kind: E2E, Required: true}, {Name: "contract", Kind: Contract, Required: true}, {Name: "load", Kind: Load, Required: true}}
-	var variants []Variant
+	checks := []suite.Check{{Name: "smoke", Kind: suite.E2E, Required: true}, {Name: "contract", Kind: suite.Contract, Required: true}, {Name: "load", Kind: suite.Load, Required: true}}
+	var variants []suite.Variant
 	for _, name := range []string{"a", "b", "slow", "broken", "both", "lost", "crashed", "away"} {
-		variants = append(variants, Variant{Name: name})
+		variants = append(variants, suite.Variant{Name: name})
 	}
-	r := NewReport(&Run{ID: "r1"}, RequireAny, checks, variants, false)
+	r := NewReport(&suite.Run{ID: "r1"}, RequireAny, checks, variants, false)
 	for i := range r.Variants {
 		for j := range r.Variants[i].Results {
 			r.Variants[i].Results[j].Outcome = Passed

@@ -3,6 +3,8 @@ package experiment
 import (
 	"fmt"
 	"slices"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 )
 
 // Validate says what in a report is none of the values there are, or is missing. A report is read from a ConfigMap,
@@ -15,8 +17,8 @@ func (r *Report) Validate() error {
 		return err
 	}
 	for i := range r.Checks {
-		if c := &r.Checks[i]; !slices.Contains(Kinds(), c.Kind) {
-			return fmt.Errorf("check %q: kind %q is none of %q", c.Name, c.Kind, Kinds())
+		if c := &r.Checks[i]; !slices.Contains(suite.Kinds(), c.Kind) {
+			return fmt.Errorf("check %q: kind %q is none of %q", c.Name, c.Kind, suite.Kinds())
 		}
 	}
 	for i := range r.Variants {
@@ -64,9 +66,6 @@ func Codes() []Code {
 		NothingCompared, NotForked, ChecksMissing,
 	}
 }
-
-// Kinds returns all kinds of checks.
-func Kinds() []Kind { return []Kind{E2E, Load, Contract} }
 
 // Faults returns all that are known.
 func Faults() []Fault { return []Fault{FaultVariant, FaultTest, FaultCluster, FaultProduct} }

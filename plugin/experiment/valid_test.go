@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 )
 
 // constants returns the values of the constants of a type in a file.
@@ -52,7 +54,7 @@ func TestValidate_KnowsAllThereIs(t *testing.T) {
 		file string
 		got  []string
 	}{
-		"Code": {"verdict.go", texts(Codes())}, "Fault": {"fault.go", texts(Faults())}, "Kind": {"check.go", texts(Kinds())},
+		"Code": {"verdict.go", texts(Codes())}, "Fault": {"fault.go", texts(Faults())}, "Kind": {"suite/check.go", texts(suite.Kinds())},
 	} {
 		if want := constants(t, tt.file, kind); len(want) == 0 || !slices.Equal(tt.got, want) {
 			t.Errorf("%s: listed are %q, there are %q", kind, tt.got, want)
@@ -62,7 +64,7 @@ func TestValidate_KnowsAllThereIs(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	report := func() *Report {
-		r := NewReport(&Run{ID: "r"}, RequireAny, []Check{{Name: "smoke", Kind: E2E}}, []Variant{{Name: "a"}}, false)
+		r := NewReport(&suite.Run{ID: "r"}, RequireAny, []suite.Check{{Name: "smoke", Kind: suite.E2E}}, []suite.Variant{{Name: "a"}}, false)
 		r.Variants[0].Results[0].Verdict = Verdict{Failed, []Reason{{Code: TestFailed, Fault: FaultVariant}}}
 		return r
 	}

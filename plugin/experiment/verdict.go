@@ -1,3 +1,5 @@
+// Package experiment decides about experiments: it derives verdicts from the evidence of the Jobs that package suite
+// creates, and a report from the verdicts. It is pure: it accesses no cluster, no clock and no file.
 package experiment
 
 import (

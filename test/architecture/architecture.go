@@ -34,6 +34,8 @@ func layers() []layer {
 	leaves := []string{"webhook/sandbox", "webhook/fork", "webhook/route", "webhook/health"}
 	plans := []string{"plugin/plan", "plugin/plan/policies", "plugin/plan/forks", "plugin/plan/routes", "plugin/plan/sandboxes"}
 	cluster := []string{"plugin/cluster", "plugin/cluster/read", "plugin/cluster/wait", "plugin/cluster/apply", "plugin/cluster/jobs"}
+	experiments := []string{"plugin/experiment/suite", "plugin/experiment/judge", "plugin/experiment/result",
+		"plugin/experiment/stats"}
 	over := func(more ...string) []string { return slices.Concat(more, leaves) }
 	return []layer{
 		{path: "cmd/kubectl-sandbox", imports: []string{"plugin/command"}},
@@ -57,12 +59,18 @@ func layers() []layer {
 		{path: "plugin/cluster/read", imports: over(slices.Concat(plans, []string{"plugin/cluster"})...)},
 		{path: "plugin/cluster/tunnel", imports: over("plugin/cluster")},
 		{path: "plugin/cluster", imports: over("plugin/plan", "plugin/status")},
-		{path: "plugin/report", imports: over("plugin/escape", "plugin/plan", "plugin/experiment")},
+		{path: "plugin/report", imports: over("plugin/escape", "plugin/plan", "plugin/experiment", "plugin/experiment/result")},
 		{path: "plugin/escape", pure: true},
 		// What a Job of a built-in check runs. It knows neither the plugin nor its cluster.
 		{path: "plugin/probe", imports: []string{"plugin/experiment/result", "plugin/experiment/judge", "plugin/experiment/stats",
 			"webhook/sandbox", "webhook/route"}, standalone: true},
-		{path: "plugin/experiment", imports: over(), pure: true},
+		// Verdicts know a suite's checks. What creates Jobs from checks knows no verdict, and the statistics know neither.
+		{path: "plugin/experiment/suite", imports: over("plugin/experiment/judge", "plugin/experiment/stats"), pure: true},
+		{path: "plugin/experiment/judge", imports: []string{"plugin/experiment/result", "plugin/experiment/stats"}, pure: true,
+			standalone: true},
+		{path: "plugin/experiment/result", pure: true, standalone: true},
+		{path: "plugin/experiment/stats", pure: true, standalone: true},
+		{path: "plugin/experiment", imports: over(experiments...), pure: true},
 		// Routing knows nothing of forks; a fork's plan begins with its routing where that is asked for.
 		{path: "plugin/plan/forks", imports: over("plugin/plan", "plugin/plan/policies", "plugin/plan/notices", "plugin/plan/routes",
 			"plugin/status"), pure: true},

@@ -1,4 +1,4 @@
-package experiment
+package suite
 
 import (
 	"slices"
@@ -14,7 +14,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-const suite = `# what is checked before a merge
+const twoJobs = `# what is checked before a merge
 ---
 apiVersion: batch/v1
 kind: Job
@@ -51,8 +51,8 @@ spec:
         securityContext: {runAsUser: 12}
 `
 
-func TestParseSuite(t *testing.T) {
-	parsed, err := ParseSuite("suite.yaml", []byte(suite))
+func TestParse(t *testing.T) {
+	parsed, err := Parse("suite.yaml", []byte(twoJobs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func job(metadata, spec string) string {
 	return "apiVersion: batch/v1\nkind: Job\nmetadata: {name: smoke" + metadata + "}\nspec: {template: {spec: {containers: [{name: t, image: i}]}}" + spec + "}\n"
 }
 
-func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
+func TestParse_NamesWhatIsWrong(t *testing.T) {
 	annotation := func(name, value string) string {
 		return job(", annotations: {kubectl-sandbox.dev/"+name+": \""+value+"\"}", "")
 	}
@@ -116,7 +116,7 @@ func TestParseSuite_NamesWhatIsWrong(t *testing.T) {
 		{"unknown annotation", annotation("requierd", "true"), "annotation kubectl-sandbox.dev/requierd: is none that a check can have"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := ParseSuite("s.yaml", []byte(tt.in))
+			_, err := Parse("s.yaml", []byte(tt.in))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -140,7 +140,7 @@ func TestProbeJob(t *testing.T) {
 	service := sandbox.Service{Host: "api", Port: 8080}
 	made := func(in string) (Check, *batchv1.Job, error) {
 		t.Helper()
-		parsed, err := ParseSuite("s.yaml", []byte(in))
+		parsed, err := Parse("s.yaml", []byte(in))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,19 +173,19 @@ func TestProbeJob(t *testing.T) {
 	}
 }
 
-func FuzzParseSuite(f *testing.F) {
-	f.Add(suite)
+func FuzzParse(f *testing.F) {
+	f.Add(twoJobs)
 	f.Add(job("", ""))
 	run, v := &Run{ID: "r1", Namespace: "shop", Timeout: time.Minute}, &Variant{Name: "a", Sandbox: "r1-a", Key: "k"}
 	f.Fuzz(func(t *testing.T, in string) {
-		parsed, err := ParseSuite("s", []byte(in))
+		parsed, err := Parse("s", []byte(in))
 		if err != nil {
 			return
 		}
 		run.Objects = parsed.Objects
 		if text, err := parsed.Text(); err != nil {
 			t.Errorf("%q: %v", in, err)
-		} else if again, err := ParseSuite("s", []byte(text)); err != nil || len(again.Checks) != len(parsed.Checks) || len(again.Objects) != len(parsed.Objects) {
+		} else if again, err := Parse("s", []byte(text)); err != nil || len(again.Checks) != len(parsed.Checks) || len(again.Objects) != len(parsed.Objects) {
 			t.Errorf("%q became %q: %v", in, text, err)
 		}
 		for i := range parsed.Checks {
@@ -222,7 +222,7 @@ func TestFromCronJob(t *testing.T) {
 }
 
 func TestJob(t *testing.T) {
-	parsed, err := ParseSuite("suite.yaml", []byte(suite))
+	parsed, err := Parse("suite.yaml", []byte(twoJobs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestJob(t *testing.T) {
 	run := &Run{ID: "r1", Namespace: "shop", UID: "uid", Timeout: 10 * time.Minute}
 	v := &Variant{Name: "a", Sandbox: "r1-a", Key: "k"}
 	smoke := Job(run, v, &checks[0], []sandbox.Service{{Host: "frontend", Port: 80}})
-	backstop := int64((startTime + 10*time.Minute + overtime).Seconds())
+	backstop := int64((startTime + 10*time.Minute + Overtime).Seconds())
 	if smoke.Namespace != "shop" || smoke.Labels["kueue.x-k8s.io/queue-name"] != "tests" || !*smoke.Spec.Suspend ||
 		*smoke.Spec.BackoffLimit != 0 || *smoke.Spec.ActiveDeadlineSeconds != backstop || smoke.OwnerReferences[0].Name != "sandbox-run.r1" {
 		t.Errorf("got %+v", smoke)

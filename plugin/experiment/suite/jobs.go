@@ -1,4 +1,4 @@
-package experiment
+package suite
 
 import (
 	"math"
@@ -72,7 +72,7 @@ func frame(run *Run, c *Check) *batchv1.Job {
 	}
 	if job.Spec.ActiveDeadlineSeconds == nil {
 		// This deadline is for a client that does not survive. A running client stops the Job earlier.
-		job.Spec.ActiveDeadlineSeconds = ptr.To(int64(math.Ceil((startTime + c.Limits(run).Test + overtime).Seconds())))
+		job.Spec.ActiveDeadlineSeconds = ptr.To(int64(math.Ceil((startTime + c.Limits(run).Test + Overtime).Seconds())))
 	}
 	job.Spec.TTLSecondsAfterFinished = nil
 	// If the kubelet restarted a container, the log and state of the first run would be lost. The Job's own retries
@@ -86,8 +86,8 @@ func frame(run *Run, c *Check) *batchv1.Job {
 // and images.
 const startTime = 5 * time.Minute
 
-// overtime is how long to wait for the end of a Job after its limit.
-const overtime = 30 * time.Second
+// Overtime is how long to wait for the end of a Job after its limit.
+const Overtime = 30 * time.Second
 
 // Limits are the time limits of a Job. Own is its own deadline, which Kubernetes enforces.
 type Limits struct {
@@ -117,7 +117,7 @@ func (c *Check) Limits(run *Run) Limits {
 }
 
 // QuotaWait returns how long a check waits for room in the namespace's quota.
-func (l Limits) QuotaWait() time.Duration { return max(l.Test, l.Admission) + overtime }
+func (l Limits) QuotaWait() time.Duration { return max(l.Test, l.Admission) + Overtime }
 
 func clone(m map[string]string) map[string]string {
 	out := make(map[string]string, len(m)+4)

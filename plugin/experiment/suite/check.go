@@ -1,4 +1,4 @@
-package experiment
+package suite
 
 import (
 	"cmp"
@@ -26,6 +26,9 @@ const (
 	Load     Kind = "load"     // how fast it is; such a check runs while no other does
 	Contract Kind = "contract" // whether it still answers as its callers expect
 )
+
+// Kinds returns all kinds of checks.
+func Kinds() []Kind { return []Kind{E2E, Load, Contract} }
 
 // maxCheckName is the maximum length of a check's name, in bytes: it is a label value.
 const maxCheckName = validation.LabelValueMaxLength

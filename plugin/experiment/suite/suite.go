@@ -1,6 +1,6 @@
-// Package experiment decides about experiments: it creates Jobs from a suite of checks and the variants, and verdicts
-// from the evidence of their run. It is pure: it accesses no cluster, no clock and no file.
-package experiment
+// Package suite reads suites of checks, and creates the Jobs of an experiment from a suite and the variants. It is
+// pure: it accesses no cluster, no clock and no file.
+package suite
 
 import (
 	"bufio"
@@ -25,9 +25,9 @@ type Suite struct {
 	Objects []Object
 }
 
-// ParseSuite reads a suite: YAML or JSON documents. Each is a Job or a CronJob of batch/v1, an object that these use,
+// Parse reads a suite: YAML or JSON documents. Each is a Job or a CronJob of batch/v1, an object that these use,
 // or a List of these. An error names the file, the document and the field.
-func ParseSuite(file string, data []byte) (*Suite, error) {
+func Parse(file string, data []byte) (*Suite, error) {
 	docs := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	s := &Suite{}
 	for n := 1; ; n++ {

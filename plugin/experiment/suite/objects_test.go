@@ -1,4 +1,4 @@
-package experiment
+package suite
 
 import (
 	"encoding/json"
@@ -76,8 +76,8 @@ metadata: {generateName: load-}
 spec: {template: {spec: {containers: [{name: t, image: i}]}}}
 `
 
-func TestParseSuite_ReadsWhatToolsPrint(t *testing.T) {
-	s, err := ParseSuite("all.yaml", []byte(suiteOfAll))
+func TestParse_ReadsWhatToolsPrint(t *testing.T) {
+	s, err := Parse("all.yaml", []byte(suiteOfAll))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestParseSuite_ReadsWhatToolsPrint(t *testing.T) {
 	}
 }
 
-func TestParseSuite_RefusesWhatNoJobUses(t *testing.T) {
+func TestParse_RefusesWhatNoJobUses(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"an app", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: db}\n", `s.yaml, document 2: apiVersion, kind: "Deployment" of "apps/v1" is neither a check`},
 		{"rights", "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: ci}\n", "apply it before the test, and leave it out of the suite"},
@@ -113,7 +113,7 @@ func TestParseSuite_RefusesWhatNoJobUses(t *testing.T) {
 		{"a token", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ntype: kubernetes.io/service-account-token\n", "leave the Secret out"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := ParseSuite("s.yaml", []byte(job("", "")+"---\n"+tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := Parse("s.yaml", []byte(job("", "")+"---\n"+tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
@@ -122,7 +122,7 @@ func TestParseSuite_RefusesWhatNoJobUses(t *testing.T) {
 
 // Each experiment has objects of its own, and its Jobs use these.
 func TestPlace(t *testing.T) {
-	s, err := ParseSuite("all.yaml", []byte(suiteOfAll))
+	s, err := Parse("all.yaml", []byte(suiteOfAll))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestPlace(t *testing.T) {
 
 // What another client reads of a suite is the same, but for what nobody else may read.
 func TestSuite_TextHoldsNoSecret(t *testing.T) {
-	s, err := ParseSuite("all.yaml", []byte(suiteOfAll))
+	s, err := Parse("all.yaml", []byte(suiteOfAll))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestSuite_TextHoldsNoSecret(t *testing.T) {
 	if strings.Contains(text, "geheim") {
 		t.Errorf("it holds a Secret's data:\n%s", text)
 	}
-	again, err := ParseSuite("again.yaml", []byte(text))
+	again, err := Parse("again.yaml", []byte(text))
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, text)
 	}
