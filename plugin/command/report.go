@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 )
 
 // reportFlags are the flags of `report`: the output flags of `test`.
@@ -56,7 +57,7 @@ func newReport(t *tool) *cobra.Command {
 			}
 			var code *exitError
 			if err != nil && !errors.As(err, &code) {
-				err = &exitError{experiment.ExitNotRun, err}
+				err = &exitError{suite.ExitNotRun, err}
 			}
 			return err
 		},

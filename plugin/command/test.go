@@ -13,6 +13,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
@@ -33,7 +34,7 @@ type testFlags struct {
 
 	args    []string
 	images  []operate.VariantImage // --variant; empty: args are sandboxes
-	suite   experiment.Suite
+	suite   suite.Suite
 	outputs []reportFile
 	command []string // as it was typed
 	version string
@@ -91,7 +92,7 @@ func newTest(t *tool) *cobra.Command {
 			}
 			var code *exitError
 			if err != nil && !errors.As(err, &code) {
-				err = &exitError{experiment.ExitNotRun, err}
+				err = &exitError{suite.ExitNotRun, err}
 			}
 			return err
 		},
@@ -262,9 +263,9 @@ func (f *testFlags) readSuites(cmd *cobra.Command) error {
 		if err != nil {
 			return &plan.Problem{What: fmt.Sprintf("--filename: %v", err), Err: err}
 		}
-		suite, err := experiment.ParseSuite(name, data)
+		parsed, err := suite.Parse(name, data)
 		if err == nil {
-			err = f.suite.Join(suite)
+			err = f.suite.Join(parsed)
 		}
 		if err != nil {
 			return &plan.Problem{What: err.Error(), Err: err}
@@ -285,7 +286,7 @@ func exitOf(o experiment.Outcome) error {
 	case experiment.Passed:
 		return nil
 	case experiment.Failed:
-		return &exitError{code: experiment.ExitNonePassed}
+		return &exitError{code: suite.ExitNonePassed}
 	}
-	return &exitError{code: experiment.ExitInconclusive}
+	return &exitError{code: suite.ExitInconclusive}
 }

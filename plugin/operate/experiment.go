@@ -15,6 +15,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
@@ -33,7 +34,7 @@ type ExperimentReader interface {
 type CheckSources interface {
 	CronJob(ctx context.Context, name string) (*batchv1.CronJob, error)
 	CheckService(ctx context.Context, ref plan.ServiceRef) (sandbox.Service, error)
-	Probes(ctx context.Context) (experiment.Probes, error)
+	Probes(ctx context.Context) (suite.Probes, error)
 }
 
 // An ExperimentStore stores an experiment, and what it creates besides its Jobs.
@@ -45,17 +46,17 @@ type ExperimentStore interface {
 	SendHeartbeats(ctx context.Context, e *jobs.Experiment) error
 	Release(ctx context.Context, e *jobs.Experiment)
 	AbandonExperiment(ctx context.Context, e *jobs.Experiment, sandboxes []string) (left []string, err error)
-	CreateObjects(ctx context.Context, objects []experiment.Object) error
+	CreateObjects(ctx context.Context, objects []suite.Object) error
 	DeleteCreated(ctx context.Context, id string, sandboxes []string) (left []string)
 }
 
 // A CheckRunner runs the Jobs of checks.
 type CheckRunner interface {
 	Check(
-		ctx context.Context, x *jobs.Experiment, v *experiment.Variant, job jobs.CheckJob,
+		ctx context.Context, x *jobs.Experiment, v *suite.Variant, job jobs.CheckJob,
 	) (*experiment.Evidence, []string, error)
 	Compare(
-		ctx context.Context, x *jobs.Experiment, variants []experiment.Variant, baseline string, job jobs.CheckJob,
+		ctx context.Context, x *jobs.Experiment, variants []suite.Variant, baseline string, job jobs.CheckJob,
 	) (all []*experiment.Evidence, printed io.Reader, log []string, err error)
 }
 
@@ -97,7 +98,7 @@ type ExperimentOptions struct {
 	Args        []string       // the sandboxes or, with Images, the workload
 	Images      []VariantImage // of the variants to create
 	VariantArgs []string       // as Images were given: they identify the experiment
-	Suite       experiment.Suite
+	Suite       suite.Suite
 	CronJobs    []string // further checks
 	Entry       string   // svc/SERVICE that checks test which name none; empty: the namespace's
 	Require     string
@@ -124,9 +125,9 @@ func VariantSandbox(id, variant string) string { return id + "-" + variant }
 type ExperimentRun struct {
 	e        *Experiment
 	o        ExperimentOptions
-	run      *experiment.Run
-	variants []experiment.Variant
-	probes   experiment.Probes            // where the suite has built-in checks
+	run      *suite.Run
+	variants []suite.Variant
+	probes   suite.Probes                 // where the suite has built-in checks
 	services map[string][]sandbox.Service // of each check
 
 	routing   sync.Mutex   // held while a variant is forked that may have to route the workload first
@@ -141,7 +142,7 @@ type ExperimentRun struct {
 func (e *Experiment) Start(ctx context.Context, o ExperimentOptions) (*ExperimentRun, error) {
 	r := &ExperimentRun{
 		e: e, o: o, services: map[string][]sandbox.Service{},
-		run: &experiment.Run{ID: o.ID, Namespace: e.Namespace, Timeout: o.Timeout}, ended: make(chan struct{}),
+		run: &suite.Run{ID: o.ID, Namespace: e.Namespace, Timeout: o.Timeout}, ended: make(chan struct{}),
 	}
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
@@ -150,7 +151,7 @@ func (e *Experiment) Start(ctx context.Context, o ExperimentOptions) (*Experimen
 		return nil, err
 	}
 	if !o.Unattended { // else whoever dispatched it has created them, by rights that the Job need not have
-		if err := e.Store.CreateObjects(ctx, experiment.Place(r.run, r.run.Objects)); err != nil {
+		if err := e.Store.CreateObjects(ctx, suite.Place(r.run, r.run.Objects)); err != nil {
 			return nil, r.abandon(ctx, err)
 		}
 	}
@@ -196,12 +197,12 @@ func (r *ExperimentRun) Dispatch(
 	ctx context.Context, serviceAccount string, args []string,
 ) (*experiment.Report, error) {
 	image, err := r.e.Jobs.PluginImage(ctx)
-	suite := ""
+	text := ""
 	if err == nil {
-		suite, err = r.o.Suite.Text()
+		text, err = r.o.Suite.Text()
 	}
 	if err == nil {
-		runner := experiment.Runner{Image: image, ServiceAccount: serviceAccount, Args: args, Suite: suite}
+		runner := suite.Runner{Image: image, ServiceAccount: serviceAccount, Args: args, Suite: text}
 		suites, job := runner.Objects(r.run)
 		err = r.e.Jobs.Dispatch(ctx, r.kept, suites, job)
 	}

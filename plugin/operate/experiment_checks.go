@@ -15,6 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -48,7 +49,7 @@ func (r *ExperimentRun) testAll(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	for _, kind := range []experiment.Kind{experiment.Contract, experiment.Load} {
+	for _, kind := range []suite.Kind{suite.Contract, suite.Load} {
 		for i := range r.o.Suite.Checks {
 			if c := &r.o.Suite.Checks[i]; c.Probe != nil && c.Kind == kind {
 				if err := r.compare(ctx, c); err != nil {
@@ -62,7 +63,7 @@ func (r *ExperimentRun) testAll(ctx context.Context) error {
 
 // test runs the checks of one variant, one after the other, so that the routers' counts for its key belong to one
 // check.
-func (r *ExperimentRun) test(ctx context.Context, v *experiment.Variant) error {
+func (r *ExperimentRun) test(ctx context.Context, v *suite.Variant) error {
 	if r.done(v) {
 		return nil
 	}
@@ -90,8 +91,8 @@ func (r *ExperimentRun) test(ctx context.Context, v *experiment.Variant) error {
 }
 
 // compare runs a built-in check of all existing variants.
-func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error {
-	var variants []experiment.Variant
+func (r *ExperimentRun) compare(ctx context.Context, c *suite.Check) error {
+	var variants []suite.Variant
 	var sandboxes []string
 	done := true
 	r.mu.Lock()
@@ -112,7 +113,7 @@ func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error 
 		return err
 	}
 	baseline := sandbox.NewKey()
-	job, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], variants, baseline)
+	job, err := suite.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], variants, baseline)
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error 
 			result := vr.Result(c.Name)
 			result.Window, result.Job, result.Log = window, job.Name, log
 			e.Sent = found.Sent(v.Name)
-			if c.Kind == experiment.Load {
+			if c.Kind == suite.Load {
 				result.Bystanders = experiment.Bystanders(e, len(variants), experiment.BystanderMargin)
 			}
 			result.Record(e, experiment.JudgeComparison(found, v.Name, e, result.Bystanders))
@@ -155,21 +156,21 @@ func (r *ExperimentRun) compare(ctx context.Context, c *experiment.Check) error 
 	})
 }
 
-func (r *ExperimentRun) done(v *experiment.Variant) bool {
+func (r *ExperimentRun) done(v *suite.Variant) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	results := r.kept.Report.Variant(v.Name).Results
 	return !slices.ContainsFunc(results, func(x experiment.Result) bool { return !x.Done() })
 }
 
-func (r *ExperimentRun) check(ctx context.Context, v *experiment.Variant, c *experiment.Check) error {
+func (r *ExperimentRun) check(ctx context.Context, v *suite.Variant, c *suite.Check) error {
 	r.mu.Lock()
 	done := r.kept.Report.Variant(v.Name).Result(c.Name).Done()
 	r.mu.Unlock()
 	if done {
 		return nil
 	}
-	if c.Kind == experiment.Load {
+	if c.Kind == suite.Load {
 		r.exclusive.Lock()
 		defer r.exclusive.Unlock()
 	} else {
@@ -177,7 +178,7 @@ func (r *ExperimentRun) check(ctx context.Context, v *experiment.Variant, c *exp
 		defer r.exclusive.RUnlock()
 	}
 	r.report("%s: %s", v.Name, c.Name)
-	job := experiment.Job(r.run, v, c, r.services[c.Name])
+	job := suite.Job(r.run, v, c, r.services[c.Name])
 	var window experiment.Window
 	var evidence *experiment.Evidence
 	var log []string
@@ -217,7 +218,7 @@ func (r *ExperimentRun) record(ctx context.Context, change func(*experiment.Repo
 }
 
 // checkJob returns the Job of a check, which shows what it waits for before its test runs.
-func (r *ExperimentRun) checkJob(c *experiment.Check, job *batchv1.Job, what string) jobs.CheckJob {
+func (r *ExperimentRun) checkJob(c *suite.Check, job *batchv1.Job, what string) jobs.CheckJob {
 	said := ""
 	return jobs.CheckJob{Job: job, Limits: c.Limits(r.run), Waits: func(wait string) {
 		if wait == said {
@@ -257,7 +258,7 @@ func (r *ExperimentRun) retryOnQuota(
 }
 
 // ready makes sure that the variant's forks exist and are routed.
-func (r *ExperimentRun) ready(ctx context.Context, v *experiment.Variant) error {
+func (r *ExperimentRun) ready(ctx context.Context, v *suite.Variant) error {
 	if len(r.o.Images) == 0 {
 		return nil // the evidence says whether it is
 	}
@@ -276,7 +277,7 @@ func (r *ExperimentRun) ready(ctx context.Context, v *experiment.Variant) error 
 }
 
 // forkOf returns the fork that creates a variant.
-func (r *ExperimentRun) forkOf(v *experiment.Variant) ForkOptions {
+func (r *ExperimentRun) forkOf(v *suite.Variant) ForkOptions {
 	i := slices.IndexFunc(r.o.Images, func(o VariantImage) bool { return o.Name == v.Name })
 	return ForkOptions{
 		Workloads: r.o.Args, Wait: true, Timeout: r.o.Timeout, RouteTimeout: r.o.Timeout,

@@ -11,7 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
@@ -31,7 +31,7 @@ func (r *ExperimentRun) prepare(ctx context.Context) error {
 		return err
 	}
 	for _, v := range r.o.Images {
-		r.variants = append(r.variants, experiment.Variant{Name: v.Name, Sandbox: VariantSandbox(r.o.ID, v.Name)})
+		r.variants = append(r.variants, suite.Variant{Name: v.Name, Sandbox: VariantSandbox(r.o.ID, v.Name)})
 	}
 	if len(r.o.Images) > 0 {
 		// What prevents forking a workload prevents it for each variant.
@@ -47,14 +47,14 @@ func (r *ExperimentRun) prepare(ctx context.Context) error {
 	}
 	for _, name := range r.o.Args {
 		i := slices.IndexFunc(found, func(s sandboxes.Sandbox) bool { return s.Name == name })
-		r.variants = append(r.variants, experiment.Variant{Name: name, Sandbox: name, Key: found[i].Key})
+		r.variants = append(r.variants, suite.Variant{Name: name, Sandbox: name, Key: found[i].Key})
 	}
 	return nil
 }
 
 // findProbes reads the cluster's settings for built-in checks, and whether they allow what the suite requests.
 func (r *ExperimentRun) findProbes(ctx context.Context) (err error) {
-	i := slices.IndexFunc(r.o.Suite.Checks, func(c experiment.Check) bool { return c.Probe != nil })
+	i := slices.IndexFunc(r.o.Suite.Checks, func(c suite.Check) bool { return c.Probe != nil })
 	if i < 0 {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (r *ExperimentRun) findProbes(ctx context.Context) (err error) {
 	}
 	for i := range r.o.Suite.Checks {
 		if c := &r.o.Suite.Checks[i]; c.Probe != nil {
-			if _, err := experiment.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], nil, ""); err != nil {
+			if _, err := suite.ProbeJob(r.run, c, r.probes, r.services[c.Name][0], nil, ""); err != nil {
 				return &plan.Problem{What: err.Error(), Err: err}
 			}
 		}
@@ -72,7 +72,7 @@ func (r *ExperimentRun) findProbes(ctx context.Context) (err error) {
 }
 
 // findServices finds the Services that a check tests.
-func (r *ExperimentRun) findServices(ctx context.Context, c *experiment.Check) error {
+func (r *ExperimentRun) findServices(ctx context.Context, c *suite.Check) error {
 	var refs []plan.ServiceRef
 	for _, s := range c.Services {
 		ref, err := plan.ParseServiceRef("svc/"+s.String(), r.run.Namespace)
@@ -119,11 +119,11 @@ func (r *ExperimentRun) readCronJobs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		check, err := experiment.FromCronJob(job)
+		check, err := suite.FromCronJob(job)
 		if err != nil {
 			return &plan.Problem{What: err.Error(), Err: err}
 		}
-		if err := r.o.Suite.Join(&experiment.Suite{Checks: []experiment.Check{check}}); err != nil {
+		if err := r.o.Suite.Join(&suite.Suite{Checks: []suite.Check{check}}); err != nil {
 			return &plan.Problem{What: err.Error(), Err: err}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/jobs"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
@@ -37,7 +38,7 @@ type fakeExperiments struct {
 	resumed bool
 	left    []string // what can't be deleted
 	errs    struct{ create, save, heartbeats error }
-	check   func(ctx context.Context, v *experiment.Variant) error // nil: each check's Job can't be created
+	check   func(ctx context.Context, v *suite.Variant) error // nil: each check's Job can't be created
 
 	mu                           sync.Mutex
 	started, abandoned, released bool
@@ -75,8 +76,8 @@ func (f *fakeExperiments) CheckService(_ context.Context, ref plan.ServiceRef) (
 	return sandbox.Service{Host: ref.Name, Port: 80}, nil
 }
 
-func (f *fakeExperiments) Probes(context.Context) (experiment.Probes, error) {
-	return experiment.Probes{}, nil
+func (f *fakeExperiments) Probes(context.Context) (suite.Probes, error) {
+	return suite.Probes{}, nil
 }
 
 func (f *fakeExperiments) StartExperiment(
@@ -111,7 +112,7 @@ func (f *fakeExperiments) AbandonExperiment(context.Context, *jobs.Experiment, [
 	return f.left, nil
 }
 
-func (f *fakeExperiments) CreateObjects(context.Context, []experiment.Object) error {
+func (f *fakeExperiments) CreateObjects(context.Context, []suite.Object) error {
 	return f.errs.create
 }
 
@@ -121,7 +122,7 @@ func (f *fakeExperiments) DeleteCreated(_ context.Context, _ string, names []str
 }
 
 func (f *fakeExperiments) Check(
-	ctx context.Context, _ *jobs.Experiment, v *experiment.Variant, _ jobs.CheckJob,
+	ctx context.Context, _ *jobs.Experiment, v *suite.Variant, _ jobs.CheckJob,
 ) (*experiment.Evidence, []string, error) {
 	f.mu.Lock()
 	f.checked = append(f.checked, v.Name)
@@ -135,7 +136,7 @@ func (f *fakeExperiments) Check(
 }
 
 func (f *fakeExperiments) Compare(
-	context.Context, *jobs.Experiment, []experiment.Variant, string, jobs.CheckJob,
+	context.Context, *jobs.Experiment, []suite.Variant, string, jobs.CheckJob,
 ) ([]*experiment.Evidence, io.Reader, []string, error) {
 	return nil, nil, nil, errors.New("there is no built-in check")
 }
@@ -143,13 +144,13 @@ func (f *fakeExperiments) Compare(
 // start starts an experiment over the sandboxes.
 func (f *fakeExperiments) start(ctx context.Context, t *testing.T, sandboxes ...string) (*ExperimentRun, error) {
 	t.Helper()
-	suite, err := experiment.ParseSuite("suite.yaml", []byte(suiteText))
+	parsed, err := suite.Parse("suite.yaml", []byte(suiteText))
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := Experiment{Namespace: "shop", Read: f, Sources: f, Store: f, Checks: f, Report: &reported{}}
 	return e.Start(ctx, ExperimentOptions{
-		ID: "r1", Args: sandboxes, Suite: *suite, Require: experiment.RequireAny, Parallel: 2, Timeout: time.Minute,
+		ID: "r1", Args: sandboxes, Suite: *parsed, Require: experiment.RequireAny, Parallel: 2, Timeout: time.Minute,
 		Wait: true, Command: []string{"kubectl", "sandbox", "test"},
 	})
 }
@@ -219,7 +220,7 @@ func TestExperiment_ReturnsAReportThatCannotBeKept(t *testing.T) {
 }
 
 func TestExperiment_StopsWhenAnotherClientTakesOver(t *testing.T) {
-	f := &fakeExperiments{check: func(ctx context.Context, _ *experiment.Variant) error { <-ctx.Done(); return ctx.Err() }}
+	f := &fakeExperiments{check: func(ctx context.Context, _ *suite.Variant) error { <-ctx.Done(); return ctx.Err() }}
 	f.errs.heartbeats = jobs.ErrNotHolder
 	rep, err := f.run(t.Context(), t)
 	if rep != nil || !errors.Is(err, jobs.ErrNotHolder) || f.abandoned || f.released {
@@ -229,7 +230,7 @@ func TestExperiment_StopsWhenAnotherClientTakesOver(t *testing.T) {
 
 func TestExperiment_IsDeletedWhenInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	f := &fakeExperiments{check: func(context.Context, *experiment.Variant) error { cancel(); return ctx.Err() }}
+	f := &fakeExperiments{check: func(context.Context, *suite.Variant) error { cancel(); return ctx.Err() }}
 	_, err := f.run(ctx, t)
 	if wantProblem(t, err, "experiment r1: interrupted; nothing of it is left"); !f.abandoned {
 		t.Error("it was not abandoned")
@@ -240,7 +241,7 @@ func TestExperiment_IsDeletedWhenInterrupted(t *testing.T) {
 func TestExperiment_KeepsWhatItFoundBeforeAFailure(t *testing.T) {
 	f := &fakeExperiments{}
 	first := make(chan struct{})
-	f.check = func(_ context.Context, v *experiment.Variant) error {
+	f.check = func(_ context.Context, v *suite.Variant) error {
 		if v.Name == "a" {
 			defer close(first)
 			return nil
@@ -276,7 +277,7 @@ func TestExperiment_WaitsForRoomInTheQuota(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begun := time.Now()
-				f := &fakeExperiments{check: func(context.Context, *experiment.Variant) error {
+				f := &fakeExperiments{check: func(context.Context, *suite.Variant) error {
 					if time.Since(begun) < tt.room {
 						return &jobs.QuotaError{Message: "exceeded quota: pods"}
 					}

@@ -15,18 +15,19 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 func sample() *experiment.Report {
-	checks := []experiment.Check{
-		{Name: "smoke", Kind: experiment.E2E, Required: true, Source: "suite.yaml, document 1"},
-		{Name: "browse", Kind: experiment.Load, Source: "suite.yaml, document 2"},
+	checks := []suite.Check{
+		{Name: "smoke", Kind: suite.E2E, Required: true, Source: "suite.yaml, document 1"},
+		{Name: "browse", Kind: suite.Load, Source: "suite.yaml, document 2"},
 	}
-	variants := []experiment.Variant{{Name: "a", Sandbox: "r1-a"}, {Name: "b", Sandbox: "r1-b"}, {Name: "c", Sandbox: "r1-c"}, {Name: "d", Sandbox: "r1-d"}}
-	r := experiment.NewReport(&experiment.Run{ID: "r1", Namespace: "shop"}, experiment.RequireAny, checks, variants, true)
+	variants := []suite.Variant{{Name: "a", Sandbox: "r1-a"}, {Name: "b", Sandbox: "r1-b"}, {Name: "c", Sandbox: "r1-c"}, {Name: "d", Sandbox: "r1-d"}}
+	r := experiment.NewReport(&suite.Run{ID: "r1", Namespace: "shop"}, experiment.RequireAny, checks, variants, true)
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r.Version, r.Window = "v1.2.3", experiment.Window{Began: began, Ended: began.Add(42 * time.Second)}
 	r.Reproduce = []string{"kubectl", "sandbox", "test", "deploy/api", "--variant=a=api:a", "--filename=a suite.yaml"}

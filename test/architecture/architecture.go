@@ -45,14 +45,14 @@ func layers() []layer {
 			"webhook/sandbox", "webhook/route"}, standalone: true},
 
 		{path: "plugin/command", imports: over(slices.Concat(plans, cluster, []string{"plugin/escape", "plugin/status",
-			"plugin/cluster/routing", "plugin/cluster/tunnel", "plugin/operate", "plugin/open", "plugin/experiment", "plugin/report",
-			"webhook/share"})...)},
+			"plugin/cluster/routing", "plugin/cluster/tunnel", "plugin/operate", "plugin/open", "plugin/experiment",
+			"plugin/experiment/suite", "plugin/report", "webhook/share"})...)},
 		// Of plugin/cluster it takes the types of what is read and written; what calls the API server it is given.
 		{path: "plugin/operate", imports: over(slices.Concat(plans, cluster, []string{"plugin/status", "plugin/open", "plugin/experiment",
-			"webhook/share"})...)},
+			"plugin/experiment/suite", "webhook/share"})...)},
 		{path: "plugin/open", imports: over("plugin/plan", "webhook/preview", "webhook/engine", "webhook/engine/proxy")},
 		{path: "plugin/cluster/jobs", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/cluster/apply", "plugin/plan",
-			"plugin/plan/sandboxes", "plugin/experiment")},
+			"plugin/plan/sandboxes", "plugin/experiment", "plugin/experiment/suite")},
 		{path: "plugin/cluster/apply", imports: over(slices.Concat(plans, []string{"plugin/cluster", "plugin/cluster/read"})...)},
 		{path: "plugin/cluster/routing", imports: over("plugin/cluster", "plugin/cluster/read", "plugin/plan", "plugin/plan/routes")},
 		{path: "plugin/cluster/wait", imports: over(slices.Concat(plans, []string{"plugin/cluster", "plugin/cluster/read"})...)},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
 	probed "github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/result"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/apps"
 	"github.com/kubectl-sandbox/kubectl-sandbox/test/hotrod"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
@@ -147,7 +148,7 @@ func TestToolsOfOthersRunUnmodifiedAsChecks(t *testing.T) {
 
 	script := must[[]byte](t)(os.ReadFile("testdata/customer.k6.js"))
 	k6 := newJob("k6", "customer", corev1.Container{Image: apps.K6, Args: []string{"run", "--quiet", "/test/customer.js"}})
-	k6.Annotations[sandbox.AnnotationKind] = string(experiment.Load)
+	k6.Annotations[sandbox.AnnotationKind] = string(suite.Load)
 	s.file(&k6.Spec.Template.Spec, "customer.js", string(script))
 
 	playwright := newJob("playwright", "frontend", corev1.Container{

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 )
 
 const (
@@ -32,7 +33,7 @@ const (
 // A CheckJob is the Job of a check to run.
 type CheckJob struct {
 	Job    *batchv1.Job
-	Limits experiment.Limits
+	Limits suite.Limits
 	Waits  func(string) // is called again and again with what it waits for; empty: for its test
 }
 
@@ -42,10 +43,10 @@ type CheckJob struct {
 func (c *Experiments) Check(
 	ctx context.Context,
 	x *Experiment,
-	v *experiment.Variant,
+	v *suite.Variant,
 	job CheckJob,
 ) (*experiment.Evidence, []string, error) {
-	all, w, err := c.runJob(ctx, x, []experiment.Variant{*v}, "", job)
+	all, w, err := c.runJob(ctx, x, []suite.Variant{*v}, "", job)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -63,7 +64,7 @@ func (c *Experiments) Check(
 // It returns the evidence for each variant, all output of the probe and, if that failed, the end of the output for
 // people. Its error is that of Check.
 func (c *Experiments) Compare(
-	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job CheckJob,
+	ctx context.Context, x *Experiment, variants []suite.Variant, baseline string, job CheckJob,
 ) (all []*experiment.Evidence, printed io.Reader, log []string, err error) {
 	all, w, err := c.runJob(ctx, x, variants, baseline, job)
 	if err != nil {
@@ -121,7 +122,7 @@ func (w *window) look(ctx context.Context, exact bool, keep func(*experiment.Evi
 // was created until after it ended. The jobWatch is nil if the Job could not be created. baseline is the key of the
 // requests to the baseline; it may be empty.
 func (c *Experiments) runJob(
-	ctx context.Context, x *Experiment, variants []experiment.Variant, baseline string, job CheckJob,
+	ctx context.Context, x *Experiment, variants []suite.Variant, baseline string, job CheckJob,
 ) ([]*experiment.Evidence, *jobWatch, error) {
 	var keys []string
 	if baseline != "" {

@@ -20,6 +20,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -80,16 +81,16 @@ func (c *Experiments) CheckService(ctx context.Context, ref plan.ServiceRef) (sa
 
 // Probes reads the cluster's settings for built-in checks, except the key carriers. If the chart names no image for
 // them, the error is a *plan.Problem.
-func (c *Experiments) Probes(ctx context.Context) (experiment.Probes, error) {
+func (c *Experiments) Probes(ctx context.Context) (suite.Probes, error) {
 	annotations, err := c.chartAnnotations(
 		ctx,
 		sandbox.AnnotationProbeImage,
-		"the suite has built-in checks (image: "+experiment.ProbeImage+"), and the cluster's chart names no image of theirs",
+		"the suite has built-in checks (image: "+suite.ProbeImage+"), and the cluster's chart names no image of theirs",
 	)
 	if err != nil {
-		return experiment.Probes{}, err
+		return suite.Probes{}, err
 	}
-	p := experiment.Probes{Image: annotations[sandbox.AnnotationProbeImage]}
+	p := suite.Probes{Image: annotations[sandbox.AnnotationProbeImage]}
 	if rate, err := strconv.ParseFloat(annotations[sandbox.AnnotationMaxRate], 64); err == nil && rate > 0 {
 		p.MaxRate = rate
 	}

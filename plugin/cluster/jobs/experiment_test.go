@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -19,7 +20,7 @@ import (
 // An outcome that no experiment writes is no report, and is not shown.
 func TestExperiment_ReadsNoOutcomeOfSomebodysOwn(t *testing.T) {
 	for outcome, valid := range map[experiment.Outcome]bool{experiment.Passed: true, "passed, says mallory": false} {
-		r := experiment.NewReport(&experiment.Run{ID: "r1", Namespace: "shop"}, experiment.RequireAny, nil, []experiment.Variant{{Name: "a"}}, false)
+		r := experiment.NewReport(&suite.Run{ID: "r1", Namespace: "shop"}, experiment.RequireAny, nil, []suite.Variant{{Name: "a"}}, false)
 		r.Variants[0].Outcome = outcome
 		data, err := json.Marshal(r)
 		if err != nil {

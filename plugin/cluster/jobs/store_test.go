@@ -15,6 +15,7 @@ import (
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
@@ -24,8 +25,8 @@ func experiments(kube *fake.Clientset) *Experiments {
 }
 
 func report(ended time.Time) *experiment.Report {
-	run := &experiment.Run{ID: "r1", Namespace: "shop"}
-	r := experiment.NewReport(run, experiment.RequireAny, nil, []experiment.Variant{{Name: "a"}}, false)
+	run := &suite.Run{ID: "r1", Namespace: "shop"}
+	r := experiment.NewReport(run, experiment.RequireAny, nil, []suite.Variant{{Name: "a"}}, false)
 	r.Window.Ended = ended
 	return r
 }

@@ -11,15 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// CreateObjects creates the objects of a suite other than Jobs, as experiment.Place returns them. Objects that the
+// CreateObjects creates the objects of a suite other than Jobs, as suite.Place returns them. Objects that the
 // experiment created before stay. An existing ServiceAccount is used as it is. If it belongs to another experiment,
 // this one becomes an owner too.
-func (c *Experiments) CreateObjects(ctx context.Context, objects []experiment.Object) error {
+func (c *Experiments) CreateObjects(ctx context.Context, objects []suite.Object) error {
 	for _, o := range objects {
 		err := cluster.Retry(ctx, func() error { return c.createObject(ctx, o) })
 		if apierrors.IsAlreadyExists(err) {
@@ -32,7 +32,7 @@ func (c *Experiments) CreateObjects(ctx context.Context, objects []experiment.Ob
 	return nil
 }
 
-func (c *Experiments) createObject(ctx context.Context, o experiment.Object) (err error) {
+func (c *Experiments) createObject(ctx context.Context, o suite.Object) (err error) {
 	options := metav1.CreateOptions{FieldManager: sandbox.FieldManager}
 	switch object := o.NamedObject.(type) {
 	case *corev1.ConfigMap:
@@ -50,7 +50,7 @@ func (c *Experiments) createObject(ctx context.Context, o experiment.Object) (er
 }
 
 // adoptObject checks the existing object of that name. It must belong to the experiment, or be a ServiceAccount.
-func (c *Experiments) adoptObject(ctx context.Context, o experiment.Object) error {
+func (c *Experiments) adoptObject(ctx context.Context, o suite.Object) error {
 	there, err := c.readObject(ctx, o)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (c *Experiments) adoptObject(ctx context.Context, o experiment.Object) erro
 	switch owners := there.GetOwnerReferences(); {
 	case slices.ContainsFunc(owners, func(r metav1.OwnerReference) bool { return r.UID == owner.UID }):
 		return nil
-	case o.Kind != experiment.KindServiceAccount:
+	case o.Kind != suite.KindServiceAccount:
 		return &plan.Problem{
 			What: fmt.Sprintf(
 				"%s: %s/%s is there already, and not of this experiment; give it another name in the suite, or choose another --id",
@@ -80,13 +80,13 @@ func (c *Experiments) adoptObject(ctx context.Context, o experiment.Object) erro
 	}
 }
 
-func (c *Experiments) readObject(ctx context.Context, o experiment.Object) (experiment.NamedObject, error) {
+func (c *Experiments) readObject(ctx context.Context, o suite.Object) (suite.NamedObject, error) {
 	switch name := o.GetName(); o.Kind {
-	case experiment.KindConfigMap:
+	case suite.KindConfigMap:
 		return c.Kube.CoreV1().ConfigMaps(c.Namespace).Get(ctx, name, metav1.GetOptions{})
-	case experiment.KindSecret:
+	case suite.KindSecret:
 		return c.Kube.CoreV1().Secrets(c.Namespace).Get(ctx, name, metav1.GetOptions{})
-	case experiment.KindClaim:
+	case suite.KindClaim:
 		return c.Kube.CoreV1().PersistentVolumeClaims(c.Namespace).Get(ctx, name, metav1.GetOptions{})
 	default:
 		return c.Kube.CoreV1().ServiceAccounts(c.Namespace).Get(ctx, name, metav1.GetOptions{})
