@@ -122,28 +122,36 @@ func workloadOf(t testing.TB, template string) *plan.Workload {
 	return plan.NewWorkload(u, schema.GroupResource{Group: "apps", Resource: "deployments"}, "")
 }
 
-// A change is the patch it comes to, operation by operation and without the tests of names, or the problem there is.
-func TestForks_Changes(t *testing.T) {
-	patch := func(patchType, text string) func(*forks.Options) {
-		return func(o *forks.Options) {
-			p, err := forks.ParsePatch("--patch", patchType, text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			o.Patch = p
+// A change is options of a fork, and what these come to: a patch, operation by operation and without the tests of
+// names, or a problem.
+type change struct {
+	name    string
+	change  func(*forks.Options)
+	want    string
+	warns   string
+	problem string
+}
+
+// patch is the change of --patch.
+func patch(t *testing.T, patchType, text string) func(*forks.Options) {
+	t.Helper()
+	return func(o *forks.Options) {
+		p, err := forks.ParsePatch("--patch", patchType, text)
+		if err != nil {
+			t.Fatal(err)
 		}
+		o.Patch = p
 	}
-	for _, tt := range []struct {
-		name    string
-		change  func(*forks.Options)
-		want    string
-		warns   string
-		problem string
-	}{
+}
+
+func TestForks_ChangesByFlags(t *testing.T) {
+	for _, tt := range []change{
 		{
 			name:   "env from a Secret, over a plain value, in all containers",
 			change: func(o *forks.Options) { o.Env = variables("A@secret/db/pw") },
-			want:   `remove /spec/containers/0/env/0/value; add /spec/containers/0/env/0/valueFrom {"secretKeyRef":{"key":"pw","name":"db"}}; add /spec/containers/1/env [{"name":"A","valueFrom":{"secretKeyRef":{"key":"pw","name":"db"}}}]`,
+			want: `remove /spec/containers/0/env/0/value; ` +
+				`add /spec/containers/0/env/0/valueFrom {"secretKeyRef":{"key":"pw","name":"db"}}; ` +
+				`add /spec/containers/1/env [{"name":"A","valueFrom":{"secretKeyRef":{"key":"pw","name":"db"}}}]`,
 		},
 		{
 			name:   "env from a ConfigMap, in one container",
@@ -171,9 +179,12 @@ func TestForks_Changes(t *testing.T) {
 		{
 			name: "resources of the container whose image changes",
 			change: func(o *forks.Options) {
-				o.Images, o.Resources = options("api=api:2").Images, resources("requests.cpu=5m,limits.cpu-,limits.memory=1Gi")
+				o.Images = options("api=api:2").Images
+				o.Resources = resources("requests.cpu=5m,limits.cpu-,limits.memory=1Gi")
 			},
-			want: `replace /spec/containers/0/image "api:2"; remove /spec/containers/0/resources/limits/cpu; add /spec/containers/0/resources/limits/memory "1Gi"; replace /spec/containers/0/resources/requests/cpu "5m"`,
+			want: `replace /spec/containers/0/image "api:2"; remove /spec/containers/0/resources/limits/cpu; ` +
+				`add /spec/containers/0/resources/limits/memory "1Gi"; ` +
+				`replace /spec/containers/0/resources/requests/cpu "5m"`,
 		},
 		{
 			name:   "resources that are not there",
@@ -190,97 +201,134 @@ func TestForks_Changes(t *testing.T) {
 			change: func(o *forks.Options) { o.Images, o.Containers = options("log:2").Images, []string{"log"} },
 			want:   `replace /spec/containers/1/image "log:2"`,
 		},
+	} {
+		t.Run(tt.name, tt.check)
+	}
+}
+
+func TestForks_ChangesByPatch(t *testing.T) {
+	for _, tt := range []change{
 		{
-			name:   "strategic merge goes by name, and leaves what it does not know",
-			change: patch("strategic", `{spec: {hostNetwork: true, containers: [{name: log, env: [{name: Z, value: z}]}, {name: api, env: [{name: A, $patch: delete}]}]}}`),
-			want:   `remove /spec/containers/0/env/0; add /spec/containers/1/env [{"name":"Z","value":"z"}]; add /spec/hostNetwork true`,
+			name: "strategic merge goes by name, and leaves what it does not know",
+			change: patch(t, "strategic", `{spec: {hostNetwork: true, containers: [`+
+				`{name: log, env: [{name: Z, value: z}]}, `+
+				`{name: api, env: [{name: A, $patch: delete}]}]}}`),
+			want: `remove /spec/containers/0/env/0; ` +
+				`add /spec/containers/1/env [{"name":"Z","value":"z"}]; add /spec/hostNetwork true`,
 		},
 		{
 			name:   "strategic merge adds a container",
-			change: patch("strategic", `{spec: {containers: [{name: extra, image: x}]}}`),
+			change: patch(t, "strategic", `{spec: {containers: [{name: extra, image: x}]}}`),
 			want:   `add /spec/containers/- {"image":"x","name":"extra"}`,
 		},
 		{
-			name:   "merge patch",
-			change: patch("merge", `{metadata: {annotations: {note: null, other: "2"}}, spec: {future: {deep: null}}}`),
-			want:   `remove /metadata/annotations/note; add /metadata/annotations/other "2"; remove /spec/future/deep`,
+			name: "merge patch",
+			change: patch(t, "merge", `{metadata: {annotations: {note: null, other: "2"}}, `+
+				`spec: {future: {deep: null}}}`),
+			want: `remove /metadata/annotations/note; add /metadata/annotations/other "2"; remove /spec/future/deep`,
 		},
 		{
-			name:   "JSON patch, moves included",
-			change: patch("json", `[{op: test, path: /spec/containers/0/name, value: api}, {op: move, from: /spec/containers/0/args, path: /spec/containers/0/command}]`),
-			want:   `remove /spec/containers/0/args; add /spec/containers/0/command ["--a"]`,
+			name: "JSON patch, moves included",
+			change: patch(t, "json", `[{op: test, path: /spec/containers/0/name, value: api}, `+
+				`{op: move, from: /spec/containers/0/args, path: /spec/containers/0/command}]`),
+			want: `remove /spec/containers/0/args; add /spec/containers/0/command ["--a"]`,
 		},
 		{
 			name: "flags are laid on after the patch",
 			change: func(o *forks.Options) {
-				patch("merge", `{spec: {serviceAccountName: mid, hostname: h}}`)(o)
+				patch(t, "merge", `{spec: {serviceAccountName: mid, hostname: h}}`)(o)
 				o.ServiceAccount = "new"
 			},
 			want: `add /spec/hostname "h"; replace /spec/serviceAccount "new"; replace /spec/serviceAccountName "new"`,
 		},
 		{
 			name:   "a field that nobody knows",
-			change: patch("merge", `{spec: {hostNam: x}}`),
+			change: patch(t, "merge", `{spec: {hostNam: x}}`),
 			want:   `add /spec/hostNam "x"`,
 			warns:  `--patch: the pod template gets a field that this program does not know: spec.hostNam`,
 		},
-
-		{name: "which container", change: func(o *forks.Options) { o.Args = []string{"x"} }, problem: `--args does not say which container: deployment.apps/api has api, log, mesh`},
-		{name: "no such container", change: func(o *forks.Options) { o.Env, o.Containers = variables("A=1"), []string{"ap"} }, problem: `--container ap: no container is named "ap"; there is api, log, mesh`},
-		{name: "wrong type", change: patch("merge", `{spec: {containers: [{name: api, image: 5}]}}`), problem: `--patch does not fit the pod template of deployment.apps/api: `},
-		{name: "no container left", change: patch("merge", `{spec: {containers: []}}`), problem: `it removes all containers`},
-		{name: "no spec left", change: patch("json", `[{op: remove, path: /spec}]`), problem: `it removes all containers`},
-		{name: "spec is no object", change: patch("strategic", `{spec: 5}`), problem: `does not fit`},
-		{name: "test fails", change: patch("json", `[{op: test, path: /spec/containers/0/name, value: web}]`), problem: `testing value /spec/containers/0/name failed`},
-		{name: "nothing there", change: patch("json", `[{op: remove, path: /spec/nodeName}]`), problem: `does not fit`},
-		{name: "field without schema", change: patch("strategic", `{spec: {future: {more: 1}}}`), problem: `unable to find api field`},
-		{name: "a label", change: patch("strategic", `{metadata: {labels: {app: other}}}`), problem: `the label app can't be set on a fork`},
-		{name: "a mark of ours", change: patch("merge", `{metadata: {annotations: {kubectl-sandbox.dev/ports: "x"}}}`), problem: `the annotation kubectl-sandbox.dev/ports can't be set on a fork`},
-		{name: "a mark of GitOps", change: patch("merge", `{metadata: {annotations: {argocd.argoproj.io/tracking-id: x}}}`), problem: `can't be set on a fork`},
-		{name: "a name", change: patch("merge", `{metadata: {name: x}}`), problem: `metadata.name can't be set on a fork`},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			o := options()
-			tt.change(&o)
-			if err := o.Validate(); err != nil {
-				t.Fatal(err)
-			}
-			w := workloadOf(t, changed)
-			before := runtime.DeepCopyJSON(w.Object.Object)
-			state := &forks.State{Namespace: "shop"}
-			p, err := forks.New(&o, []*plan.Workload{w}, state)
-			if !reflect.DeepEqual(before, w.Object.Object) {
-				t.Error("planning changed the workload")
-			}
-			if (err != nil) != (tt.problem != "") || !strings.Contains(message(err), tt.problem) {
-				t.Fatalf("the problem is: %v", err)
-			}
-			if err != nil {
-				return
-			}
-			if got := operations(t, p.Forks[0].Deployment); got != tt.want {
-				t.Errorf("got  %s\nwant %s", got, tt.want)
-			}
-			if warned := strings.Join(p.Warnings, "\n"); !strings.Contains(warned, tt.warns) {
-				t.Errorf("warned:\n%s", warned)
-			}
-			// The same once more, on the fork there is, changes nothing of it.
-			fork := p.Forks[0].Deployment.DeepCopy()
-			fork.SetGeneration(1)
-			cm := p.ConfigMap.DeepCopy()
-			cm.UID = "u"
-			fork.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}})
-			state.Sandbox, state.Forks = cm, []unstructured.Unstructured{*fork}
-			again := options()
-			again.Env = variables("ZZ=1")
-			p2, err := forks.New(&again, []*plan.Workload{w}, state)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if more := operations(t, p2.Forks[0].Deployment); !strings.Contains(more, "ZZ") {
-				t.Errorf("an update lost what was asked: %s", more)
-			}
-		})
+		t.Run(tt.name, tt.check)
+	}
+}
+
+func TestForks_RefusesChanges(t *testing.T) {
+	for _, tt := range []change{
+		{name: "which container", change: func(o *forks.Options) { o.Args = []string{"x"} },
+			problem: `--args does not say which container: deployment.apps/api has api, log, mesh`},
+		{name: "no such container", change: func(o *forks.Options) {
+			o.Env, o.Containers = variables("A=1"), []string{"ap"}
+		},
+			problem: `--container ap: no container is named "ap"; there is api, log, mesh`},
+		{name: "wrong type", change: patch(t, "merge", `{spec: {containers: [{name: api, image: 5}]}}`),
+			problem: `--patch does not fit the pod template of deployment.apps/api: `},
+		{name: "no container left", change: patch(t, "merge", `{spec: {containers: []}}`),
+			problem: `it removes all containers`},
+		{name: "no spec left", change: patch(t, "json", `[{op: remove, path: /spec}]`),
+			problem: `it removes all containers`},
+		{name: "spec is no object", change: patch(t, "strategic", `{spec: 5}`), problem: `does not fit`},
+		{name: "test fails", change: patch(t, "json", `[{op: test, path: /spec/containers/0/name, value: web}]`),
+			problem: `testing value /spec/containers/0/name failed`},
+		{name: "nothing there", change: patch(t, "json", `[{op: remove, path: /spec/nodeName}]`),
+			problem: `does not fit`},
+		{name: "field without schema", change: patch(t, "strategic", `{spec: {future: {more: 1}}}`),
+			problem: `unable to find api field`},
+		{name: "a label", change: patch(t, "strategic", `{metadata: {labels: {app: other}}}`),
+			problem: `the label app can't be set on a fork`},
+		{name: "a mark of ours",
+			change:  patch(t, "merge", `{metadata: {annotations: {kubectl-sandbox.dev/ports: "x"}}}`),
+			problem: `the annotation kubectl-sandbox.dev/ports can't be set on a fork`},
+		{name: "a mark of GitOps",
+			change:  patch(t, "merge", `{metadata: {annotations: {argocd.argoproj.io/tracking-id: x}}}`),
+			problem: `can't be set on a fork`},
+		{name: "a name", change: patch(t, "merge", `{metadata: {name: x}}`),
+			problem: `metadata.name can't be set on a fork`},
+	} {
+		t.Run(tt.name, tt.check)
+	}
+}
+
+// check plans a fork with the change.
+func (tt change) check(t *testing.T) {
+	o := options()
+	tt.change(&o)
+	if err := o.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	w := workloadOf(t, changed)
+	before := runtime.DeepCopyJSON(w.Object.Object)
+	state := &forks.State{Namespace: "shop"}
+	p, err := forks.New(&o, []*plan.Workload{w}, state)
+	if !reflect.DeepEqual(before, w.Object.Object) {
+		t.Error("planning changed the workload")
+	}
+	if (err != nil) != (tt.problem != "") || !strings.Contains(message(err), tt.problem) {
+		t.Fatalf("the problem is: %v", err)
+	}
+	if err != nil {
+		return
+	}
+	if got := operations(t, p.Forks[0].Deployment); got != tt.want {
+		t.Errorf("got  %s\nwant %s", got, tt.want)
+	}
+	if warned := strings.Join(p.Warnings, "\n"); !strings.Contains(warned, tt.warns) {
+		t.Errorf("warned:\n%s", warned)
+	}
+	// The same once more, on the fork there is, changes nothing of it.
+	fork := p.Forks[0].Deployment.DeepCopy()
+	fork.SetGeneration(1)
+	cm := p.ConfigMap.DeepCopy()
+	cm.UID = "u"
+	fork.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}})
+	state.Sandbox, state.Forks = cm, []unstructured.Unstructured{*fork}
+	again := options()
+	again.Env = variables("ZZ=1")
+	p2, err := forks.New(&again, []*plan.Workload{w}, state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if more := operations(t, p2.Forks[0].Deployment); !strings.Contains(more, "ZZ") {
+		t.Errorf("an update lost what was asked: %s", more)
 	}
 }
 
