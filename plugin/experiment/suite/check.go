@@ -84,7 +84,8 @@ func NewCheck(job *batchv1.Job) (Check, error) {
 	case c.Name == "":
 		return c, errors.New("metadata.name: must be set: it is the check's name")
 	case len(validation.IsDNS1123Subdomain(c.Name)) > 0 && len(c.Name) <= maxCheckName:
-		return c, fmt.Errorf("metadata.name: %q must consist of lowercase letters, digits, '-' and '.', and begin and end with a letter or digit", c.Name)
+		return c, fmt.Errorf("metadata.name: %q must consist of lowercase letters, digits, '-' and '.', "+
+			"and begin and end with a letter or digit", c.Name)
 	case len(c.Name) > maxCheckName:
 		return c, fmt.Errorf("metadata.name: %q must be at most %d characters long, is %d", c.Name, maxCheckName, len(c.Name))
 	case len(job.Spec.Template.Spec.Containers) == 0:
@@ -92,7 +93,8 @@ func NewCheck(job *batchv1.Job) (Check, error) {
 	case job.Spec.Selector != nil || job.Spec.ManualSelector != nil && *job.Spec.ManualSelector:
 		return c, errors.New("spec.selector: must be left out: each variant gets a Job of its own")
 	case job.Spec.Template.Spec.HostNetwork:
-		return c, errors.New("spec.template.spec.hostNetwork: must be left out: the pod gets a router, whose ports would be its node's")
+		return c, errors.New("spec.template.spec.hostNetwork: must be left out: " +
+			"the pod gets a router, whose ports would be its node's")
 	}
 	if err := reserved(&job.Spec.Template.Spec); err != nil {
 		return c, err
@@ -114,13 +116,15 @@ func NewCheck(job *batchv1.Job) (Check, error) {
 	thresholds := job.Annotations[sandbox.AnnotationThresholds]
 	if c.Probe == nil {
 		if thresholds != "" {
-			return c, fmt.Errorf("annotation %s: is of built-in checks (image: %s); a Job of one's own is judged by its exit status: "+
+			return c, fmt.Errorf("annotation %s: is of built-in checks (image: %s); "+
+				"a Job of one's own is judged by its exit status: "+
 				"give the thresholds to its tool", sandbox.AnnotationThresholds, ProbeImage)
 		}
 		return c, nil
 	}
 	if _, said := job.Annotations[sandbox.AnnotationKind]; said && c.Kind != c.Probe.kind() {
-		return c, fmt.Errorf("annotation %s: %q, and the container's args are those of a check of %s", sandbox.AnnotationKind, c.Kind, c.Probe.kind())
+		return c, fmt.Errorf("annotation %s: %q, and the container's args are those of a check of %s",
+			sandbox.AnnotationKind, c.Kind, c.Probe.kind())
 	}
 	c.Kind = c.Probe.kind()
 	if err := c.Probe.thresholds(thresholds); err != nil {
@@ -132,16 +136,20 @@ func NewCheck(job *batchv1.Job) (Check, error) {
 // reserved returns an error if the author uses a name that admission gives to the router beside the test, which
 // admission would mistake for its own.
 func reserved(pod *corev1.PodSpec) error {
-	for field, containers := range map[string][]corev1.Container{"containers": pod.Containers, "initContainers": pod.InitContainers} {
+	for field, containers := range map[string][]corev1.Container{
+		"containers": pod.Containers, "initContainers": pod.InitContainers,
+	} {
 		for i, c := range containers {
 			if c.Name == sandbox.RouterContainer {
-				return fmt.Errorf("spec.template.spec.%s[%d].name: %q is the name of the router that each test's pod gets; choose another one", field, i, c.Name)
+				return fmt.Errorf("spec.template.spec.%s[%d].name: %q is the name of the router that each test's pod gets; "+
+					"choose another one", field, i, c.Name)
 			}
 		}
 	}
 	for i, v := range pod.Volumes {
 		if strings.HasPrefix(v.Name, sandbox.RouterContainer) {
-			return fmt.Errorf("spec.template.spec.volumes[%d].name: %q: names that begin with %s are those of the router that each test's pod gets; choose another one",
+			return fmt.Errorf("spec.template.spec.volumes[%d].name: %q: names that begin with %s are those of the router "+
+				"that each test's pod gets; choose another one",
 				i, v.Name, sandbox.RouterContainer)
 		}
 	}
@@ -160,7 +168,9 @@ func exported(job *batchv1.Job) *batchv1.Job {
 		}
 	}
 	job.Spec.Selector, job.Status = nil, batchv1.JobStatus{}
-	job.ObjectMeta = metav1.ObjectMeta{Name: job.Name, Namespace: job.Namespace, Labels: job.Labels, Annotations: job.Annotations}
+	job.ObjectMeta = metav1.ObjectMeta{
+		Name: job.Name, Namespace: job.Namespace, Labels: job.Labels, Annotations: job.Annotations,
+	}
 	return job
 }
 

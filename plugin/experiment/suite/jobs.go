@@ -43,7 +43,8 @@ func Job(run *Run, v *Variant, c *Check, services []sandbox.Service) *batchv1.Jo
 	pod := &job.Spec.Template
 	for _, m := range []*metav1.ObjectMeta{&job.ObjectMeta, &pod.ObjectMeta} {
 		for k, value := range map[string]string{
-			sandbox.LabelRun: run.ID, sandbox.LabelCheck: c.Name, sandbox.LabelSandbox: v.Sandbox, sandbox.LabelRole: sandbox.RoleCheck,
+			sandbox.LabelRun: run.ID, sandbox.LabelCheck: c.Name,
+			sandbox.LabelSandbox: v.Sandbox, sandbox.LabelRole: sandbox.RoleCheck,
 		} {
 			metav1.SetMetaDataLabel(m, k, value)
 		}

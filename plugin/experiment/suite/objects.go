@@ -55,7 +55,8 @@ func validObject(o NamedObject) error {
 		return errors.New("metadata.name: must be set: Jobs use the object by it")
 	}
 	if s, ok := o.(*corev1.Secret); ok && s.Type == corev1.SecretTypeServiceAccountToken {
-		return fmt.Errorf("type: %q: a test's token is that of spec.template.spec.serviceAccountName; leave the Secret out", s.Type)
+		return fmt.Errorf("type: %q: a test's token is that of spec.template.spec.serviceAccountName; "+
+			"leave the Secret out", s.Type)
 	}
 	return nil
 }

@@ -56,7 +56,8 @@ func (c *Check) probe() (*Probe, error) {
 	case len(containers[0].Command) > 0:
 		return nil, errors.New(at + "[0].command: must be left out: the image has its own")
 	case !one(c.Job.Spec.Parallelism) || !one(c.Job.Spec.Completions):
-		return nil, errors.New("spec.parallelism, spec.completions: a built-in check compares all variants in one pod, and both must be 1 or left out")
+		return nil, errors.New("spec.parallelism, spec.completions: " +
+			"a built-in check compares all variants in one pod, and both must be 1 or left out")
 	case len(c.Services) > 1:
 		return nil, fmt.Errorf("annotation %s: a built-in check is of one Service", sandbox.AnnotationServices)
 	}
@@ -68,7 +69,8 @@ func (c *Check) probe() (*Probe, error) {
 		p.Contract, p.GRPC = true, args[1] == "grpc"
 		args = args[2:]
 	default:
-		return nil, errors.New(at + `[0].args: a built-in check begins with "load", or with "contract" and "openapi" or "grpc"`)
+		return nil, errors.New(at + `[0].args: a built-in check begins with "load", ` +
+			`or with "contract" and "openapi" or "grpc"`)
 	}
 	for i, arg := range args {
 		name, value, has := strings.Cut(strings.TrimLeft(arg, "-"), "=")
@@ -119,7 +121,9 @@ func (p *Probe) kind() Kind {
 // is the key of the baseline's requests. It fails if the cluster's limit is below the rate that the author requests.
 //
 // The pod gets no router: the program adds the keys itself, and a router beside it would be measured too.
-func ProbeJob(run *Run, c *Check, on Probes, service sandbox.Service, variants []Variant, baselineKey string) (*batchv1.Job, error) {
+func ProbeJob(
+	run *Run, c *Check, on Probes, service sandbox.Service, variants []Variant, baselineKey string,
+) (*batchv1.Job, error) {
 	job := frame(run, c)
 	job.Name = sandbox.CheckName(c.Name, run.ID, run.ID)
 	pod := &job.Spec.Template
@@ -163,7 +167,8 @@ func ProbeJob(run *Run, c *Check, on Probes, service sandbox.Service, variants [
 func (p *Probe) rate(most float64, arms int) (float64, error) {
 	switch {
 	case most > 0 && p.Rate > most:
-		return 0, fmt.Errorf("--rate=%g: load checks may send %g requests a second in this cluster (chart value experiments.maxRate)", p.Rate, most)
+		return 0, fmt.Errorf("--rate=%g: load checks may send %g requests a second in this cluster "+
+			"(chart value experiments.maxRate)", p.Rate, most)
 	case p.Rate > 0:
 		return p.Rate, nil
 	case most > 0:
@@ -186,6 +191,8 @@ func harden(pod *corev1.PodSpec, c *corev1.Container) {
 		c.ImagePullPolicy = corev1.PullIfNotPresent
 	}
 	if c.Resources.Requests == nil {
-		c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+		c.Resources.Requests = corev1.ResourceList{
+			corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi"),
+		}
 	}
 }

@@ -103,8 +103,10 @@ func (s *Suite) add(at string, object []byte, typed metav1.TypeMeta) error {
 	default:
 		o := newObject(kind)
 		if o == nil {
-			return fmt.Errorf("%s: apiVersion, kind: %q of %q is neither a check, which is a Job or a CronJob of batch/v1, nor a ConfigMap, Secret, "+
-				"ServiceAccount or PersistentVolumeClaim of v1 that one uses; apply it before the test, and leave it out of the suite", at, kind.Kind, kind.APIVersion)
+			return fmt.Errorf("%s: apiVersion, kind: %q of %q is neither a check, which is a Job or a CronJob "+
+				"of batch/v1, nor a ConfigMap, Secret, "+
+				"ServiceAccount or PersistentVolumeClaim of v1 that one uses; apply it before the test, "+
+				"and leave it out of the suite", at, kind.Kind, kind.APIVersion)
 		}
 		if err = strictly(object, o); err == nil {
 			if err = validObject(o); err == nil {
@@ -143,8 +145,10 @@ func (s *Suite) addCheck(c Check) error {
 }
 
 func (s *Suite) addObject(o Object) error {
-	if i := slices.IndexFunc(s.Objects, func(p Object) bool { return p.Kind == o.Kind && p.GetName() == o.GetName() }); i >= 0 {
-		return fmt.Errorf("%s: metadata.name: there is a %s %q already, in %s", o.Source, o.Kind, o.GetName(), s.Objects[i].Source)
+	same := func(p Object) bool { return p.Kind == o.Kind && p.GetName() == o.GetName() }
+	if i := slices.IndexFunc(s.Objects, same); i >= 0 {
+		return fmt.Errorf("%s: metadata.name: there is a %s %q already, in %s",
+			o.Source, o.Kind, o.GetName(), s.Objects[i].Source)
 	}
 	s.Objects = append(s.Objects, o)
 	return nil
@@ -186,7 +190,9 @@ func strictly(object []byte, into any) error {
 // plain removes the parser's name from an error.
 func plain(err error) error {
 	s := err.Error()
-	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: ", "json: "} {
+	for _, prefix := range []string{
+		"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: ", "json: ",
+	} {
 		s = strings.TrimPrefix(s, prefix)
 	}
 	return errors.New(s)
