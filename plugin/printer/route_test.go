@@ -1,4 +1,4 @@
-package command
+package printer
 
 import (
 	"strings"
@@ -6,12 +6,11 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
-func TestPrintRoutes(t *testing.T) {
+func TestRoutes(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	made := metav1.NewTime(now.Add(-3 * time.Hour))
 	route := func(name, workload, state string, ready int32, requests status.Requests) status.Route {
@@ -48,7 +47,7 @@ shop deployment/web 1/2 NotRouted pr-1 key-pr-1 1/1 4 (1 to the baseline, 1 brok
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out strings.Builder
-			if err := printRoutes(&out, tableFlags{print: genericclioptions.NewPrintFlags("")}, list, tt.namespaces, now); err != nil {
+			if err := Routes(&out, list, tt.namespaces, now); err != nil {
 				t.Fatal(err)
 			}
 			if got, want := squeeze(out.String()), squeeze(tt.want[1:]); got != want {
