@@ -33,7 +33,7 @@ func Status(out io.Writer, s *read.Status, globals Globals, now time.Time) error
 		return nil
 	}
 	fmt.Fprintln(out)
-	if err := forkTable(out, s, now); err != nil {
+	if err := printForks(out, s, now); err != nil {
 		return err
 	}
 	switch {
@@ -46,14 +46,14 @@ func Status(out io.Writer, s *read.Status, globals Globals, now time.Time) error
 	for _, url := range s.Previews {
 		fmt.Fprintf(out, "\npreview: %s\n", url)
 	}
-	causes(out, s, globals)
-	baselineStates(out, s, globals)
-	policies(out, s)
+	printCauses(out, s, globals)
+	printBaselineStates(out, s, globals)
+	printPolicies(out, s)
 	return nil
 }
 
-// forkTable prints a row for each fork.
-func forkTable(out io.Writer, s *read.Status, now time.Time) error {
+// printForks prints a row for each fork.
+func printForks(out io.Writer, s *read.Status, now time.Time) error {
 	var rows []metav1.TableRow
 	for i := range s.Forks {
 		d := &s.Sandbox.Forks[i]
@@ -71,8 +71,8 @@ func forkTable(out io.Writer, s *read.Status, now time.Time) error {
 	return table{}.print(out, columns("Fork", "Of", "Ready", "Requests", "State", "Age"), rows)
 }
 
-// causes prints, for each fork, why requests do not reach it, or not all, and further facts about it.
-func causes(out io.Writer, s *read.Status, globals Globals) {
+// printCauses prints, for each fork, why requests do not reach it, or not all, and further facts about it.
+func printCauses(out io.Writer, s *read.Status, globals Globals) {
 	for i, fork := range s.Forks {
 		d := &s.Sandbox.Forks[i]
 		for _, c := range fork.Causes {
@@ -94,8 +94,8 @@ func causes(out io.Writer, s *read.Status, globals Globals) {
 	}
 }
 
-// baselineStates prints which forks are behind their baselines, and how to fix that.
-func baselineStates(out io.Writer, s *read.Status, globals Globals) {
+// printBaselineStates prints which forks are behind their baselines, and how to fix that.
+func printBaselineStates(out io.Writer, s *read.Status, globals Globals) {
 	for i, state := range s.Standings {
 		d := &s.Sandbox.Forks[i]
 		if p := state.Problem(d); p != nil {
@@ -116,8 +116,8 @@ func baselineStates(out io.Writer, s *read.Status, globals Globals) {
 	}
 }
 
-// policies prints the policies of forks, and the policies that they are derived from.
-func policies(out io.Writer, s *read.Status) {
+// printPolicies prints the policies of forks, and the policies that they are derived from.
+func printPolicies(out io.Writer, s *read.Status) {
 	for i := range s.Policies {
 		p := &s.Policies[i]
 		fmt.Fprintf(out, "\npolicy: networkpolicy/%s gives the fork of %s the rules that the baseline has by %s\n", p.Name,

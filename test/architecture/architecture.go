@@ -42,12 +42,12 @@ func layers() []layer {
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/probe", "plugin/experiment/result", "plugin/experiment/stats",
 			"webhook/sandbox", "webhook/route"}, standalone: true},
 
-		{path: "plugin/command", imports: over(slices.Concat(plans, cluster, []string{"plugin/escape", "plugin/status",
-			"plugin/cluster/routing", "plugin/cluster/tunnel", "plugin/operate", "plugin/open", "plugin/experiment", "plugin/report",
-			"plugin/printer"})...)},
+		{path: "plugin/command", imports: over(slices.Concat(cluster, []string{"plugin/plan", "plugin/plan/forks",
+			"plugin/plan/sandboxes", "plugin/escape", "plugin/status", "plugin/cluster/routing", "plugin/cluster/tunnel", "plugin/operate",
+			"plugin/open", "plugin/experiment", "plugin/report", "plugin/printer"})...)},
 		// Results in, text out: of plugin/cluster it takes the types of what was read and written.
-		{path: "plugin/printer", imports: over(slices.Concat(plans, []string{"plugin/status", "plugin/cluster/read",
-			"plugin/cluster/apply", "plugin/operate", "webhook/share"})...)},
+		{path: "plugin/printer", imports: over("plugin/plan", "plugin/plan/forks", "plugin/plan/routes", "plugin/plan/sandboxes",
+			"plugin/status", "plugin/cluster/read", "plugin/cluster/apply", "plugin/operate", "webhook/share")},
 		// Of plugin/cluster it takes the types of what is read and written; what calls the API server it is given.
 		{path: "plugin/operate", imports: over(slices.Concat(plans, cluster, []string{"plugin/status", "plugin/open", "plugin/experiment",
 			"webhook/share"})...)},
