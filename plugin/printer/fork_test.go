@@ -56,7 +56,9 @@ func applied(t *testing.T, p *forks.Plan) *apply.Applied {
 // statuses are those of the forks of a plan, of which that of api has a pod.
 func statuses(api, worker health.Report) map[string]sandboxes.ForkStatus {
 	pod := corev1.Pod{
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "api:pr-42"}, {Name: "log", Image: "log:1"}}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{
+			{Name: "app", Image: "api:pr-42"}, {Name: "log", Image: "log:1"},
+		}},
 		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{
 			{Name: "app", ImageID: "registry.example.com/api@sha256:0123"}, {Name: "log"},
 		}},
@@ -67,16 +69,29 @@ func statuses(api, worker health.Report) map[string]sandboxes.ForkStatus {
 	}
 }
 
+// printFork returns what f prints of forkPlan, applied and routed, after a change.
+func printFork(t *testing.T, f Fork, change func(*operate.Forked)) string {
+	t.Helper()
+	routed := health.Report{State: health.StateRouted}
+	p := forkPlan(t)
+	done := &operate.Forked{Plan: p, Applied: applied(t, p), Statuses: statuses(routed, routed)}
+	change(done)
+	var out strings.Builder
+	f.Out = &out
+	if err := f.PrintForked(done); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
 func TestFork(t *testing.T) {
 	routed := health.Report{State: health.StateRouted}
 	for _, tt := range []struct {
-		name, output string
-		dryRun       operate.DryRun
-		gateway      string
-		change       func(*operate.Forked)
-		want         string
+		name, gateway string
+		change        func(*operate.Forked)
+		want          string
 	}{
-		{"routed", "", operate.DryRunNone, "preview.example.com", func(*operate.Forked) {}, `
+		{"routed", "preview.example.com", func(*operate.Forked) {}, `
 networkpolicy.networking.k8s.io/api-pr-42-ingress created
 deployment.apps/api-pr-42 forked
 deployment.apps/worker-pr-42 configured
@@ -96,7 +111,7 @@ show it to others, at https://api--pr-42--shop.preview.example.com/:
 show it to others, at https://worker--pr-42--shop.preview.example.com/:
   kubectl sandbox share pr-42 svc/worker --context=dev --namespace=shop
 `},
-		{"running, without a gateway, expired", "", operate.DryRunNone, "", func(d *operate.Forked) {
+		{"running, without a gateway, expired", "", func(d *operate.Forked) {
 			d.Plan.Expires = noon().Add(-time.Minute)
 			d.Plan.Forks, d.Applied.Forks = d.Plan.Forks[:1], d.Applied.Forks[:1]
 			d.Plan.Forks[0].Reach = nil
@@ -110,7 +125,7 @@ sandbox pr-42: key pr-42, running in 1.24s, expired 60s ago
 container app runs api:pr-42 (sha256:0123)
 container log runs log:1
 `},
-		{"unchanged, and rebased to no replicas", "", operate.DryRunNone, "", func(d *operate.Forked) {
+		{"unchanged, and rebased to no replicas", "", func(d *operate.Forked) {
 			d.Plan.Forks[0].Replaces, d.Plan.Forks[1].Rebased = 1, true
 			d.Plan.Forks[0].Reach, d.Plan.Forks[1].Reach = nil, nil
 			d.Statuses = statuses(routed, health.Report{Causes: []health.Cause{{Code: health.ScaledToZero}}})
@@ -122,7 +137,7 @@ sandbox pr-42: key pr-42, never expires
 container app runs api:pr-42 (sha256:0123)
 container log runs log:1
 `},
-		{"not waited for", "", operate.DryRunNone, "", func(d *operate.Forked) { d.Statuses = nil }, `
+		{"not waited for", "", func(d *operate.Forked) { d.Statuses = nil }, `
 networkpolicy.networking.k8s.io/api-pr-42-ingress created
 deployment.apps/api-pr-42 forked
 deployment.apps/worker-pr-42 configured
@@ -134,40 +149,48 @@ wait until it is routed:
 wait until it is routed:
   kubectl rollout status deployment/worker-pr-42 --context=dev --namespace=shop
 `},
-		{"server-side dry run", "", operate.DryRunServer, "", func(d *operate.Forked) { d.Statuses = nil }, `
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := Fork{
+				Objects: &Objects{Format: format("")},
+				Globals: chosen(), Begun: noon(), Took: 1236 * time.Millisecond, Gateway: tt.gateway,
+			}
+			compare(t, printFork(t, f, tt.change), tt.want)
+		})
+	}
+}
+
+func TestFork_DryRunsAndFormats(t *testing.T) {
+	for _, tt := range []struct {
+		name, output string
+		dryRun       operate.DryRun
+		change       func(*operate.Forked)
+		want         string
+	}{
+		{"server-side dry run", "", operate.DryRunServer, func(d *operate.Forked) { d.Statuses = nil }, `
 networkpolicy.networking.k8s.io/api-pr-42-ingress created (server dry run)
 deployment.apps/api-pr-42 forked (server dry run)
 deployment.apps/worker-pr-42 configured (server dry run)
 `},
-		{"client-side dry run", "", operate.DryRunClient, "", func(d *operate.Forked) { d.Applied = nil }, `
+		{"client-side dry run", "", operate.DryRunClient, func(d *operate.Forked) { d.Applied = nil }, `
 networkpolicy.networking.k8s.io/api-pr-42-ingress created (dry run)
 deployment.apps/api-pr-42 forked (dry run)
 deployment.apps/worker-pr-42 configured (dry run)
 deployment.apps/api-pr-42 inherits: secret/db
 deployment.apps/api-pr-42 lacks: a stable name
 `},
-		{"names", "name", operate.DryRunNone, "", func(*operate.Forked) {}, `
+		{"names", "name", operate.DryRunNone, func(*operate.Forked) {}, `
 configmap/sandbox-pr-42
 networkpolicy.networking.k8s.io/api-pr-42-ingress
 deployment.apps/api-pr-42
 deployment.apps/worker-pr-42
 `},
-		{"a template, of one list", "jsonpath={.kind}: {.items[*].kind}", operate.DryRunClient, "",
+		{"a template, of one list", "jsonpath={.kind}: {.items[*].kind}", operate.DryRunClient,
 			func(d *operate.Forked) { d.Applied = nil }, `List: ConfigMap NetworkPolicy Deployment Deployment`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := forkPlan(t)
-			done := &operate.Forked{Plan: p, Applied: applied(t, p), Statuses: statuses(routed, routed)}
-			tt.change(done)
-			var out strings.Builder
-			f := Fork{
-				Objects: &Objects{Format: format(tt.output), DryRun: tt.dryRun, Out: &out},
-				Globals: chosen(), Begun: noon(), Took: 1236 * time.Millisecond, Gateway: tt.gateway,
-			}
-			if err := f.PrintForked(done); err != nil {
-				t.Fatal(err)
-			}
-			compare(t, out.String(), tt.want)
+			f := Fork{Objects: &Objects{Format: format(tt.output), DryRun: tt.dryRun}, Globals: chosen(), Begun: noon()}
+			compare(t, printFork(t, f, tt.change), tt.want)
 		})
 	}
 }

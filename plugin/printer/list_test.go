@@ -43,7 +43,8 @@ shop   pr-42   pr-42   0/1   Waiting   1     never   deployment/api   jane     1
 shop   pr-43   k43     0/0   Empty     0     60m     <none>           <none>   120m
 `, "hint: rebase the forks: kubectl sandbox rebase pr-42 --namespace=shop --context=dev\n"},
 		{"names", "name", "shop", false, false, "configmap/sandbox-pr-42\nconfigmap/sandbox-pr-43\n", ""},
-		{"a template", "jsonpath={.kind}{range .items[*]} {.key}{end}", "shop", false, false, "SandboxStatusList pr-42 k43", ""},
+		{"a template", "jsonpath={.kind}{range .items[*]} {.key}{end}", "shop", false, false,
+			"SandboxStatusList pr-42 k43", ""},
 		{"none in a namespace", "", "shop", false, true, "", "No sandboxes found in shop namespace.\n"},
 		{"none at all", "wide", "", false, true, "", "No sandboxes found\n"},
 	} {

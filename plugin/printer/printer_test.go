@@ -72,7 +72,7 @@ func policy() *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 		Name: "api-pr-42-ingress", Namespace: "shop",
 		Labels:      map[string]string{sandbox.LabelWorkload: "deployment.api"},
-		Annotations: map[string]string{sandbox.AnnotationPolicies: "default-deny,from-web"},
+		Annotations: map[string]string{sandbox.AnnotationPolicies: "deny,web"},
 	}}
 }
 

@@ -29,7 +29,6 @@ func statusOf(forks []appsv1.Deployment, reports ...health.Report) *read.Status 
 }
 
 func TestStatus(t *testing.T) {
-	followed := `{"generation":4,"time":"2026-01-02T11:00:00Z"}`
 	for _, tt := range []struct {
 		name   string
 		status func() *read.Status
@@ -57,7 +56,7 @@ preview: https://a.example.com/
 
 preview: https://b.example.com/
 
-policy: networkpolicy/api-pr-42-ingress gives the fork of deployment/api the rules that the baseline has by default-deny, from-web
+policy: networkpolicy/api-pr-42-ingress gives the fork of deployment/api the rules that the baseline has by deny, web
 `},
 		{"not routed", func() *read.Status {
 			s := statusOf([]appsv1.Deployment{*deployment("api", nil)}, health.Report{
@@ -92,18 +91,42 @@ hint: kubectl sandbox route deployment/api -n shop --context=dev
 
 not known: deployment.apps/api-pr-42: whether its pods are ready
 `},
-		{"behind baselines, without a ConfigMap", func() *read.Status {
-			routed := health.Report{State: health.StateRouted}
-			s := statusOf([]appsv1.Deployment{
-				*deployment("a", nil), *deployment("b", nil), *deployment("c", nil),
-				*deployment("d", map[string]string{sandbox.AnnotationFollowed: followed}),
-			}, routed, routed, routed, routed)
-			s.Key, s.ConfigMap = "", nil
-			s.Standings = []sandboxes.BaselineState{
-				{Behind: true}, {Behind: true, Conflict: "no container app", Generation: 3}, {Follows: true}, {Follows: true},
-			}
+		{"without forks", func() *read.Status {
+			s := statusOf(nil)
+			s.CreatedBy, s.Expires = "", noon().Add(-time.Hour)
 			return s
 		}, `
+sandbox pr-42 in shop, key pr-42, created 120m ago, expired 60m ago
+no forks
+`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out strings.Builder
+			if err := Status(&out, tt.status(), chosen(), noon()); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, out.String(), tt.want)
+		})
+	}
+}
+
+// What is known of the baselines comes after what keeps requests from the forks.
+func TestStatus_Baselines(t *testing.T) {
+	followed := `{"generation":4,"time":"2026-01-02T11:00:00Z"}`
+	routed := health.Report{State: health.StateRouted}
+	s := statusOf([]appsv1.Deployment{
+		*deployment("a", nil), *deployment("b", nil), *deployment("c", nil),
+		*deployment("d", map[string]string{sandbox.AnnotationFollowed: followed}),
+	}, routed, routed, routed, routed)
+	s.Key, s.ConfigMap = "", nil
+	s.Standings = []sandboxes.BaselineState{
+		{Behind: true}, {Behind: true, Conflict: "no container app", Generation: 3}, {Follows: true}, {Follows: true},
+	}
+	var out strings.Builder
+	if err := Status(&out, s, chosen(), noon()); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, out.String(), `
 sandbox pr-42 in shop, key <none>, its ConfigMap is missing, never expires
 
 FORK      OF             READY   REQUESTS   STATE    AGE
@@ -122,24 +145,7 @@ hint: delete it, then fork again: kubectl sandbox delete pr-42 --context=dev --n
 follows: deployment.apps/c-pr-42 is rebased whenever deployment/c changes
 
 follows: deployment.apps/d-pr-42 was rebased on generation 4 of deployment/d at 2026-01-02T11:00:00Z
-`},
-		{"without forks", func() *read.Status {
-			s := statusOf(nil)
-			s.CreatedBy, s.Expires = "", noon().Add(-time.Hour)
-			return s
-		}, `
-sandbox pr-42 in shop, key pr-42, created 120m ago, expired 60m ago
-no forks
-`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			var out strings.Builder
-			if err := Status(&out, tt.status(), chosen(), noon()); err != nil {
-				t.Fatal(err)
-			}
-			compare(t, out.String(), tt.want)
-		})
-	}
+`)
 }
 
 func TestExpiry_NamesTheTimeInTheCallersZone(t *testing.T) {
