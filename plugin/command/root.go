@@ -1,5 +1,5 @@
-// Package command holds the commands of `kubectl sandbox`, one file each: parse, call, print. Every command is a
-// struct of flags with the steps complete (parse only), validate and run.
+// Package command holds the commands of `kubectl sandbox`, one file each: parse, call a use case, hand its result to
+// package printer. Every command is a struct of flags with the steps complete (parse only), validate and run.
 package command
 
 import (
