@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
@@ -16,7 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // deleteFlags are the flags and arguments of `delete`.
@@ -69,9 +68,7 @@ func newDelete(t *tool) *cobra.Command {
 	flags.BoolVar(&f.ignoreNotFound, "ignore-not-found", false, "Treat a sandbox that does not exist as deleted.")
 	flags.BoolVar(&f.wait, "wait", true, "Wait until everything in the sandboxes is deleted.")
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 means no limit.")
-	cmdutil.AddDryRunFlag(cmd)
-	f.print.AddFlags(cmd)
-	completeValues(cmd, "dry-run", "none", "client", "server")
+	addObjectFlags(cmd, f.print)
 	return cmd
 }
 
@@ -108,36 +105,13 @@ func (f *deleteFlags) run(ctx context.Context) error {
 		return err
 	}
 	if err == nil && len(f.names) == 0 && len(deleted) == 0 {
-		f.noneFound(c.Namespace)
+		printer.NoSandboxes(f.ErrOut, c.Namespace)
 	}
-	if err := f.printDeleted(deleted); err != nil {
+	p := &printer.Objects{Format: f.print, DryRun: dryRun(f.dryRun), Out: f.Out}
+	if err := p.PrintDeleted(deleted); err != nil {
 		return err
 	}
 	return err
-}
-
-// noneFound prints that a namespace has no sandboxes.
-func (t *tool) noneFound(namespace string) {
-	fmt.Fprintf(t.ErrOut, "No sandboxes found in %s namespace.\n", namespace)
-}
-
-// printDeleted prints the deleted objects.
-func (f *deleteFlags) printDeleted(gone []sandboxes.Sandbox) error {
-	var objects []runtime.Object
-	for i := range gone {
-		s := &gone[i]
-		for j := range s.Policies {
-			objects = append(objects, typedPolicy(&s.Policies[j]))
-		}
-		for j := range s.Forks {
-			objects = append(objects, typedFork(&s.Forks[j]))
-		}
-		if s.ConfigMap != nil {
-			objects = append(objects, typed(s.ConfigMap))
-		}
-	}
-	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
-	return p.printAll("deleted", objects)
 }
 
 // completeSandboxes completes the names of up to most sandboxes; 0 means any number.

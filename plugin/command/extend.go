@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/scheme"
@@ -16,6 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // extendFlags are the flags and arguments of `extend`.
@@ -64,9 +64,7 @@ func newExtend(t *tool) *cobra.Command {
 	flags := cmd.Flags()
 	flags.DurationVar(&f.ttl, "ttl", 0, "Lifetime of the sandboxes from now on, such as 8h; 0 means forever. The default is the cluster's: 8h, or the chart's sandboxes.defaultTTL.")
 	f.addFlags(cmd, "Extend")
-	cmdutil.AddDryRunFlag(cmd)
-	f.print.AddFlags(cmd)
-	completeValues(cmd, "dry-run", "none", "client", "server")
+	addObjectFlags(cmd, f.print)
 	return cmd
 }
 
@@ -102,32 +100,11 @@ func (f *extendFlags) run(ctx context.Context) error {
 	use := operate.Extend{Read: read.New(c), Write: apply.New(c)}
 	all, found, err := use.Run(ctx, o)
 	if len(f.names) == 0 && found == 0 {
-		f.noneFound(c.Namespace)
+		printer.NoSandboxes(f.ErrOut, c.Namespace)
 	}
 	if all == nil {
 		return err
 	}
-	return errors.Join(f.printExtended(all, o.Now), err) // what is done is printed
-}
-
-func (f *extendFlags) printExtended(all []operate.Extended, now time.Time) error {
-	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
-	if p.structured() {
-		objects := make([]runtime.Object, len(all))
-		for i, e := range all {
-			objects[i] = typed(e.ConfigMap)
-		}
-		return p.printEach("extended", objects)
-	}
-	for _, e := range all {
-		verb := "extended"
-		if e.Unchanged {
-			verb = "unchanged"
-		}
-		if err := p.print(verb, typed(e.ConfigMap)); err != nil {
-			return err
-		}
-		fmt.Fprintf(f.Out, "sandbox %s: %s\n", e.Sandbox.Name, expiry(e.Expires, now.Truncate(time.Second)))
-	}
-	return nil
+	p := &printer.Objects{Format: f.print, DryRun: o.DryRun, Out: f.Out}
+	return errors.Join(p.PrintExtended(all, o.Now), err) // what is done is printed
 }

@@ -3,7 +3,6 @@ package command
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,13 +10,13 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/escape"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
@@ -71,12 +70,12 @@ func Run(ctx context.Context, cmd *cobra.Command, args []string) int {
 	}
 	globals := given(cmd.PersistentFlags())
 	if !silent && asJSON(ran, args) {
-		printFailure(notices.or(escape.Writer(root.ErrOrStderr())), p, code, globals, notices.lines())
+		printer.Failure(notices.or(escape.Writer(root.ErrOrStderr())), p, code, globals, notices.lines())
 		return code
 	}
 	notices.release()
 	if !silent {
-		printProblem(escape.Writer(root.ErrOrStderr()), "error: ", p, globals)
+		printer.Problem(escape.Writer(root.ErrOrStderr()), "error: ", p, globals)
 	}
 	return code
 }
@@ -93,21 +92,6 @@ func problemOf(err error) *plan.Problem {
 		p.Code = status.CodeFailed
 	}
 	return p
-}
-
-// printFailure prints a status.Error.
-func printFailure(w io.Writer, p *plan.Problem, exit int, globals, notices []string) {
-	e := status.Error{
-		TypeMeta: metav1.TypeMeta{APIVersion: status.APIVersion, Kind: status.KindError},
-		Code:     p.Reason(), ExitStatus: exit, Object: p.About(), Message: p.What, Details: p.Lines, Notices: notices,
-	}
-	if len(p.Fix) > 0 {
-		e.Advice, e.Command = p.Hint, commandOf(p, globals)
-	}
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(e) // strings always encode, and there is nowhere to report that stderr is closed
 }
 
 // asJSON reports whether the caller requests JSON. If the flags can't be parsed, -o may come after the wrong one, so

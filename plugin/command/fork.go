@@ -17,6 +17,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/wait"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -40,7 +41,6 @@ type forkFlags struct {
 	begun     time.Time
 
 	timeoutGiven bool
-	gateway      string // the domain of its previews, if there is one
 }
 
 func newFork(t *tool) *cobra.Command {
@@ -103,27 +103,48 @@ func newFork(t *tool) *cobra.Command {
 			return f.run(cmd.Context())
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringArrayVar(&f.images, "image", nil, "Image to run, as [CONTAINER=]IMAGE. Repeat it for further containers. The container may be left out where it is clear which one is meant.")
-	flags.StringVar(&f.name, "name", "", "Name of the sandbox. The default is a generated one.")
+	f.addFlags(cmd)
 	f.change.addFlags(cmd)
-	flags.StringVar(&f.templatePath, "template-path", "", "Path of the pod template in workloads of a custom kind, such as spec.workload.template. The default is the workload's annotation kubectl-sandbox.dev/template, or spec.template.")
-	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Name of a label that the fork's pods keep from the workload's, or NAME- to drop it. By default, they keep only labels that admission webhooks read, so nothing that selects the workload's pods selects the fork's. Repeat it for further ones.")
-	flags.Int64Var(&f.replicas, "replicas", 1, "Number of pods of each fork. An update keeps the number unless this is given.")
-	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. The default is the sandbox's name, or a random key if another sandbox uses that.")
-	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork is ready: "error" (503, the default) or "baseline".`)
-	flags.DurationVar(&f.ttl, "ttl", 0, "Lifetime of the sandbox from now on, such as 8h; 0 means forever. Without it, each fork extends the lifetime to at least the cluster's default: 8h, or the chart's sandboxes.defaultTTL.")
+	f.addApplyFlags(cmd)
+	return cmd
+}
+
+// addFlags adds the flags that only `fork` has, besides those of a change.
+func (f *forkFlags) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.images, "image", nil, "Image to run, as [CONTAINER=]IMAGE. Repeat it for further containers. "+
+		"The container may be left out where it is clear which one is meant.")
+	flags.StringVar(&f.name, "name", "", "Name of the sandbox. The default is a generated one.")
+	flags.StringVar(&f.templatePath, "template-path", "", "Path of the pod template in workloads of a custom kind, "+
+		"such as spec.workload.template. "+
+		"The default is the workload's annotation kubectl-sandbox.dev/template, or spec.template.")
+	flags.StringArrayVar(&f.keepLabels, "keep-label", nil, "Name of a label that the fork's pods keep from "+
+		"the workload's, or NAME- to drop it. By default, they keep only labels that admission webhooks read, "+
+		"so nothing that selects the workload's pods selects the fork's. Repeat it for further ones.")
+	flags.Int64Var(&f.replicas, "replicas", 1, "Number of pods of each fork. "+
+		"An update keeps the number unless this is given.")
+	flags.StringVar(&f.key, "key", "", "Routing key of a new sandbox. "+
+		"The default is the sandbox's name, or a random key if another sandbox uses that.")
+	flags.StringVar(&f.whenUnready, "when-unready", "", `What requests with the key get while no pod of the fork `+
+		`is ready: "error" (503, the default) or "baseline".`)
+	flags.DurationVar(&f.ttl, "ttl", 0, "Lifetime of the sandbox from now on, such as 8h; 0 means forever. "+
+		"Without it, each fork extends the lifetime to at least the cluster's default: "+
+		"8h, or the chart's sandboxes.defaultTTL.")
 	flags.BoolVar(&f.route, "route", false, "Put routers in front of workloads that have none, which rolls them out.")
+	flags.BoolVar(&f.restart, "restart", false, "Roll out the forks even if nothing changes.")
+	flags.BoolVar(&f.follow, "follow", false, "Have the webhook rebase the forks whenever their baselines change. "+
+		"--follow=false stops this.")
+	completeValues(cmd, "when-unready", sandbox.WhenUnreadyError, sandbox.WhenUnreadyBaseline)
+}
+
+// addApplyFlags adds the flags for applying forks, which `rebase` has as well.
+func (f *forkFlags) addApplyFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
 	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 means no limit.")
-	flags.BoolVar(&f.restart, "restart", false, "Roll out the forks even if nothing changes.")
-	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, such as its replicas by kubectl scale.")
-	flags.BoolVar(&f.follow, "follow", false, "Have the webhook rebase the forks whenever their baselines change. --follow=false stops this.")
-	cmdutil.AddDryRunFlag(cmd)
-	f.print.AddFlags(cmd)
-	completeValues(cmd, "when-unready", sandbox.WhenUnreadyError, sandbox.WhenUnreadyBaseline)
-	completeValues(cmd, "dry-run", "none", "client", "server")
-	return cmd
+	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, "+
+		"such as its replicas by kubectl scale.")
+	addObjectFlags(cmd, f.print)
 }
 
 // complete reads the flags and arguments.
@@ -202,19 +223,16 @@ func (f *forkFlags) run(ctx context.Context) error {
 	if err != nil {
 		return f.partlyRouted(err)
 	}
+	p := f.printer()
 	if done.Statuses != nil {
-		f.gateway, _ = read.New(c).Gateway(ctx) // a nicety: the fork is there without it
+		p.Gateway, _ = read.New(c).Gateway(ctx) // a nicety: the fork is there without it
 	}
-	return f.printForked(done)
+	p.Took = time.Since(f.begun)
+	return p.PrintForked(done)
 }
 
-// printForked prints what was done, or would be.
-func (f *forkFlags) printForked(done *operate.Forked) error {
-	switch {
-	case done.Applied == nil:
-		return f.printDryRun(done.Plan)
-	case done.Statuses == nil:
-		return f.printApplied(done.Plan, done.Applied, f.dryRun == cmdutil.DryRunNone)
-	}
-	return f.printRouted(done.Plan, done.Applied, done.Statuses)
+// printer returns what prints the result.
+func (f *forkFlags) printer() *printer.Fork {
+	objects := &printer.Objects{Format: f.print, DryRun: dryRun(f.dryRun), Out: f.Out}
+	return &printer.Fork{Objects: objects, Globals: f.chosen(), Begun: f.begun}
 }

@@ -6,34 +6,29 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // listFlags are the flags of `list`.
 type listFlags struct {
 	*tool
-	tableFlags
+	print     *genericclioptions.PrintFlags
+	noHeaders bool
+
 	allNamespaces, watch bool
 	selector             string
 }
 
 func newList(t *tool) *cobra.Command {
-	f := &listFlags{tool: t, tableFlags: tableFlags{print: genericclioptions.NewPrintFlags("").WithTypeSetter(scheme.Scheme)}}
+	f := &listFlags{tool: t, print: genericclioptions.NewPrintFlags("").WithTypeSetter(scheme.Scheme)}
 	cmd := &cobra.Command{
 		Use:                   "list",
 		Aliases:               []string{"ls"},
@@ -66,7 +61,10 @@ func newList(t *tool) *cobra.Command {
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the sandboxes of all namespaces.")
 	flags.StringVarP(&f.selector, "selector", "l", "", "Label selector of the sandboxes' ConfigMaps, such as team=checkout.")
 	flags.BoolVarP(&f.watch, "watch", "w", false, "After listing, watch for changes: print each sandbox again that changes.")
-	f.addFlags(cmd)
+	flags.BoolVar(&f.noHeaders, "no-headers", false, "Print a table without its headers.")
+	f.print.AddFlags(cmd)
+	output := flags.Lookup("output")
+	output.Usage = strings.Replace(output.Usage, "name,", "name, wide,", 1)
 	return cmd
 }
 
@@ -77,7 +75,11 @@ func (f *listFlags) validate(cmd *cobra.Command, args []string) error {
 	if _, err := labels.Parse(f.selector); err != nil {
 		return usageError(cmd, fmt.Sprintf("--selector %q: %v", f.selector, err))
 	}
-	return f.tableFlags.validate(cmd)
+	switch *f.print.OutputFormat {
+	case "", "wide":
+		return nil
+	}
+	return validOutput(cmd, f.print)
 }
 
 func (f *listFlags) run(ctx context.Context) error {
@@ -95,148 +97,10 @@ func (f *listFlags) run(ctx context.Context) error {
 			return err
 		}
 	}
-	headers := false // whether they are printed
-	use := operate.List{
-		Read: read.New(c),
-		Show: func(v *sandboxes.Inventory) error {
-			headers = f.table() && len(v.ConfigMaps)+len(v.Forks) > 0
-			return f.show(v, namespace)
-		},
-		Update: func(v *sandboxes.Inventory, changed []sandboxes.Sandbox) error {
-			hide := headers
-			headers = headers || f.table()
-			return f.showChanged(v, changed, hide)
-		},
+	show := printer.List{
+		Format: f.print, NoHeaders: f.noHeaders, Out: f.Out, ErrOut: f.ErrOut, Globals: f.chosen(),
+		Namespace: namespace, Watch: f.watch,
 	}
+	use := operate.List{Read: read.New(c), Show: show.Show, Update: show.Update}
 	return use.Run(ctx, o)
-}
-
-func (f *listFlags) show(v *sandboxes.Inventory, namespace string) error {
-	all := v.Sandboxes()
-	if !f.table() {
-		return f.printObjects(v, all)
-	}
-	if len(all) == 0 {
-		if namespace == metav1.NamespaceAll {
-			fmt.Fprintln(f.ErrOut, "No sandboxes found")
-		} else {
-			fmt.Fprintf(f.ErrOut, "No sandboxes found in %s namespace.\n", namespace)
-		}
-		return nil
-	}
-	if err := f.printRows(f.tableFlags, v, all); err != nil {
-		return err
-	}
-	if words := sandboxes.RebaseCommand(all, v.BaselineStates); words != nil && !f.watch {
-		fmt.Fprintf(f.ErrOut, "hint: rebase the forks: %s\n", f.line(words))
-	}
-	return nil
-}
-
-func (f *listFlags) printRows(table tableFlags, v *sandboxes.Inventory, all []sandboxes.Sandbox) error {
-	columns := []metav1.TableColumnDefinition{
-		column("Name", false), column("Key", false), column("Ready", false), column("State", false), column("Behind", false), column("Expires", false),
-		column("Forks-of", true), column("Created-by", true), column("Age", false),
-	}
-	if f.allNamespaces {
-		columns = append([]metav1.TableColumnDefinition{column("Namespace", false)}, columns...)
-	}
-	var rows []metav1.TableRow
-	for i := range all {
-		s := &all[i]
-		expires := "never"
-		if !s.Expires.IsZero() {
-			expires = duration.HumanDuration(s.Expires.Sub(v.Now))
-		}
-		cells := []any{
-			s.Name, s.Key, fmt.Sprintf("%d/%d", v.Ready(s), len(s.Forks)), v.State(s).Word(), fmt.Sprint(s.Behind(v.BaselineStates)), expires,
-			none(strings.Join(s.Workloads(), ",")), none(s.CreatedBy), duration.HumanDuration(v.Now.Sub(s.Created)),
-		}
-		if f.allNamespaces {
-			cells = append([]any{s.Namespace}, cells...)
-		}
-		rows = append(rows, metav1.TableRow{Cells: cells})
-	}
-	return table.printTable(f.Out, columns, rows)
-}
-
-// printObjects prints the sandboxes for programs; -o name prints their ConfigMaps.
-func (f *listFlags) printObjects(v *sandboxes.Inventory, all []sandboxes.Sandbox) error {
-	if *f.print.OutputFormat != "name" {
-		return printStatus(f.print, f.Out, v.DescribeSandboxes(f.line))
-	}
-	p := &objectPrinter{flags: f.print, out: f.Out}
-	for i := range all {
-		if cm := all[i].ConfigMap; cm != nil {
-			if err := p.print("", typed(cm)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// showChanged prints sandboxes that have changed.
-func (f *listFlags) showChanged(v *sandboxes.Inventory, changed []sandboxes.Sandbox, hideHeaders bool) error {
-	if f.table() {
-		table := f.tableFlags
-		table.noHeaders = table.noHeaders || hideHeaders
-		return f.printRows(table, v, changed)
-	}
-	for i := range changed {
-		if *f.print.OutputFormat == "name" {
-			fmt.Fprintf(f.Out, "configmap/%s\n", sandbox.ConfigMapName(changed[i].Name))
-			continue
-		}
-		if err := printStatus(f.print, f.Out, v.DescribeSandbox(&changed[i], f.line)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// typed sets the kind of a ConfigMap, which typed clients leave empty.
-func typed(cm *corev1.ConfigMap) *corev1.ConfigMap {
-	cm = cm.DeepCopy()
-	cm.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
-	return cm
-}
-
-func typedService(s *corev1.Service) *corev1.Service {
-	s = s.DeepCopy()
-	s.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
-	return s
-}
-
-func typedFork(d *appsv1.Deployment) *appsv1.Deployment {
-	d = d.DeepCopy()
-	d.TypeMeta = metav1.TypeMeta{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment"}
-	return d
-}
-
-func typedPolicy(p *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
-	p = p.DeepCopy()
-	p.TypeMeta = metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy"}
-	return p
-}
-
-// asList returns objects of several kinds as one v1 List.
-func asList(objects []runtime.Object) (runtime.Object, error) {
-	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": "v1", "kind": "List"}}
-	for _, o := range objects {
-		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-		if err != nil {
-			return nil, err
-		}
-		list.Items = append(list.Items, unstructured.Unstructured{Object: content})
-	}
-	return list, nil
-}
-
-// none returns s, or what kubectl prints for an empty value.
-func none(s string) string {
-	if s == "" {
-		return "<none>"
-	}
-	return s
 }

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +19,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/open"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // openPort is the default port of `open` if it is free. It is always the same, so that cookies, bookmarks and
@@ -156,7 +156,7 @@ func (f *openFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.warnUnreached(operate.FindUnreached(ctx, read.New(c), c.Namespace, f.name))
+	printer.Unreached(f.ErrOut, operate.FindUnreached(ctx, read.New(c), c.Namespace, f.name), f.chosen())
 	listeners, err := f.listen(ctx, p)
 	if err != nil {
 		return err
@@ -209,28 +209,15 @@ func (f *openFlags) plainURL(p *open.Proxy) string {
 // show prints the addresses.
 func (f *openFlags) show(ctx context.Context, p *open.Proxy) error {
 	key, _ := p.Key(f.name)
-	resolves := p.Resolves(ctx, f.name)
+	opened := printer.Opened{
+		Sandbox: f.name, Namespace: p.Namespace, Key: key, Service: p.Entry.String(),
+		URL: p.URL(f.name), BaselineURL: p.URL(open.Baseline), PlainURL: f.plainURL(p),
+		Resolves: p.Resolves(ctx, f.name), Port: p.Port,
+	}
 	if f.output == "json" {
-		e := json.NewEncoder(f.Out)
-		e.SetIndent("", "  ")
-		return e.Encode(struct {
-			Sandbox     string `json:"sandbox"`
-			Namespace   string `json:"namespace"`
-			Key         string `json:"key"`
-			Service     string `json:"service"`
-			URL         string `json:"url"`
-			BaselineURL string `json:"baselineURL"`
-			PlainURL    string `json:"plainURL"`
-			Resolves    bool   `json:"resolves"`
-			Port        uint16 `json:"port"`
-		}{f.name, p.Namespace, key, p.Entry.String(), p.URL(f.name), p.URL(open.Baseline), f.plainURL(p), resolves, p.Port})
+		return opened.JSON(f.Out)
 	}
-	fmt.Fprintf(f.Out, "sandbox %s: %s with key %s\n", f.name, p.Entry, key)
-	fmt.Fprintf(f.Out, "  %s\n", p.URL(f.name))
-	fmt.Fprintf(f.Out, "baseline:\n  %s\n", p.URL(open.Baseline))
-	if !resolves {
-		fmt.Fprintf(f.Out, "browsers and curl know these names, this machine's resolver does not; for other programs:\n  %s\n", f.plainURL(p))
-	}
+	opened.Text(f.Out)
 	if slices.ContainsFunc(f.addresses, func(a netip.Addr) bool { return !a.IsLoopback() }) {
 		f.warn("everybody who can reach %s port %d can use this sandbox and the baseline", f.address, p.Port)
 	}

@@ -8,7 +8,6 @@ import (
 	"k8s.io/kubectl/pkg/util/term"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/escape"
-	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 )
 
@@ -92,15 +91,4 @@ func (r *reporter) Waiting(what string) {
 // Resumes prints that an experiment resumes.
 func (r *reporter) Resumes(id string) {
 	fmt.Fprintf(r.ErrOut, "experiment %s resumes where it was interrupted\n", id)
-}
-
-// dryRun converts kubectl's strategy.
-func dryRun(s cmdutil.DryRunStrategy) operate.DryRun {
-	switch s {
-	case cmdutil.DryRunClient:
-		return operate.DryRunClient
-	case cmdutil.DryRunServer:
-		return operate.DryRunServer
-	}
-	return operate.DryRunNone
 }

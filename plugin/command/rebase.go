@@ -61,13 +61,7 @@ func newRebase(t *tool) *cobra.Command {
 			return f.run(cmd.Context())
 		},
 	}
-	flags := cmd.Flags()
-	flags.BoolVar(&f.wait, "wait", true, "Wait until requests with the key reach the forks.")
-	flags.DurationVar(&f.timeout, "timeout", 2*time.Minute, "How long to wait; 0 means no limit.")
-	flags.BoolVar(&f.force, "force-conflicts", false, "Take over fields of a fork that others have changed, such as its replicas by kubectl scale.")
-	cmdutil.AddDryRunFlag(cmd)
-	f.print.AddFlags(cmd)
-	completeValues(cmd, "dry-run", "none", "client", "server")
+	f.addApplyFlags(cmd)
 	return cmd
 }
 
@@ -104,5 +98,7 @@ func (f *rebaseFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return f.printForked(done)
+	p := f.printer()
+	p.Took = time.Since(f.begun)
+	return p.PrintForked(done)
 }

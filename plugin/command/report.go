@@ -63,9 +63,7 @@ func newReport(t *tool) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "Wait until the experiment has ended.")
-	cmd.Flags().StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
-	cmd.Flags().StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
-	completeValues(cmd, "output", "json")
+	f.addReportFlags(cmd)
 	return cmd
 }
 

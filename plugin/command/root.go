@@ -1,5 +1,5 @@
-// Package command holds the commands of `kubectl sandbox`, one file each: parse, call, print. Every command is a
-// struct of flags with the steps complete (parse only), validate and run.
+// Package command holds the commands of `kubectl sandbox`, one file each: parse, call a use case, hand its result to
+// package printer. Every command is a struct of flags with the steps complete (parse only), validate and run.
 package command
 
 import (
@@ -25,6 +25,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/escape"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
 )
 
@@ -53,8 +54,11 @@ func (t *tool) client() (*cluster.Client, error) { return cluster.New(t.factory)
 
 // warn prints a warning in kubectl's format for warnings of an API server.
 func (t *tool) warn(format string, args ...any) {
-	fmt.Fprintf(t.ErrOut, "Warning: "+format+"\n", args...)
+	printer.Warn(t.ErrOut, format, args...)
 }
+
+// chosen returns the flags by which the caller chose cluster, user and namespace.
+func (t *tool) chosen() printer.Globals { return given(t.globals) }
 
 // New returns the command `kubectl sandbox`, as a child of a command `kubectl`, so that help and usage show what
 // users type. The caller sets its Version and executes it with Run. Every request to an API server passes through
@@ -123,38 +127,10 @@ func New(streams genericiooptions.IOStreams, wrap ...transport.WrapperFunc) *cob
 	return cmd
 }
 
-// printProblem prints a Problem and its hint. called is the prefix, such as "error".
-func printProblem(w io.Writer, called string, p *plan.Problem, globals []string) {
-	fmt.Fprintf(w, "%s%s\n", called, p.What)
-	for _, line := range p.Lines {
-		fmt.Fprintf(w, "  %s\n", line)
-	}
-	if len(p.Fix) == 0 {
-		return
-	}
-	say := p.Hint
-	if say != "" {
-		say += ": "
-	}
-	fmt.Fprintf(w, "hint: %s%s\n", say, commandOf(p, globals))
-}
-
-// commandOf returns the command of a Problem for pasting; empty if it has none.
-func commandOf(p *plan.Problem, globals []string) string {
-	fix := p.Fix
-	if len(fix) > 0 && fix[0] == "kubectl" {
-		if p.Admin {
-			globals = slices.DeleteFunc(slices.Clone(globals), identifies)
-		}
-		fix = withGlobals(fix, globals)
-	}
-	return plan.Quote(fix)
-}
-
 // given returns, as arguments, the flags by which the caller chose cluster, user and namespace. Tokens and passwords
 // are left out.
-func given(globals *pflag.FlagSet) []string {
-	var args []string
+func given(globals *pflag.FlagSet) printer.Globals {
+	var args printer.Globals
 	globals.VisitAll(func(f *pflag.Flag) {
 		if !f.Changed {
 			return
@@ -172,31 +148,6 @@ func given(globals *pflag.FlagSet) []string {
 		}
 	})
 	return args
-}
-
-// identifies reports whether a flag, as given returns it, identifies the user, and not the cluster or namespace.
-func identifies(flag string) bool {
-	name, _, _ := strings.Cut(flag, "=")
-	return slices.Contains([]string{"--user", "--as", "--as-uid", "--as-group", "--client-certificate", "--client-key"}, name)
-}
-
-// withGlobals adds the flags to a kubectl command that does not set them itself.
-func withGlobals(words, globals []string) []string {
-	out := append([]string(nil), words...)
-	for _, g := range globals {
-		name, _, _ := strings.Cut(g, "=")
-		if len(words) > 1 && words[1] == "config" && name != "--kubeconfig" {
-			continue // it is about the file; what else was chosen may be what is wrong
-		}
-		has := false
-		for _, w := range words {
-			has = has || w == name || strings.HasPrefix(w, name+"=") || name == "--namespace" && (w == "-n" || w == "-A" || w == "--all-namespaces")
-		}
-		if !has {
-			out = append(out, g)
-		}
-	}
-	return out
 }
 
 // usageError returns a *plan.Problem about the command line of cmd.

@@ -21,6 +21,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/routing"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // routeFlags are the flags and arguments of `route`.
@@ -91,9 +92,7 @@ func newRoute(t *tool) *cobra.Command {
 	flags.DurationVar(&f.timeout, "timeout", operate.RouteTimeout, "How long to wait in total; 0 means no limit.")
 	flags.StringVar(&f.templatePath, "template-path", "", "Path of the pod template in workloads of a custom kind, such as spec.workload.template. route records it in the workload.")
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "List the routed workloads of all namespaces.")
-	cmdutil.AddDryRunFlag(cmd)
-	f.print.AddFlags(cmd)
-	completeValues(cmd, "dry-run", "none", "client", "server")
+	addObjectFlags(cmd, f.print)
 	return cmd
 }
 
@@ -142,12 +141,21 @@ func (f *routeFlags) run(ctx context.Context) error {
 		fmt.Fprintf(f.ErrOut, "No workload in namespace %s receives requests through a Service.\n", c.Namespace)
 		return nil
 	}
-	run := &routeRun{RoutePlan: planned, tool: f.tool, print: f.print, strategy: f.dryRun, verb: "route"}
+	done := &printer.Route{Plan: planned, Verbed: "routed"}
+	objects := &printer.Objects{Format: f.print, DryRun: dryRun(f.dryRun), Out: f.Out}
 	switch f.dryRun {
 	case cmdutil.DryRunClient:
-		return run.printPlanned()
+		if err := objects.PrintDone(done.Planned()); err != nil {
+			return err
+		}
+		done.ServicesHint(f.ErrOut)
+		return nil
 	case cmdutil.DryRunServer:
-		return run.dryRun(ctx)
+		wrote, err := planned.DryRun(ctx)
+		if err != nil {
+			return err
+		}
+		return objects.PrintDone(done.Tried(wrote))
 	}
 	if f.all && !f.yes && planned.Rolls() {
 		if err := f.confirm(); err != nil {
@@ -161,7 +169,7 @@ func (f *routeFlags) run(ctx context.Context) error {
 	if err != nil {
 		return f.partlyRouted(err)
 	}
-	return run.printer().printDone(run.done(wrote, "routed"))
+	return objects.PrintDone(done.Done(wrote))
 }
 
 // list prints the routed workloads, forked or not.
@@ -174,14 +182,14 @@ func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 	if err != nil {
 		return err
 	}
-	list := v.DescribeRoutes(f.line)
+	list := v.DescribeRoutes(f.chosen().Command)
 	switch {
 	case f.print.OutputFlagSpecified() && *f.print.OutputFormat != "name":
-		return printStatus(f.print, f.Out, list)
+		return printer.StatusObject(f.Out, f.print, list)
 	case f.print.OutputFlagSpecified():
-		p := &objectPrinter{flags: f.print, out: f.Out}
+		p := &printer.Objects{Format: f.print, Out: f.Out}
 		for _, w := range v.Routed {
-			if err := p.print("", w.Object); err != nil {
+			if err := p.Print("", w.Object); err != nil {
 				return err
 			}
 		}
@@ -191,18 +199,9 @@ func (f *routeFlags) list(ctx context.Context, c *cluster.Client) error {
 	case len(list.Items) == 0:
 		fmt.Fprintf(f.ErrOut, "No routed workloads found in %s namespace.\n", c.Namespace)
 	default:
-		return printRoutes(f.Out, tableFlags{print: f.print}, list, f.allNamespaces, v.Now)
+		return printer.Routes(f.Out, list, f.allNamespaces, v.Now)
 	}
 	return nil
-}
-
-// A routeRun prints one run of `route` or `unroute` over workloads of a namespace.
-type routeRun struct {
-	*operate.RoutePlan
-	*tool
-	print    *genericclioptions.PrintFlags
-	strategy cmdutil.DryRunStrategy
-	verb     string // the command: "route" or "unroute"
 }
 
 // canAsk reports whether there is a terminal for a question.
@@ -235,19 +234,7 @@ func (t *tool) partlyRouted(err error) error {
 	if !errors.As(err, &partly) {
 		return err
 	}
-	verb, undo := "route", "unroute"
-	if partly.Plan.Removes {
-		verb, undo = undo, verb
-	}
-	command := func(verb string) string {
-		words := plan.Kubectl("sandbox", verb)
-		for _, w := range partly.Plan.Targets {
-			words = append(words, w.Arg())
-		}
-		return t.line(words)
-	}
-	fmt.Fprintf(t.ErrOut, "changed so far: %s\nto go on: %s\nto go back: %s\n",
-		strings.Join(partly.Changed, ", "), command(verb), command(undo))
+	printer.PartlyRouted(t.ErrOut, partly, t.chosen())
 	return partly.Problem
 }
 

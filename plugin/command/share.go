@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +12,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // shareFlags are the flags and arguments of `share`.
@@ -102,15 +101,11 @@ func (f *shareFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.warnUnreached(shared.Unreached)
-	until := shared.Expires.Local().Format(time.RFC3339)
+	printer.Unreached(f.ErrOut, shared.Unreached, f.chosen())
 	if f.token {
-		fmt.Fprintln(f.Out, shared.Token)
-		fmt.Fprintf(f.ErrOut, "lets in at %s until %s: curl -H \"Authorization: Bearer $TOKEN\" %s\n",
-			shared.URL, until, shared.URL)
-		return nil
+		printer.Token(f.Out, f.ErrOut, shared)
+	} else {
+		printer.Link(f.Out, f.ErrOut, shared)
 	}
-	fmt.Fprintf(f.Out, "%s?%s=%s\n", shared.URL, share.Parameter, url.QueryEscape(shared.Token))
-	fmt.Fprintf(f.ErrOut, "whoever has the link is let in until %s\n", until)
 	return nil
 }

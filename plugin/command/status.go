@@ -2,14 +2,9 @@ package command
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/kubectl/pkg/scheme"
 	"k8s.io/kubectl/pkg/util/templates"
@@ -17,9 +12,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/status"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
-	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
 // statusFlags are the flags of `status`.
@@ -84,14 +78,14 @@ func (f *statusFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	switch p := (&objectPrinter{flags: f.print, out: f.Out}); {
-	case p.structured() && *f.print.OutputFormat != "name":
+	switch p := (&printer.Objects{Format: f.print, Out: f.Out}); {
+	case p.Structured() && *f.print.OutputFormat != "name":
 		v, err := read.New(c).SandboxInventory(ctx, f.name)
 		if err != nil {
 			return err
 		}
 		all := v.Sandboxes()
-		if err := printStatus(f.print, f.Out, v.DescribeSandbox(&all[0], f.line)); err != nil {
+		if err := printer.StatusObject(f.Out, f.print, v.DescribeSandbox(&all[0], f.chosen().Command)); err != nil {
 			return err
 		}
 		return f.exit(v)
@@ -100,10 +94,10 @@ func (f *statusFlags) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if p.structured() {
-			err = printSandbox(p, &s.Sandbox)
+		if p.Structured() {
+			err = p.PrintSandbox(&s.Sandbox)
 		} else {
-			err = f.show(s, time.Now())
+			err = printer.Status(f.Out, s, f.chosen(), time.Now())
 		}
 		if err != nil || !f.exitCode {
 			return err
@@ -126,142 +120,4 @@ func (f *statusFlags) exit(v *sandboxes.Inventory) error {
 		return &exitError{code: status.ExitUnknown}
 	}
 	return &exitError{code: status.ExitFailed}
-}
-
-// printSandbox prints a sandbox's objects: one after the other if the format allows it, else as a list.
-func printSandbox(p *objectPrinter, s *sandboxes.Sandbox) error {
-	var objects []runtime.Object
-	if s.ConfigMap != nil {
-		objects = append(objects, typed(s.ConfigMap))
-	}
-	for i := range s.Policies {
-		objects = append(objects, typedPolicy(&s.Policies[i]))
-	}
-	for i := range s.Forks {
-		d := s.Forks[i].DeepCopy()
-		d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
-		objects = append(objects, d)
-	}
-	return p.printAll("", objects)
-}
-
-func (f *statusFlags) show(s *read.Status, now time.Time) error {
-	about := []string{"sandbox " + s.Name + " in " + s.Namespace, "key " + none(s.Key)}
-	if s.ConfigMap == nil {
-		about = append(about, "its ConfigMap is missing")
-	} else {
-		made := "created " + duration.HumanDuration(now.Sub(s.Created)) + " ago"
-		if s.CreatedBy != "" {
-			made += " by " + s.CreatedBy
-		}
-		about = append(about, made)
-	}
-	fmt.Fprintln(f.Out, strings.Join(append(about, expiry(s.Expires, now)), ", "))
-	if len(s.Sandbox.Forks) == 0 {
-		fmt.Fprintln(f.Out, "no forks")
-		return nil
-	}
-	table := tableFlags{print: f.print}
-	var rows []metav1.TableRow
-	for i := range s.Forks {
-		d := &s.Sandbox.Forks[i]
-		count := s.Counts[d.Labels[sandbox.LabelWorkload]]
-		want := int32(1)
-		if d.Spec.Replicas != nil {
-			want = *d.Spec.Replicas
-		}
-		rows = append(rows, metav1.TableRow{Cells: []any{
-			d.Name, sandboxes.WorkloadOf(d), fmt.Sprintf("%d/%d", d.Status.AvailableReplicas, want),
-			fmt.Sprint(count.Fork + count.FellBack + count.Refused), string(s.Forks[i].State), duration.HumanDuration(now.Sub(d.CreationTimestamp.Time)),
-		}})
-	}
-	fmt.Fprintln(f.Out)
-	err := table.printTable(f.Out, []metav1.TableColumnDefinition{
-		column("Fork", false), column("Of", false), column("Ready", false), column("Requests", false), column("State", false), column("Age", false),
-	}, rows)
-	if err != nil {
-		return err
-	}
-	switch {
-	case s.ConfigMap == nil:
-	case !s.Counted:
-		fmt.Fprintln(f.Out, "\nrequests: as last written; the webhook did not answer, or you may not patch configmaps")
-	case s.Uncounted != "":
-		fmt.Fprintf(f.Out, "\nrequests: without the latest of %s, which did not answer\n", s.Uncounted)
-	}
-	for _, url := range s.Previews {
-		fmt.Fprintf(f.Out, "\npreview: %s\n", url)
-	}
-	f.showForks(s)
-	f.showBaselineStates(s)
-	f.showPolicies(s)
-	return nil
-}
-
-// showPolicies prints the policies of forks, and the policies that they are derived from.
-func (f *statusFlags) showPolicies(s *read.Status) {
-	for i := range s.Policies {
-		p := &s.Policies[i]
-		fmt.Fprintf(f.Out, "\npolicy: networkpolicy/%s gives the fork of %s the rules that the baseline has by %s\n", p.Name,
-			strings.Replace(p.Labels[sandbox.LabelWorkload], ".", "/", 1), strings.ReplaceAll(none(p.Annotations[sandbox.AnnotationPolicies]), ",", ", "))
-	}
-}
-
-// showForks prints, for each fork, why requests do not reach it, or not all, and further facts about it.
-func (f *statusFlags) showForks(s *read.Status) {
-	for i, fork := range s.Forks {
-		d := &s.Sandbox.Forks[i]
-		for _, c := range fork.Causes {
-			fmt.Fprintln(f.Out)
-			word := "failed: "
-			switch {
-			case c.Outlook == health.OutlookWaits:
-				word = "waiting: "
-			case c.Partial:
-				word = "warning: "
-			case c.Path:
-				word = "not routed: "
-			}
-			printProblem(f.Out, word, sandboxes.CauseProblem(d, c), given(f.globals))
-		}
-		for _, clause := range fork.Unknown {
-			fmt.Fprintf(f.Out, "\nnot known: deployment.apps/%s: %s\n", d.Name, clause)
-		}
-	}
-}
-
-// showBaselineStates prints which forks are behind their baselines, and how to fix that.
-func (f *statusFlags) showBaselineStates(s *read.Status) {
-	for i, baselineState := range s.Standings {
-		d := &s.Sandbox.Forks[i]
-		if p := baselineState.Problem(d); p != nil {
-			fmt.Fprintln(f.Out)
-			printProblem(f.Out, baselineState.Word()+": ", p, given(f.globals))
-		} else if said, err := sandbox.ParseFollowed(d.Annotations[sandbox.AnnotationFollowed]); baselineState.Follows && err == nil {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s was rebased on generation %d of %s at %s\n", d.Name, said.Generation, sandboxes.WorkloadOf(d), said.Time)
-		} else if baselineState.Follows {
-			fmt.Fprintf(f.Out, "\nfollows: deployment.apps/%s is rebased whenever %s changes\n", d.Name, sandboxes.WorkloadOf(d))
-		}
-	}
-}
-
-// expiry describes when a sandbox expires.
-func expiry(at, now time.Time) string {
-	switch {
-	case at.IsZero():
-		return "never expires"
-	case at.Before(now):
-		return "expired " + duration.HumanDuration(now.Sub(at)) + " ago"
-	}
-	return fmt.Sprintf("expires in %s (%s)", duration.HumanDuration(at.Sub(now).Round(time.Second)), at.Local().Format(time.RFC3339))
-}
-
-// warnUnreached warns that requests with a sandbox's key do not reach all its forks, with the command that fixes it.
-func (t *tool) warnUnreached(all []operate.Unreached) {
-	for _, u := range all {
-		t.warn("sandbox %s is %s: %s", u.Sandbox, u.State, u.Message)
-		if len(u.Fix) > 0 {
-			fmt.Fprintf(t.ErrOut, "hint: %s\n", t.line(u.Fix))
-		}
-	}
 }

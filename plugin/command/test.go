@@ -97,30 +97,52 @@ func newTest(t *tool) *cobra.Command {
 			return err
 		},
 	}
+	f.addFlags(cmd)
+	f.addReportFlags(cmd)
+	return cmd
+}
+
+// addFlags adds the flags that only `test` has.
+func (f *testFlags) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringArrayVar(&f.variantArgs, "variant", nil, "Variant to create, as NAME=[CONTAINER=]IMAGE. Repeat it for further ones.")
-	flags.StringArrayVarP(&f.files, "filename", "f", nil, "Suite: a file of Jobs and what they use, or - for standard input. Repeat it for further ones.")
+	flags.StringArrayVar(&f.variantArgs, "variant", nil, "Variant to create, as NAME=[CONTAINER=]IMAGE. "+
+		"Repeat it for further ones.")
+	flags.StringArrayVarP(&f.files, "filename", "f", nil, "Suite: a file of Jobs and what they use, "+
+		"or - for standard input. Repeat it for further ones.")
 	flags.StringArrayVar(&f.from, "from", nil, "CronJob to take a test from, as cronjob/NAME. Repeat it for further ones.")
-	flags.StringVar(&f.entry, "entry", "", "Service that SANDBOX_URL stands for where a test names none, as svc/SERVICE[.NAMESPACE][:PORT]. Without it, the one by which requests enter the namespace.")
-	flags.StringVar(&f.id, "id", "", "Name of the experiment. One is generated if it is left out. With the ID of an interrupted experiment, test resumes it.")
-	flags.IntVar(&f.parallel, "parallel", 4, "Variants to test at the same time. The tests of one variant run one after the other.")
-	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take from the start of its container, unless it sets a limit itself; and how long a variant may take to get ready.")
-	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "Lifetime of the experiment, and of the sandboxes that it creates, from now on; 0 means forever.")
-	flags.StringVar(&f.delete, "delete", operate.DeleteNone, `Which of the sandboxes that the experiment created are deleted at its end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
+	flags.StringVar(&f.entry, "entry", "", "Service that SANDBOX_URL stands for where a test names none, "+
+		"as svc/SERVICE[.NAMESPACE][:PORT]. Without it, the one by which requests enter the namespace.")
+	flags.StringVar(&f.id, "id", "", "Name of the experiment. One is generated if it is left out. "+
+		"With the ID of an interrupted experiment, test resumes it.")
+	flags.IntVar(&f.parallel, "parallel", 4, "Variants to test at the same time. "+
+		"The tests of one variant run one after the other.")
+	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "How long a test may take from the start of its container, "+
+		"unless it sets a limit itself; and how long a variant may take to get ready.")
+	flags.DurationVar(&f.ttl, "ttl", 8*time.Hour, "Lifetime of the experiment, and of the sandboxes that it creates, "+
+		"from now on; 0 means forever.")
+	flags.StringVar(&f.delete, "delete", operate.DeleteNone, `Which of the sandboxes that the experiment created `+
+		`are deleted at its end: "none", "losers" (all but the best; where none passed, those that failed) or "all".`)
 	flags.StringVar(&f.require, "require", experiment.RequireAny, `What has to pass: "any" variant or "all".`)
-	flags.BoolVar(&f.wait, "wait", true, "Wait until the experiment has ended. With --wait=false a Job in the cluster runs it, with the rights of --service-account; report prints what it found.")
-	flags.StringVar(&f.serviceAccount, "service-account", "", "With --wait=false, the service account of the namespace whose rights the experiment has. It needs those of role sandbox-user.")
+	flags.BoolVar(&f.wait, "wait", true, "Wait until the experiment has ended. With --wait=false a Job in the cluster "+
+		"runs it, with the rights of --service-account; report prints what it found.")
+	flags.StringVar(&f.serviceAccount, "service-account", "", "With --wait=false, the service account of the namespace "+
+		"whose rights the experiment has. It needs those of role sandbox-user.")
 	flags.BoolVar(&f.unattended, "unattended", false, "")
 	if err := flags.MarkHidden("unattended"); err != nil {
 		panic(err) // it is there
 	}
 	flags.BoolVar(&f.route, "route", false, "Put routers in front of the workload if it has none, which rolls it out.")
-	flags.StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
-	flags.StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
 	completeValues(cmd, "delete", operate.DeleteNone, operate.DeleteLosers, operate.DeleteAll)
 	completeValues(cmd, "require", experiment.RequireAny, experiment.RequireAll)
+}
+
+// addReportFlags adds the flags for printing what an experiment found, which `report` has as well.
+func (f *testFlags) addReportFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.reports, "report", nil, "Report to write, as FORMAT=FILE. "+
+		"FORMAT is one of: (json, junit, markdown, html). Repeat it for further ones.")
+	flags.StringVarP(&f.output, "output", "o", "", "Output format. One of: (json).")
 	completeValues(cmd, "output", "json")
-	return cmd
 }
 
 // complete reads the flags and arguments, and the suite's files.
@@ -247,7 +269,7 @@ func (f *testFlags) words(cmd *cobra.Command) {
 			add(name, flag.Value.String())
 		}
 	}
-	f.command = withGlobals(f.command, given(f.globals))
+	f.command = f.chosen().Add(f.command)
 }
 
 func (f *testFlags) readSuites(cmd *cobra.Command) error {

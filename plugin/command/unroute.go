@@ -19,6 +19,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/routing"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // unrouteFlags are the flags and arguments of `unroute`.
@@ -76,9 +77,7 @@ func newUnroute(t *tool) *cobra.Command {
 	flags.BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "With --all, unroute the workloads and Services of all namespaces.")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "With --all, do not ask for confirmation.")
 	flags.DurationVar(&f.timeout, "timeout", operate.RouteTimeout, "How long to wait in each namespace; 0 means no limit.")
-	cmdutil.AddDryRunFlag(cmd)
-	f.print.AddFlags(cmd)
-	completeValues(cmd, "dry-run", "none", "client", "server")
+	addObjectFlags(cmd, f.print)
 	return cmd
 }
 
@@ -153,30 +152,31 @@ func (f *unrouteFlags) finish(ctx context.Context, plans []*operate.RoutePlan) e
 			return err
 		}
 	}
-	var done []doneObject
-	printer := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
+	var done []printer.Done
+	out := &printer.Objects{Format: f.print, DryRun: dryRun(f.dryRun), Out: f.Out}
 	for _, p := range plans {
 		objects, err := f.undo(ctx, p, report)
 		done = append(done, objects...)
 		if err != nil {
-			return errors.Join(printer.printDone(done), err)
+			return errors.Join(out.PrintDone(done), err)
 		}
 	}
-	return printer.printDone(done)
+	return out.PrintDone(done)
 }
 
 // undo takes the steps of one namespace, and returns what was done or, in a dry run, would be.
-func (f *unrouteFlags) undo(ctx context.Context, p *operate.RoutePlan, report operate.Reporter) ([]doneObject, error) {
-	run := &routeRun{RoutePlan: p, tool: f.tool, print: f.print, strategy: f.dryRun, verb: "unroute"}
+func (f *unrouteFlags) undo(ctx context.Context, p *operate.RoutePlan, report operate.Reporter) ([]printer.Done, error) {
+	done := &printer.Route{Plan: p, Verbed: "unrouted"}
 	switch f.dryRun {
 	case cmdutil.DryRunClient:
-		return run.planned(), nil
+		return done.Planned(), nil
 	case cmdutil.DryRunServer:
-		return run.dryRunObjects(ctx)
+		wrote, err := p.DryRun(ctx)
+		return done.Tried(wrote), err
 	}
 	wrote, err := p.Do(ctx, f.timeout, true, report)
 	if err != nil {
 		return nil, f.partlyRouted(err)
 	}
-	return run.done(wrote, "unrouted"), nil
+	return done.Done(wrote), nil
 }

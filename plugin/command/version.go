@@ -2,15 +2,14 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubectl/pkg/util/templates"
-	"sigs.k8s.io/yaml"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/read"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/printer"
 )
 
 // versionFlags are the flags of `version`.
@@ -18,12 +17,6 @@ type versionFlags struct {
 	*tool
 	clientOnly, allNamespaces bool
 	output                    string
-}
-
-// versions is what `version` prints with -o.
-type versions struct {
-	Client string `json:"clientVersion"`
-	*read.Versions
 }
 
 func newVersion(t *tool) *cobra.Command {
@@ -72,9 +65,9 @@ func (f *versionFlags) validate(cmd *cobra.Command, args []string) error {
 }
 
 func (f *versionFlags) run(ctx context.Context, client string) error {
-	v := versions{Client: client}
+	v := printer.Versions{Client: client}
 	if f.clientOnly {
-		return f.show(v)
+		return v.Print(f.Out, f.output)
 	}
 	c, err := f.client()
 	if err == nil {
@@ -84,46 +77,8 @@ func (f *versionFlags) run(ctx context.Context, client string) error {
 		}
 		v.Versions, err = read.New(c).Versions(ctx, namespace)
 	}
-	if printed := f.show(v); printed != nil {
+	if printed := v.Print(f.Out, f.output); printed != nil {
 		return printed
 	}
 	return err
-}
-
-func (f *versionFlags) show(v versions) error {
-	switch f.output {
-	case "json":
-		b, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(f.Out, "%s\n", b)
-		return nil
-	case "yaml":
-		b, err := yaml.Marshal(v)
-		if err != nil {
-			return err
-		}
-		_, err = f.Out.Write(b)
-		return err
-	}
-	fmt.Fprintf(f.Out, "Client Version: %s\n", v.Client)
-	if v.Versions == nil {
-		return nil
-	}
-	webhook := v.Webhook
-	switch {
-	case webhook == "" && v.WebhookUnknown != "":
-		webhook = "unknown (" + v.WebhookUnknown + ")"
-	case webhook == "":
-		webhook = "not installed"
-	}
-	fmt.Fprintf(f.Out, "Webhook Version: %s\n", webhook)
-	if len(v.Routers) == 0 {
-		fmt.Fprintln(f.Out, "Router Version: none here")
-	}
-	for _, r := range v.Routers {
-		fmt.Fprintf(f.Out, "Router Version: %s (%d pods)\n", r.Version, r.Pods)
-	}
-	return nil
 }

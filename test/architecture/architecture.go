@@ -44,9 +44,12 @@ func layers() []layer {
 		{path: "cmd/sandbox-probe", imports: []string{"plugin/probe", "plugin/experiment/result", "plugin/experiment/stats",
 			"webhook/sandbox", "webhook/route"}, standalone: true},
 
-		{path: "plugin/command", imports: over(slices.Concat(plans, cluster, []string{"plugin/escape", "plugin/status",
-			"plugin/cluster/routing", "plugin/cluster/tunnel", "plugin/operate", "plugin/open", "plugin/experiment",
-			"plugin/experiment/suite", "plugin/report", "webhook/share"})...)},
+		{path: "plugin/command", imports: over(slices.Concat(cluster, []string{"plugin/plan", "plugin/plan/forks",
+			"plugin/plan/sandboxes", "plugin/escape", "plugin/status", "plugin/cluster/routing", "plugin/cluster/tunnel", "plugin/operate",
+			"plugin/open", "plugin/experiment", "plugin/experiment/suite", "plugin/report", "plugin/printer"})...)},
+		// Results in, text out: of plugin/cluster it takes the types of what was read and written.
+		{path: "plugin/printer", imports: over("plugin/plan", "plugin/plan/forks", "plugin/plan/routes", "plugin/plan/sandboxes",
+			"plugin/status", "plugin/cluster/read", "plugin/cluster/apply", "plugin/operate", "webhook/share")},
 		// Of plugin/cluster it takes the types of what is read and written; what calls the API server it is given.
 		{path: "plugin/operate", imports: over(slices.Concat(plans, cluster, []string{"plugin/status", "plugin/open", "plugin/experiment",
 			"plugin/experiment/suite", "webhook/share"})...)},
@@ -203,9 +206,14 @@ func (l layer) checkKubernetes(p Package) []string {
 			problems = append(problems, forbid(p.Imports, "leaves API calls to plugin/cluster and must not import", "net/http")...)
 		}
 	}
-	if l.path == "plugin/operate" {
+	switch l.path {
+	case "plugin/operate":
 		problems = append(problems, forbid(p.Imports, "leaves flags and printing to plugin/command and must not import",
 			"github.com/spf13", "k8s.io/cli-runtime", "k8s.io/kubectl")...)
+	case "plugin/printer":
+		// What -o chose comes as the PrintFlags of cli-runtime, which are the printers of kubectl.
+		problems = append(problems, forbid(p.Imports, "leaves flags to plugin/command and must not import",
+			"github.com/spf13", "k8s.io/kubectl")...)
 	}
 	if l.path != "webhook/server" {
 		// Other packages name the interfaces of controller-runtime; one makes the manager, its server and its signals.

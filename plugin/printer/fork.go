@@ -1,4 +1,4 @@
-package command
+package printer
 
 import (
 	"fmt"
@@ -9,14 +9,35 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/cluster/apply"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/operate"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/forks"
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/plan/sandboxes"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
-// printDryRun prints what would be applied, without the fields that only the API server sets.
-func (f *forkFlags) printDryRun(p *forks.Plan) error {
+// A Fork prints what `fork` or `rebase` did or, in a dry run, would do.
+type Fork struct {
+	*Objects
+	Globals Globals
+	Begun   time.Time     // when the command began, and the sandbox's lifetime with it
+	Took    time.Duration // until now
+	Gateway string        // the domain of its previews, if there is one
+}
+
+// PrintForked prints the result.
+func (f *Fork) PrintForked(done *operate.Forked) error {
+	switch {
+	case done.Applied == nil:
+		return f.planned(done.Plan)
+	case done.Statuses == nil:
+		return f.applied(done.Plan, done.Applied)
+	}
+	return f.routed(done.Plan, done.Applied, done.Statuses)
+}
+
+// planned prints what would be applied, without the fields that only the API server sets.
+func (f *Fork) planned(p *forks.Plan) error {
 	objects := []runtime.Object{p.ConfigMap}
 	var verbs []string
 	for i := range p.Forks {
@@ -30,7 +51,7 @@ func (f *forkFlags) printDryRun(p *forks.Plan) error {
 		d.SetOwnerReferences(nil)
 		objects, verbs = append(objects, d), append(verbs, verb(fork, -1))
 	}
-	if err := f.printObjects(objects, verbs); err != nil || (&objectPrinter{flags: f.print}).structured() {
+	if err := f.printObjects(objects, verbs); err != nil || f.Structured() {
 		return err
 	}
 	f.inherits(p)
@@ -38,7 +59,7 @@ func (f *forkFlags) printDryRun(p *forks.Plan) error {
 }
 
 // inherits prints what new forks share with their baselines, and what they lack.
-func (f *forkFlags) inherits(p *forks.Plan) {
+func (f *Fork) inherits(p *forks.Plan) {
 	for i := range p.Forks {
 		n := &p.Forks[i]
 		if n.Inherits != "" && n.Replaces == 0 {
@@ -50,26 +71,27 @@ func (f *forkFlags) inherits(p *forks.Plan) {
 	}
 }
 
-// printApplied prints what was applied when the command does not wait for it.
-func (f *forkFlags) printApplied(p *forks.Plan, applied *apply.Applied, real bool) error {
-	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() || !real {
+// applied prints what was applied when the command does not wait for it.
+func (f *Fork) applied(p *forks.Plan, applied *apply.Applied) error {
+	if err := f.printForks(p, applied); err != nil || f.Structured() || f.DryRun != operate.DryRunNone {
 		return err
 	}
 	f.describe(p, "")
 	for _, d := range applied.Forks {
-		fmt.Fprintf(f.Out, "wait until it is routed:\n  %s\n", f.line(plan.Kubectl("rollout", "status", "deployment/"+d.GetName())))
+		wait := f.Globals.Command(plan.Kubectl("rollout", "status", "deployment/"+d.GetName()))
+		fmt.Fprintf(f.Out, "wait until it is routed:\n  %s\n", wait)
 	}
 	return nil
 }
 
-// printRouted prints the forks and how to reach them.
-func (f *forkFlags) printRouted(p *forks.Plan, applied *apply.Applied, statuses map[string]sandboxes.ForkStatus) error {
-	if err := f.printForks(p, applied); err != nil || (&objectPrinter{flags: f.print}).structured() {
+// routed prints the forks and how to reach them.
+func (f *Fork) routed(p *forks.Plan, applied *apply.Applied, statuses map[string]sandboxes.ForkStatus) error {
+	if err := f.printForks(p, applied); err != nil || f.Structured() {
 		return err
 	}
 	reached := ""
 	if state := worstState(statuses); state != "" && rolled(p, applied) {
-		reached = fmt.Sprintf(", %s in %s", state, time.Since(f.begun).Round(10*time.Millisecond))
+		reached = fmt.Sprintf(", %s in %s", state, f.Took.Round(10*time.Millisecond))
 	}
 	f.describe(p, reached)
 	var pods []corev1.Pod
@@ -108,32 +130,35 @@ func worstState(statuses map[string]sandboxes.ForkStatus) string {
 }
 
 // previews prints where the gateway serves the forks, if there is a gateway.
-func (f *forkFlags) previews(p *forks.Plan) {
+func (f *Fork) previews(p *forks.Plan) {
 	for i := range p.Forks {
-		if f.gateway == "" || len(p.Forks[i].Reach) == 0 {
+		if f.Gateway == "" || len(p.Forks[i].Reach) == 0 {
 			continue
 		}
 		service := p.Forks[i].Reach[0].Service
-		fmt.Fprintf(f.Out, "show it to others, at %s:\n  %s\n", sandboxes.PreviewURL(f.gateway, service, p.Sandbox, p.Namespace),
-			f.line(plan.Kubectl("sandbox", "share", p.Sandbox, "svc/"+service)))
+		url := sandboxes.PreviewURL(f.Gateway, service, p.Sandbox, p.Namespace)
+		share := f.Globals.Command(plan.Kubectl("sandbox", "share", p.Sandbox, "svc/"+service))
+		fmt.Fprintf(f.Out, "show it to others, at %s:\n  %s\n", url, share)
 	}
 }
 
 // describe prints the sandbox in one line, after what its new forks inherit.
-func (f *forkFlags) describe(p *forks.Plan, more string) {
+func (f *Fork) describe(p *forks.Plan, more string) {
 	f.inherits(p)
-	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expiry(p.Expires, f.begun.Truncate(time.Second)))
+	expires := expiry(p.Expires, f.Begun.Truncate(time.Second))
+	fmt.Fprintf(f.Out, "sandbox %s: key %s%s, %s\n", p.Sandbox, p.Key, more, expires)
 }
 
 // reach prints how to reach each of the forks: from this machine, which needs no header, and from inside the cluster.
-func (f *forkFlags) reach(p *forks.Plan, member string) {
+func (f *Fork) reach(p *forks.Plan, member string) {
 	var open, inside []string
 	for i := range p.Forks {
 		if len(p.Forks[i].Reach) == 0 {
 			continue
 		}
 		e := p.Forks[i].Reach[0]
-		open = append(open, f.line(plan.Kubectl("sandbox", "open", p.Sandbox, fmt.Sprintf("svc/%s:%d", e.Service, e.Port))))
+		service := fmt.Sprintf("svc/%s:%d", e.Service, e.Port)
+		open = append(open, f.Globals.Command(plan.Kubectl("sandbox", "open", p.Sandbox, service)))
 		inside = append(inside, plan.Quote(e.Curl(member, p.Key)))
 	}
 	if len(open) == 0 {
@@ -143,11 +168,8 @@ func (f *forkFlags) reach(p *forks.Plan, member string) {
 	fmt.Fprintf(f.Out, "reach it from inside the cluster:\n  %s\n", strings.Join(inside, "\n  "))
 }
 
-// line formats a command with the flags by which the caller chose cluster and namespace.
-func (t *tool) line(words []string) string { return plan.Quote(withGlobals(words, given(t.globals))) }
-
 // printForks prints the objects if -o requests them, else a line for each fork.
-func (f *forkFlags) printForks(p *forks.Plan, applied *apply.Applied) error {
+func (f *Fork) printForks(p *forks.Plan, applied *apply.Applied) error {
 	objects := []runtime.Object{typed(applied.ConfigMap)}
 	var verbs []string
 	for i, d := range applied.Forks {
@@ -161,13 +183,12 @@ func (f *forkFlags) printForks(p *forks.Plan, applied *apply.Applied) error {
 
 // printObjects prints a ConfigMap, policies and forks if -o requests objects; else a line with its verb for each but
 // the first.
-func (f *forkFlags) printObjects(objects []runtime.Object, verbs []string) error {
-	p := &objectPrinter{flags: f.print, dryRun: f.dryRun, out: f.Out}
-	if p.structured() {
-		return p.printAll("forked", objects)
+func (f *Fork) printObjects(objects []runtime.Object, verbs []string) error {
+	if f.Structured() {
+		return f.PrintAll("forked", objects)
 	}
 	for i, o := range objects[1:] {
-		if err := p.print(verbs[i], o); err != nil {
+		if err := f.Print(verbs[i], o); err != nil {
 			return err
 		}
 	}
@@ -186,15 +207,12 @@ func rolled(p *forks.Plan, applied *apply.Applied) bool {
 
 // verb returns what happened to a fork, in the words of `kubectl apply`. A negative generation means unknown.
 func verb(f *forks.Fork, generation int64) string {
-	switch f.Replaces {
-	case 0:
+	switch {
+	case f.Replaces == 0:
 		return "forked"
-	}
-	if f.Rebased {
+	case f.Rebased:
 		return "rebased"
-	}
-	switch f.Replaces {
-	case generation:
+	case f.Replaces == generation:
 		return "unchanged"
 	}
 	return "configured"
