@@ -170,7 +170,7 @@ func TestRegistrar_CountsWhatItAdmittedItself(t *testing.T) {
 	if got := ask("pr-3", "key-3"); got != "" {
 		t.Error(got)
 	}
-	r.clock.(*clocktesting.FakeClock).Step(admittedFor)
+	r.clock.(*clocktesting.FakeClock).Step(reservationTTL)
 	if got := ask("pr-4", "key-2"); got != "" {
 		t.Error(got)
 	}

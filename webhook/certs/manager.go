@@ -33,8 +33,8 @@ type Options struct {
 	Service types.NamespacedName
 	// Trust is called with the PEM bundle to trust, once at first and at every change.
 	Trust func(bundle []byte)
-	// Wake has something whenever the Secret or the configuration changed.
-	Wake    <-chan struct{}
+	// Changed has something whenever the Secret or the configuration changed.
+	Changed <-chan struct{}
 	Clock   clock.Clock
 	Log     logr.Logger
 	Metrics prometheus.Registerer
@@ -85,7 +85,7 @@ func (m *Manager) Start(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case <-timer.C():
-		case <-m.o.Wake:
+		case <-m.o.Changed:
 			timer.Stop()
 		}
 	}

@@ -357,8 +357,8 @@ func TestManager_AReadyReplicaOutlivesTheAPIServersAbsence(t *testing.T) {
 func TestManager_RunsWithItsClock(t *testing.T) {
 	b := newBed(t)
 	r := b.replica(b.own(day, 3*time.Hour))
-	wake := make(chan struct{})
-	r.o.Wake = wake
+	changed := make(chan struct{})
+	r.o.Changed = changed
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Start(ctx) }()
@@ -366,8 +366,8 @@ func TestManager_RunsWithItsClock(t *testing.T) {
 	first := b.mustDial(r, b.bundle(0))
 	for b.mustDial(r, b.bundle(0)).Equal(first) {
 		b.clock.Step(15 * time.Minute)
-		wake <- struct{}{}
-		wake <- struct{}{} // the first step is over when the second begins
+		changed <- struct{}{}
+		changed <- struct{}{} // the first step is over when the second begins
 	}
 	if age := b.clock.Since(epoch); age < 90*time.Minute || age > 150*time.Minute {
 		t.Errorf("renewed after %s, want two thirds of three hours", age)

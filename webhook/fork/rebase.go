@@ -72,9 +72,9 @@ func Behind(d, baseline *unstructured.Unstructured) (bool, error) {
 	return err == nil && hash != d.GetAnnotations()[sandbox.AnnotationBaseline], err
 }
 
-// Lay returns the fork of baseline, as it is now, whose options are o, with o.Patch laid on it (Apply) and made anew. It is what
+// Rebase returns the fork of baseline, as it is now, whose options are o, with o.Patch laid on it (Apply) and made anew. It is what
 // Deployment returns.
-func Lay(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
+func Rebase(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	template, err := PodTemplate(baseline, o.TemplatePath)
 	if err != nil {
 		return nil, err

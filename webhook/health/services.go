@@ -153,8 +153,8 @@ func (f Facts) bypass(s *corev1.Service, port corev1.ServicePort) Cause {
 		Say: sayRouteService, Fix: f.routeAgain(),
 		switched: s.Labels[sandbox.LabelRole] == sandbox.RoleService || s.Annotations[sandbox.AnnotationTargetPorts] != ""}
 	c.Message = fmt.Sprintf("service/%s port %d leads to targetPort %s of the app, past the routers", s.Name, port.Port, port.TargetPort.String())
-	if value := s.Annotations[sandbox.AnnotationPutBack]; value != "" && c.switched {
-		said, err := sandbox.ParsePutBack(value)
+	if value := s.Annotations[sandbox.AnnotationRestored]; value != "" && c.switched {
+		said, err := sandbox.ParseRestored(value)
 		if err == nil && said.Reason != "" {
 			c.Message += "; the number was restored because " + firstLine(said.Reason)
 		}

@@ -240,7 +240,7 @@ func pathRows() []row {
 		{"numeric targetPort", func(s *scene) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080) }, health.ServiceBypassesRouters, "service/api port 80 leads to targetPort 8080", sPast, ours, mayPass, routeItAgain},
 		{"put back", func(s *scene) {
 			s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080)
-			s.service.Annotations = map[string]string{sandbox.AnnotationPutBack: sandbox.FormatPutBack(sandbox.PutBack{Reason: "pod x has no port named http"})}
+			s.service.Annotations = map[string]string{sandbox.AnnotationRestored: sandbox.FormatRestored(sandbox.Restored{Reason: "pod x has no port named http"})}
 		}, health.ServiceBypassesRouters, "restored because pod x has no port named http", sPast, ours, mayPass, routeItAgain},
 		{"another targetPort", func(s *scene) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(9090) }, health.ServiceBypassesRouters,
 			"service/api port 80 leads to targetPort 9090", sPast, ours, mayPass, routeItAgain},

@@ -84,7 +84,7 @@ func TestTruth_publishesChangesAlone(t *testing.T) {
 	// A router lost the control plane for longer than it uses its table: the gate stays True, the truth does not.
 	hub.view.Routers = map[types.UID]routes.Router{"a": {Acked: version(1), Lost: clock.Now().Add(-2 * time.Hour)}}
 	truth.told(t, recorder)
-	clock.Step(truthPatience)
+	clock.Step(truthSettleTime)
 	stale, said := truth.told(t, recorder)
 	if stale.Code != health.RouterStale || stale.Routing.Routers["a"] != health.RouterTooOld || len(said) != 1 || !strings.Contains(said[0], "Warning RouterStale") {
 		t.Errorf("%+v %v", stale, said)

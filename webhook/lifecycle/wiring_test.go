@@ -307,7 +307,7 @@ func TestGuard_isToldOfWorkloadsThatAreDeleted(t *testing.T) {
 
 func TestFollower_watchesWhatForksFollow(t *testing.T) {
 	baseline, d := followScene(t)
-	w := wire(t, newFollower, baseline.DeepCopy())
+	w := wire(t, newRebaser, baseline.DeepCopy())
 	body, err := json.Marshal(d)
 	if err != nil {
 		t.Fatal(err)
@@ -330,8 +330,8 @@ func TestFollower_watchesWhatForksFollow(t *testing.T) {
 	was.ObjectMeta, is.ObjectMeta = baseline.ObjectMeta, now.ObjectMeta
 	watch := w.opens("shop")
 	w.tell(watch, is, func(f *feed) { f.Update(was.DeepCopy(), is.DeepCopy()) }, "the fork follows", func() bool {
-		laid := d.DeepCopy()
-		return w.get(laid) && laid.Spec.Template.Spec.ServiceAccountName == "other"
+		rebased := d.DeepCopy()
+		return w.get(rebased) && rebased.Spec.Template.Spec.ServiceAccountName == "other"
 	})
 
 	// With the last fork, the watch goes.

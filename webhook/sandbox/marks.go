@@ -100,8 +100,8 @@ const (
 	// AnnotationWorkloads lists, on a Service with AnnotationTargetPorts, the routed workloads that it was switched for, as
 	// FormatWorkloads writes them. The controller releases the Service when none of them is left.
 	AnnotationWorkloads = Prefix + "workloads"
-	// AnnotationPutBack says, on a Service, that the guard put numeric targetPorts back, when, and why: see FormatPutBack.
-	AnnotationPutBack = Prefix + "put-back"
+	// AnnotationRestored says, on a Service, that the guard put numeric targetPorts back, when, and why: see FormatPutBack.
+	AnnotationRestored = Prefix + "put-back"
 	// AnnotationPolicies names, on a fork's NetworkPolicy, those of the user's on whose account it is there: "NAME,...".
 	AnnotationPolicies = Prefix + "policies"
 	// AnnotationServices lists the Services that a check reaches by way of its router, as FormatServices writes them; the first is

@@ -124,14 +124,14 @@ func ParseTargetPorts(s string) (TargetPorts, error) {
 	return t, nil
 }
 
-// A PutBack is what the guard says of a Service whose targetPorts it turned back into numbers.
-type PutBack struct {
+// A Restored is what the guard says of a Service whose targetPorts it turned back into numbers.
+type Restored struct {
 	Time   string `json:"time"` // RFC 3339
 	Reason string `json:"reason"`
 }
 
 // FormatPutBack writes the value of AnnotationPutBack.
-func FormatPutBack(p PutBack) string {
+func FormatRestored(p Restored) string {
 	b, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // two strings always encode
@@ -140,10 +140,10 @@ func FormatPutBack(p PutBack) string {
 }
 
 // ParsePutBack reads the value of AnnotationPutBack.
-func ParsePutBack(s string) (PutBack, error) {
-	var p PutBack
+func ParseRestored(s string) (Restored, error) {
+	var p Restored
 	if err := json.Unmarshal([]byte(s), &p); err != nil {
-		return PutBack{}, fmt.Errorf("annotation %s: %w", AnnotationPutBack, err)
+		return Restored{}, fmt.Errorf("annotation %s: %w", AnnotationRestored, err)
 	}
 	return p, nil
 }

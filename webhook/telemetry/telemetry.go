@@ -63,8 +63,8 @@ func (s *Set) Acknowledged(took time.Duration) {
 	}
 }
 
-// PutBack counts a Service whose numeric targetPorts were put back.
-func (s *Set) PutBack() {
+// Restored counts a Service whose numeric targetPorts were put back.
+func (s *Set) Restored() {
 	if s != nil {
 		s.putBacks.Inc()
 	}
