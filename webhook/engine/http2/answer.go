@@ -23,7 +23,7 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	case f.Truncated:
 		return malformed
-	case st.answered >= answerBegun: // trailers
+	case st.answered >= answerStarted: // trailers
 		if !end || len(f.PseudoFields()) > 0 {
 			return malformed
 		}
@@ -37,13 +37,13 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	case len(status) != 3 || status[0] < '1' || status[0] == '1' && end:
 		return malformed
 	}
-	st.answered = answerHeard
+	st.answered = answerReceived
 	if status[0] == '1' {
 		st.r.client.headers(st.id, f.Fields, false)
 		return nil
 	}
 	st.head = nil
-	st.answered = answerBegun
+	st.answered = answerStarted
 	st.decision.ObserveAnswer(statusOf(status), st.backend())
 	if end && status[0] < '5' {
 		st.observeGRPC(f.Fields)
@@ -121,7 +121,7 @@ func (st *stream) answerBody(f *http2.DataFrame, n int) error {
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	case st.fromUp.may < 0:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
-	case st.answered < answerBegun:
+	case st.answered < answerStarted:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	}
 	if err != nil {

@@ -39,18 +39,18 @@ type frameConn struct {
 	conn net.Conn
 	fr   *http2.Framer // reads
 
-	wr      *http2.Framer // writes to out
-	out     bytes.Buffer  // frames in the order in which they are to be sent
-	enc     *hpack.Encoder
-	block   bytes.Buffer // what enc writes to
-	wake    *sync.Cond   // there may be something to send
-	room    *sync.Cond   // out has been taken
-	ready   []*outgoing  // halves that have something to send and a window to send it in, as far as is known
-	control int          // controls in out
-	writing time.Time    // since when a write has been under way; zero: none is
-	taken   func()       // is called when out was taken, if not nil
-	state   connState
-	sent    chan struct{} // closed when writeLoop is over
+	wr       *http2.Framer // writes to out
+	out      bytes.Buffer  // frames in the order in which they are to be sent
+	enc      *hpack.Encoder
+	block    bytes.Buffer // what enc writes to
+	sendable *sync.Cond   // there may be something to send
+	room     *sync.Cond   // out has been taken
+	ready    []*outgoing  // halves that have something to send and a window to send it in, as far as is known
+	control  int          // controls in out
+	writing  time.Time    // since when a write has been under way; zero: none is
+	taken    func()       // is called when out was taken, if not nil
+	state    connState
+	sent     chan struct{} // closed when writeLoop is over
 
 	sendWindow int64 // of the connection
 	initial    int64 // the peer's initial stream window
@@ -87,7 +87,7 @@ type outgoing struct {
 
 func newFrameConn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int, held holding) *frameConn {
 	c := &frameConn{
-		mu: mu, conn: conn, wake: sync.NewCond(mu), room: sync.NewCond(mu), streams: make(map[uint32]*stream),
+		mu: mu, conn: conn, sendable: sync.NewCond(mu), room: sync.NewCond(mu), streams: make(map[uint32]*stream),
 		sendWindow: 65535, initial: 65535, frame: maxFrame, holding: held, sent: make(chan struct{}),
 	}
 	c.recvWindow = connWindow
@@ -116,7 +116,7 @@ func (c *frameConn) writeLoop() {
 				session.CloseWrite(c.conn)
 				return
 			}
-			c.wake.Wait()
+			c.sendable.Wait()
 			continue
 		}
 		batch = append(batch[:0], c.out.Bytes()...)
@@ -145,7 +145,7 @@ func (c *frameConn) kill() {
 	if c.state != dead {
 		c.state = dead
 		_ = c.conn.Close()
-		c.wake.Signal()
+		c.sendable.Signal()
 		c.room.Broadcast()
 	}
 }
@@ -232,7 +232,7 @@ func (h *outgoing) offer() {
 	case h.data.Len() > 0 && h.window > 0, h.data.Len() == 0 && h.end:
 		h.queued = true
 		h.conn.ready = append(h.conn.ready, h)
-		h.conn.wake.Signal()
+		h.conn.sendable.Signal()
 	}
 }
 
@@ -258,7 +258,7 @@ func (c *frameConn) headers(id uint32, fields []hpack.HeaderField, end bool) {
 			_ = c.wr.WriteContinuation(id, last, frag)
 		}
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
 // rst adds a RST_STREAM to out.
@@ -274,13 +274,13 @@ func (c *frameConn) controlled() {
 	if c.control++; c.control > maxControls {
 		c.kill()
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
 func (c *frameConn) goAway(last uint32, code http2.ErrCode, why string) {
 	if c.state == sending {
 		_ = c.wr.WriteGoAway(last, code, []byte(why))
-		c.wake.Signal()
+		c.sendable.Signal()
 	}
 }
 
@@ -289,7 +289,7 @@ func (c *frameConn) end() {
 	if c.state == sending {
 		c.state = ending
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 	c.room.Broadcast()
 }
 
@@ -339,7 +339,7 @@ func (c *frameConn) windowUpdate(f *http2.WindowUpdateFrame, half *outgoing) err
 		if c.sendWindow += n; c.sendWindow > math.MaxInt32 {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		c.wake.Signal()
+		c.sendable.Signal()
 	case half != nil:
 		if half.window += n; half.window > math.MaxInt32 {
 			return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}

@@ -124,7 +124,7 @@ func (st *stream) lost(cause error) {
 	switch {
 	case st.answered == answerWhole: // only the request was cut, and nobody waits for it
 		st.wantNoMore()
-	case st.answered < answerBegun:
+	case st.answered < answerStarted:
 		st.refuse(r, false)
 	case st.grpc:
 		st.answered = answerWhole

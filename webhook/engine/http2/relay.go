@@ -323,7 +323,7 @@ func (r *relay) shutdown() {
 	r.leaving = true
 	r.client.goAway(1<<31-1, http2.ErrCodeNo, "")
 	_ = r.client.wr.WritePing(false, [8]byte([]byte(drainPing)))
-	r.client.wake.Signal()
+	r.client.sendable.Signal()
 	g := r.guard
 	time.AfterFunc(goAwayWait, func() {
 		defer g.unlock()

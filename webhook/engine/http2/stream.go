@@ -29,9 +29,9 @@ type stream struct {
 	toUp     outgoing
 	toClient outgoing
 
-	request  requestState
-	left     int64 // of the request's declared length; -1: none declared
-	answered answerState
+	request   requestState
+	remaining int64 // of the request's declared length; -1: none declared
+	answered  answerState
 
 	insert   *engine.Inserter // into the answer's body, until it is made; nil: nothing
 	inserted int              // bytes that go out to the client and did not come from the backend
@@ -44,7 +44,7 @@ type stream struct {
 type requestState uint8
 
 const (
-	requestBegun requestState = iota
+	requestStarted requestState = iota
 	requestWhole
 )
 
@@ -53,17 +53,17 @@ func requestAfter(ended bool) requestState {
 	if ended {
 		return requestWhole
 	}
-	return requestBegun
+	return requestStarted
 }
 
 // answerState is how far an answer is, of the backend or of the engine's own. It never goes back.
 type answerState uint8
 
 const (
-	answerNone  answerState = iota
-	answerHeard             // the backend has answered anything
-	answerBegun             // the final answer's head is at the client
-	answerWhole             // it is here whole
+	answerNone     answerState = iota
+	answerReceived             // the backend has answered anything
+	answerStarted              // the final answer's head is at the client
+	answerWhole                // it is here whole
 )
 
 // request opens a stream for a request.
@@ -92,7 +92,7 @@ func (r *relay) request(f *http2.MetaHeadersFrame) error {
 		return nil
 	}
 	st := &stream{
-		r: r, id: id, head: f.Fields, left: -1, request: requestAfter(f.StreamEnded()),
+		r: r, id: id, head: f.Fields, remaining: -1, request: requestAfter(f.StreamEnded()),
 		fromClient: granting{may: streamWindow}, fromUp: granting{may: streamWindow},
 	}
 	st.toClient = outgoing{stream: st, conn: r.client, id: id, window: r.client.initial}
@@ -174,13 +174,13 @@ func (st *stream) checkHead(f *http2.MetaHeadersFrame) error {
 			st.grpc = strings.HasPrefix(hf.Value, "application/grpc")
 		case "content-length":
 			n, err := message.ParseLength([]byte(hf.Value))
-			if err != nil || st.left >= 0 {
+			if err != nil || st.remaining >= 0 {
 				return malformed
 			}
-			st.left = n
+			st.remaining = n
 		}
 	}
-	if st.request == requestWhole && st.left > 0 {
+	if st.request == requestWhole && st.remaining > 0 {
 		return malformed
 	}
 	return nil
@@ -269,15 +269,15 @@ func (st *stream) body(f *http2.DataFrame, n int) error {
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
 	case st.fromClient.may < 0:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
-	case st.left >= 0 && (int64(len(data)) > st.left || f.StreamEnded() && int64(len(data)) != st.left):
+	case st.remaining >= 0 && (int64(len(data)) > st.remaining || f.StreamEnded() && int64(len(data)) != st.remaining):
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
 	if err != nil {
 		st.r.client.usedUp(n)
 		return err
 	}
-	if st.left >= 0 {
-		st.left -= int64(len(data))
+	if st.remaining >= 0 {
+		st.remaining -= int64(len(data))
 	}
 	st.request = requestAfter(f.StreamEnded())
 	if st.toUp.ended { // the backend has heard enough
@@ -298,7 +298,7 @@ func (st *stream) trailers(f *http2.MetaHeadersFrame) error {
 	switch {
 	case st.request == requestWhole:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
-	case !f.StreamEnded() || len(f.PseudoFields()) > 0 || f.Truncated || st.left > 0:
+	case !f.StreamEnded() || len(f.PseudoFields()) > 0 || f.Truncated || st.remaining > 0:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
 	st.request = requestWhole

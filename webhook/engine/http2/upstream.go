@@ -32,12 +32,12 @@ type upstream struct {
 	leaving    bool          // it takes no new streams
 	over       bool          // it is closed
 
-	nextID     uint32
-	maxStreams uint32 // that it allows
-	extended   bool   // it takes CONNECT for other protocols
-	answered   int    // streams that it answered
-	unheard    unheard
-	cancel     context.CancelFunc
+	nextID        uint32
+	maxStreams    uint32 // that it allows
+	extended      bool   // it takes CONNECT for other protocols
+	answered      int    // streams that it answered
+	pendingResets pendingResets
+	cancel        context.CancelFunc
 }
 
 // accept has st wait for a stream to be opened. An error says why it can't. What waits is bounded by bytes, and by what
@@ -154,7 +154,7 @@ func (up *upstream) take(f http2.Frame) error {
 	st := up.streams[id]
 	switch f := f.(type) {
 	case *http2.MetaHeadersFrame:
-		if up.unheard.answered(id, up.nextID) {
+		if up.pendingResets.answered(id, up.nextID) {
 			up.openWaiting()
 		}
 		if st == nil {
@@ -195,7 +195,7 @@ func (up *upstream) take(f http2.Frame) error {
 func (up *upstream) takeSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		up.settingsSent = max(up.settingsSent-1, 0)
-		if up.unheard.acknowledged(up.nextID) {
+		if up.pendingResets.acknowledged(up.nextID) {
 			up.openWaiting()
 		}
 		return nil
@@ -341,7 +341,7 @@ func (up *upstream) goneAway(f *http2.GoAwayFrame) {
 
 // again places anew a request that the backend did not look at. False: it is not there any more to be sent.
 func (st *stream) again() bool {
-	if st.head == nil || st.answered >= answerHeard || st.clientClosed || st.request != requestWhole {
+	if st.head == nil || st.answered >= answerReceived || st.clientClosed || st.request != requestWhole {
 		return false
 	}
 	st.toUp = outgoing{stream: st, end: true}

@@ -81,7 +81,7 @@ func (g *granting) due(c *frameConn) (n uint32, ok bool) {
 	n = uint32(g.owed) //nolint:gosec // at most streamWindow and a loan
 	g.may += g.owed
 	g.owed = 0
-	c.wake.Signal()
+	c.sendable.Signal()
 	return n, true
 }
 
@@ -135,7 +135,7 @@ func (c *frameConn) balance() {
 	if n >= connWindow/4 {
 		_ = c.wr.WriteWindowUpdate(0, uint32(n)) //nolint:gosec // at most connWindow
 		c.recvWindow += n
-		c.wake.Signal()
+		c.sendable.Signal()
 	}
 }
 
@@ -146,7 +146,7 @@ func (c *frameConn) resizeStreams() {
 	for _, st := range c.streams {
 		c.grant(st)
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
 // writeWindowSetting tells the peer of the window of all streams.
@@ -154,7 +154,7 @@ func (c *frameConn) writeWindowSetting() {
 	window := uint32(c.streamWindow()) //nolint:gosec // small
 	_ = c.wr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
 	c.settingsSent++
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
 // keptBuffer is how much memory a half keeps while it has nothing to send: what one frame takes, unless there are many.
