@@ -81,8 +81,8 @@ type resolution struct {
 }
 
 // Resolve returns the environment of a container as the kubelet builds it. envFrom comes first, and later entries win.
-// Then comes env in its order: each entry sees those before it, and the last of a name wins. Services' variables come
-// last.
+// Then comes env in its order: each entry sees those before it, and the last of a name wins. A Service's
+// variable is set only if the name is free.
 func Resolve(c *corev1.Container, s Sources) *Environment {
 	r := &resolution{sources: s, vars: map[string]Variable{}, Environment: &Environment{}}
 	for i := range c.EnvFrom {
