@@ -32,7 +32,7 @@ type authority struct {
 //	B                           |------|------- signs -----------
 //	                            |      |  |
 //	                            |      |  A expires, leaves the bundle
-//	                            |      B signs, 3 months after everybody was told of it
+//	                            |      B signs, 3 months after it was published
 //	                            B is made and published
 //
 // The oldest signs as long as it can: whoever trusts any of them has had the most time to learn of that one. In

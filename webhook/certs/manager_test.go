@@ -34,8 +34,8 @@ var (
 	secretName = types.NamespacedName{Namespace: "ns", Name: "ca"}
 )
 
-// A bed is a cluster with a webhook configuration, for replicas to run in. Its API server is controller-runtime's in-memory one,
-// which has resource versions and JSON patches of the real one; TLS is real.
+// A bed is a cluster with a webhook configuration, for replicas to run in. Its API server is controller-runtime's
+// in-memory one, which has resource versions and JSON patches of the real one; TLS is real.
 type bed struct {
 	*testing.T
 	client  client.Client
@@ -226,9 +226,9 @@ func TestManager_LeavesSomebodyElsesSecretAlone(t *testing.T) {
 	}
 }
 
-// Twenty authorities come and go while clients of all kinds shake hands without a break: an API server that is a step behind, a
-// router that was told of each new bundle, one that was told of every third only, and new routers with what was trusted
-// when they started.
+// Twenty authorities come and go while clients of all kinds shake hands without a break: an API server that is a step
+// behind, a router that was told of each new bundle, one that was told of every third only, and new routers with what
+// was trusted when they started.
 func TestManager_TwentyRotationsFailNobody(t *testing.T) {
 	const validity = 40 * time.Hour
 	b := newBed(t)

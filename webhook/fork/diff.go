@@ -13,8 +13,8 @@ import (
 // Diff returns the RFC 6902 patch that turns template into changed. It is as small as possible, and fits newer
 // templates:
 //
-//   - In a list whose objects have a key (containers, their env), elements are found by their key, and one added at the end
-//     is appended. Before a path through such an element there is a `test` of its key. So on a newer template the patch
+//   - In a list whose objects have a key (containers, their env), elements are found by their key, and one added at the
+//     end is appended. Before a path through such an element there is a `test` of its key. So on a newer template the patch
 //     fails rather than changes another container.
 //   - A variable that moves is removed, and inserted before its successor: the position decides what can refer to it.
 //   - Any other list, such as a container's args, is replaced as a whole, as in a strategic merge patch.

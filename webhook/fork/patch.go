@@ -26,8 +26,8 @@ func (e *ConflictError) Error() string { return strings.Join(e.Conflicts, "; ") 
 // same:
 //
 //   - An element whose key the patch tests is found by its key, wherever it is in its list now.
-//   - What both the patch and the template add is merged: objects member by member, lists with keys element by element. Of
-//     two plain values that of the patch wins.
+//   - What both the patch and the template add is merged: objects member by member, lists with keys element by
+//     element. Of two plain values that of the patch wins.
 //   - What the patch removes may be gone already.
 //
 // Anything else is a *ConflictError with all conflicts: what the patch changes or adds to is gone, or what it adds
@@ -392,8 +392,8 @@ func join(field string, is, adds any) (any, error) {
 	return is, errors.New("was added to the baseline as well, and differs")
 }
 
-// insert inserts an element into a list. An element with a key replaces one with the same key that has only plain
-// values, as variables have.
+// insert inserts an element into a list. An element that has only plain values, as a variable does, replaces one with
+// the same key.
 func insert(field string, list []any, index int, adds any) ([]any, error) {
 	if key := keyOf(field, list, []any{adds}); key != "" {
 		e := element{key, adds.(map[string]any)[key]}

@@ -229,7 +229,7 @@ func FuzzCredentials(f *testing.F) {
 	})
 }
 
-// No request, whatever it says, panics the desk or is let in without a token.
+// No request, whatever it says, panics the handler or is let in without a token.
 func FuzzDecide(f *testing.F) {
 	f.Add("GET", "/", host, "accept", "text/html")
 	f.Add("OPTIONS", "*", "WEB--pr-1--shop."+domain+":80", "cookie", share.Cookie+"=x")

@@ -260,7 +260,7 @@ func (s staleCache) List(ctx context.Context, l client.ObjectList, opts ...clien
 	return s.Reader.List(ctx, l, opts...)
 }
 
-// The cache may not have seen yet that the gate turned, whoever turned it.
+// The cache may not show yet that the gate is True, whoever set it.
 func TestGate_StaleCacheDoesNotTurnItBack(t *testing.T) {
 	g, hub, clock := newTestGate(forkPod("fork"), baselinePod("a"))
 	before := *get(t, g, "fork")

@@ -17,8 +17,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// switched makes a Service whose port 80 `route` switched from 8080 to the name http, and 53/UDP not; 81 was switched once, and is
-// a number again.
+// switched makes a Service whose port 80 `route` switched from 8080 to the name http, and 53/UDP not; 81 was switched
+// once, and is a number again.
 func switched() *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
@@ -36,7 +36,7 @@ func switched() *corev1.Service {
 	}
 }
 
-// numbered makes a Service that was put back.
+// numbered creates a Service on which numeric targetPorts were restored.
 func numbered() *corev1.Service {
 	s := switched()
 	s.Spec.Ports[1].TargetPort = intstr.FromInt32(8080)
@@ -162,7 +162,7 @@ func TestDecideService(t *testing.T) {
 	}
 }
 
-// Carried out one after the other, decisions lead back to where they began, or to a Service without a mark.
+// Applied one after the other, decisions lead back to the initial Service, or to a Service without marks.
 func TestGuardDecision_Patch(t *testing.T) {
 	apply := func(s *corev1.Service, d guardDecision) (*corev1.Service, error) {
 		raw, err := d.patch(s, sandbox.Restored{Time: "2026-01-02T03:04:05Z", Reason: d.reason})

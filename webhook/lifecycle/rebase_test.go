@@ -89,7 +89,7 @@ func TestFollower(t *testing.T) {
 		api: c, client: c, events: recorder, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)), log: logr.Discard(),
 		kinds: BuiltInKinds(), done: map[types.UID]string{},
 	}
-	// look has the follower look at the fork, twice: the second look must write nothing.
+	// look reconciles the fork twice: the second time must write nothing.
 	look := func() (*appsv1.Deployment, sandbox.Followed, int) {
 		t.Helper()
 		first := 0

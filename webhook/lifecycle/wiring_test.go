@@ -165,8 +165,8 @@ func (w *wired) opens(namespace string) *fakeCache {
 	return w.opened[namespace]
 }
 
-// tell sends events to who watches the kind of object o in c, until ok. They are repeated because one that is sent
-// before the handler is added reaches nobody: other than a real informer, a feed lists nothing to new handlers.
+// tell sends events to the watches of object o's kind in c, until ok. It repeats them, because an event before a
+// handler is added reaches nobody: unlike a real informer, a feed lists nothing to new handlers.
 func (w *wired) tell(c *fakeCache, o client.Object, send func(*feed), what string, ok func() bool) {
 	w.Helper()
 	i, err := c.GetInformer(w.Context(), o)
@@ -184,13 +184,13 @@ func (w *wired) tell(c *fakeCache, o client.Object, send func(*feed), what strin
 	}
 }
 
-// added tells of a new object.
+// added sends the event of a new object.
 func (w *wired) added(o client.Object, what string, ok func() bool) {
 	w.Helper()
 	w.tell(w.cache, o, func(f *feed) { f.Add(o) }, what, ok)
 }
 
-// get reads an object anew. False: it is not there.
+// get reads an object again. False: it does not exist.
 func (w *wired) get(o client.Object) bool {
 	w.Helper()
 	err := w.client.Get(w.Context(), client.ObjectKeyFromObject(o), o)

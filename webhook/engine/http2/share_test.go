@@ -111,7 +111,7 @@ func TestHTTP2_uploads_to_a_fork_that_does_not_read_hold_up_nobody_else(t *testi
 				defer cancel()
 				sent := make(chan struct{}, c.calls)
 				for range c.calls {
-					body := &told{Reader: bytes.NewReader(make([]byte, c.size)), read: func() { sent <- struct{}{} }}
+					body := &notifyingReader{Reader: bytes.NewReader(make([]byte, c.size)), read: func() { sent <- struct{}{} }}
 					req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr, body)
 					req.ContentLength = int64(c.size)
 					req.Header.Set("x-to", "fork")
@@ -130,14 +130,14 @@ func TestHTTP2_uploads_to_a_fork_that_does_not_read_hold_up_nobody_else(t *testi
 	}
 }
 
-// told is a reader that tells of its first read.
-type told struct {
+// notifyingReader calls read at its first Read.
+type notifyingReader struct {
 	io.Reader
 	once sync.Once
 	read func()
 }
 
-func (r *told) Read(b []byte) (int, error) {
+func (r *notifyingReader) Read(b []byte) (int, error) {
 	r.once.Do(r.read)
 	return r.Reader.Read(b)
 }
