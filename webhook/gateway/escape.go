@@ -61,7 +61,7 @@ func (d *handler) answered(r *engine.Reply, v visit) engine.Edits {
 	d.metrics.redirects.WithLabelValues("escaped").Inc()
 	name := to.Origin()
 	edits.Set = append(edits.Set, field(sandbox.HeaderEscaped, name))
-	d.tell("a redirect leaves the preview: requests there do not carry the key", v.Entry, name)
+	d.logEscape("a redirect leaves the preview: requests there do not carry the key", v.Entry, name)
 	return edits
 }
 
@@ -107,13 +107,13 @@ func (d *handler) reports(e Entry) engine.Backend {
 		w.WriteHeader(http.StatusNoContent)
 		if origin != "" {
 			d.metrics.pages.Inc()
-			d.tell("a page uses what is no preview: requests there do not carry the key", e, origin)
+			d.logEscape("a page uses what is no preview: requests there do not carry the key", e, origin)
 		}
 	}))
 }
 
-// tell logs a destination outside the preview.
-func (d *handler) tell(what string, e Entry, to string) {
+// logEscape logs a destination outside the preview.
+func (d *handler) logEscape(what string, e Entry, to string) {
 	if d.logLimit.first(d.now(), e.Service+"/"+e.ServiceNamespace+"/"+e.Sandbox+"/"+e.Namespace+" "+to) {
 		d.log.Warn(what, "to", to, "sandbox", e.Sandbox, "namespace", e.Namespace, "service", e.name())
 	}

@@ -72,8 +72,8 @@ func (st *stream) closeClient() {
 	if st.r.client.tight {
 		st.dropRequest()
 	}
-	st.fromClient.giveBack()
-	st.fromUp.giveBack()
+	st.fromClient.endLoan()
+	st.fromUp.endLoan()
 	st.r.endIfOver()
 }
 

@@ -263,7 +263,7 @@ func (r *relay) fromClient(f http2.Frame, first bool) error {
 		st.abandon(f.ErrCode) // which the protocol allows: pendingResets bounds it
 	case *http2.PingFrame:
 		if f.IsAck() && string(f.Data[:]) == drainPing {
-			r.tellLast()
+			r.sendLastStreamID()
 		}
 		r.client.ping(f)
 	case *http2.PriorityFrame:
@@ -327,12 +327,12 @@ func (r *relay) shutdown() {
 	g := r.guard
 	time.AfterFunc(goAwayWait, func() {
 		defer g.unlock()
-		g.lock().tellLast()
+		g.lock().sendLastStreamID()
 	})
 }
 
-// tellLast sends the client the ID of its last stream.
-func (r *relay) tellLast() {
+// sendLastStreamID sends the client the ID of its last stream.
+func (r *relay) sendLastStreamID() {
 	if !r.leaving || r.final || r.gone {
 		return
 	}

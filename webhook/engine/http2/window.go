@@ -59,8 +59,8 @@ func (g *granting) lend(c *frameConn, h *outgoing) {
 	g.owed += loan
 }
 
-// giveBack ends a loan.
-func (g *granting) giveBack() {
+// endLoan ends a loan.
+func (g *granting) endLoan() {
 	if g.from != nil {
 		g.from.lent -= loan
 		g.from = nil
