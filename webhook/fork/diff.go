@@ -113,7 +113,7 @@ func (d *differ) list(path, field string, from, to []any) bool {
 			return 1
 		})
 		for _, k := range stays {
-			if !slices.Contains(inOrder, k) { // it is removed and inserted at its position, because variables refer to earlier ones
+			if !slices.Contains(inOrder, k) { // remove and insert it: variables refer to earlier ones
 				delete(old, k)
 				delete(wanted, k)
 			}

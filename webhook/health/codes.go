@@ -74,7 +74,7 @@ const (
 	ServiceBypassesRouters Code = "ServiceBypassesRouters" // a Service leads to the app's port instead of the router's
 	ServiceWithoutPods     Code = "ServiceWithoutPods"     // a Service of the baseline selects none of its pods
 	ServiceShared          Code = "ServiceShared"          // a Service also leads to pods of another workload
-	ProtocolUnroutable     Code = "ProtocolUnroutable"     // the port has TLS or another protocol than HTTP, in which no key can be read
+	ProtocolUnroutable     Code = "ProtocolUnroutable"     // the port has TLS or no HTTP: no key can be read
 )
 
 func count(n int) string { return strconv.Itoa(n) }

@@ -140,7 +140,7 @@ func user(pod *corev1.Pod) int64 {
 //
 //   - A limit of each kind that every container has: a quota on limits requires one of all.
 //   - All within the namespace's bounds.
-//   - A ratio of request to limit no smaller than the smallest of the other containers: a LimitRange may bound the ratio,
+//   - A ratio of request to limit no smaller than the smallest in the pod: a LimitRange may bound the ratio,
 //     and a Guaranteed pod stays Guaranteed.
 //   - Nothing of a kind that the pod as a whole has (pod-level resources): the sum of containers must not exceed it.
 func resources(pod *corev1.Pod, c Config) corev1.ResourceRequirements {

@@ -211,7 +211,7 @@ func namesOf(pod *corev1.Pod, protocol corev1.Protocol, number uint16) []string 
 	for i := range pod.Spec.InitContainers {
 		for _, env := range pod.Spec.InitContainers[i].Env {
 			if pod.Spec.InitContainers[i].Name == sandbox.RouterContainer && env.Name == sandbox.EnvRouterPorts {
-				captures, _ = sandbox.ParseCaptures(env.Value) // if unreadable there are no captures, and names refer to the router's own ports
+				captures, _ = sandbox.ParseCaptures(env.Value) // unreadable: names refer to the router's ports
 			}
 		}
 	}

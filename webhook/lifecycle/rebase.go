@@ -46,7 +46,7 @@ type rebaser struct {
 
 	controller controller.TypedController[baselineKey]
 	mu         sync.Mutex
-	done       map[types.UID]string // the last state in which each fork was reconciled: scaling a baseline costs no further reads
+	done       map[types.UID]string // the last reconciled state of each fork, so that scaling costs no reads
 }
 
 // A baselineKey identifies a baseline whose changes forks follow.

@@ -125,7 +125,7 @@ func (w *watch) end() (app net.Conn, spoke []byte) {
 	started, conn := w.started, w.conn
 	w.mu.Unlock()
 	if started {
-		if conn == nil { // an app beside the router accepts at once: wait for it, rather than make it see an unused connection
+		if conn == nil { // an app beside the router accepts at once: wait, so that it sees no unused connection
 			select {
 			case <-w.over:
 			case <-time.After(dialGrace):
