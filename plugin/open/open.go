@@ -66,7 +66,7 @@ type Proxy struct {
 	// Notice is called with each notice for the user once, by one goroutine at a time. It may be nil.
 	Notice func(string)
 
-	renderer preview.Press
+	renderer preview.Renderer
 	mu       sync.Mutex
 	noticed  map[string]bool
 }

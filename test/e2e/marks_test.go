@@ -238,7 +238,7 @@ func TestUnderSteadyLoadTheGuardKeepsAServiceOnItsEndpoints(t *testing.T) {
 	s.unnamed("rollout undo")
 	visitor.unfailing(t, "rollout undo to the template that was never routed")
 	s.targets(intstr.Int, time.Second, "the guard put numbers back")
-	if s.service().Annotations[sandbox.AnnotationPutBack] == "" {
+	if s.service().Annotations[sandbox.AnnotationRestored] == "" {
 		t.Error("the Service does not say why")
 	}
 
@@ -247,7 +247,7 @@ func TestUnderSteadyLoadTheGuardKeepsAServiceOnItsEndpoints(t *testing.T) {
 	s.targets(intstr.String, 10*time.Second, "the guard goes forward to names")
 	time.Sleep(settle)
 	visitor.unfailing(t, "rollout undo to the routed template")
-	if note := s.service().Annotations[sandbox.AnnotationPutBack]; note != "" {
+	if note := s.service().Annotations[sandbox.AnnotationRestored]; note != "" {
 		t.Errorf("the Service is on names, and says %s", note)
 	}
 

@@ -7,8 +7,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Bounds returns what the LimitRanges of a namespace want of each container. They are read from a cache: a review makes no API
-// call. Without them (the cache is not filled yet) a router asks for what it always does.
+// Bounds returns the minimum and maximum that the LimitRanges of a namespace set for each container. It reads a cache,
+// so that a review makes no API call. Until the cache is synced there are no bounds, and a router gets its usual
+// resources.
 func Bounds(ctx context.Context, cache client.Reader, namespace string) (minimum, maximum corev1.ResourceList) {
 	var ranges corev1.LimitRangeList
 	if cache.List(ctx, &ranges, client.InNamespace(namespace)) != nil {

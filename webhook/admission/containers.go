@@ -9,10 +9,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A container is one of a pod template, as the document has it: fields that this program does not know stay as they are.
+// A container is a container of a pod template as JSON, so that fields this program does not know are kept.
 type container map[string]any
 
-// templateOf returns the containers in which a Service finds a port, in its order: app containers, then native sidecars.
+// templateOf returns the containers in the order in which a Service looks for a port: app containers, then native
+// sidecars.
 func templateOf(u *unstructured.Unstructured, at []string) []container {
 	var serving []container
 	for _, list := range []string{"containers", "initContainers"} {
@@ -46,7 +47,7 @@ func (c container) ports() []port {
 	return ports
 }
 
-// port returns the TCP port of a number; nil where there is none.
+// port returns the TCP port with a number; nil if there is none.
 func (c container) port(number uint16) port {
 	for _, p := range c.ports() {
 		if p.number() == number {
@@ -56,7 +57,7 @@ func (c container) port(number uint16) port {
 	return nil
 }
 
-// declare adds a named TCP port, and returns what it had to make for that.
+// declare adds a named TCP port. It returns what it created, as `route` records it: the port, or the list of ports too.
 func (c container) declare(name string, number uint16) string {
 	made := sandbox.MadePort
 	items, _ := c["ports"].([]any)
@@ -67,7 +68,7 @@ func (c container) declare(name string, number uint16) string {
 	return made
 }
 
-// A port is one of a container, as the document has it.
+// A port is a port of a container as JSON.
 type port map[string]any
 
 func (p port) name() string {

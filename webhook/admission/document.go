@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// difference returns the RFC 6902 patch from before to after: the members of objects that differ, and of lists of equal length the
-// items that do. A list of another length is replaced as a whole.
+// difference returns the RFC 6902 patch from before to after. It compares objects by member, and lists of equal length
+// by item; it replaces lists whose length changed.
 func difference(before, after *unstructured.Unstructured) []jsonpatch.Operation {
 	return compare(nil, "", before.Object, after.Object)
 }
@@ -65,7 +65,7 @@ func keys(maps ...map[string]any) []string {
 	return slices.Compact(all)
 }
 
-// pointer writes an RFC 6901 JSON pointer.
+// pointer formats an RFC 6901 JSON pointer.
 func pointer(path []string) string {
 	var b strings.Builder
 	for _, key := range path {
@@ -76,7 +76,7 @@ func pointer(path []string) string {
 
 func escape(key string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(key) }
 
-// mapAt returns the map at path, and makes it, and those on the way there, where they are missing; made are their pointers.
+// mapAt returns the map at path. It creates missing maps on the way, and returns their pointers in made.
 func mapAt(in map[string]any, path ...string) (m map[string]any, made []string) {
 	for i, key := range path {
 		next, ok := in[key].(map[string]any)
@@ -90,13 +90,13 @@ func mapAt(in map[string]any, path ...string) (m map[string]any, made []string) 
 	return in, made
 }
 
-// text returns the string at path; empty where there is none.
+// text returns the string at path; empty if there is none.
 func text(u *unstructured.Unstructured, path ...string) string {
 	s, _, _ := unstructured.NestedString(u.Object, path...)
 	return s
 }
 
-// number narrows a port of a JSON document.
+// number converts a port of a JSON document.
 func number(v any) uint16 {
 	switch v := v.(type) {
 	case int64:

@@ -184,7 +184,8 @@ func TestGate_BoundsWhatIsDecidedOnAtATime(t *testing.T) {
 	}
 }
 
-// watchHeap returns what the heap held more at most, at any end of a collection until stop was called, than it did before.
+// watchHeap returns what the heap held more at most, at any end of a collection until stop was called, than it did
+// before.
 func watchHeap(t *testing.T) (stop func() int64) {
 	t.Helper()
 	defer runtime.GC()

@@ -12,13 +12,14 @@ import (
 
 const managedFieldsPath = "/metadata/managedFields"
 
-// webhookManager is the field manager of the controller's own writes: by default, that is the first part of its user agent.
+// webhookManager is the field manager of the controller's own writes: the default is the first part of its user agent.
 const webhookManager = "sandbox-webhook"
 
-// disown takes fields of an object's spec from their managers: the whole spec from those of this product, and the paths given from
-// everybody. A server-side apply, by kubectl, Helm or Flux, conflicts over a field that another manager owns with another value.
-// So nobody owns what `route` holds at another value than the owner's own manifest. The API server computes managedFields before it
-// asks admission, and takes them as admission leaves them.
+// disown removes fields of an object's spec from their field managers: the whole spec from the managers of this
+// product, and the given paths from all managers. A server-side apply by kubectl, Helm or Flux conflicts if another
+// manager owns a field with another value. So nobody may own a field that `route` keeps at another value than the
+// owner's manifest has. The API server computes managedFields before it calls admission, and stores them as admission
+// returns them.
 func disown(u *unstructured.Unstructured, shared ...fieldpath.Path) error {
 	entries := u.GetManagedFields()
 	var kept []metav1.ManagedFieldsEntry

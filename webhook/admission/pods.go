@@ -1,5 +1,5 @@
-// Package admission decides on what the API server asks about: pods (routers), sandboxes (keys), and updates of what is routed, whose marks
-// it keeps. Each handler decodes, decides by a pure function, and answers with a patch.
+// Package admission holds the handlers of admission reviews: for pods (routers), sandboxes (keys), and updates of
+// routed objects, whose marks it keeps. Each handler decodes, decides by a pure function, and answers with a patch.
 package admission
 
 import (
@@ -20,10 +20,10 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// PodsPath is where the MutatingWebhookConfiguration sends pods.
+// PodsPath is the path to which the MutatingWebhookConfiguration sends pods.
 const PodsPath = "/mutate-pods"
 
-// Pods answers admission reviews of pods. It calls no API, and has no effect but its answer.
+// Pods handles admission reviews of pods. It makes no API call, and has no side effect.
 type Pods struct {
 	config    func(ctx context.Context, namespace string) inject.Config
 	namespace string // its own
@@ -31,7 +31,8 @@ type Pods struct {
 	pods      *prometheus.CounterVec
 }
 
-// NewPods returns the handler of pods for a webhook that runs in namespace; config returns how pods of a namespace get routers.
+// NewPods returns the handler of pods for a webhook that runs in namespace. config returns the configuration of routers
+// in a namespace.
 func NewPods(namespace string, config func(context.Context, string) inject.Config, metrics prometheus.Registerer, log logr.Logger) (*Pods, error) {
 	pods := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sandbox_webhook_pods_total",
@@ -40,8 +41,9 @@ func NewPods(namespace string, config func(context.Context, string) inject.Confi
 	return &Pods{config, namespace, log, pods}, metrics.Register(pods)
 }
 
-// Handle implements admission.Handler. A pod that gets no router where it should is admitted with a warning. Only a fork that
-// could not be looked at is refused: without its key it would pass for something else, and its creator tries again.
+// Handle implements admission.Handler. A pod that should get a router and does not is admitted with a warning. Only a
+// pod of a fork that could not be processed is refused: without its key it would act as another sandbox or as the
+// baseline. Its creator retries.
 func (a *Pods) Handle(ctx context.Context, req admission.Request) (response admission.Response) {
 	role := ""
 	defer func() {
@@ -50,7 +52,8 @@ func (a *Pods) Handle(ctx context.Context, req admission.Request) (response admi
 			response = a.failed(req, role, fmt.Errorf("internal error: %v", p))
 		}
 	}()
-	// The configuration excludes these too; but it is the cluster's to edit, and what depends on itself can't start.
+	// The configuration excludes these too, but cluster admins may edit it, and a webhook that depends on itself cannot
+	// start.
 	if req.Namespace == metav1.NamespaceSystem || req.Namespace == a.namespace {
 		return admission.Allowed("")
 	}
@@ -92,7 +95,7 @@ func (a *Pods) failed(req admission.Request, role string, err error) admission.R
 	return admission.Allowed("").WithWarnings("kubectl-sandbox leaves this pod as it is: " + err.Error())
 }
 
-// count bounds the label's values: a role comes from whoever makes the pod.
+// count increases the counter of reviews. It bounds the label's values, because users choose the role.
 func (a *Pods) count(req admission.Request, role, outcome, reason string) {
 	switch role {
 	case sandbox.RoleBaseline, sandbox.RoleFork, sandbox.RoleCheck:

@@ -20,28 +20,27 @@ import (
 )
 
 const (
-	// admittedFor bounds how long a sandbox that was admitted, and that no watch has told of yet, counts as one: the
-	// API server may have refused it for another reason after that.
-	admittedFor = 5 * time.Second
-	// settled is when one that the API server does not have either is given up for whoever else wants its place.
-	// Until then it may be on its way there.
-	settled = time.Second
-	// maxLooks bounds how often a decision begins anew because what the cache told was not so any more.
-	maxLooks = 10
+	// reservationTTL bounds how long an admitted sandbox that is not in the cache yet counts as existing. The API server
+	// may have refused it for another reason after admission.
+	reservationTTL = 5 * time.Second
+	// arrivalGrace is how long an admitted sandbox counts as existing even if the API server does not have it: it may not
+	// be stored yet.
+	arrivalGrace = time.Second
+	// maxAttempts bounds how often a decision is retried because the cache turned out to be out of date.
+	maxAttempts = 10
 )
 
 // A registrar knows which sandboxes hold which keys.
 //
-// It decides by a cache, to which it adds what it admitted itself and has not seen there yet. So within one replica
-// it is exact; of two that are asked at the same moment, neither knows of the other's until a watch tells it, some
-// milliseconds later. Two sandboxes may then come to one key: routes go to the older fork, and the younger's problem
-// says so. What it is about to refuse it looks up, so that it never refuses for the sake of what has just been
-// deleted, or was never stored. Nothing is locked while it does: a namespace for which the API server is slow to
-// answer holds up no other.
+// It decides by a cache, plus the sandboxes that it admitted and that are not in the cache yet. So it is exact within
+// one replica. If two replicas are called at the same moment, neither knows the other's sandbox until a watch event
+// arrives, milliseconds later. Two sandboxes may then get the same key: the older fork gets the routes, and the younger
+// one reports the problem. Before it refuses, it reads from the API server, so that sandboxes that were just deleted or
+// never stored cause no refusal. It holds no lock during these reads: a slow read for one namespace delays no other.
 type registrar struct {
-	cache client.Reader // sandboxes alone, as StripSandbox leaves them
+	cache client.Reader // sandboxes only, as StripSandbox leaves them
 	api   client.Reader
-	limit int // the most sandboxes of a namespace; 0: any number
+	limit int // the most sandboxes of a namespace; 0: no limit
 	clock clock.PassiveClock
 
 	mu       sync.Mutex
@@ -52,28 +51,28 @@ type registrar struct {
 // A holder is a sandbox that holds its key.
 type holder struct {
 	name, key, by string
-	id            string    // another sandbox of the name has another
-	since         time.Time // when it was admitted, of one that the cache may not hold yet; zero of one that it holds
+	id            string    // unique: a later sandbox of the same name has another
+	since         time.Time // when it was admitted, if the cache may lack it; otherwise zero
 }
 
-// A wish is to be a sandbox, or to have a fork in one.
-type wish struct {
+// A claim is a request to create a sandbox, or a fork in one.
+type claim struct {
 	namespace, name, key, by string
-	isNew                    bool // one more sandbox of the namespace
-	reserves                 bool // it holds its key from now on, before a watch tells of it
+	isNew                    bool // it adds a sandbox to the namespace
+	reserves                 bool // it holds its key from now on, before it is in the cache
 }
 
-// What the API server said of what is known, by the holders' ids and the ConfigMaps' names.
-type asked struct {
-	gone  map[string]bool // holds its key no more
-	known map[string]bool // what there was when it was asked for all: it is in there, or it is no more
-	there map[string]bool // all that it has; nil where it was not asked
+// An apiState is what the API server returned about known sandboxes, by the holders' ids and the ConfigMaps' names.
+type apiState struct {
+	gone  map[string]bool // holds its key no longer
+	known map[string]bool // existed before the list was read: if the list lacks it, it is gone
+	there map[string]bool // all that the API server has; nil before it was read
 }
 
-// decide returns why a wish is refused; nil: it is not.
-func (r *registrar) decide(ctx context.Context, w wish) *admission.Response {
-	a := asked{gone: map[string]bool{}}
-	for range maxLooks {
+// decide returns why a claim is refused; nil if it is admitted.
+func (r *registrar) decide(ctx context.Context, w claim) *admission.Response {
+	a := apiState{gone: map[string]bool{}}
+	for range maxAttempts {
 		others, by, err := r.take(ctx, w, a)
 		switch {
 		case err != nil:
@@ -91,7 +90,7 @@ func (r *registrar) decide(ctx context.Context, w wish) *admission.Response {
 				w.namespace, len(a.count(others)), r.limit)
 			return &no
 		default:
-			if err := r.ask(ctx, w, others, &a); err != nil {
+			if err := r.readAPI(ctx, w, others, &a); err != nil {
 				return errored(err)
 			}
 		}
@@ -100,9 +99,9 @@ func (r *registrar) decide(ctx context.Context, w wish) *admission.Response {
 		w.namespace, w.key))
 }
 
-// take grants a wish, and returns neither others nor a holder; or who holds the key; or all others where there are
-// too many. It asks nobody.
-func (r *registrar) take(ctx context.Context, w wish, a asked) (others []holder, by *holder, err error) {
+// take admits a claim and returns no holder and no others; or it returns the holder of the key; or all others if there
+// are too many. It makes no API call.
+func (r *registrar) take(ctx context.Context, w claim, a apiState) (others []holder, by *holder, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all, err := r.others(ctx, w.namespace, w.name)
@@ -125,7 +124,7 @@ func (r *registrar) take(ctx context.Context, w wish, a asked) (others []holder,
 	return nil, nil, nil
 }
 
-// others returns the sandboxes of a namespace but for the one named. The caller holds r.mu.
+// others returns all sandboxes of a namespace except the named one. The caller holds r.mu.
 func (r *registrar) others(ctx context.Context, namespace, name string) ([]holder, error) {
 	var list corev1.ConfigMapList
 	if err := r.cache.List(ctx, &list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
@@ -146,7 +145,7 @@ func (r *registrar) others(ctx context.Context, namespace, name string) ([]holde
 	now := r.clock.Now()
 	for at, h := range r.admitted {
 		switch {
-		case now.Sub(h.since) >= admittedFor:
+		case now.Sub(h.since) >= reservationTTL:
 			delete(r.admitted, at)
 		case at.Namespace == namespace && h.name != name && !known[at.Name]:
 			others = append(others, h)
@@ -155,26 +154,26 @@ func (r *registrar) others(ctx context.Context, namespace, name string) ([]holde
 	return others, nil
 }
 
-// holds asks the API server whether a sandbox holds its key. One that it does not have yet does for a moment after it
-// was admitted.
+// holds reads from the API server whether a sandbox still holds its key. One that was just admitted counts for a
+// moment, even if it is not stored yet.
 func (r *registrar) holds(ctx context.Context, namespace string, h holder) bool {
 	var now corev1.ConfigMap
 	err := r.api.Get(ctx, types.NamespacedName{Namespace: namespace, Name: sandbox.ConfigMapName(h.name)}, &now)
 	gone := apierrors.IsNotFound(err) ||
 		err == nil && (now.DeletionTimestamp != nil || now.Data[sandbox.DataKey] != h.key)
-	return !gone || r.coming(h)
+	return !gone || r.isPending(h)
 }
 
-// coming reports whether a sandbox may be on its way to the API server.
-func (r *registrar) coming(h holder) bool {
-	return !h.since.IsZero() && r.clock.Since(h.since) < settled
+// isPending reports whether a sandbox was just admitted and may not be stored yet.
+func (r *registrar) isPending(h holder) bool {
+	return !h.since.IsZero() && r.clock.Since(h.since) < arrivalGrace
 }
 
-// ask asks the API server for the sandboxes of a namespace.
-func (r *registrar) ask(ctx context.Context, w wish, others []holder, a *asked) error {
+// readAPI reads the sandboxes of a namespace from the API server.
+func (r *registrar) readAPI(ctx context.Context, w claim, others []holder, a *apiState) error {
 	a.known, a.there = map[string]bool{}, map[string]bool{}
 	for _, h := range others {
-		a.known[h.id] = !r.coming(h)
+		a.known[h.id] = !r.isPending(h)
 	}
 	var list metav1.PartialObjectMetadataList
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
@@ -191,8 +190,8 @@ func (r *registrar) ask(ctx context.Context, w wish, others []holder, a *asked) 
 	return nil
 }
 
-// count returns the names of those that the API server has, and of the others that were not known when it was asked.
-func (a *asked) count(others []holder) map[string]bool {
+// count returns the names of the sandboxes that the API server has, and of the others that are newer than its list.
+func (a *apiState) count(others []holder) map[string]bool {
 	all := make(map[string]bool, len(a.there)+len(others))
 	for name := range a.there {
 		all[name] = true
@@ -205,7 +204,7 @@ func (a *asked) count(others []holder) map[string]bool {
 	return all
 }
 
-// seen forgets a sandbox that the cache tells of from now on.
+// seen forgets an admitted sandbox once the cache has it.
 func (r *registrar) seen(o any) {
 	cm, ok := o.(*corev1.ConfigMap)
 	if !ok {

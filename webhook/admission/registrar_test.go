@@ -71,12 +71,12 @@ func TestRegistrar_GivesUpWhatWasNeverStored(t *testing.T) {
 		stored bool
 		want   string
 	}{
-		"on its way":                   {after: settled - 1, want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by jane`},
-		"never stored":                 {after: settled},
-		"stored, and not seen":         {after: settled, stored: true, want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by jane`},
-		"the last place, on its way":   {limit: 1, after: settled - 1, want: `TooManySandboxes: namespace "shop" has 1 of at most 1 sandboxes (chart value sandboxes.maxPerNamespace)`},
-		"the last place, not stored":   {limit: 1, after: settled},
-		"the last place, and is there": {limit: 1, after: settled, stored: true, want: `TooManySandboxes: namespace "shop" has 1 of at most 1 sandboxes (chart value sandboxes.maxPerNamespace)`},
+		"on its way":                   {after: arrivalGrace - 1, want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by jane`},
+		"never stored":                 {after: arrivalGrace},
+		"stored, and not seen":         {after: arrivalGrace, stored: true, want: `SandboxKeyInUse: key key-1 is in use by sandbox "pr-1", made by jane`},
+		"the last place, on its way":   {limit: 1, after: arrivalGrace - 1, want: `TooManySandboxes: namespace "shop" has 1 of at most 1 sandboxes (chart value sandboxes.maxPerNamespace)`},
+		"the last place, not stored":   {limit: 1, after: arrivalGrace},
+		"the last place, and is there": {limit: 1, after: arrivalGrace, stored: true, want: `TooManySandboxes: namespace "shop" has 1 of at most 1 sandboxes (chart value sandboxes.maxPerNamespace)`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRegistrar(t, tt.limit)

@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ReviewedRights asks the API server, as the chart's policies do, whether somebody has the verb fork.
+// ReviewedRights returns Rights that create a SubjectAccessReview for the verb fork, as the chart's policies do.
 func ReviewedRights(api client.Writer) Rights {
 	return func(ctx context.Context, namespace string, user authenticationv1.UserInfo) (bool, error) {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
@@ -31,7 +31,7 @@ func ReviewedRights(api client.Writer) Rights {
 	}
 }
 
-// AnybodysRights are where no policy asks for the verb: who may make a ConfigMap may make a sandbox.
+// AnybodysRights are the Rights without policies: whoever may create a ConfigMap may create a sandbox.
 func AnybodysRights(context.Context, string, authenticationv1.UserInfo) (bool, error) {
 	return true, nil
 }

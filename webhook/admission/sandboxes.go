@@ -23,11 +23,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// SandboxesPath is where the MutatingWebhookConfiguration sends sandboxes' ConfigMaps and forks' Deployments.
+// SandboxesPath is the path to which the MutatingWebhookConfiguration sends sandboxes' ConfigMaps and forks'
+// Deployments.
 const SandboxesPath = "/admit-sandboxes"
 
-// Sandboxes admits sandboxes and forks to a namespace, whoever makes them, by whatever program: no two sandboxes of one key, and
-// no more than there may be. It writes down who makes a sandbox. What it decides by is in the registrar.
+// Sandboxes handles admission reviews of sandboxes and forks, whichever client creates them. It refuses a second
+// sandbox with the same key, and more sandboxes than the limit. It records who created a sandbox. See registrar.
 type Sandboxes struct {
 	*registrar
 	rights    Rights
@@ -35,12 +36,12 @@ type Sandboxes struct {
 	log       logr.Logger
 }
 
-// Rights reports whether somebody may fork in a namespace, and so make sandboxes there.
+// Rights reports whether a user may fork, and so create sandboxes, in a namespace.
 type Rights func(ctx context.Context, namespace string, user authenticationv1.UserInfo) (bool, error)
 
-// NewSandboxes returns the handler of sandboxes for a webhook that runs in namespace. cache holds what StripSandbox leaves of sandboxes;
-// limit is the most sandboxes of a namespace, 0 for any number. What those make who lack the right, which policies refuse after
-// this, is nothing to others: it takes no key, and none of the sandboxes there may be.
+// NewSandboxes returns the handler of sandboxes for a webhook that runs in namespace. cache holds sandboxes as
+// StripSandbox leaves them. limit is the most sandboxes of a namespace, 0 for no limit. A request by a user without the
+// right, which policies refuse later, takes no key and does not count towards the limit.
 func NewSandboxes(namespace string, cache, api client.Reader, rights Rights, limit int, clock clock.PassiveClock, log logr.Logger) *Sandboxes {
 	return &Sandboxes{
 		registrar: &registrar{cache: cache, api: api, limit: limit, clock: clock, admitted: map[types.NamespacedName]holder{}},
@@ -81,7 +82,7 @@ func (r *Sandboxes) Handle(ctx context.Context, req admission.Request) (response
 	return admission.Allowed("")
 }
 
-// sandbox admits a ConfigMap.
+// sandbox decides on a ConfigMap.
 func (r *Sandboxes) sandbox(ctx context.Context, req admission.Request, cm *corev1.ConfigMap) admission.Response {
 	name, key := cm.Labels[sandbox.LabelSandbox], cm.Data[sandbox.DataKey]
 	if err := sandbox.ValidateName(name); err != nil {
@@ -93,7 +94,7 @@ func (r *Sandboxes) sandbox(ctx context.Context, req admission.Request, cm *core
 	if err := sandbox.ValidateKey(key); err != nil {
 		return refused(sandbox.CauseMalformed, "data.%s %q %v", sandbox.DataKey, key, err)
 	}
-	w := wish{namespace: req.Namespace, name: name, key: key, by: req.UserInfo.Username}
+	w := claim{namespace: req.Namespace, name: name, key: key, by: req.UserInfo.Username}
 	w.isNew = req.Operation == admissionv1.Create || !wasSandbox(req.OldObject.Raw)
 	if w.isNew && (req.DryRun == nil || !*req.DryRun) {
 		may, err := r.rights(ctx, req.Namespace, req.UserInfo)
@@ -111,7 +112,7 @@ func (r *Sandboxes) sandbox(ctx context.Context, req admission.Request, cm *core
 	return admission.Patched("", jsonpatch.NewOperation("add", "/data/"+sandbox.DataCreatedBy, req.UserInfo.Username))
 }
 
-// fork admits a Deployment: it is its key that routes are made of.
+// fork decides on a Deployment: routes are built from its key.
 func (r *Sandboxes) fork(ctx context.Context, req admission.Request, d *metav1.PartialObjectMetadata) admission.Response {
 	name, key := d.Labels[sandbox.LabelSandbox], d.Annotations[sandbox.AnnotationKey]
 	if err := sandbox.ValidateName(name); err != nil {
@@ -120,14 +121,14 @@ func (r *Sandboxes) fork(ctx context.Context, req admission.Request, d *metav1.P
 	if err := sandbox.ValidateKey(key); err != nil {
 		return refused(sandbox.CauseMalformed, "annotation %s %q %v", sandbox.AnnotationKey, key, err)
 	}
-	if refused := r.decide(ctx, wish{namespace: req.Namespace, name: name, key: key}); refused != nil {
+	if refused := r.decide(ctx, claim{namespace: req.Namespace, name: name, key: key}); refused != nil {
 		return *refused
 	}
 	return admission.Allowed("")
 }
 
-// Follow has the registrar told of what its cache learns.
-func (r *Sandboxes) Follow(ctx context.Context, c cache.Cache) error {
+// Watch informs the registrar of the sandboxes that its cache receives.
+func (r *Sandboxes) Watch(ctx context.Context, c cache.Cache) error {
 	informer, err := c.GetInformer(ctx, &corev1.ConfigMap{})
 	if err != nil {
 		return fmt.Errorf("watch sandboxes: %w", err)
@@ -136,7 +137,7 @@ func (r *Sandboxes) Follow(ctx context.Context, c cache.Cache) error {
 	return err
 }
 
-// StripSandbox keeps of a sandbox's ConfigMap what the registrar decides by.
+// StripSandbox keeps the fields of a sandbox's ConfigMap that the registrar decides by.
 func StripSandbox(o any) (any, error) {
 	cm, ok := o.(*corev1.ConfigMap)
 	if !ok {
@@ -156,7 +157,7 @@ func wasSandbox(raw []byte) bool {
 	return json.Unmarshal(raw, &old) == nil && old.Labels[sandbox.LabelRole] == sandbox.RoleSandbox
 }
 
-// refused says no, in words for a person and in a type for a program.
+// refused returns a refusal, with a message for people and a cause for programs.
 func refused(cause, format string, args ...any) admission.Response {
 	message := fmt.Sprintf(format, args...)
 	r := admission.Denied(message)

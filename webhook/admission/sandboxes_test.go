@@ -142,7 +142,7 @@ func TestRegistrar_WritesDownWhoMakesASandbox(t *testing.T) {
 	}
 }
 
-// Within a replica no more are admitted than may be, though no watch has told of any.
+// A replica admits no more than the limit, though no watch event has arrived.
 func TestRegistrar_CountsWhatItAdmittedItself(t *testing.T) {
 	r := newRegistrar(t, 2)
 	ask := func(name, key string) string {
@@ -165,12 +165,12 @@ func TestRegistrar_CountsWhatItAdmittedItself(t *testing.T) {
 	if got := ask("pr-3", "key-3"); !strings.HasPrefix(got, "TooManySandboxes") {
 		t.Errorf("got %q", got)
 	}
-	// What a watch tells of, and what it never does, is not held against others any more.
+	// What a watch event shows, and what it never shows, no longer counts against others.
 	r.seen(sandboxOf("shop", "pr-1", "key-1", ""))
 	if got := ask("pr-3", "key-3"); got != "" {
 		t.Error(got)
 	}
-	r.clock.(*clocktesting.FakeClock).Step(admittedFor)
+	r.clock.(*clocktesting.FakeClock).Step(reservationTTL)
 	if got := ask("pr-4", "key-2"); got != "" {
 		t.Error(got)
 	}

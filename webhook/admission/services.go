@@ -15,20 +15,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Write is what admission knows of a request that writes a Service, beside the object.
+// A Write is what admission knows about a write of a Service, beside the object.
 type Write struct {
 	Now string // RFC 3339
-	// Named says whether all pods that a Service selects are known to have the names of its targetPorts; nil: no pod is known.
+	// Named reports whether all pods that a Service selects are known to have the names of its targetPorts; nil if no pod
+	// is known.
 	Named func(*corev1.Service) bool
 }
 
-// KeepService returns a switched Service as it is stored when somebody writes after in the place of before.
+// KeepService returns the switched Service to store when somebody replaces before by after.
 //
-// Each port that the record lists goes on to its name, where the writer states the recorded number again, and a port that states a
-// number of which the record knows the name does too. What the writer changes on purpose is followed: another number
-// stays a number, until the controller finds a name for it; another name, and a port that is gone, leave the record; another
-// selector makes all numbers, unless the pods that it selects are known to have the names. A Service that the guard put back stays on
-// numbers.
+// A recorded port keeps its name if the writer states its recorded number, or a number whose name the record has.
+// Intentional changes win: another number stays a number until the controller finds a name for it. Another name, or a
+// removed port, leaves the record. A new selector turns all names into numbers, unless the newly selected pods are
+// known to have the names. A Service on which the guard restored numbers keeps them.
 func KeepService(before, after *unstructured.Unstructured, w Write) (*unstructured.Unstructured, error) {
 	was, is := new(corev1.Service), new(corev1.Service)
 	for from, to := range map[*unstructured.Unstructured]*corev1.Service{before: was, after: is} {
@@ -48,23 +48,23 @@ func KeepService(before, after *unstructured.Unstructured, w Write) (*unstructur
 		s.reselect(w.Now)
 	}
 	s.restore(w.Now)
-	s.follow()
+	s.dropMissingPorts()
 	shared := s.writePorts(kept)
 	s.writeMarks(kept)
 	return kept, disown(kept, shared...)
 }
 
-// A serviceKeeper works out what a Service keeps.
+// A serviceKeeper computes what a Service keeps.
 type serviceKeeper struct {
 	is     *corev1.Service
 	had    bool                // the Service was switched before
-	stated sandbox.TargetPorts // the record as it was before it followed the writer
-	record sandbox.TargetPorts // and as it is afterwards
-	note   string              // AnnotationPutBack: ports stay numbers
+	stated sandbox.TargetPorts // the record before the writer's changes
+	record sandbox.TargetPorts // the record after them
+	note   string              // AnnotationRestored: ports stay numbers
 	listed string              // AnnotationWorkloads
 }
 
-// newServiceKeeper returns nil for a Service that is not switched, neither before nor after.
+// newServiceKeeper returns nil for a Service that is switched neither before nor after.
 func newServiceKeeper(was, is *corev1.Service) (*serviceKeeper, error) {
 	old, had := was.Annotations[sandbox.AnnotationTargetPorts]
 	from := is
@@ -72,13 +72,13 @@ func newServiceKeeper(was, is *corev1.Service) (*serviceKeeper, error) {
 	switch {
 	case !has && !had:
 		return nil, nil
-	case !has: // `kubectl replace` leaves out what its manifest does not have
+	case !has: // `kubectl replace` drops what its manifest lacks
 		from, text = was, old
 	}
 	record, err := sandbox.ParseTargetPorts(text)
 	return &serviceKeeper{
 		is: is, had: had, stated: record, record: maps.Clone(record),
-		note: from.Annotations[sandbox.AnnotationPutBack], listed: from.Annotations[sandbox.AnnotationWorkloads],
+		note: from.Annotations[sandbox.AnnotationRestored], listed: from.Annotations[sandbox.AnnotationWorkloads],
 	}, err
 }
 
@@ -98,9 +98,9 @@ func (s *serviceKeeper) named() *corev1.Service {
 	return named
 }
 
-// reselect makes numbers of all names, until the controller finds that all pods have the names.
+// reselect turns all names into numbers, until the controller finds that all pods have the names.
 func (s *serviceKeeper) reselect(now string) {
-	s.note = sandbox.FormatPutBack(sandbox.PutBack{Time: now, Reason: "the selector of service/" + s.is.Name + " was changed"})
+	s.note = sandbox.FormatRestored(sandbox.Restored{Time: now, Reason: "the selector of service/" + s.is.Name + " was changed"})
 	for i := range s.is.Spec.Ports {
 		p := &s.is.Spec.Ports[i]
 		if target, listed := s.record[sandbox.PortKey(string(p.Protocol), p.Port)]; listed && p.TargetPort == intstr.FromString(target.Name) {
@@ -109,8 +109,8 @@ func (s *serviceKeeper) reselect(now string) {
 	}
 }
 
-// restore sets the targetPorts that the record knows. A port whose number changed stays a number, until the controller finds a name that
-// leads there in all pods.
+// restore sets the recorded targetPorts. A port whose number changed stays a number until the controller finds a name
+// that refers to it in all pods.
 func (s *serviceKeeper) restore(now string) {
 	putBack := s.note != ""
 	names := map[uint16]string{}
@@ -142,7 +142,7 @@ func (s *serviceKeeper) restore(now string) {
 				}
 			case listed:
 				s.record[key] = sandbox.TargetPort{Number: n, Name: target.Name}
-				s.note = sandbox.FormatPutBack(sandbox.PutBack{Time: now, Reason: fmt.Sprintf("the targetPort of port %d was changed to %d", p.Port, n)})
+				s.note = sandbox.FormatRestored(sandbox.Restored{Time: now, Reason: fmt.Sprintf("the targetPort of port %d was changed to %d", p.Port, n)})
 			}
 		case listed && p.TargetPort.StrVal != target.Name:
 			delete(s.record, key)
@@ -150,8 +150,8 @@ func (s *serviceKeeper) restore(now string) {
 	}
 }
 
-// follow drops from the record the ports that the Service has no more.
-func (s *serviceKeeper) follow() {
+// dropMissingPorts removes the ports from the record that the Service no longer has.
+func (s *serviceKeeper) dropMissingPorts() {
 	ports := map[string]bool{}
 	for i := range s.is.Spec.Ports {
 		ports[sandbox.PortKey(string(s.is.Spec.Ports[i].Protocol), s.is.Spec.Ports[i].Port)] = true
@@ -159,7 +159,8 @@ func (s *serviceKeeper) follow() {
 	maps.DeleteFunc(s.record, func(key string, _ sandbox.TargetPort) bool { return !ports[key] })
 }
 
-// writePorts carries the targetPorts over to the object, and returns the fields that nobody is to own: those that are names by `route`.
+// writePorts copies the targetPorts to the object. It returns the fields that no manager may own: those that `route`
+// turned into names.
 func (s *serviceKeeper) writePorts(kept *unstructured.Unstructured) []fieldpath.Path {
 	ports, _, _ := unstructured.NestedSlice(kept.Object, "spec", "ports")
 	var shared []fieldpath.Path
@@ -193,7 +194,7 @@ func targetPortPath(p *corev1.ServicePort) fieldpath.Path {
 	return fieldpath.MakePathOrDie("spec", "ports", &key, "targetPort")
 }
 
-// writeMarks has the object carry the record, or, where nothing is left in it, none of the marks.
+// writeMarks writes the record to the object; if the record is empty, it removes all marks.
 func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 	annotations, labels := kept.GetAnnotations(), kept.GetLabels()
 	if annotations == nil {
@@ -203,7 +204,7 @@ func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 		labels = map[string]string{}
 	}
 	if len(s.record) == 0 {
-		for _, key := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack, sandbox.AnnotationWorkloads} {
+		for _, key := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationRestored, sandbox.AnnotationWorkloads} {
 			delete(annotations, key)
 		}
 		if labels[sandbox.LabelRole] == sandbox.RoleService {
@@ -214,7 +215,7 @@ func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 		if annotations[sandbox.AnnotationTargetPorts] == "" || !maps.Equal(s.record, s.stated) {
 			annotations[sandbox.AnnotationTargetPorts] = sandbox.FormatTargetPorts(s.record)
 		}
-		for key, value := range map[string]string{sandbox.AnnotationPutBack: s.note, sandbox.AnnotationWorkloads: s.listed} {
+		for key, value := range map[string]string{sandbox.AnnotationRestored: s.note, sandbox.AnnotationWorkloads: s.listed} {
 			if value != "" {
 				annotations[key] = value
 			}
@@ -224,7 +225,7 @@ func (s *serviceKeeper) writeMarks(kept *unstructured.Unstructured) {
 	setStrings(kept, labels, "metadata", "labels")
 }
 
-// setStrings sets a map of strings at path, or removes an empty one.
+// setStrings sets a map of strings at path, or removes it if it is empty.
 func setStrings(u *unstructured.Unstructured, m map[string]string, path ...string) {
 	if len(m) == 0 {
 		unstructured.RemoveNestedField(u.Object, path...)

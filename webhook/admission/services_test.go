@@ -106,7 +106,7 @@ func describeService(t *testing.T, u *unstructured.Unstructured) string {
 			words = append(words, key+"="+textOf(int64(record[key].Number))+"/"+record[key].Name)
 		}
 	}
-	if u.GetAnnotations()[sandbox.AnnotationPutBack] != "" {
+	if u.GetAnnotations()[sandbox.AnnotationRestored] != "" {
 		words = append(words, "back")
 	}
 	return strings.Join(words, " ")
@@ -116,16 +116,16 @@ func describeService(t *testing.T, u *unstructured.Unstructured) string {
 func TestKeepService_AnotherSelectorOfPodsThatHaveTheNames(t *testing.T) {
 	after := object(t, strings.NewReplacer("selector: {app: api}", "selector: {app: api, tier: web}", "targetPort: sbx-8080", "targetPort: 8080").Replace(routedService))
 	for want, has := range map[string]bool{"80=sbx-8080 TCP-80=8080/sbx-8080": true, "80=8080 TCP-80=8080/sbx-8080 back": false} {
-		asked := ""
+		apiState := ""
 		kept, err := KeepService(object(t, routedService), after, Write{Now: "2026-01-02T03:04:05Z", Named: func(s *corev1.Service) bool {
-			asked = s.Spec.Ports[0].TargetPort.String() + " of " + s.Annotations[sandbox.AnnotationWorkloads] + " tier " + s.Spec.Selector["tier"]
+			apiState = s.Spec.Ports[0].TargetPort.String() + " of " + s.Annotations[sandbox.AnnotationWorkloads] + " tier " + s.Spec.Selector["tier"]
 			return has
 		}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := describeService(t, kept); got != want || asked != "sbx-8080 of deployment.api tier web" {
-			t.Errorf("pods have the names %t: got %q, want %q; asked for %s", has, got, want, asked)
+		if got := describeService(t, kept); got != want || apiState != "sbx-8080 of deployment.api tier web" {
+			t.Errorf("pods have the names %t: got %q, want %q; asked for %s", has, got, want, apiState)
 		}
 	}
 }

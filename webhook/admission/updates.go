@@ -18,11 +18,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
-// UpdatesPath is where the MutatingWebhookConfiguration sends updates of routed workloads and Services.
+// UpdatesPath is the path to which the MutatingWebhookConfiguration sends updates of routed workloads and Services.
 const UpdatesPath = "/keep-marks"
 
-// Updates answers admission reviews of updates. It has an object keep what `route` put there, whoever writes the object, until
-// `unroute` says otherwise in the object's own record. It calls no API, and has no effect but its answer.
+// Updates handles admission reviews of updates. It keeps on an object what `route` added, whoever writes the object,
+// until `unroute` changes the object's own record. It makes no API call, and has no side effect.
 type Updates struct {
 	namespace string // its own
 	named     func(*corev1.Service) bool
@@ -40,7 +40,7 @@ func NewUpdates(namespace string, named func(*corev1.Service) bool, clock clock.
 	return &Updates{namespace, named, clock, log, reviewed}, metrics.Register(reviewed)
 }
 
-// Handle implements admission.Handler. It refuses nothing: an object that can't be decided on is stored as it was written.
+// Handle implements admission.Handler. It refuses nothing: an object that it cannot decide on is stored unchanged.
 func (u *Updates) Handle(_ context.Context, req admission.Request) (response admission.Response) {
 	kind := "workload"
 	if req.Kind.Group == "" && req.Kind.Kind == "Service" {

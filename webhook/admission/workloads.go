@@ -9,15 +9,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// KeepWorkload returns a routed workload as it is stored when somebody writes after in the place of before.
+// KeepWorkload returns the routed workload to store when somebody replaces before by after.
 //
-// Its template keeps labels, annotations and port names that the record lists. What the writer changes on purpose is followed: a
-// name of the owner's own takes the place of the recorded one; a port that moves to another number takes its name
-// along; a container that is renamed keeps its ports' names; and what is gone leaves the record.
+// Its template keeps the recorded labels, annotations and port names. Intentional changes win: a name that the owner
+// sets replaces the recorded one. A port whose number changes keeps its name, and a renamed container keeps the names
+// of its ports. What the owner removes leaves the record.
 func KeepWorkload(before, after *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	kept := after.DeepCopy()
 	if owned(after) {
-		return kept, nil // a ReplicaSet has copies of its Deployment's annotations, and its template is the Deployment's to write
+		return kept, nil // a ReplicaSet has copies of its Deployment's annotations, and only the Deployment writes its template
 	}
 	record, ok, err := intent(before, after)
 	if err != nil || !ok {
@@ -32,7 +32,7 @@ func KeepWorkload(before, after *unstructured.Unstructured) (*unstructured.Unstr
 		w.record.Ports = templateText(before, at, "annotations", sandbox.AnnotationPorts) // a record of an earlier version
 	}
 	w.keepNames()
-	w.followPorts()
+	w.updatePorts()
 	if record.Ports != "" || w.record.Ports != "" {
 		w.mark(kept, at)
 	}
@@ -53,8 +53,8 @@ func owned(u *unstructured.Unstructured) bool {
 	return false
 }
 
-// intent returns the record that holds: the one that is written, unless it is missing, can't be read, or is older than the one before. A
-// rollout undo brings along the annotations of a ReplicaSet; a manifest may hold those of the day when it was exported.
+// intent returns the record that applies: the new one, unless it is missing, unreadable, or older than the previous
+// one. A rollout undo copies annotations from a ReplicaSet; a manifest may hold those of the day it was exported.
 func intent(before, after *unstructured.Unstructured) (record sandbox.RouteRecord, ok bool, err error) {
 	old, had := before.GetAnnotations()[sandbox.AnnotationRouted]
 	written, has := after.GetAnnotations()[sandbox.AnnotationRouted]
@@ -77,12 +77,12 @@ func intent(before, after *unstructured.Unstructured) (record sandbox.RouteRecor
 	case unreadable != nil:
 		return record, err == nil, err
 	case err != nil || is.Since >= record.Since:
-		return is, true, nil //nolint:nilerr // the record of before is replaced by one that can be read
+		return is, true, nil //nolint:nilerr // a readable record replaces the previous one
 	}
 	return record, true, nil
 }
 
-// templatePath returns where the workload has its pod template.
+// templatePath returns the path of the workload's pod template.
 func templatePath(before, after *unstructured.Unstructured) []string {
 	for _, u := range []*unstructured.Unstructured{after, before} {
 		if at := text(u, "metadata", "annotations", sandbox.AnnotationTemplate); at != "" {
@@ -101,14 +101,14 @@ func setAnnotation(u *unstructured.Unstructured, key, value string) {
 	annotations[key] = value
 }
 
-// A workloadKeeper works out what a template keeps.
+// A workloadKeeper computes what a template keeps.
 type workloadKeeper struct {
-	before, after []container // the latter is changed in place
+	before, after []container // after is changed in place
 	record        sandbox.RouteRecord
-	renamed       map[string]string // names of the record to the owner's own
+	renamed       map[string]string // from recorded names to those that the owner set
 }
 
-// keepNames has ports go on with the names that `route` gave them.
+// keepNames keeps the port names that `route` added.
 func (w *workloadKeeper) keepNames() {
 	var names []sandbox.AddedName
 	for _, n := range w.record.Names {
@@ -119,7 +119,7 @@ func (w *workloadKeeper) keepNames() {
 	w.record.Names = names
 }
 
-// keepName reports whether the name is still one that `route` gave.
+// keepName reports whether the name is still one that `route` added.
 func (w *workloadKeeper) keepName(n *sandbox.AddedName) bool {
 	c := w.container(n.Container)
 	if c == nil {
@@ -147,7 +147,7 @@ func (w *workloadKeeper) keepName(n *sandbox.AddedName) bool {
 	return false
 }
 
-// name gives a port the name, unless its owner gave it another.
+// name gives a port the name, unless the owner gave it another.
 func (w *workloadKeeper) name(p port, n *sandbox.AddedName) bool {
 	switch p.name() {
 	case n.Name:
@@ -161,7 +161,7 @@ func (w *workloadKeeper) name(p port, n *sandbox.AddedName) bool {
 	return false
 }
 
-// container returns the container of a name, or else the one that has taken its place.
+// container returns the container with a name, or else the one that replaced it.
 func (w *workloadKeeper) container(name string) *container {
 	for i := range w.after {
 		if w.after[i].name() == name {
@@ -175,7 +175,7 @@ func (w *workloadKeeper) container(name string) *container {
 	return &w.after[i]
 }
 
-// moved returns the one TCP port that a container has and that the one before it had not; nil where there is none, or several.
+// moved returns the only TCP port that a container has now and did not have before; nil if there is none or several.
 func (w *workloadKeeper) moved(c *container) port {
 	var found port
 	before := slices.IndexFunc(w.before, func(o container) bool { return o.name() == c.name() })
@@ -194,26 +194,26 @@ func (w *workloadKeeper) moved(c *container) port {
 	return found
 }
 
-// followPorts has the captured ports be those that the template has.
-func (w *workloadKeeper) followPorts() {
+// updatePorts updates the captured ports to those of the template.
+func (w *workloadKeeper) updatePorts() {
 	ports, err := sandbox.ParsePorts(w.record.Ports)
 	if err != nil {
-		return // admission of pods says so
+		return // admission of pods reports it
 	}
 	var followed []sandbox.Port
 	for _, p := range ports {
 		if name, ok := w.renamed[p.Name]; ok {
 			p.Name = name
 		}
-		if w.followPort(&p) && !slices.ContainsFunc(followed, func(q sandbox.Port) bool { return q.Name == p.Name }) {
+		if w.updatePort(&p) && !slices.ContainsFunc(followed, func(q sandbox.Port) bool { return q.Name == p.Name }) {
 			followed = append(followed, p)
 		}
 	}
 	w.record.Ports = sandbox.FormatPorts(followed)
 }
 
-// followPort reports whether the template still has the port, by its name or by its number.
-func (w *workloadKeeper) followPort(p *sandbox.Port) bool {
+// updatePort reports whether the template still has the port, by name or by number.
+func (w *workloadKeeper) updatePort(p *sandbox.Port) bool {
 	for _, c := range w.after {
 		for _, q := range c.ports() {
 			if q.name() == p.Name {
@@ -232,7 +232,7 @@ func (w *workloadKeeper) followPort(p *sandbox.Port) bool {
 			continue
 		}
 		p.Number = q.number()
-		if q.name() == "" { // its owner took the name off, and Services go to it
+		if q.name() == "" { // its owner removed the name, which Services use
 			q["name"] = p.Name
 			w.record.Names = append(w.record.Names, sandbox.AddedName{Container: c.name(), Port: p.Number, Name: p.Name, Made: sandbox.MadeName})
 		}
@@ -242,7 +242,7 @@ func (w *workloadKeeper) followPort(p *sandbox.Port) bool {
 	return false
 }
 
-// named reports whether a container had a port of that name before.
+// named reports whether a container had a port with that name before.
 func (w *workloadKeeper) named(container, port string) bool {
 	for _, c := range w.before {
 		for _, p := range c.ports() {
@@ -254,7 +254,7 @@ func (w *workloadKeeper) named(container, port string) bool {
 	return false
 }
 
-// mark has the template's pods ask for routers.
+// mark sets the label and annotation by which the template's pods request routers.
 func (w *workloadKeeper) mark(kept *unstructured.Unstructured, at []string) {
 	for field, marks := range map[string]map[string]string{
 		"labels":      {sandbox.LabelRole: sandbox.RoleBaseline, sandbox.LabelWorkload: sandbox.WorkloadLabel(kept.GetKind(), kept.GetName())},

@@ -24,19 +24,19 @@ type authority struct {
 	key  crypto.Signer
 }
 
-// authorities are those of a Secret, the oldest first. The schedule of their rotation is a function of their own dates, so every
-// replica that reads the same Secret does the same at the same time. With a year's validity:
+// authorities are those of a Secret, the oldest first. The schedule of their rotation is a function of their own dates,
+// so every replica that reads the same Secret does the same at the same time. With a year's validity:
 //
 //	month   0    2    4    6    8    10   12   14   16   18   20
 //	A       |----- signs --------------|
 //	B                           |------|------- signs -----------
 //	                            |      |  |
 //	                            |      |  A expires, leaves the bundle
-//	                            |      B signs, 3 months after everybody was told of it
+//	                            |      B signs, 3 months after it was published
 //	                            B is made and published
 //
-// The oldest signs as long as it can: whoever trusts any of them has had the most time to learn of that one. In particular a
-// router that started while it was valid has it in its environment.
+// The oldest signs as long as it can: whoever trusts any of them has had the most time to learn of that one. In
+// particular a router that started while it was valid has it in its environment.
 type authorities []authority
 
 const (
@@ -44,17 +44,17 @@ const (
 	retireAt = 12 // an authority stops signing, and a leaf is not held on to, when a twelfth of its life is left
 )
 
-// within says whether less than a part-th of a certificate's life is left.
+// within reports whether less than 1/part of a certificate's life is left.
 func within(c *x509.Certificate, now time.Time, part time.Duration) bool {
 	return !now.Before(c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / part))
 }
 
-// valid returns those that have not expired.
+// valid returns the authorities that have not expired.
 func (s authorities) valid(now time.Time) authorities {
 	return slices.DeleteFunc(slices.Clone(s), func(a authority) bool { return now.After(a.cert.NotAfter) })
 }
 
-// due says whether a new authority must be made.
+// due reports whether a new authority must be created.
 func (s authorities) due(now time.Time) bool {
 	return !slices.ContainsFunc(s, func(a authority) bool { return !within(a.cert, now, renewAt) })
 }
@@ -77,7 +77,7 @@ func (s authorities) certificates() []*x509.Certificate {
 	return certs
 }
 
-// backdate is how far a certificate of this validity reaches back, for peers whose clocks are behind.
+// backdate is how far a certificate of this validity is backdated, for peers whose clocks are behind.
 func backdate(validity time.Duration) time.Duration { return min(5*time.Minute, validity/10) }
 
 func newAuthority(now time.Time, validity time.Duration) (authority, error) {
@@ -91,7 +91,7 @@ func newAuthority(now time.Time, validity time.Duration) (authority, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		// A name of its own for each, so that a chain has one way up only.
+		// Each has its own name, so that there is only one chain to it.
 		Subject:               pkix.Name{CommonName: "kubectl-sandbox CA " + hex.EncodeToString(serial.Bytes()[:4])},
 		NotBefore:             now.Add(-backdate(validity)),
 		NotAfter:              now.Add(validity),
@@ -162,7 +162,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// encode writes authorities as PEM: each certificate followed by its key.
+// encode encodes authorities as PEM: each certificate followed by its key.
 func (s authorities) encode() ([]byte, error) {
 	var buf bytes.Buffer
 	for _, a := range s {
@@ -176,7 +176,7 @@ func (s authorities) encode() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// decodeAuthorities reads what encode wrote.
+// decodeAuthorities decodes what encode returned.
 func decodeAuthorities(data []byte) (authorities, error) {
 	var s authorities
 	for {

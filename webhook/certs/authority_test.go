@@ -172,8 +172,8 @@ func FuzzDecodeAuthorities(f *testing.F) {
 	})
 }
 
-// Whatever a replica finds published, what it publishes itself has all of its own certificates, nothing expired, nothing twice,
-// and is found as it is by the next replica that has the same.
+// Whatever a replica finds published, what it publishes itself has all of its own certificates, nothing expired,
+// nothing twice, and is found as it is by the next replica that has the same.
 func TestMerge_AddsOwnAndAgrees(t *testing.T) {
 	var certs []*x509.Certificate
 	for i := range 6 {

@@ -22,8 +22,7 @@ func encodeCertificates(certs []*x509.Certificate) []byte {
 	return buf.Bytes()
 }
 
-// decodeCertificates returns every certificate that can be read in a PEM bundle. What can't be read is passed over, as the
-// verifiers of bundles do.
+// decodeCertificates returns all certificates of a PEM bundle that can be parsed. It skips others, as verifiers do.
 func decodeCertificates(data []byte) []*x509.Certificate {
 	var certs []*x509.Certificate
 	for {
@@ -49,19 +48,19 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 	return p
 }
 
-// A ledger remembers since when certificates have been in the published bundle, as far as this process has seen.
+// A ledger records since when this process has seen certificates in the published bundle.
 type ledger struct {
 	published map[fingerprint]time.Time // in the bundle, without a break
-	foreign   map[fingerprint]time.Time // in the bundle, but none of this replica's
+	foreign   map[fingerprint]time.Time // in the bundle, but not this replica's
 }
 
-// foreignGrace is how long a certificate that this replica does not know stays in the bundle. During a rollout from one kind
-// of certificates to another, or while the kubelet brings a new Secret to one node after the other, replicas do not agree:
-// each adds its own, and takes none of another's away before it is clear that nobody serves with it.
+// foreignGrace is how long a certificate that this replica does not know stays in the bundle. Replicas differ during a
+// rollout that changes the source of certificates, or while kubelets update a Secret on one node after another. Each
+// adds its own, and removes another's only once no replica can still serve with it.
 const foreignGrace = 10 * time.Minute
 
-// merge returns the bundle to publish, given the one that is published and the certificates of this replica: the valid ones of
-// those, and of the others the ones that were unknown for less than foreignGrace.
+// merge returns the bundle to publish, from the published one and this replica's certificates: the valid ones of these,
+// and those of others that have been unknown for less than foreignGrace.
 func (l *ledger) merge(existing, own []*x509.Certificate, now time.Time) []*x509.Certificate {
 	ours := make(map[fingerprint]bool, len(own))
 	var merged []*x509.Certificate
@@ -87,7 +86,7 @@ func (l *ledger) merge(existing, own []*x509.Certificate, now time.Time) []*x509
 		foreign[id] = since
 	}
 	l.foreign = foreign
-	// One order for all replicas, or they would never stop correcting each other.
+	// All replicas use the same order, or they would never stop correcting each other.
 	slices.SortFunc(merged, func(a, b *x509.Certificate) int {
 		if c := a.NotBefore.Compare(b.NotBefore); c != 0 {
 			return c
@@ -110,7 +109,7 @@ func (l *ledger) note(published []*x509.Certificate, now time.Time) {
 	l.published = next
 }
 
-// settled returns the published certificates that every API server can be taken to know.
+// settled returns the published certificates that every API server can be assumed to know.
 func (l *ledger) settled(published []*x509.Certificate, now time.Time, settle time.Duration) []*x509.Certificate {
 	return slices.DeleteFunc(slices.Clone(published), func(c *x509.Certificate) bool {
 		return now.Sub(l.published[identify(c)]) < settle

@@ -1,5 +1,5 @@
-// Package certs keeps the webhook's TLS: it has a serving certificate at every moment that the API server and the routers can
-// verify, and tells both what to verify it by, before it is needed.
+// Package certs manages the webhook's TLS. It always has a serving certificate that the API server and the routers can
+// verify, and distributes what verifies it before it is used.
 package certs
 
 import (
@@ -23,7 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// Options are a Manager's.
+// Options are the settings of a Manager.
 type Options struct {
 	Source Source
 	Client client.Client
@@ -31,16 +31,16 @@ type Options struct {
 	Configuration string
 	// Service is what its webhooks call. The certificate is for NAME.NAMESPACE.svc.
 	Service types.NamespacedName
-	// Trust is called with the PEM bundle to trust, once at first and at every change.
+	// Trust is called with the PEM bundle to trust, at the start and on every change.
 	Trust func(bundle []byte)
-	// Wake has something whenever the Secret or the configuration changed.
-	Wake    <-chan struct{}
+	// Changed receives a value whenever the Secret or the configuration changed.
+	Changed <-chan struct{}
 	Clock   clock.Clock
 	Log     logr.Logger
 	Metrics prometheus.Registerer
 }
 
-// A Manager holds what is served and trusted at the moment. It works on every replica alike.
+// A Manager holds what is served and trusted now. It works the same on every replica.
 type Manager struct {
 	o         Options
 	publisher publisher
@@ -48,7 +48,7 @@ type Manager struct {
 	bundle    atomic.Pointer[[]byte]
 	unready   atomic.Pointer[error]
 	expiry    prometheus.Gauge
-	every     time.Duration // between steps, at most
+	every     time.Duration // the longest time between steps
 	lastError string
 }
 
@@ -67,7 +67,7 @@ func New(o Options) (*Manager, error) {
 	return m, o.Metrics.Register(m.expiry)
 }
 
-// ServerName returns the name that certificates for a Service are for.
+// ServerName returns the name in certificates for a Service.
 func ServerName(service types.NamespacedName) string {
 	return service.Name + "." + service.Namespace + ".svc"
 }
@@ -75,7 +75,7 @@ func ServerName(service types.NamespacedName) string {
 // NeedLeaderElection implements manager.LeaderElectionRunnable: every replica serves.
 func (m *Manager) NeedLeaderElection() bool { return false }
 
-// Start works until ctx ends. Errors are logged and tried again: what was served before is still good.
+// Start runs until ctx ends. It logs errors and retries: the previous certificate stays valid meanwhile.
 func (m *Manager) Start(ctx context.Context) error {
 	for {
 		m.report(m.step(ctx))
@@ -85,13 +85,13 @@ func (m *Manager) Start(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case <-timer.C():
-		case <-m.o.Wake:
+		case <-m.o.Changed:
 			timer.Stop()
 		}
 	}
 }
 
-// report logs an error when it is a new one: steps are frequent, and some errors last.
+// report logs an error if it is new: steps are frequent, and some errors last.
 func (m *Manager) report(err error) {
 	switch {
 	case err == nil:
@@ -104,8 +104,8 @@ func (m *Manager) report(err error) {
 	}
 }
 
-// step brings everything to where it should be now. Each part goes as far as it can: a bundle that can't be published does not
-// keep routers from being served, nor the other way round.
+// step reconciles everything. Its parts are independent: a bundle that cannot be published does not keep routers from
+// being served, or the other way round.
 func (m *Manager) step(ctx context.Context) error {
 	now := m.o.Clock.Now()
 	name := ServerName(m.o.Service)
@@ -140,7 +140,7 @@ func (m *Manager) step(ctx context.Context) error {
 	return err
 }
 
-// shortest returns the shortest life of certificates: what paces everything, but for the usual ones of days and years.
+// shortest returns the shortest life of the certificates, which sets the interval of steps if it is below days.
 func shortest(certs []*x509.Certificate) time.Duration {
 	life := time.Duration(math.MaxInt64)
 	for _, c := range certs {
@@ -149,8 +149,8 @@ func shortest(certs []*x509.Certificate) time.Duration {
 	return life
 }
 
-// judge decides on readiness. Where the published bundle could not be read, a replica that was ready stays so as long as its
-// certificate is valid: it is no reason to turn away what works.
+// judge decides on readiness. If the published bundle could not be read, a ready replica stays ready while its
+// certificate is valid.
 func (m *Manager) judge(now time.Time, name string, published []*x509.Certificate, unknown bool) {
 	leaf := m.leaf.Load()
 	switch {
@@ -169,7 +169,7 @@ func (m *Manager) judge(now time.Time, name string, published []*x509.Certificat
 
 func (m *Manager) fail(err error) { m.unready.Store(&err) }
 
-// verify says whether whoever trusts roots accepts cert for name.
+// verify checks that a peer that trusts roots accepts cert for name.
 func verify(cert *tls.Certificate, roots []*x509.Certificate, now time.Time, name string) error {
 	intermediates := x509.NewCertPool()
 	for _, der := range cert.Certificate[1:] {
@@ -181,7 +181,7 @@ func verify(cert *tls.Certificate, roots []*x509.Certificate, now time.Time, nam
 	return err
 }
 
-// GetCertificate is for tls.Config. Both the API server and routers trust every valid authority, so one certificate does.
+// GetCertificate is for tls.Config. API server and routers trust every valid authority, so one certificate is enough.
 func (m *Manager) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if leaf := m.leaf.Load(); leaf != nil {
 		return leaf, nil
@@ -189,7 +189,7 @@ func (m *Manager) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	return nil, errors.New("no certificate yet")
 }
 
-// Bundle returns what to verify the certificate by, PEM; nil until there is one.
+// Bundle returns what verifies the certificate, as PEM; nil until there is one.
 func (m *Manager) Bundle() []byte {
 	if b := m.bundle.Load(); b != nil {
 		return *b
@@ -197,7 +197,7 @@ func (m *Manager) Bundle() []byte {
 	return nil
 }
 
-// Ready is a healthz.Checker: nil once the API server can verify the certificate that is served.
+// Ready is a healthz.Checker: nil once the API server can verify the serving certificate.
 func (m *Manager) Ready(*http.Request) error {
 	if err := m.unready.Load(); err != nil {
 		return *err

@@ -34,8 +34,8 @@ var (
 	secretName = types.NamespacedName{Namespace: "ns", Name: "ca"}
 )
 
-// A bed is a cluster with a webhook configuration, for replicas to run in. Its API server is controller-runtime's in-memory one,
-// which has resource versions and JSON patches of the real one; TLS is real.
+// A bed is a cluster with a webhook configuration, for replicas to run in. Its API server is controller-runtime's
+// in-memory one, which has resource versions and JSON patches of the real one; TLS is real.
 type bed struct {
 	*testing.T
 	client  client.Client
@@ -226,9 +226,9 @@ func TestManager_LeavesSomebodyElsesSecretAlone(t *testing.T) {
 	}
 }
 
-// Twenty authorities come and go while clients of all kinds shake hands without a break: an API server that is a step behind, a
-// router that was told of each new bundle, one that was told of every third only, and new routers with what was trusted
-// when they started.
+// Twenty authorities come and go while clients of all kinds shake hands without a break: an API server that is a step
+// behind, a router that was told of each new bundle, one that was told of every third only, and new routers with what
+// was trusted when they started.
 func TestManager_TwentyRotationsFailNobody(t *testing.T) {
 	const validity = 40 * time.Hour
 	b := newBed(t)
@@ -357,8 +357,8 @@ func TestManager_AReadyReplicaOutlivesTheAPIServersAbsence(t *testing.T) {
 func TestManager_RunsWithItsClock(t *testing.T) {
 	b := newBed(t)
 	r := b.replica(b.own(day, 3*time.Hour))
-	wake := make(chan struct{})
-	r.o.Wake = wake
+	changed := make(chan struct{})
+	r.o.Changed = changed
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Start(ctx) }()
@@ -366,8 +366,8 @@ func TestManager_RunsWithItsClock(t *testing.T) {
 	first := b.mustDial(r, b.bundle(0))
 	for b.mustDial(r, b.bundle(0)).Equal(first) {
 		b.clock.Step(15 * time.Minute)
-		wake <- struct{}{}
-		wake <- struct{}{} // the first step is over when the second begins
+		changed <- struct{}{}
+		changed <- struct{}{} // the first step is over when the second begins
 	}
 	if age := b.clock.Since(epoch); age < 90*time.Minute || age > 150*time.Minute {
 		t.Errorf("renewed after %s, want two thirds of three hours", age)

@@ -15,16 +15,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// A publisher keeps the caBundle of a MutatingWebhookConfiguration.
+// A publisher keeps the caBundle of a MutatingWebhookConfiguration up to date.
 type publisher struct {
 	client  client.Client
 	name    string               // of the configuration
-	service types.NamespacedName // whose webhooks are ours
+	service types.NamespacedName // called by our webhooks
 	ledger  ledger
 }
 
-// publish makes own part of the bundle of each of our webhooks, and returns what all of them have: what the API server
-// verifies us by. On an error the bundle is what it was.
+// publish adds own to the bundle of each of our webhooks. It returns what all of them contain, by which the API server
+// verifies us. On an error the bundle is unchanged.
 func (p *publisher) publish(ctx context.Context, own []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	config := &admissionv1.MutatingWebhookConfiguration{}
 	if err := p.client.Get(ctx, types.NamespacedName{Name: p.name}, config); err != nil {
@@ -41,8 +41,8 @@ func (p *publisher) publish(ctx context.Context, own []*x509.Certificate, now ti
 			continue
 		}
 		path := "/webhooks/" + strconv.Itoa(i)
-		// The position is only good while the name stands there. A bundle that somebody changed meanwhile comes back to us as an
-		// event, and is merged then.
+		// The position is only valid while that name is there. If somebody changed a bundle meanwhile, an event follows, and
+		// the bundle is merged then.
 		patch = append(patch, jsonpatch.NewOperation("test", path+"/name", w.Name),
 			jsonpatch.NewOperation("add", path+"/clientConfig/caBundle", bundle))
 	}
@@ -65,7 +65,7 @@ func (p *publisher) ours(w admissionv1.MutatingWebhook) bool {
 	return s != nil && s.Namespace == p.service.Namespace && s.Name == p.service.Name
 }
 
-// common returns the certificates that the bundles of all our webhooks have, and whether there is any such webhook.
+// common returns the certificates that are in the bundles of all our webhooks, and whether there is any such webhook.
 func (p *publisher) common(config *admissionv1.MutatingWebhookConfiguration) (certs []*x509.Certificate, found bool) {
 	for _, w := range config.Webhooks {
 		if !p.ours(w) {

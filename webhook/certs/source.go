@@ -16,10 +16,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// A Source is where certificates come from: Own or Mounted.
+// A Source provides certificates: Own or Mounted.
 type Source interface {
-	// sync returns the authorities to trust, and the leaf to serve with as soon as one of them is known to verify it.
-	// It is called again and again; every call may read and write what the source lives in.
+	// sync returns the authorities to trust, and the leaf to serve with once one of them is known to verify it. It is
+	// called repeatedly, and may read and write its storage.
 	sync(ctx context.Context, now time.Time, names []string) (trusted []*x509.Certificate, leaf *tls.Certificate, err error)
 }
 
@@ -30,16 +30,16 @@ const SecretType corev1.SecretType = "kubectl-sandbox.dev/ca" //nolint:gosec // 
 const (
 	// SecretAuthorities holds certificates and their private keys, PEM.
 	SecretAuthorities = "authorities.pem"
-	// SecretBundle holds the certificates alone, PEM, for whoever wants to check the route stream or the webhook.
+	// SecretBundle holds only the certificates, PEM, for clients that check the route stream or the webhook.
 	SecretBundle = "ca.crt"
 )
 
-// Own makes authorities of its own, kept in a Secret that all replicas share. There is no leader: whoever first sees that the
-// Secret is missing, or a new authority is due, writes it, and the API server's optimistic concurrency makes one of them win.
+// Own creates authorities in a Secret that all replicas share. There is no leader: each replica that sees that the
+// Secret is missing, or that a new authority is due, writes it, and optimistic concurrency lets one of them win.
 type Own struct {
 	Client client.Client
 	Secret types.NamespacedName
-	// Validity is an authority's; LeafValidity that of the certificates each replica mints for itself, in memory.
+	// Validity is an authority's; LeafValidity that of the certificates that each replica creates in memory.
 	Validity, LeafValidity time.Duration
 
 	leaf   *tls.Certificate
@@ -62,7 +62,7 @@ func (o *Own) sync(ctx context.Context, now time.Time, names []string) ([]*x509.
 	return all.certificates(), o.leaf, nil
 }
 
-// authorities returns the valid authorities of the Secret, at least one, after it made those that are due.
+// authorities returns the valid authorities of the Secret, at least one, after creating those that are due.
 func (o *Own) authorities(ctx context.Context, now time.Time) (authorities, error) {
 	secret := &corev1.Secret{}
 	err := o.Client.Get(ctx, o.Secret, secret)
@@ -96,7 +96,7 @@ func (o *Own) authorities(ctx context.Context, now time.Time) (authorities, erro
 		err = o.Client.Update(ctx, secret)
 	}
 	if err != nil {
-		// Another replica may have been faster: the next call reads what it wrote.
+		// Another replica may have written first: the next call reads its result.
 		return nil, fmt.Errorf("write secret %s: %w", o.Secret, err)
 	}
 	return all, nil
@@ -110,8 +110,8 @@ func data(all authorities) (map[string][]byte, error) {
 	return map[string][]byte{SecretAuthorities: pem, SecretBundle: encodeCertificates(all.certificates())}, nil
 }
 
-// Mounted serves with the certificate in the files tls.crt and tls.key of Dir, a mounted Secret that cert-manager or
-// somebody else keeps; ca.crt there is what verifies it.
+// Mounted serves with the files tls.crt and tls.key of Dir, a mounted Secret that cert-manager or another program
+// maintains. ca.crt there verifies the certificate.
 type Mounted struct{ Dir string }
 
 func (m Mounted) sync(context.Context, time.Time, []string) ([]*x509.Certificate, *tls.Certificate, error) {

@@ -22,7 +22,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// ControllerOptions are what a controller of counts needs.
+// ControllerOptions are the dependencies of a controller of counts.
 type ControllerOptions struct {
 	Cache   cache.Cache
 	Client  client.Client
@@ -32,8 +32,8 @@ type ControllerOptions struct {
 	Log     logr.Logger
 }
 
-// NewController returns the controller that writes counts countsInterval after they changed, or at once when asked by
-// annotation, and follows what experiments have observed.
+// NewController returns the controller that writes counts countsInterval after they changed, or at once on request by
+// annotation. It also tracks which keys experiments observe.
 func NewController(o ControllerOptions) (controller.Controller, error) {
 	c, err := controller.NewUnmanaged("counts", controller.Options{
 		Logger:                  o.Log,
@@ -59,12 +59,13 @@ func NewController(o ControllerOptions) (controller.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Of what else changes in an experiment nothing is of interest: it would write counts more often than they are to
-	// be.
+	// Other changes of an experiment do not matter, and reacting to them would write counts more often than intended.
 	concerned := predicate.TypedFuncs[*corev1.ConfigMap]{
-		CreateFunc: func(e event.TypedCreateEvent[*corev1.ConfigMap]) bool { return asked(e.Object) || isRun(e.Object) },
+		CreateFunc: func(e event.TypedCreateEvent[*corev1.ConfigMap]) bool {
+			return flushRequested(e.Object) || isRun(e.Object)
+		},
 		UpdateFunc: func(e event.TypedUpdateEvent[*corev1.ConfigMap]) bool {
-			return asked(e.ObjectNew) || isRun(e.ObjectNew) && !slices.Equal(RunOf(e.ObjectOld).Keys, RunOf(e.ObjectNew).Keys)
+			return flushRequested(e.ObjectNew) || isRun(e.ObjectNew) && !slices.Equal(RunOf(e.ObjectOld).Keys, RunOf(e.ObjectNew).Keys)
 		},
 		DeleteFunc: func(e event.TypedDeleteEvent[*corev1.ConfigMap]) bool { return isRun(e.Object) },
 	}

@@ -1,5 +1,5 @@
 // Package counts writes what routers counted to the ConfigMaps of sandboxes, and what they observed to those of
-// experiments. What routers there are, and what each of them reported, it is told by an interface.
+// experiments. An interface provides the routers and their reports.
 package counts
 
 import (
@@ -12,27 +12,27 @@ import (
 
 // How requests are counted.
 //
-// A router reports, per fork, totals since it started. A sandbox's ConfigMap holds the sum over all routers there ever
-// were (data.counts) and, beside it, how much of every living router's totals is in that sum already: its mark
-// (data.counted). Both are written at once, on the version of the ConfigMap they were made from. So what is added is
-// always total minus mark, and it does not matter who writes, how often, or what the lease holder knew before: a new
-// one starts with the marks it finds. A fork is its Deployment's UID, in the table, in the report and in the mark: one
-// that takes the key or the name of another begins at zero.
+// A router reports, for each fork, totals since it started. A sandbox's ConfigMap holds the sum over all routers that
+// ever ran (data.counts). Beside it is each router's mark (data.counted): how much of its totals the sum contains. One
+// write sets both, with the resource version they were computed from. So the amount to add is always total minus mark.
+// It does not matter who writes, how often, or what the previous lease holder knew: a new one starts with the marks it
+// finds. A fork is identified by its Deployment's UID in tables, reports and marks. So a fork that takes over a key or
+// a name starts at zero.
 //
-// No request is counted twice, and none is counted for another fork. A router that ends gracefully hands over what it
-// has counted, and waits until that is written. Of one that does not, what it counted after its last report is lost: it
-// reports every few seconds, and at once when asked.
+// No request is counted twice, and none is counted for another fork. A router that ends gracefully reports its counts,
+// and waits until they are written. If it crashes, what it counted since its last report is lost: it reports every few
+// seconds, and at once on request.
 //
-// What is observed for experiments is counted the same way, and written to theirs: see observe.go.
+// What is observed for experiments is counted in the same way, and written to their ConfigMaps: see observe.go.
 
 const (
-	// countsInterval is how long a changed count may wait to be written, so also how often a ConfigMap is at most.
+	// countsInterval is how long a changed count may wait to be written, and the shortest interval between two writes.
 	countsInterval = 10 * time.Second
 	// maxMissing bounds how many routers sandbox.AnnotationFlushMissing names.
 	maxMissing = 5
 )
 
-// A report is what a router counted in one life of its process.
+// A Report holds what a router counted in one life of its process.
 type Report struct {
 	UID      types.UID
 	Forks    map[string]Tally[route.Count]                  // of forks
@@ -45,7 +45,7 @@ type Tally[T comparable] struct {
 	Written bool // the total is in the ConfigMap
 }
 
-// Put takes a total in, and says whether it is a new one.
+// Put stores a total, and reports whether it changed.
 func Put[T comparable](tallies map[string]Tally[T], key string, total T) bool {
 	old, ok := tallies[key]
 	if ok && old.Total == total {
@@ -55,14 +55,14 @@ func Put[T comparable](tallies map[string]Tally[T], key string, total T) bool {
 	return true
 }
 
-// NewReport returns the report of a router's pod, with nothing in it.
+// NewReport returns an empty report of a pod's router.
 func NewReport(uid types.UID) *Report {
 	return &Report{
 		UID: uid, Forks: map[string]Tally[route.Count]{}, Observed: map[string]map[string]Tally[route.Observation]{},
 	}
 }
 
-// MarkWritten notes that a total is in the ConfigMap.
+// MarkWritten records that a total is in the ConfigMap.
 func MarkWritten[T comparable](tallies map[string]Tally[T], key string, total T) {
 	if t, ok := tallies[key]; ok && t.Total == total {
 		t.Written = true
@@ -70,7 +70,7 @@ func MarkWritten[T comparable](tallies map[string]Tally[T], key string, total T)
 	}
 }
 
-// Unwritten says whether anything of the report is still to be written.
+// Unwritten reports whether anything of the report is not written yet.
 func (r *Report) Unwritten() bool {
 	for _, t := range r.Forks {
 		if !t.Written {

@@ -15,11 +15,12 @@ import (
 type marks map[string]mark
 
 type mark struct {
-	Of      string                 `json:"of"`      // UID of the fork whose requests these are
+	Of      string                 `json:"of"`      // UID of the fork that the requests were routed to
 	Routers map[string]route.Count `json:"routers"` // by routerID
 }
 
-// RouterID names one life of one router, in 16 bytes: every sandbox's ConfigMap has one for each router that saw it.
+// RouterID identifies one life of one router in 16 bytes. It is short because every sandbox's ConfigMap has one for
+// each router that routed its key.
 func RouterID(uid types.UID, start string) string { return short(string(uid)) + short(start) }
 
 func short(s string) string {
@@ -28,7 +29,7 @@ func short(s string) string {
 }
 
 // fold adds to totals what the reports of one workload's routers on the fork have beyond their marks, and moves the
-// marks. It then drops the marks of routers that are gone, and says whether anything changed.
+// marks. Then it drops the marks of routers that are gone, and reports whether anything changed.
 func fold(
 	totals route.Totals, m marks, workload, fork string, reports map[string]route.Count, gone func(routerID string) bool,
 ) bool {
@@ -37,14 +38,14 @@ func fold(
 		marked = mark{fork, map[string]route.Count{}}
 	}
 	for id, total := range reports {
-		total.Of = "" // said once for all
+		total.Of = "" // stored once for all routers
 		had := marked.Routers[id]
 		if total == had {
 			continue
 		}
 		more, ok := total.Since(had)
 		if !ok {
-			continue // not a total of this router's life
+			continue // a total of an earlier life of the router
 		}
 		totals[workload] = totals[workload].Add(more)
 		marked.Routers[id] = total
@@ -62,7 +63,7 @@ func fold(
 	return changed
 }
 
-// goneRouters tells the IDs of routers whose pod is gone, or that started anew in the same pod.
+// goneRouters returns a function that reports whether a router is gone: its pod is, or it restarted in the same pod.
 func goneRouters(pods []corev1.Pod, routers map[types.UID]string) func(id string) bool {
 	living := make(map[string]string, len(pods))
 	for i := range pods {

@@ -14,19 +14,19 @@ import (
 
 // How keys are observed.
 //
-// An experiment's ConfigMap names keys. They are in the tables of all baselines of its namespace, so that every router
-// there counts those of their requests that it does not route. What routers report is written to the ConfigMap as the
-// counts of sandboxes are to theirs, with the same marks. A router has taken the table with the keys before it answers
-// a flush, since both come by one stream, in this order: from the answer on it counts all of them.
+// An experiment's ConfigMap names keys. The tables of all baselines of its namespace contain them, so that every router
+// there counts requests with these keys that it does not route. The reports are written to the experiment's ConfigMap
+// in the same way as the counts of sandboxes, with the same marks. Tables and flush requests come in one stream, in
+// order. So a router that responds to a flush already counts all keys of the tables before it.
 
 const (
-	// maxObserved bounds the keys of one namespace. Those of the experiments made first are observed.
+	// maxObserved bounds the keys of one namespace. Older experiments come first.
 	maxObserved = 512
-	// maxObservedData bounds what one experiment's ConfigMap, which holds a report as well, has of this, in bytes.
+	// maxObservedData bounds the observations in one experiment's ConfigMap, in bytes: it holds a report as well.
 	maxObservedData = 512 << 10
 )
 
-// A run is what an experiment has observed.
+// A Run is what an experiment observes.
 type Run struct {
 	created time.Time
 	Keys    []string // sorted
@@ -36,12 +36,12 @@ type Run struct {
 // the sum.
 type Observations map[string]map[string]map[string]route.Observation
 
-// isRun says whether a ConfigMap is an experiment.
+// isRun reports whether a ConfigMap is an experiment.
 func isRun(cm *corev1.ConfigMap) bool {
 	return cm.Labels[sandbox.LabelRole] == sandbox.RoleRun && cm.Name == sandbox.RunName(cm.Labels[sandbox.LabelRun])
 }
 
-// RunOf reads what an experiment has observed. On its way out, or where it can't be read, that is nothing.
+// RunOf reads what an experiment observes: nothing if it is being deleted or can't be read.
 func RunOf(cm *corev1.ConfigMap) Run {
 	r := Run{created: cm.CreationTimestamp.Time}
 	if isRun(cm) && cm.DeletionTimestamp == nil {
@@ -50,7 +50,7 @@ func RunOf(cm *corev1.ConfigMap) Run {
 	return r
 }
 
-// Has says whether key is observed.
+// Has reports whether key is observed.
 func (r Run) Has(key string) bool {
 	_, ok := slices.BinarySearch(r.Keys, key)
 	return ok
@@ -76,8 +76,8 @@ func ObservedOf(runs map[string]Run) []string {
 	return all
 }
 
-// foldObserved does for one experiment what fold does for a workload of a sandbox's, and drops what is of keys that it
-// does not have observed any more.
+// foldObserved does for an experiment what fold does for a workload of a sandbox. It also drops keys that the
+// experiment no longer observes.
 func foldObserved(
 	sum route.Observed, marked, reports Observations, r Run, gone func(routerID string) bool,
 ) (changed bool) {

@@ -25,7 +25,7 @@ func TestObservedOf_IsBounded(t *testing.T) {
 	}
 }
 
-// A router that came to observe a key anew counts from zero; nothing is lost or counted twice by it.
+// A router that starts to observe a key again counts from zero; nothing is lost or counted twice.
 func TestFoldObserved_TellsTurns(t *testing.T) {
 	sum, marked, r := route.Observed{}, Observations{}, Run{Keys: []string{"k"}}
 	for i, step := range []struct {

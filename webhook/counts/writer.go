@@ -19,47 +19,47 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Routers are what counted, by the workloads of one namespace whose routers they are.
+// Routers provides the counts of routers, which it identifies by workloads of one namespace.
 type Routers interface {
-	// Notify has f called whenever a count changed that belongs into a ConfigMap; now says that somebody waits for it
-	// to be written.
+	// Notify registers f, to be called whenever a count changed that belongs in a ConfigMap. now reports whether somebody
+	// waits for the write.
 	Notify(f func(configMap types.NamespacedName, now bool))
-	// Workloads returns those whose routers are known.
+	// Workloads returns the workloads whose routers are known.
 	Workloads(namespace string) []string
-	// Neighbours returns those whose routers count requests for the forks of one as well.
+	// Neighbours returns the workloads whose routers count requests for the forks of the given one as well.
 	Neighbours(namespace, workload string) []string
-	// Collect asks the connected routers of the workloads for their counts, and returns the pods whose routers answered
+	// Collect requests the counts of the connected routers of the workloads. It returns the pods whose routers responded
 	// in time.
 	Collect(ctx context.Context, namespace string, workloads []string) map[types.UID]bool
 	// IDs returns the routerID of each known router of the workloads, by its pod's UID.
 	IDs(namespace string, workloads []string) map[types.UID]string
-	// Ended returns the pods whose routers ended, or are about to, after all that they counted was taken in.
+	// Ended returns the pods whose routers ended, or wait to end, after they reported all their counts.
 	Ended(namespace string, workloads []string) []string
 
-	// Counted returns the fork of a sandbox, "" where it has no route, and what was counted for it, by routerID. What
-	// is written of routers that are gone is left out.
+	// Counted returns the UID of a sandbox's fork, empty if it has no route, and its counts by routerID. It omits written
+	// counts of routers that are gone.
 	Counted(namespace, workload, sandboxName string, gone func(routerID string) bool) (
 		fork string, counts map[string]route.Count)
-	// CountsWritten notes that counts are in the sandbox's ConfigMap.
+	// CountsWritten records that counts are in the sandbox's ConfigMap.
 	CountsWritten(namespace, workload, sandboxName string, counts map[string]route.Count)
 
-	// Observe has all routers of an experiment's namespace observe what it wants observed.
+	// Observe makes all routers of an experiment's namespace observe its keys.
 	Observe(experiment types.NamespacedName, r Run)
-	// Observed returns what was observed for an experiment; but for what is written of routers that are gone.
+	// Observed returns what was observed for an experiment. It omits what is written of routers that are gone.
 	Observed(experiment types.NamespacedName, gone func(routerID string) bool) Observations
-	// ObservationsWritten notes that what was observed is in the experiment's ConfigMap.
+	// ObservationsWritten records that observations are in the experiment's ConfigMap.
 	ObservationsWritten(experiment types.NamespacedName, all Observations)
 }
 
-// Objects are those of the cluster that counts are of.
+// Objects provides the objects of the cluster that counts belong to.
 type Objects interface {
 	// Forked returns the workloads that a sandbox forks.
 	Forked(ctx context.Context, namespace, sandboxName string) ([]string, error)
-	// Pods returns the pods of all baselines of a namespace. They must not be changed.
+	// Pods returns the pods of all baselines of a namespace. The caller must not change them.
 	Pods(ctx context.Context, namespace string) ([]corev1.Pod, error)
 }
 
-// A counter writes counts to the ConfigMaps of sandboxes and experiments.
+// A Counter writes counts to the ConfigMaps of sandboxes and experiments.
 type Counter struct {
 	routers Routers
 	objects Objects
@@ -67,13 +67,13 @@ type Counter struct {
 	client  client.Client
 }
 
-// NewCounter returns a counter that reads ConfigMaps by cache and writes them by c.
+// NewCounter returns a counter that reads ConfigMaps from cache and writes them with c.
 func NewCounter(routers Routers, objects Objects, cache client.Reader, c client.Client) *Counter {
 	return &Counter{routers, objects, cache, c}
 }
 
-// Reconcile writes the counts of one sandbox, or what was observed for one experiment, where they changed or were asked
-// for.
+// Reconcile writes the counts of one sandbox, or the observations of one experiment, if they changed or a flush is
+// requested.
 func (c *Counter) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var cm corev1.ConfigMap
 	err := c.cache.Get(ctx, req.NamespacedName, &cm)
@@ -89,8 +89,8 @@ func (c *Counter) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 	return c.counts(ctx, &cm)
 }
 
-// asked says whether somebody waits for the counts.
-func asked(cm *corev1.ConfigMap) bool {
+// flushRequested reports whether somebody waits for the counts.
+func flushRequested(cm *corev1.ConfigMap) bool {
 	nonce := cm.Annotations[sandbox.AnnotationFlush]
 	return nonce != "" && nonce != cm.Annotations[sandbox.AnnotationFlushed]
 }
@@ -113,10 +113,10 @@ func (c *Counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 		}
 	}
 	var answered map[types.UID]bool
-	if asked(cm) {
+	if flushRequested(cm) {
 		answered = c.routers.Collect(ctx, cm.Namespace, counting)
 	}
-	// A router that is no neighbour's any more may be again: its mark stays while it lives.
+	// A router of a former neighbour may become one again: its mark stays while it exists.
 	every, err := c.objects.Pods(ctx, cm.Namespace)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -138,8 +138,8 @@ func (c *Counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 			c.routers.CountsWritten(cm.Namespace, workload, name, counts[i])
 		}
 	}
-	if !changed && !asked(cm) {
-		written() // by the lease holder before this one
+	if !changed && !flushRequested(cm) {
+		written() // by the previous lease holder
 		return reconcile.Result{}, nil
 	}
 	data, err := encoded(sandbox.DataCounts, totals, marked)
@@ -158,8 +158,8 @@ func (c *Counter) counts(ctx context.Context, cm *corev1.ConfigMap) (reconcile.R
 	return c.write(ctx, cm, data, missing, written)
 }
 
-// storedCounts reads what a sandbox's ConfigMap holds. What is not JSON was written by somebody else: begin with
-// nothing, as for a new sandbox.
+// storedCounts reads the counts in a sandbox's ConfigMap. If they are not JSON, somebody else wrote them, and counting
+// starts at zero.
 func storedCounts(cm *corev1.ConfigMap) (route.Totals, marks) {
 	totals, marked := route.Totals{}, marks{}
 	if json.Unmarshal([]byte(cm.Data[sandbox.DataCounts]), &totals) != nil || totals == nil {
@@ -171,7 +171,7 @@ func storedCounts(cm *corev1.ConfigMap) (route.Totals, marks) {
 	return totals, marked
 }
 
-// silent names the pods whose routers should have answered, and have not.
+// silent returns the pods whose routers should have responded and did not.
 func silent(pods []corev1.Pod, answered map[types.UID]bool) (names []string) {
 	for i := range pods {
 		if health.HasRouter(&pods[i]) && pods[i].DeletionTimestamp == nil && !answered[pods[i].UID] {
@@ -181,7 +181,7 @@ func silent(pods []corev1.Pod, answered map[types.UID]bool) (names []string) {
 	return names
 }
 
-// encoded returns the data that holds sums under a name of their own, and how much of each router's total is in them.
+// encoded returns the data with sums under name, and each router's mark beside it.
 func encoded(name string, sums, marked any) (map[string]string, error) {
 	a, err := json.Marshal(sums)
 	if err != nil {
@@ -191,12 +191,12 @@ func encoded(name string, sums, marked any) (map[string]string, error) {
 	return map[string]string{name: string(a), sandbox.DataCounted: string(b)}, err
 }
 
-// write writes data, where there is any, and the answer to who waits for it, and calls written when they are there.
+// write writes data, if there is any, and the response to a flush request, and then calls written.
 func (c *Counter) write(
 	ctx context.Context, cm *corev1.ConfigMap, data map[string]string, missing []string, written func(),
 ) (reconcile.Result, error) {
 	meta := map[string]any{"uid": cm.UID, "resourceVersion": cm.ResourceVersion}
-	if asked(cm) {
+	if flushRequested(cm) {
 		a := map[string]any{
 			sandbox.AnnotationFlushed: cm.Annotations[sandbox.AnnotationFlush], sandbox.AnnotationFlushMissing: nil,
 		}
@@ -216,7 +216,7 @@ func (c *Counter) write(
 	}
 	switch err := c.client.Patch(ctx, cm.DeepCopy(), client.RawPatch(types.MergePatchType, patch)); {
 	case apierrors.IsConflict(err):
-		return reconcile.Result{RequeueAfter: 20 * time.Millisecond}, nil // the cache is behind; it comes
+		return reconcile.Result{RequeueAfter: 20 * time.Millisecond}, nil // the cache is behind; an event follows
 	case err != nil:
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -224,7 +224,7 @@ func (c *Counter) write(
 	return reconcile.Result{}, nil
 }
 
-// observed follows what an experiment has observed, and writes what was, where it changed or was asked for.
+// observed tracks what an experiment observes, and writes the observations if they changed or a flush is requested.
 func (c *Counter) observed(ctx context.Context, cm *corev1.ConfigMap) (reconcile.Result, error) {
 	name, r := client.ObjectKeyFromObject(cm), RunOf(cm)
 	c.routers.Observe(name, r)
@@ -233,14 +233,14 @@ func (c *Counter) observed(ctx context.Context, cm *corev1.ConfigMap) (reconcile
 	}
 	var answered map[types.UID]bool
 	workloads := c.routers.Workloads(cm.Namespace)
-	if asked(cm) {
+	if flushRequested(cm) {
 		answered = c.routers.Collect(ctx, cm.Namespace, workloads)
 	}
 	pods, err := c.objects.Pods(ctx, cm.Namespace)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	// What is not JSON was written by somebody else: begin with nothing.
+	// If it is not JSON, somebody else wrote it: start at zero.
 	sum, marked := route.Observed{}, Observations{}
 	if json.Unmarshal([]byte(cm.Data[sandbox.DataObserved]), &sum) != nil || sum == nil {
 		sum = route.Observed{}
@@ -251,8 +251,8 @@ func (c *Counter) observed(ctx context.Context, cm *corev1.ConfigMap) (reconcile
 	gone := goneRouters(pods, c.routers.IDs(cm.Namespace, workloads))
 	all := c.routers.Observed(name, gone)
 	changed := foldObserved(sum, marked, all, r, gone)
-	if !changed && !asked(cm) {
-		c.routers.ObservationsWritten(name, all) // by the lease holder before this one
+	if !changed && !flushRequested(cm) {
+		c.routers.ObservationsWritten(name, all) // by the previous lease holder
 		return reconcile.Result{}, nil
 	}
 	missing := silent(pods, answered)
@@ -264,7 +264,7 @@ func (c *Counter) observed(ctx context.Context, cm *corev1.ConfigMap) (reconcile
 		return reconcile.Result{}, err
 	}
 	if len(data[sandbox.DataObserved])+len(data[sandbox.DataCounted]) > maxObservedData {
-		if !asked(cm) {
+		if !flushRequested(cm) {
 			return reconcile.Result{}, nil
 		}
 		missing = []string{"more keys, workloads and routers than a ConfigMap holds"}
@@ -273,7 +273,7 @@ func (c *Counter) observed(ctx context.Context, cm *corev1.ConfigMap) (reconcile
 	return c.write(ctx, cm, data, missing, func() { c.routers.ObservationsWritten(name, all) })
 }
 
-// list joins at most limit of names, and says how many more there are.
+// list joins at most limit names, and adds how many more there are.
 func list(names []string, limit int) string {
 	if len(names) <= limit {
 		return strings.Join(names, ", ")
@@ -281,7 +281,7 @@ func list(names []string, limit int) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), len(names)-limit)
 }
 
-// withEnded adds to a ConfigMap's data the pods whose routers ended after they had handed over what they counted.
+// withEnded adds to a ConfigMap's data the pods whose routers ended after they reported all their counts.
 func withEnded(data map[string]string, pods []string) error {
 	b, err := json.Marshal(pods)
 	if len(pods) > 0 {

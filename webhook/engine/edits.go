@@ -9,10 +9,10 @@ import (
 
 // Edits are changes to a message.
 type Edits struct {
-	Target []byte     // replaces the request target, when not nil
-	Set    []Field    // each replaces all fields of its name (in lower case), or is added
+	Target []byte     // replaces the request target, if not nil
+	Set    []Field    // each replaces all fields with its name (in lower case), or is added
 	Remove []string   // names, in lower case
-	Insert *Insertion // into an answer's body. May be nil
+	Insert *Insertion // into a response's body. May be nil
 }
 
 // Put replaces all fields of a name, in lower case, by one.
@@ -21,37 +21,37 @@ func (e *Edits) Put(name string, value []byte) { e.Set = append(e.Set, Field{[]b
 // Drop removes all fields of a name, in lower case.
 func (e *Edits) Drop(name string) { e.Remove = append(e.Remove, name) }
 
-// Empty says whether the head stays as it is.
+// Empty reports whether the head stays unchanged.
 func (e *Edits) Empty() bool { return e.Target == nil && len(e.Set) == 0 && len(e.Remove) == 0 }
 
-// Drops says whether a field of that name goes, because it is removed or replaced.
+// Drops reports whether fields with that name are removed or replaced.
 func (e *Edits) Drops(name []byte) bool {
 	return slices.ContainsFunc(e.Set, func(f Field) bool { return message.NameIs(name, string(f.Name)) }) ||
 		slices.ContainsFunc(e.Remove, func(n string) bool { return message.NameIs(name, n) })
 }
 
-// An Insertion puts something into the body of an answer, once. It is for answers that have a body and are coded in no
-// way that the engine would have to undo; others go on as they are.
+// An Insertion inserts bytes into the body of a response, once. It applies only to responses with a body and without a
+// content coding that the engine would have to decode; others are forwarded unchanged.
 type Insertion struct {
 	What []byte
-	// Find is told the body, part by part as it goes by, and returns how many bytes of the part go before What. False:
-	// it does not belong into this part. Where it belongs into none, it goes last.
+	// Find is called with one part of the body after another. It returns how many bytes of the part precede What, or false
+	// if What does not belong in this part. If it never returns true, What is appended.
 	Find func(part []byte) (before int, ok bool)
 }
 
-// AddLength adds the length of what is inserted to that of the body.
+// AddLength adds the length of the insertion to that of the body.
 func (e *Edits) AddLength(n int64) {
 	length := strconv.AppendInt(nil, n+int64(len(e.Insert.What)), 10)
 	e.Set = append(slices.Clip(e.Set), Field{[]byte("content-length"), length})
 }
 
-// An Inserter makes an insertion, without holding anything of the body back.
+// An Inserter makes an insertion, without delaying any of the body.
 type Inserter struct {
 	Insertion
-	Placed bool // it is made
+	Placed bool // the insertion was made
 }
 
-// Data adds a part of the body to dst.
+// Data appends a part of the body to dst.
 func (i *Inserter) Data(dst, part []byte) []byte {
 	if at, ok := i.Place(part); ok {
 		dst = append(append(dst, part[:at]...), i.What...)
@@ -60,7 +60,7 @@ func (i *Inserter) Data(dst, part []byte) []byte {
 	return append(dst, part...)
 }
 
-// Last adds what is inserted to dst, if it was not before.
+// Last appends the insertion to dst, if it was not made before.
 func (i *Inserter) Last(dst []byte) []byte {
 	if i.Placed {
 		return dst
@@ -69,7 +69,7 @@ func (i *Inserter) Last(dst []byte) []byte {
 	return append(dst, i.What...)
 }
 
-// Place looks where in a part of the body the insertion belongs, and notes that it is made there.
+// Place returns the position of the insertion in a part of the body, and records that it was made.
 func (i *Inserter) Place(part []byte) (int, bool) {
 	if i.Placed {
 		return 0, false

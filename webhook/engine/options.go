@@ -6,29 +6,28 @@ import (
 	"time"
 )
 
-// Options are an engine's bounds. A zero field takes its default.
+// Options are an engine's bounds. A zero field means its default.
 type Options struct {
 	// HeadTimeout bounds the time from a request head's first byte to its last. Default 60 s.
 	HeadTimeout time.Duration
-	// MaxHead is the longest head, in bytes, that is taken from client or backend. Default 256 KiB: more than the
-	// common servers take, so that it is the app that refuses.
+	// MaxHead is the longest head, in bytes, that is accepted from client or backend. Default 256 KiB: more than common
+	// servers accept, so that the app is the one to refuse.
 	MaxHead int
-	// SpeakWait is how long a client may be silent before the default backend is connected, so that it can speak first.
-	// Default 20 ms.
+	// SpeakWait is how long a client may be silent before the default backend is connected, so that the server can speak
+	// first. Default 20 ms.
 	SpeakWait time.Duration
-	// PrefixWait is how long bytes that could be the beginning of an HTTP method, and nothing else yet, are taken for
-	// one. Default 1 s.
+	// PrefixWait is how long the beginning of what may be an HTTP method is treated as one. Default 1 s.
 	PrefixWait time.Duration
 	// IdleTimeout ends client connections on which nothing was in flight for that long. Default: never, the backend
 	// decides.
 	IdleTimeout time.Duration
-	// Linger is how long a client may take to read an answer after which the connection is closed. Default 5 s.
+	// Linger is how long a client may take to read a response after which the connection is closed. Default 5 s.
 	Linger time.Duration
-	// Log is where what no client is told is told. Default: nowhere.
+	// Log receives what no client sees. Default: nothing is logged.
 	Log *slog.Logger
 }
 
-// WithDefaults returns o with the defaults of what is not set.
+// WithDefaults returns o with defaults in place of zero fields.
 func (o Options) WithDefaults() Options {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
@@ -48,9 +47,9 @@ func (o Options) WithDefaults() Options {
 	return o
 }
 
-// Stats are an engine's figures that belong to no request.
+// Stats are an engine's figures that do not belong to a request.
 type Stats struct {
 	Open      atomic.Int64  // client connections
-	Raw       atomic.Uint64 // connections that were passed through as bytes
+	Raw       atomic.Uint64 // connections that were forwarded as bytes
 	Malformed atomic.Uint64 // messages refused as malformed or ambiguous
 }

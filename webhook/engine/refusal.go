@@ -7,27 +7,25 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ErrorHeader is the field that says why the engine answered by itself.
+// ErrorHeader is the field that says why the engine responded itself.
 const ErrorHeader = sandbox.HeaderError
 
-// A Refusal is an answer of the engine's own.
+// A Refusal is a response that the engine creates.
 type Refusal struct {
-	// Status is the answer's status code. Zero: no answer; the connection ends as one that was refused or broken would.
+	// Status is the response's status code. Zero: no response; the connection ends like a refused or broken one.
 	Status int
 	// Reason is for people: the body, and the header x-sandbox-error. Empty: no such header.
 	Reason string
-	// Body, where it is not nil, takes the place of Reason as the body; Type is its media type. Callers of gRPC get the
-	// Reason.
+	// Body, if not nil, replaces Reason as the body; Type is its media type. gRPC clients get the Reason.
 	Body []byte
 	Type string
-	// Print, where it is not nil, makes Body and Type when they are needed, of the Reason. It may be called from any
-	// goroutine.
+	// Print, if not nil, creates Body and Type from the Reason when they are needed. Any goroutine may call it.
 	Print func(reason string) (body []byte, mediaType string)
-	// Fields are set in the answer's head.
+	// Fields are set in the response's head.
 	Fields []Field
 }
 
-// Content returns the body of the answer r, and its media type.
+// Content returns the response's body and its media type.
 func (r *Refusal) Content() (body []byte, mediaType string) {
 	if r.Print != nil {
 		return r.Print(CleanReason(r.Reason))
@@ -38,7 +36,7 @@ func (r *Refusal) Content() (body []byte, mediaType string) {
 	return []byte(CleanReason(r.Reason) + "\n"), "text/plain; charset=utf-8"
 }
 
-// CleanReason makes a reason fit for a header field: one line of visible ASCII, not endless.
+// CleanReason makes a reason valid in a header field: one line of visible ASCII of bounded length.
 func CleanReason(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -56,5 +54,5 @@ func CleanReason(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// StatusText returns the phrase that goes with a status code.
+// StatusText returns the reason phrase of a status code.
 func StatusText(code int) string { return http.StatusText(code) }

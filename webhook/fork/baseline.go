@@ -12,15 +12,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// DefaultTemplatePath is where the pod template of Kubernetes' own kinds stands, and of most custom ones.
+// DefaultTemplatePath is the path of the pod template of Kubernetes' own kinds, and of most custom ones.
 const DefaultTemplatePath = "spec.template"
 
 // maxTemplatePath bounds a template path, in bytes: it becomes part of error messages.
 const maxTemplatePath = 256
 
-// ParseTemplatePath reads the path of a pod template in an object: names of fields with dots between, such as
-// "spec.workload.template", with or without the dot at the beginning that `kubectl explain` and JSONPath put there. An empty path
-// is DefaultTemplatePath.
+// ParseTemplatePath parses the path of a pod template in an object: names of fields separated by dots, such as
+// "spec.workload.template". It accepts the leading dot of `kubectl explain` and JSONPath. An empty path is
+// DefaultTemplatePath.
 func ParseTemplatePath(path string) ([]string, error) {
 	if path == "" {
 		path = DefaultTemplatePath
@@ -42,7 +42,7 @@ func ParseTemplatePath(path string) ([]string, error) {
 	return fields, nil
 }
 
-// FormatTemplatePath writes what ParseTemplatePath reads; empty for the default, which goes without saying.
+// FormatTemplatePath formats a path for ParseTemplatePath; empty for the default.
 func FormatTemplatePath(fields []string) string {
 	if path := strings.Join(fields, "."); path != DefaultTemplatePath {
 		return path
@@ -50,8 +50,8 @@ func FormatTemplatePath(fields []string) string {
 	return ""
 }
 
-// PodTemplate returns a copy of the pod template of baseline that stands at path, as ParseTemplatePath reads it. Where its lists hold
-// a key twice, the copy has one element of the key and means the same.
+// PodTemplate returns a copy of the baseline's pod template at path, which ParseTemplatePath parses. If its lists
+// contain a key twice, the copy has one element with that key, and the same meaning.
 func PodTemplate(baseline *unstructured.Unstructured, path string) (map[string]any, error) {
 	fields, err := ParseTemplatePath(path)
 	if err != nil {
@@ -68,14 +68,14 @@ func PodTemplate(baseline *unstructured.Unstructured, path string) (map[string]a
 // Inherits reports whether a fork's pods keep the pod template annotation of that name.
 func Inherits(annotation string) bool { return inherits(annotation) }
 
-// A Ref names a fork's baseline, in the namespace of the fork.
+// A Ref identifies a fork's baseline, in the namespace of the fork.
 type Ref struct {
 	APIVersion string
 	Kind       string // in lower case
 	Name       string
 }
 
-// String returns "KIND.GROUP/NAME", and "KIND/NAME" where there is no group, as kubectl does.
+// String returns "KIND.GROUP/NAME", and "KIND/NAME" without a group, as kubectl does.
 func (r Ref) String() string {
 	if group, _, ok := strings.Cut(r.APIVersion, "/"); ok {
 		return r.Kind + "." + group + "/" + r.Name
@@ -83,13 +83,14 @@ func (r Ref) String() string {
 	return r.Kind + "/" + r.Name
 }
 
-// Resource returns the baseline's resource as a RESTMapper's ResourceFor takes it: with the kind for the resource's name.
+// Resource returns the baseline's resource in the form that a RESTMapper's ResourceFor accepts: with the kind as the
+// resource's name.
 func (r Ref) Resource() (schema.GroupVersionResource, error) {
 	gv, err := schema.ParseGroupVersion(r.APIVersion)
 	return gv.WithResource(r.Kind), err
 }
 
-// BaselineOf returns what a fork's Deployment says it is of.
+// BaselineOf returns the baseline of a fork's Deployment.
 func BaselineOf(fork metav1.Object) (Ref, error) {
 	name, ok := fork.GetAnnotations()[sandbox.AnnotationWorkload]
 	if !ok {
@@ -109,7 +110,7 @@ func BaselineOf(fork metav1.Object) (Ref, error) {
 	return r, nil
 }
 
-// nameBaseline puts into the annotations of a fork's Deployment what the label does not say of the baseline.
+// nameBaseline adds annotations to a fork's Deployment that identify the baseline where the label does not.
 func nameBaseline(annotations map[string]any, baseline *unstructured.Unstructured) {
 	kind, name := baseline.GetKind(), baseline.GetName()
 	if whole := sandbox.WorkloadName(kind, name); whole != sandbox.WorkloadLabel(kind, name) {

@@ -10,14 +10,14 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 )
 
-// Diff returns what makes changed of template, as an RFC 6902 patch that is as small as it can be and fits newer templates:
+// Diff returns the RFC 6902 patch that turns template into changed. It is as small as possible, and fits newer
+// templates:
 //
-//   - Elements of a list of objects that a key tells apart (containers, their env) are found by their key, and one that was added at
-//     the end is added at the end. Where a path leads through such an element, a `test` of its key stands before: laid on a newer
-//     template, the patch fails rather than change another container than it was meant for.
-//   - A variable that moves is taken out, and put in before the one that it stands before then: its place says what can refer to it.
-//   - Any other list, such as a container's args, is replaced whole, as a strategic merge patch does: half of the one and half of the
-//     other would be nobody's.
+//   - In a list whose objects have a key (containers, their env), elements are found by their key, and one added at the
+//     end is appended. Before a path through such an element there is a `test` of its key. So on a newer template the patch
+//     fails rather than changes another container.
+//   - A variable that moves is removed, and inserted before its successor: the position decides what can refer to it.
+//   - Any other list, such as a container's args, is replaced as a whole, as in a strategic merge patch.
 //
 // Equal input gives equal output; no difference gives "[]".
 func Diff(template, changed map[string]any) ([]byte, error) {
@@ -26,8 +26,8 @@ func Diff(template, changed map[string]any) ([]byte, error) {
 	return json.Marshal(d.ops)
 }
 
-// A differ collects the operations of a patch. Their order is that in which they are laid on: every path leads through the lists as
-// the operations before leave them.
+// A differ collects the operations of a patch, in the order of application: every path refers to the lists as the
+// operations before it leave them.
 type differ struct {
 	ops []jsonpatch.Operation
 	// within are the tests of the elements around what is being compared, outermost first; done counts those written.
@@ -41,7 +41,7 @@ func (d *differ) op(operation, path string, value any) {
 	d.ops = append(d.ops, jsonpatch.NewOperation(operation, path, value))
 }
 
-// inside calls do for the element of a list at path, which is tested to be the one with that key before anything is done to it.
+// inside calls do for the element of a list at path; a test of its key precedes the operations of do.
 func (d *differ) inside(path, key string, value any, do func()) {
 	d.within = append(d.within, jsonpatch.NewOperation("test", path+"/"+escape(key), value))
 	do()
@@ -67,7 +67,7 @@ func (d *differ) object(path string, from, to map[string]any) {
 	}
 }
 
-// value compares what the field of that name holds.
+// value compares the value of a field.
 func (d *differ) value(path, field string, from, to any) {
 	if reflect.DeepEqual(from, to) {
 		return
@@ -86,7 +86,7 @@ func (d *differ) value(path, field string, from, to any) {
 	d.op("replace", path, to)
 }
 
-// list compares lists element by element; false, with nothing done, where that can't be.
+// list compares lists element by element; false, with nothing done, if they cannot be compared so.
 func (d *differ) list(path, field string, from, to []any) bool {
 	key := keyOf(field, from, to)
 	if key == "" {
@@ -104,7 +104,7 @@ func (d *differ) list(path, field string, from, to []any) bool {
 	stays, stay := keysOf(from, wanted), keysOf(to, old)
 	if !slices.Equal(stays, stay) {
 		if field != "env" {
-			return false // their order changed, which tells nothing where a key tells them apart
+			return false // their order changed, which has no meaning where elements have a key
 		}
 		inOrder := common(stays, stay, func(k any) int {
 			if reflect.DeepEqual(old[k], wanted[k]) {
@@ -113,7 +113,7 @@ func (d *differ) list(path, field string, from, to []any) bool {
 			return 1
 		})
 		for _, k := range stays {
-			if !slices.Contains(inOrder, k) { // is taken out, and put in where it belongs: variables refer to those before them
+			if !slices.Contains(inOrder, k) { // remove and insert it: variables refer to earlier ones
 				delete(old, k)
 				delete(wanted, k)
 			}
@@ -135,14 +135,14 @@ func (d *differ) list(path, field string, from, to []any) bool {
 			stays = stays[1:]
 		case len(stays) == 0:
 			d.op("add", path+"/-", element)
-		default: // before what stands there now
+		default: // before the element that is there now
 			d.inside(at, key, stays[0], func() { d.op("add", at, element) })
 		}
 	}
 	return true
 }
 
-// common returns the heaviest list that both a and b hold in that order, with what is between left out.
+// common returns the heaviest common subsequence of a and b.
 func common(a, b []any, weight func(any) int) []any {
 	heaviest := make([][]int, len(a)+1) // of a[i:] and b[j:]
 	heaviest[len(a)] = make([]int, len(b)+1)
@@ -150,7 +150,7 @@ func common(a, b []any, weight func(any) int) []any {
 		heaviest[i] = make([]int, len(b)+1)
 		for j := len(b) - 1; j >= 0; j-- {
 			heaviest[i][j] = max(heaviest[i+1][j], heaviest[i][j+1])
-			if a[i] == b[j] { // each is there once
+			if a[i] == b[j] { // keys are unique
 				heaviest[i][j] = max(heaviest[i][j], heaviest[i+1][j+1]+weight(a[i]))
 			}
 		}
@@ -170,8 +170,8 @@ func common(a, b []any, weight func(any) int) []any {
 	return both
 }
 
-// keyOf returns the field that tells the elements of the lists apart, empty where none does: in a field of a pod template, that by
-// which the API merges it (the listMapKey of its OpenAPI schema), else the name.
+// keyOf returns the field that is the key of the lists' elements, empty if there is none. In a field of a pod template
+// that is the key by which the API merges it (x-kubernetes-list-map-keys in its OpenAPI schema), otherwise the name.
 func keyOf(field string, lists ...[]any) string {
 	for _, key := range keys(field) {
 		if !slices.ContainsFunc(lists, func(l []any) bool { return len(byKey(l, key)) != len(l) }) {
@@ -184,7 +184,7 @@ func keyOf(field string, lists ...[]any) string {
 func keys(field string) []string {
 	switch field {
 	case "ports":
-		return []string{"containerPort", "name"} // of two protocols of one number, the name may tell
+		return []string{"containerPort", "name"} // the name may distinguish two protocols of one number
 	case "volumeMounts":
 		return []string{"mountPath"}
 	case "volumeDevices":
@@ -195,7 +195,7 @@ func keys(field string) []string {
 	return []string{"name"}
 }
 
-// byKey returns the elements that are objects by their key, as far as it is a string or a number.
+// byKey returns the elements that are objects by their key, if it is a string or a number.
 func byKey(list []any, key string) map[any]map[string]any {
 	elements := make(map[any]map[string]any, len(list))
 	for _, e := range list {
@@ -208,7 +208,7 @@ func byKey(list []any, key string) map[any]map[string]any {
 	return elements
 }
 
-// isKey says whether a field of that name and value can be a key.
+// isKey reports whether a field with that name and value can be a key.
 func isKey(key string, value any) bool {
 	switch value.(type) {
 	case string, int64, float64:

@@ -1,5 +1,5 @@
-// Package fork makes a fork's Deployment of a baseline and a patch. It is pure, so that the plugin, which plans forks,
-// and the controller, which lays patches on newer baselines, come to the same.
+// Package fork creates a fork's Deployment from a baseline and a patch. It is pure, so that the plugin, which plans
+// forks, and the controller, which rebases them, get the same result.
 package fork
 
 import (
@@ -14,44 +14,42 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Options are what a fork has beside its baseline and its patch.
+// Options are the properties of a fork beside its baseline.
 type Options struct {
 	Name        string // of the Deployment: sandbox.ForkName or ForkNameHashed
 	Sandbox     string
 	Key         string
 	WhenUnready string // sandbox.WhenUnreadyError or WhenUnreadyBaseline
 	Replicas    int64
-	// Patch is the change, an RFC 6902 patch of the baseline's pod template as it stands there. Empty means "[]".
+	// Patch is the change, an RFC 6902 patch of the baseline's current pod template. Empty means "[]".
 	Patch []byte
-	// TemplatePath is where the baseline's pod template stands; empty: DefaultTemplatePath.
+	// TemplatePath is the path of the baseline's pod template; empty: DefaultTemplatePath.
 	TemplatePath string
-	// KeepLabels are the names of the template's labels that the fork's pods keep, those of them that it has.
+	// KeepLabels are the names of labels of the template that the fork's pods keep, if the template has them.
 	KeepLabels []string
-	// DropLabels are the names of labels that were asked not to be kept, whatever reads them.
+	// DropLabels are the names of labels that the user asked to drop, even if something selects by them.
 	DropLabels []string
-	// EnvFrom is the value of sandbox.AnnotationEnvFrom: what is known of the variables that containers have by
-	// envFrom.
+	// EnvFrom is the value of sandbox.AnnotationEnvFrom: what is known about variables from envFrom.
 	EnvFrom string
-	// RestartedAt is when the fork was last asked to roll without a change (RFC 3339); empty: never.
+	// RestartedAt is when the user last restarted the fork without a change (RFC 3339); empty: never.
 	RestartedAt string
-	// OwnerUID is the uid of the sandbox's ConfigMap; empty where it can't be known, which leaves the fork without an
-	// owner.
+	// OwnerUID is the uid of the sandbox's ConfigMap; if it is empty, because it is unknown, the fork has no owner.
 	OwnerUID string
-	// Follow has the controller lay the fork on its baseline whenever that changes.
+	// Follow makes the controller rebase the fork whenever its baseline changes.
 	Follow bool
 }
 
-// Values of a fork's Deployment that differ from what the API server would default.
+// Values of a fork's Deployment that differ from the defaults of the API server.
 const (
 	revisionHistoryLimit    = 2
 	progressDeadlineSeconds = 300
 )
 
-// Deployment returns the fork of baseline, any object with a pod template at o.TemplatePath. Of the template it keeps
-// all that it does not know; it replaces the labels, which would have selectors catch the fork, aims at the fork's own
-// pods what the template says of the baseline's (aim), and leaves out the annotations that tie an object to whatever
-// manages the baseline. The volumeClaimTemplates of a StatefulSet become ephemeral volumes. What the template reads of
-// its own labels and annotations keeps its value where they are gone. It fails when the patch does not fit.
+// Deployment returns the fork of baseline, any object with a pod template at o.TemplatePath. It keeps the parts of the
+// template that it does not know. It replaces the labels, so that no selector of the baseline matches the fork, and
+// retargets terms about the baseline's pods to the fork's (aim). It drops annotations of tools that manage the
+// baseline. The volumeClaimTemplates of a StatefulSet become ephemeral volumes. References of the template to its own
+// labels and annotations keep their values. It fails if the patch does not fit.
 func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	d, err := deployment(baseline, o)
 	if err != nil {
@@ -64,7 +62,7 @@ func Deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	return d, unstructured.SetNestedField(d.Object, hash, "metadata", "annotations", sandbox.AnnotationBaseline)
 }
 
-// annotationsOf returns the annotations of a fork's Deployment that say how it was made.
+// annotationsOf returns the annotations of a fork's Deployment that record its options.
 func annotationsOf(o Options) map[string]any {
 	patch := string(o.Patch)
 	if patch == "" {
@@ -87,7 +85,7 @@ func annotationsOf(o Options) map[string]any {
 	return about
 }
 
-// annotatePods adds to the annotations of a fork's pods what admission and previews read.
+// annotatePods adds the annotations to a fork's pods that admission and previews read.
 func annotatePods(annotations map[string]any, o Options) {
 	annotations[sandbox.AnnotationKey] = o.Key
 	annotations[sandbox.AnnotationWhenUnready] = o.WhenUnready
@@ -167,8 +165,8 @@ func deployment(baseline *unstructured.Unstructured, o Options) (*unstructured.U
 	}}, nil
 }
 
-// Template returns the pod template at path of the baseline (empty: DefaultTemplatePath) with the patch laid on it:
-// what the fork runs, but for labels and annotations.
+// Template returns the baseline's pod template at path (empty: DefaultTemplatePath) with the patch applied: what the
+// fork runs, except for labels and annotations.
 func Template(baseline *unstructured.Unstructured, path string, patch []byte) (map[string]any, error) {
 	template, err := PodTemplate(baseline, path)
 	if err != nil || len(patch) == 0 {
@@ -187,7 +185,7 @@ func field(template map[string]any, name string) map[string]any {
 	return m
 }
 
-// runOn takes out of a pod spec what a Deployment does not take: that its pods come to an end.
+// runOn removes from a pod spec what a Deployment does not accept: settings by which its pods end.
 func runOn(spec map[string]any) {
 	if _, ok := spec["restartPolicy"]; ok {
 		spec["restartPolicy"] = "Always"
@@ -212,9 +210,9 @@ func inherited(template map[string]any) map[string]any {
 	return kept
 }
 
-// inherits says whether a fork's pods keep the pod template annotation of that name. Left out are those by which Argo
-// CD, Flux and Helm find what they manage, kubectl's records of its own doings, and of ours all but what the baseline's
-// pods themselves are told: the ports and the switch of the outgoing proxy.
+// inherits reports whether a fork's pods keep the pod template annotation of that name. It excludes those by which Argo
+// CD, Flux and Helm track objects, and kubectl's own records. Of ours it keeps only the ports and the switch of the
+// outgoing proxy.
 func inherits(name string) bool {
 	switch name {
 	case sandbox.AnnotationPorts, sandbox.AnnotationOutgoing:
@@ -229,10 +227,10 @@ func inherits(name string) bool {
 	return !managed(domain)
 }
 
-// addClaims gives each of the pod's volumes that a StatefulSet would have claimed for it a claim of its own, which
-// lives as long as the pod. As in a StatefulSet's pods, a claim takes the place of a volume of the same name.
+// addClaims turns each volumeClaimTemplate of a StatefulSet into an ephemeral volume, which lives as long as the pod.
+// As in a StatefulSet's pods, it replaces a volume with the same name.
 func addClaims(spec map[string]any, baseline *unstructured.Unstructured) error {
-	// A custom kind's field of that name and of another type is not a StatefulSet's: none.
+	// If a custom kind has a field with that name and another type, it is ignored.
 	claims, _, _ := unstructured.NestedSlice(baseline.Object, "spec", "volumeClaimTemplates")
 	if len(claims) == 0 {
 		return nil

@@ -12,18 +12,18 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// The API server admits lists that hold a key twice, in which two variables have one name or two ports one number, and then it
-// refuses them in server-side apply, by which forks are written. So a fork is made of a template without duplicates that means the
-// same to the kubelet. Patches of forks are made from, and laid on, such templates, so that they stay exact.
+// The API server admits lists that contain a key twice: two variables with one name, or two ports with one number. But
+// it refuses them in server-side apply, by which forks are written. So a fork is created from a template without
+// duplicates that means the same to the kubelet. Patches of forks are computed from, and applied to, such templates.
 
-// normalize gives each key of the template's lists one element, in place. It returns what could not be kept, for people.
+// normalize leaves one element for each key of the template's lists, in place. It returns what was lost, for people.
 func normalize(template map[string]any) (lost []string) {
 	spec, _ := template["spec"].(map[string]any)
 	if spec == nil {
 		return nil
 	}
 	value, _, _ := unstructured.NestedString(template, "metadata", "annotations", sandbox.AnnotationPorts)
-	captured, _ := sandbox.ParsePorts(value) // admission says what is wrong with it
+	captured, _ := sandbox.ParsePorts(value) // admission reports what is wrong with it
 	for _, list := range []string{"containers", "initContainers"} {
 		for _, c := range objects(spec[list]) {
 			n := normalizer{container: c, at: fmt.Sprintf("container %v", c["name"])}
@@ -40,7 +40,7 @@ func normalize(template map[string]any) (lost []string) {
 	return lost
 }
 
-// Lost returns what of the baseline's template a fork can't keep, since it stands in a list that holds a key twice.
+// Lost returns what a fork cannot keep of the baseline's template because it is in a list that contains a key twice.
 func Lost(template map[string]any) []string {
 	return normalize(runtime.DeepCopyJSON(template))
 }
@@ -52,8 +52,8 @@ type normalizer struct {
 	lost      []string
 }
 
-// list returns the objects of a list, and whether a key comes twice in it. Lists of anything else than objects with text for a key
-// are the API server's to refuse.
+// list returns the objects of a list, and whether it contains a key twice. It leaves lists of anything else than
+// objects with string keys to the API server, which refuses them.
 func (n *normalizer) list(field, key string) (list []map[string]any, duplicates bool) {
 	all, _ := n.container[field].([]any)
 	list = objects(n.container[field])
@@ -72,7 +72,7 @@ func (n *normalizer) list(field, key string) (list []map[string]any, duplicates 
 	return list, duplicates
 }
 
-// last keeps the last of the elements that share a key, as what is mounted last covers the rest. It takes the place of the first.
+// last keeps the last of the elements with the same key, at the position of the first: the last mount hides the others.
 func (n *normalizer) last(field, key string) {
 	list, duplicates := n.list(field, key)
 	if !duplicates {
@@ -92,7 +92,7 @@ func (n *normalizer) last(field, key string) {
 	n.container[field] = kept
 }
 
-// hostAliases joins the entries of one address, which the kubelet writes into one file.
+// hostAliases merges the entries of one address, which the kubelet writes to one file.
 func (n *normalizer) hostAliases() {
 	list, duplicates := n.list("hostAliases", "ip")
 	if !duplicates {
@@ -120,12 +120,12 @@ func (n *normalizer) hostAliases() {
 	n.container["hostAliases"] = kept
 }
 
-// earlierPrefix begins the names of variables that stand in for earlier ones of a name that is set again.
+// earlierPrefix begins the names of variables that preserve earlier values of a name that is set again.
 const earlierPrefix = "SANDBOX_EARLIER_"
 
 func earlier(name string, n int) string { return fmt.Sprintf("%s%d_%s", earlierPrefix, n, name) }
 
-// EarlierOf returns which variable of the baseline's one stands in for whose name a fork's template made up; false: it is none such.
+// EarlierOf returns the original name of a variable with an earlierPrefix; false if it is none.
 func EarlierOf(name string) (string, bool) {
 	rest, ok := strings.CutPrefix(name, earlierPrefix)
 	if !ok {
@@ -135,8 +135,8 @@ func EarlierOf(name string) (string, bool) {
 	return of, ok
 }
 
-// env keeps the last variable of each name, in its place: it is the one that the process gets. What comes between it and an
-// earlier one may refer to that, which therefore stays under a name of its own if something does.
+// env keeps the last variable of each name, in its position: the process gets its value. Variables between it and an
+// earlier one may refer to the earlier one. If any does, that is kept under a name of its own.
 func (n *normalizer) env() {
 	list, duplicates := n.list("env", "name")
 	if !duplicates {
@@ -148,7 +148,7 @@ func (n *normalizer) env() {
 		last[e["name"].(string)] = i
 		taken[e["name"].(string)] = true
 	}
-	stand := map[string]string{} // what stands in for a name that is set again later on
+	stand := map[string]string{} // new names of variables that are set again later
 	var kept []any
 	for i, e := range list {
 		name := e["name"].(string)
@@ -180,13 +180,13 @@ func (n *normalizer) env() {
 	n.container["env"] = kept
 }
 
-// refers says whether the value of a variable refers to another.
+// refers reports whether the value of a variable refers to another.
 func refers(variable map[string]any, name string) bool {
 	value, _ := variable["value"].(string)
 	return slices.Contains(env.References(value), name)
 }
 
-// mayBeMissing says whether a variable is taken from what need not be there.
+// mayBeMissing reports whether a variable comes from an optional source.
 func mayBeMissing(variable map[string]any) bool {
 	from, _ := variable["valueFrom"].(map[string]any)
 	for _, source := range from {
@@ -197,8 +197,8 @@ func mayBeMissing(variable map[string]any) bool {
 	return false
 }
 
-// ports joins the ports of one number and protocol. One name is left, that which is captured rather than another: requests come to
-// a fork by number where it lacks the name, and its own probes and hooks do so from now on.
+// ports merges the ports of one number and protocol. It keeps one name, preferably a captured one. Requests reach a
+// fork by number if it lacks the name, and its own probes and hooks are changed to numbers.
 func (n *normalizer) ports(captured []sandbox.Port) {
 	type key struct {
 		number   any
@@ -214,7 +214,7 @@ func (n *normalizer) ports(captured []sandbox.Port) {
 	}
 	var kept []any
 	of := map[key]map[string]any{}
-	numbers := map[string]any{} // of the names that are gone
+	numbers := map[string]any{} // of removed names
 	for _, p := range list {
 		k := key{p["containerPort"], "TCP"}
 		if protocol, _ := p["protocol"].(string); protocol != "" {
@@ -247,7 +247,7 @@ func (n *normalizer) ports(captured []sandbox.Port) {
 	renumber(n.container, numbers)
 }
 
-// hostPort has a port take over the node's port of another that it stands in for.
+// hostPort moves the node's port of another port to the one that replaces it.
 func (n *normalizer) hostPort(first, other map[string]any) {
 	port, ok := other["hostPort"]
 	if !ok || port == first["hostPort"] && other["hostIP"] == first["hostIP"] {
@@ -263,7 +263,7 @@ func (n *normalizer) hostPort(first, other map[string]any) {
 	}
 }
 
-// renumber has the probes and hooks of a container name ports by their numbers.
+// renumber replaces port names in probes and hooks of a container by numbers.
 func renumber(container, numbers map[string]any) {
 	handler := func(v any) {
 		h, _ := v.(map[string]any)

@@ -2,8 +2,8 @@ package fork
 
 import "slices"
 
-// KeepOrder puts the elements of changed's lists into the order that they have in template, those that are new after them: merging
-// by name says nothing of an order, and a patch that moves containers fits no newer template. It changes changed in place.
+// KeepOrder puts the elements of changed's lists in the order of template, new ones last. A merge by name has no
+// defined order, and a patch that moves containers fits no newer template. It modifies changed.
 func KeepOrder(template, changed map[string]any) {
 	for name, value := range changed {
 		switch value := value.(type) {

@@ -10,8 +10,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A fork's pods lose the labels of the baseline's, and some annotations. What the template itself reads of them, by a variable or a
-// file of the downward API, keeps its value.
+// A fork's pods lose the baseline's labels, and some annotations. References of the template to them, in variables or
+// in files of the downward API, keep their values.
 
 // A Metadata is a reference to the labels or annotations of the pod itself.
 type Metadata struct {
@@ -19,7 +19,7 @@ type Metadata struct {
 	Key   string // empty: all of them
 }
 
-// ParseMetadata reads the fieldPath of a fieldRef; false: it is about something else.
+// ParseMetadata parses the fieldPath of a fieldRef; false if it refers to something else.
 func ParseMetadata(fieldPath string) (Metadata, bool) {
 	path, key := fieldPath, ""
 	if before, ok := strings.CutSuffix(fieldPath, "']"); ok {
@@ -31,14 +31,14 @@ func ParseMetadata(fieldPath string) (Metadata, bool) {
 	return Metadata{field, key}, ok && (field == "labels" || field == "annotations")
 }
 
-// An owner gives what a template reads of its own metadata the values that it has in the baseline.
+// An owner resolves a template's references to its own metadata to the values in the baseline.
 type owner struct {
-	// baseline is the metadata of the baseline's template, and fork that of the fork's, by field. The fork's annotations are
-	// added to.
+	// baseline is the metadata of the baseline's template, fork that of the fork's, by field. own adds annotations to the
+	// fork's.
 	baseline, fork map[string]map[string]any
 }
 
-// own replaces the references in spec, in place, that would lead to nothing in the fork's pods.
+// own replaces references in spec, in place, that the fork's pods could not resolve.
 func (o *owner) own(spec map[string]any) {
 	for _, list := range []string{"initContainers", "containers"} {
 		for _, c := range objects(spec[list]) {
@@ -56,7 +56,7 @@ func (o *owner) own(spec map[string]any) {
 	}
 }
 
-// gone returns the value of what the baseline's template has and the fork's does not.
+// gone returns a value that the baseline's template has and the fork's lacks.
 func (o *owner) gone(m Metadata) (value string, ok bool) {
 	if _, kept := o.fork[m.Field][m.Key]; kept {
 		return "", false
@@ -83,7 +83,7 @@ func (o *owner) variable(e map[string]any) {
 	}
 }
 
-// files has the files of a volume be of annotations of the fork's own that hold the values.
+// files makes the files of a volume refer to annotations of the fork that hold the values.
 func (o *owner) files(downward any) {
 	volume, _ := downward.(map[string]any)
 	for _, item := range objects(volume["items"]) {
@@ -105,8 +105,8 @@ func (o *owner) files(downward any) {
 	}
 }
 
-// labels returns all labels of the baseline's template and the fork's as the downward API writes them; false where the fork's are
-// all that the baseline's template has.
+// labels returns all labels of the baseline's template and the fork's in the format of the downward API; false if the
+// fork has all labels of the baseline.
 func (o *owner) labels() (string, bool) {
 	all := maps.Clone(o.fork["labels"])
 	lacks := false

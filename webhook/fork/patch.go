@@ -12,32 +12,32 @@ import (
 	kjson "k8s.io/apimachinery/pkg/util/json"
 )
 
-// A ConflictError says what of a patch does not fit the template it was to be laid on.
+// A ConflictError is why a patch does not apply to a template.
 type ConflictError struct {
-	// Conflicts are in the order of the patch; each names a place in the template and says what is the matter with it.
+	// Conflicts are in the order of the patch. Each names a place in the template and the problem.
 	Conflicts []string
 }
 
 // Error returns all conflicts.
 func (e *ConflictError) Error() string { return strings.Join(e.Conflicts, "; ") }
 
-// Apply returns template with the patch laid on it; the template itself is left as it is. On the template that the patch was made
-// from (Diff) that is what RFC 6902 says. A template that has changed since keeps its changes, wherever they are not the patch's
-// own as well:
+// Apply returns template with the patch applied, without changing template. On the template that the patch was computed
+// from (Diff) that follows RFC 6902. A template that has changed since keeps its changes, unless the patch changes the
+// same:
 //
-//   - an element whose key the patch tests is found by its key, wherever in its list it is now;
-//   - what the patch adds and the template has meanwhile is joined: objects member by member, lists whose elements a key tells apart
-//     element by element; of two plain values that of the patch stays;
-//   - what the patch removes may be gone already.
+//   - An element whose key the patch tests is found by its key, wherever it is in its list now.
+//   - What both the patch and the template add is merged: objects member by member, lists with keys element by
+//     element. Of two plain values that of the patch wins.
+//   - What the patch removes may be gone already.
 //
-// All else that does not fit is a *ConflictError, which has all of it: what the patch changes or adds to is gone, what it adds
-// is there and differs in more than plain values. A patch that is none is another error.
+// Anything else is a *ConflictError with all conflicts: what the patch changes or adds to is gone, or what it adds
+// exists and differs in more than plain values. An invalid patch is another error.
 func Apply(template map[string]any, patch []byte) (map[string]any, error) {
 	b, err := json.Marshal(template)
 	if err != nil {
 		return nil, err
 	}
-	l := laying{elements: map[string]element{}}
+	l := applier{elements: map[string]element{}}
 	if err := kjson.Unmarshal(b, &l.doc); err != nil {
 		return nil, err
 	}
@@ -68,8 +68,8 @@ type operation struct {
 	value any
 }
 
-// parse reads a patch of the operations that Diff makes, with a path below the root each. Anybody who may edit a fork may edit
-// its patch.
+// parse parses a patch of the operations that Diff emits, each with a path below the root. It must validate them:
+// whoever may edit a fork may edit its patch.
 func parse(patch []byte) ([]operation, error) {
 	var ops []operation
 	if err := json.Unmarshal(patch, &ops); err != nil {
@@ -98,17 +98,17 @@ func parse(patch []byte) ([]operation, error) {
 	return ops, nil
 }
 
-// A laying is a patch being laid on a template.
-type laying struct {
+// An applier applies a patch to a template.
+type applier struct {
 	doc map[string]any
-	// elements are those of lists whose keys were tested, by their paths as the patch has them.
+	// elements are those of lists whose keys were tested, by their paths in the patch.
 	elements map[string]element
-	// missing are places, by path, that are gone and were told of: what else the patch does there is not told.
+	// missing are the paths that are gone and were reported: further operations below them are not.
 	missing   []string
 	conflicts []string
 }
 
-// An element of a list is known by the value of its key.
+// An element of a list is identified by the value of its key.
 type element struct {
 	key   string
 	value any
@@ -121,8 +121,8 @@ func (e element) in(list []any) int {
 	})
 }
 
-// do carries out op, and returns true where that settles the next one as well.
-func (l *laying) do(op, next *operation) bool {
+// do applies op, and returns true if that completes the next one as well.
+func (l *applier) do(op, next *operation) bool {
 	if slices.ContainsFunc(l.missing, func(path string) bool { return op.Path == path || strings.HasPrefix(op.Path, path+"/") }) {
 		return false
 	}
@@ -141,7 +141,7 @@ func (l *laying) do(op, next *operation) bool {
 	list := parent(op.Path)
 	switch {
 	case err == nil:
-	case errors.Is(err, errNowhere) && op.Op == "remove": // gone already, or with what it was in
+	case errors.Is(err, errNowhere) && op.Op == "remove": // gone already, or with its parent
 	case errors.Is(err, errNowhere) && op.Op == "add":
 		l.conflict(l.describe(list), "is gone")
 		l.missing = append(l.missing, list)
@@ -156,7 +156,7 @@ func (l *laying) do(op, next *operation) bool {
 		}
 	}
 	if op.Op != "replace" {
-		for path := range l.elements { // other elements may stand in their places now
+		for path := range l.elements { // other elements may be in their positions now
 			if strings.HasPrefix(path, list+"/") {
 				delete(l.elements, path)
 			}
@@ -165,8 +165,8 @@ func (l *laying) do(op, next *operation) bool {
 	return false
 }
 
-// test carries out a test. One of an element's key says which element is meant by its path from here on.
-func (l *laying) test(op, next *operation) bool {
+// test applies a test. A test of an element's key decides which element its path means from here on.
+func (l *applier) test(op, next *operation) bool {
 	at := parent(op.Path)
 	e := element{unescape(op.Path[len(at)+1:]), op.value}
 	there, listed := false, false
@@ -188,7 +188,7 @@ func (l *laying) test(op, next *operation) bool {
 		l.elements[at] = e
 	case listed && next != nil && next.Path == at:
 		delete(l.elements, at)
-		return next.Op == "remove" // gone already; what was to stand before it stands where it did
+		return next.Op == "remove" // gone already; its successor stays where it was
 	case listed:
 		l.elements[at] = e
 		l.conflict(l.describe(at), "is gone")
@@ -208,10 +208,10 @@ func (l *laying) test(op, next *operation) bool {
 	return false
 }
 
-func (l *laying) conflict(place, why string) { l.conflicts = append(l.conflicts, place+" "+why) }
+func (l *applier) conflict(place, why string) { l.conflicts = append(l.conflicts, place+" "+why) }
 
-// describe writes a path of the patch for people: spec.containers[api].env[LOG_LEVEL].value.
-func (l *laying) describe(path string) string {
+// describe formats a path of the patch for people: spec.containers[api].env[LOG_LEVEL].value.
+func (l *applier) describe(path string) string {
 	var b strings.Builder
 	at := ""
 	for i, token := range strings.Split(path, "/")[1:] {
@@ -233,29 +233,29 @@ func (l *laying) describe(path string) string {
 	return b.String()
 }
 
-// parent cuts the last token off a path.
+// parent removes the last token of a path.
 func parent(path string) string { return path[:strings.LastIndexByte(path, '/')] }
 
-// errNowhere says that a path leads to or through what is not there.
+// errNowhere means that a path refers to something that does not exist.
 var errNowhere = errors.New("nowhere") //nolint:gochecknoglobals // a constant, as far as Go has them
 
-// A place is the end of a path: a member of an object or an element of a list, which need not be there.
+// A place is the end of a path: a member of an object or an element of a list, which may not exist.
 type place struct {
-	in    any    // map[string]any or []any; what takes its place, once it was changed
-	field string // the name of the member that it is or that its list is
+	in    any    // map[string]any or []any; replaced by the changed value
+	field string // the name of the member, or of the member that is its list
 	index int    // in a list
-	is    any    // what is there
+	is    any    // the current value
 	there bool
 }
 
-// at calls change with the place that a path leads to.
-func (l *laying) at(path string, change func(*place) error) error {
+// at calls change with the place of a path.
+func (l *applier) at(path string, change func(*place) error) error {
 	_, err := l.walk(l.doc, "", strings.Split(path, "/")[1:], "", change)
 	return err
 }
 
-// walk calls change with the place in node, a member of the name field, that the tokens lead to, and returns node with the change.
-func (l *laying) walk(node any, field string, tokens []string, at string, change func(*place) error) (any, error) {
+// walk calls change with the place of the tokens in node, the value of the member field. It returns the changed node.
+func (l *applier) walk(node any, field string, tokens []string, at string, change func(*place) error) (any, error) {
 	at += "/" + tokens[0]
 	p := &place{in: node, field: field}
 	switch in := node.(type) {
@@ -296,7 +296,7 @@ func (l *laying) walk(node any, field string, tokens []string, at string, change
 	return p.in, nil
 }
 
-// set puts a value in the place of what is there.
+// set replaces the value of the place.
 func (p *place) set(v any) {
 	switch in := p.in.(type) {
 	case map[string]any:
@@ -345,12 +345,12 @@ func (p *place) remove() error {
 	return nil
 }
 
-// A twiceError says that both a patch and its template added something, of which there can be one.
+// A twiceError means that both a patch and its template added something that can exist only once.
 type twiceError struct{ key string }
 
 func (*twiceError) Error() string { return "was added to the baseline as well, and differs" }
 
-// join puts together what a template has in a field and what a patch adds there.
+// join merges the value of a field in a template and what a patch adds there.
 func join(field string, is, adds any) (any, error) {
 	if reflect.DeepEqual(is, adds) {
 		return is, nil
@@ -392,8 +392,8 @@ func join(field string, is, adds any) (any, error) {
 	return is, errors.New("was added to the baseline as well, and differs")
 }
 
-// insert puts an element in a list. One that a key tells apart takes the place of another of its key, if it holds plain values alone,
-// as a variable does.
+// insert inserts an element into a list. An element that has only plain values, as a variable does, replaces one with
+// the same key.
 func insert(field string, list []any, index int, adds any) ([]any, error) {
 	if key := keyOf(field, list, []any{adds}); key != "" {
 		e := element{key, adds.(map[string]any)[key]}
@@ -411,7 +411,7 @@ func insert(field string, list []any, index int, adds any) ([]any, error) {
 	return slices.Insert(list, index, adds), nil
 }
 
-// plain says whether a value is neither an object nor a list.
+// plain reports whether a value is neither an object nor a list.
 func plain(v any) bool {
 	switch v.(type) {
 	case map[string]any, []any:
@@ -420,7 +420,7 @@ func plain(v any) bool {
 	return true
 }
 
-// allPlain says whether an object has plain values alone.
+// allPlain reports whether an object has only plain values.
 func allPlain(e any) bool {
 	m, _ := e.(map[string]any)
 	for _, v := range m {
@@ -431,7 +431,7 @@ func allPlain(e any) bool {
 	return true
 }
 
-// escape writes a reference token (RFC 6901, section 4), and unescape reads one.
+// escape encodes a reference token (RFC 6901, section 4), and unescape decodes one.
 func escape(token string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(token, "~", "~0"), "/", "~1")
 }

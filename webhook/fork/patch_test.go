@@ -145,7 +145,7 @@ func TestDiff_LaidOnTheTemplateGivesTheChange(t *testing.T) {
 	})
 }
 
-// rfc6902 lays a patch on a document by an implementation of others.
+// rfc6902 applies a patch to a document with a third-party implementation.
 func rfc6902(t *rapid.T, doc map[string]any, patch []byte) map[string]any {
 	p, err := jsonpatchapply.DecodePatch(patch)
 	if err != nil {

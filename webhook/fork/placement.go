@@ -9,15 +9,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// aim has the terms of a fork's pod spec that are about the baseline's own pods be about the fork's own instead, whose labels are
-// marks: topology spread, and affinity and anti-affinity to pods. As they stood, the fork's pods would count the baseline's among
-// their own; worse, the scheduler holds a required anti-affinity of a running pod against every pod that it selects, so that the
-// fork would keep pods of the baseline off its node. Terms about other pods stay. The spec is changed in place.
+// aim retargets terms of a fork's pod spec about the baseline's own pods to the fork's, whose labels are marks:
+// topology spread, and affinity and anti-affinity to pods. Unchanged, the fork's pods would count the baseline's as
+// their own. And a required anti-affinity of a running fork pod would keep pods of the baseline off its node. Terms
+// about other pods stay. The spec is changed in place.
 func aim(spec map[string]any, namespace string, marks map[string]any, baseline ...labels.Set) {
 	own := func(selector any) bool {
 		m, ok := selector.(map[string]any)
 		if !ok {
-			return false // without a selector, a term is about no pod at all
+			return false // without a selector, a term matches no pod
 		}
 		var decoded metav1.LabelSelector
 		if runtime.DefaultUnstructuredConverter.FromUnstructured(m, &decoded) != nil {
@@ -53,7 +53,7 @@ func aim(spec map[string]any, namespace string, marks map[string]any, baseline .
 	}
 }
 
-// objects returns the objects of a list, as they stand in it.
+// objects returns the objects of a list, not copies.
 func objects(list any) []map[string]any {
 	all, _ := list.([]any)
 	var out []map[string]any

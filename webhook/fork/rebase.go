@@ -12,11 +12,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// hashBytes is how much of a hash tells two pod templates of one baseline apart: 64 bits.
+// hashBytes is how much of a hash distinguishes pod templates of one baseline: 64 bits.
 const hashBytes = 8
 
-// Hash returns a short hash of what a fork with these options inherits of its baseline: of its pod template, whatever the patch
-// makes of that. Labels and annotations that forks do not inherit are not in it, nor is what is the sandbox's own.
+// Hash returns a short hash of what a fork with these options inherits from its baseline's pod template, before the
+// patch. It excludes labels and annotations that forks do not inherit, and what belongs to the sandbox.
 func Hash(baseline *unstructured.Unstructured, o Options) (string, error) {
 	o.Patch, o.RestartedAt, o.Sandbox, o.Key, o.WhenUnready, o.EnvFrom = nil, "", "", "", "", ""
 	d, err := deployment(baseline, o)
@@ -35,7 +35,8 @@ func Hash(baseline *unstructured.Unstructured, o Options) (string, error) {
 	return hex.EncodeToString(sum[:hashBytes]), nil
 }
 
-// OptionsOf returns the options by which Deployment made d, but for the uid of its owner. It fails where d can't be a fork's.
+// OptionsOf returns the options from which Deployment created d, except for the owner's uid. It fails if d is not a
+// fork.
 func OptionsOf(d *unstructured.Unstructured) (Options, error) {
 	a := d.GetAnnotations()
 	o := Options{
@@ -62,7 +63,7 @@ func OptionsOf(d *unstructured.Unstructured) (Options, error) {
 	return o, nil
 }
 
-// Behind reports whether the baseline has changed since the fork d was laid on it, in what d inherits.
+// Behind reports whether the baseline has changed, in what d inherits, since the fork d was created or rebased.
 func Behind(d, baseline *unstructured.Unstructured) (bool, error) {
 	o, err := OptionsOf(d)
 	if err != nil {
@@ -72,9 +73,9 @@ func Behind(d, baseline *unstructured.Unstructured) (bool, error) {
 	return err == nil && hash != d.GetAnnotations()[sandbox.AnnotationBaseline], err
 }
 
-// Lay returns the fork of baseline, as it is now, whose options are o, with o.Patch laid on it (Apply) and made anew. It is what
-// Deployment returns.
-func Lay(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
+// Rebase returns the fork of the current baseline with the options o. It applies o.Patch (Apply), and records the
+// resulting patch in the fork. The result is that of Deployment.
+func Rebase(baseline *unstructured.Unstructured, o Options) (*unstructured.Unstructured, error) {
 	template, err := PodTemplate(baseline, o.TemplatePath)
 	if err != nil {
 		return nil, err

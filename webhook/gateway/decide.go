@@ -1,7 +1,7 @@
-// Package gateway is the way into sandboxes for people and tests outside of the cluster: by its host name, a request
-// says which Service and which sandbox it is for; the gateway lets in whom somebody shared that with, takes out any
-// routing key that came from outside, and puts in the sandbox's. It dials Services that select pods, of the sandbox's
-// namespace and of those that a label opens to others, and nothing else.
+// Package gateway lets people and tests outside of the cluster into sandboxes. The host name of a request names a
+// Service and a sandbox. The gateway admits whom somebody shared the preview with, removes any routing key from
+// outside, and sets the sandbox's. It dials only Services that select pods, in the sandbox's namespace and in those
+// that a label opens to others.
 package gateway
 
 import (
@@ -23,14 +23,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
-// dialTimeout is how long the gateway tries to reach a Service.
+// dialTimeout bounds how long the gateway tries to reach a Service.
 const dialTimeout = 10 * time.Second
 
-// A desk decides about the requests of all connections.
-type desk struct {
+// A handler decides on the requests of all connections.
+type handler struct {
 	directory *directory
-	synced    *atomic.Bool // the directory knows the cluster: before, lookups would wait for it
-	press     *preview.Press
+	synced    *atomic.Bool // the directory is synced: before that, lookups would block
+	renderer  *preview.Renderer
 	metrics   *metrics
 	log       *slog.Logger
 	now       func() time.Time
@@ -38,34 +38,34 @@ type desk struct {
 
 	domain   string // in lower case
 	carriers route.Carriers
-	behind   bool   // a proxy of one's own is in front
+	behind   bool   // a trusted proxy is in front
 	ribbon   bool   // pages get one
 	password string // of the proxy that signs people in; empty: people sign in by shares
-	told     told
+	logLimit logLimit
 }
 
-// connection decides for one client connection.
+// connection decides on the requests of one client connection.
 type connection struct {
-	*desk
+	*handler
 	client netip.Addr
 	tls    bool
 }
 
-// Default is nowhere: what is no HTTP names no sandbox.
+// Default is none: what is not HTTP names no sandbox.
 func (*connection) Default() (engine.Backend, bool) { return engine.Backend{}, false }
 
-// Decide lets a request in, or says why not.
+// Decide admits a request, or refuses it with a reason.
 func (c *connection) Decide(h *engine.Head) engine.Decision {
 	if !c.synced.Load() {
 		g := &preview.Page{Status: 503, Title: "The gateway is starting", Reason: "it reads the cluster's state", Retry: true}
 		c.metrics.count(g.Status)
-		return engine.Decision{Refusal: c.press.Refusal(g, preview.WantsHTML(h))}
+		return engine.Decision{Refusal: c.renderer.Refusal(g, preview.WantsHTML(h))}
 	}
-	ctx := context.Background() // lookups in memory, which wait for nothing
+	ctx := context.Background() // lookups in memory, which do not block
 	d, g := c.decide(ctx, h)
 	if g != nil {
 		c.metrics.count(g.Status)
-		return engine.Decision{Refusal: c.press.Refusal(g, preview.WantsHTML(h))}
+		return engine.Decision{Refusal: c.renderer.Refusal(g, preview.WantsHTML(h))}
 	}
 	if d.Refusal != nil {
 		c.metrics.count(d.Refusal.Status)
@@ -73,7 +73,7 @@ func (c *connection) Decide(h *engine.Head) engine.Decision {
 	return d
 }
 
-// decide returns a decision, or the page to answer with.
+// decide returns a decision, or the page to respond with.
 func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decision, *preview.Page) {
 	none := engine.Decision{}
 	host, refusal := (preview.Stamp{Carriers: c.carriers}).Admit(h)
@@ -116,7 +116,7 @@ func (c *connection) decide(ctx context.Context, h *engine.Head) (engine.Decisio
 	return c.pass(h, host, e, cm, &brought, addr), nil
 }
 
-// find returns the preview that a host stands for, with its sandbox.
+// find returns the preview that a host names, with its sandbox.
 func (c *connection) find(ctx context.Context, host preview.Host) (Entry, *corev1.ConfigMap, *preview.Page) {
 	label, ok := strings.CutSuffix(host.Name, "."+c.domain)
 	if !ok || strings.Contains(label, ".") {
@@ -159,7 +159,7 @@ func (c *connection) find(ctx context.Context, host preview.Host) (Entry, *corev
 	return e, cm, nil
 }
 
-// signIn lets a request in, or returns how it is answered: by a redirect that makes a cookie of a link, or by a page.
+// signIn admits a request, or returns the response: a redirect that turns a link into a cookie, or a page.
 func (c *connection) signIn(ctx context.Context, h *engine.Head, e Entry, cm *corev1.ConfigMap, brought *credentials) (*engine.Refusal, *preview.Page) {
 	refuse := func(reason string) *preview.Page {
 		return &preview.Page{Status: 401, Title: "Sign in to see this preview", About: e.about(), Reason: reason, Next: "Whoever may write to the namespace gets a link by:",
@@ -199,7 +199,7 @@ func (c *connection) signIn(ctx context.Context, h *engine.Head, e Entry, cm *co
 	return nil, nil
 }
 
-// failed answers a request that could not be looked up.
+// failed returns the page for a request whose lookup failed.
 func (c *connection) failed(e Entry, err error) *preview.Page {
 	c.log.Error("look up a preview", "sandbox", e.Sandbox, "namespace", e.Namespace, "error", err)
 	return &preview.Page{Status: 503, Title: "The gateway can't tell", About: e.about(), Reason: "it does not know the cluster's state", Retry: true}
@@ -209,7 +209,7 @@ func field(name, value string) engine.Field {
 	return engine.Field{Name: []byte(name), Value: []byte(value)}
 }
 
-// pass sends a request on to the Service at addr.
+// pass forwards a request to the Service at addr.
 func (c *connection) pass(h *engine.Head, asked preview.Host, e Entry, cm *corev1.ConfigMap, brought *credentials, addr string) engine.Decision {
 	stamp := preview.Stamp{Carriers: c.carriers, Key: cm.Data[sandbox.DataKey]}
 	edits := stamp.Edits(h)
@@ -223,7 +223,7 @@ func (c *connection) pass(h *engine.Head, asked preview.Host, e Entry, cm *corev
 	b.Dial = func(ctx context.Context) (net.Conn, error) { return c.dial(ctx, addr) }
 	d := engine.Decision{
 		Backends: []engine.Backend{b}, Edits: edits, Observer: observer{c.metrics},
-		Failure: c.press.Failure(&preview.Page{Status: 502, Title: "The Service does not answer", About: e.about(), Reason: "Service " + e.name() + " does not answer",
+		Failure: c.renderer.Failure(&preview.Page{Status: 502, Title: "The Service does not answer", About: e.about(), Reason: "Service " + e.name() + " does not answer",
 			Next: "See for yourself:", Command: []string{"kubectl", "sandbox", "status", e.Sandbox, "-n", e.Namespace}}, preview.WantsHTML(h)),
 	}
 	answered := func(r *engine.Reply) engine.Edits {
@@ -237,7 +237,7 @@ func (c *connection) pass(h *engine.Head, asked preview.Host, e Entry, cm *corev
 		ribbon.Ask(&d.Edits)
 		d.Rewrite = func(r *engine.Reply) engine.Edits {
 			edits := answered(r)
-			ribbon.Lay(&edits, r)
+			ribbon.InsertInto(&edits, r)
 			return edits
 		}
 	}

@@ -26,7 +26,7 @@ import (
 // indexSandbox finds shares, forks and their pods by the name of their sandbox, within a namespace.
 const indexSandbox = "sandbox-name"
 
-// CacheOptions says what of the cluster the gateway reads, and how little of each object it keeps.
+// CacheOptions returns which objects the gateway caches, and which of their fields.
 func CacheOptions() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&corev1.ConfigMap{}:  {Label: roles(sandbox.RoleSandbox, sandbox.RoleShare), Transform: strip},
@@ -37,8 +37,7 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	}
 }
 
-// Index has the cache watch what the gateway reads, with the indices it looks things up by. Call it once, before the
-// cache starts.
+// Index starts the watches of the gateway, and adds its indices. Call it once, before the cache starts.
 func Index(ctx context.Context, c cache.Cache) error {
 	for _, object := range []client.Object{&corev1.Service{}, namespace()} {
 		if _, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false)); err != nil {
@@ -53,7 +52,7 @@ func Index(ctx context.Context, c cache.Cache) error {
 	return nil
 }
 
-// bySandbox tells a sandbox's share, fork or pod by "ROLE/SANDBOX".
+// bySandbox returns "ROLE/SANDBOX" for a sandbox's share, fork or pod.
 func bySandbox(o client.Object) []string {
 	l := o.GetLabels()
 	return []string{l[sandbox.LabelRole] + "/" + l[sandbox.LabelSandbox]}
@@ -63,7 +62,7 @@ func bySandbox(o client.Object) []string {
 func roles(role ...string) labels.Selector {
 	r, err := labels.NewRequirement(sandbox.LabelRole, selection.In, role)
 	if err != nil {
-		panic(err) // constants that do not parse
+		panic(err) // only if the constants are invalid
 	}
 	return labels.NewSelector().Add(*r)
 }
@@ -73,7 +72,7 @@ func namespace() *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}}
 }
 
-// strip drops what the gateway does not look at.
+// strip drops the fields that the gateway does not read.
 func strip(o any) (any, error) {
 	if m, ok := o.(client.Object); ok {
 		m.SetManagedFields(nil)
@@ -83,7 +82,7 @@ func strip(o any) (any, error) {
 		delete(o.Data, sandbox.DataCounts)
 		delete(o.Data, sandbox.DataCounted)
 	case *appsv1.Deployment:
-		o.Annotations = nil // without the revision all pods are of one: what is asked here is whether any serves
+		o.Annotations = nil // all pods then count as one revision, which is enough to tell whether any serves
 		template := o.Spec.Template.Annotations
 		o.Spec = appsv1.DeploymentSpec{Replicas: o.Spec.Replicas}
 		o.Spec.Template.Annotations = template
@@ -95,13 +94,13 @@ func strip(o any) (any, error) {
 	return o, nil
 }
 
-// An Entry is a preview: a Service by which requests enter a sandbox.
+// An Entry is a preview: a Service through which requests enter a sandbox.
 type Entry struct {
 	Service, ServiceNamespace string
 	Sandbox, Namespace        string
 }
 
-// name returns the Service as shares and hosts have it: with its namespace where that is not the sandbox's.
+// name returns the Service as in shares and hosts: with its namespace if that is not the sandbox's.
 func (e Entry) name() string {
 	if e.ServiceNamespace == e.Namespace {
 		return e.Service
@@ -109,7 +108,7 @@ func (e Entry) name() string {
 	return e.Service + "." + e.ServiceNamespace
 }
 
-// about is what pages say of the entry.
+// about returns what pages say about the entry.
 func (e Entry) about() preview.About {
 	if e == (Entry{}) {
 		return preview.About{}
@@ -117,7 +116,7 @@ func (e Entry) about() preview.About {
 	return preview.About{Sandbox: e.Sandbox, Namespace: e.Namespace, Service: e.name()}
 }
 
-// A directory looks up what there is in the cluster, in the cache of CacheOptions and Index.
+// A directory looks up objects in the cache of CacheOptions and Index.
 type directory struct {
 	reader client.Reader
 	now    func() time.Time
@@ -125,24 +124,23 @@ type directory struct {
 	mu      sync.Mutex
 	aliases map[string]Entry
 	built   time.Time
-	gone    map[sandboxName]string // why
+	gone    map[sandboxName]string // the reason
 	order   []sandboxName          // of gone, oldest first
 }
 
 type sandboxName struct{ namespace, name string }
 
-// aliasAge bounds how often the aliases of all previews are made anew: whoever asks for hosts that do not exist costs
-// no more.
+// aliasAge bounds how often the aliases of all previews are computed, so that requests for unknown hosts cost no more.
 const aliasAge = time.Second
 
-// maxGone bounds how many sandboxes that are gone are remembered.
+// maxGone bounds how many deleted sandboxes are remembered.
 const maxGone = 10000
 
 func newDirectory(reader client.Reader, now func() time.Time) *directory {
 	return &directory{reader: reader, now: now, gone: map[sandboxName]string{}}
 }
 
-// Watch remembers sandboxes that go away, so that who comes by an old link is told so. Call it once.
+// watch remembers deleted sandboxes, so that users of an old link learn why it fails. Call it once.
 func (d *directory) watch(ctx context.Context, c cache.Cache) error {
 	informer, err := c.GetInformer(ctx, &corev1.ConfigMap{}, cache.BlockUntilSynced(false))
 	if err != nil {
@@ -166,14 +164,14 @@ func (d *directory) watch(ctx context.Context, c cache.Cache) error {
 	return err
 }
 
-// made forgets that a sandbox of that name was gone.
+// made forgets that a sandbox of that name was deleted.
 func (d *directory) made(cm *corev1.ConfigMap) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.gone, sandboxName{cm.Namespace, cm.Labels[sandbox.LabelSandbox]})
 }
 
-// deleted remembers that a sandbox is gone.
+// deleted remembers that a sandbox was deleted.
 func (d *directory) deleted(cm *corev1.ConfigMap) {
 	if cm.Labels[sandbox.LabelRole] != sandbox.RoleSandbox {
 		return
@@ -195,7 +193,7 @@ func (d *directory) deleted(cm *corev1.ConfigMap) {
 	}
 }
 
-// whyGone says why there is no such sandbox any more; false: nobody remembers one.
+// whyGone returns why a sandbox no longer exists; false if none of that name is remembered.
 func (d *directory) whyGone(namespace, name string) (string, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -207,8 +205,8 @@ func expiredAt(at time.Time) string {
 	return "it expired at " + at.UTC().Format("2006-01-02 15:04 MST")
 }
 
-// entry returns the preview that a host's first label is of. A label of three names says so itself, whether there is
-// such a sandbox or not; an alias stands for a preview there is, or for none.
+// entry returns the preview of a host's first label. A label of three names is parsed, whether the sandbox exists or
+// not; an alias is looked up among the existing previews.
 func (d *directory) entry(ctx context.Context, label string) (Entry, bool, error) {
 	if service, name, namespace, ok := preview.ParseLabel(label); ok {
 		return Entry{Service: service, ServiceNamespace: namespace, Sandbox: name, Namespace: namespace}, true, nil
@@ -229,8 +227,8 @@ func (d *directory) entry(ctx context.Context, label string) (Entry, bool, error
 	return e, ok, nil
 }
 
-// makeAliases returns all previews whose host is an alias: of every sandbox with the Services of its namespace and of
-// those namespaces that let others in.
+// makeAliases returns all previews whose host is an alias: of every sandbox, with the Services of its namespace and of
+// the namespaces that are open to others.
 func (d *directory) makeAliases(ctx context.Context) (map[string]Entry, error) {
 	var sandboxes corev1.ConfigMapList
 	var services corev1.ServiceList
@@ -271,7 +269,7 @@ func (d *directory) makeAliases(ctx context.Context) (map[string]Entry, error) {
 	return aliases, nil
 }
 
-// sandbox returns a sandbox's ConfigMap; nil: there is none.
+// sandbox returns a sandbox's ConfigMap; nil if there is none.
 func (d *directory) sandbox(ctx context.Context, e Entry) (*corev1.ConfigMap, error) {
 	var cm corev1.ConfigMap
 	err := d.reader.Get(ctx, client.ObjectKey{Namespace: e.Namespace, Name: sandbox.ConfigMapName(e.Sandbox)}, &cm)
@@ -281,7 +279,7 @@ func (d *directory) sandbox(ctx context.Context, e Entry) (*corev1.ConfigMap, er
 	return &cm, err
 }
 
-// shares returns a sandbox's: those that it owns, so that none of an earlier sandbox of its name lets in.
+// shares returns the shares that the sandbox owns, so that those of an earlier sandbox of the same name admit nobody.
 func (d *directory) shares(ctx context.Context, cm *corev1.ConfigMap) ([]share.Share, error) {
 	var list corev1.ConfigMapList
 	if err := d.reader.List(ctx, &list, of(sandbox.RoleShare, cm.Namespace, cm.Labels[sandbox.LabelSandbox])...); err != nil {
@@ -300,7 +298,7 @@ func (d *directory) shares(ctx context.Context, cm *corev1.ConfigMap) ([]share.S
 	return shares, nil
 }
 
-// service returns the entry's Service; nil: there is none, or none of a namespace by which the sandbox may be entered.
+// service returns the entry's Service; nil if there is none, or if its namespace is not open to the sandbox.
 func (d *directory) service(ctx context.Context, e Entry) (*corev1.Service, error) {
 	if e.ServiceNamespace != e.Namespace {
 		ns := namespace()
@@ -320,7 +318,7 @@ func (d *directory) service(ctx context.Context, e Entry) (*corev1.Service, erro
 	return &s, err
 }
 
-// forks returns a sandbox's forks and their pods. They are the cache's own: they must not be changed.
+// forks returns a sandbox's forks and their pods. They are the cache's own: do not change them.
 func (d *directory) forks(ctx context.Context, e Entry) ([]appsv1.Deployment, []corev1.Pod, error) {
 	var forks appsv1.DeploymentList
 	var pods corev1.PodList

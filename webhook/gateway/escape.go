@@ -15,7 +15,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A visit is a request that was let in, as its client made it.
+// A visit is an admitted request, as its client made it.
 type visit struct {
 	Entry
 	scheme    string // "http" or "https"
@@ -24,23 +24,24 @@ type visit struct {
 	http2     bool
 }
 
-// visited returns the visit of a request by h, that was for a host; told is what the app is told of it, direct the
-// scheme by which it came to the gateway.
-func visited(e Entry, h *engine.Head, asked preview.Host, told preview.Seen, direct string) visit {
-	v := visit{Entry: e, scheme: strings.ToLower(string(told.Proto)), host: asked, authority: string(h.Authority), http2: h.HTTP2}
+// visited returns the visit of a request with head h for a host. forwarded is what the app is told about it, direct the
+// scheme by which it reached the gateway.
+func visited(e Entry, h *engine.Head, requested preview.Host, forwarded preview.Seen, direct string) visit {
+	v := visit{Entry: e, scheme: strings.ToLower(string(forwarded.Proto)), host: requested, authority: string(h.Authority), http2: h.HTTP2}
 	if v.scheme != "http" && v.scheme != "https" {
 		v.scheme = direct
 	}
-	// A proxy in front may leave the port out of Host.
-	if seen, ok := preview.ParseHost(string(told.Host)); ok && seen.Name == asked.Name {
-		v.host, v.authority = seen, string(told.Host)
+	// A proxy in front may omit the port from Host.
+	if seen, ok := preview.ParseHost(string(forwarded.Host)); ok && seen.Name == requested.Name {
+		v.host, v.authority = seen, string(forwarded.Host)
 	}
 	return v
 }
 
-// answered returns what is changed in the head of a Service's answer: a redirect to another address of the cluster goes
-// to its preview; one that leaves the previews is named; and of a page, browsers tell where it goes.
-func (d *desk) answered(r *engine.Reply, v visit) engine.Edits {
+// answered returns the edits of the head of a Service's response. A redirect to another address of the cluster is
+// rewritten to its preview, and one that leaves the previews is reported. Browsers are asked to report where a page
+// sends requests.
+func (d *handler) answered(r *engine.Reply, v visit) engine.Edits {
 	edits := engine.Edits{Remove: []string{sandbox.HeaderEscaped}}
 	to, ok := preview.ReadRedirect(r)
 	if !ok {
@@ -52,7 +53,7 @@ func (d *desk) answered(r *engine.Reply, v visit) engine.Edits {
 	if name := to.Host.Name; name == d.domain || strings.HasSuffix(name, "."+d.domain) {
 		return edits
 	}
-	if origin, ok := d.previewOf(context.Background(), to, v); ok { // by lookups in memory, which wait for nothing
+	if origin, ok := d.previewOf(context.Background(), to, v); ok { // by lookups in memory, which do not block
 		d.metrics.redirects.WithLabelValues("rewritten").Inc()
 		edits.Set = append(edits.Set, field("location", origin+to.Rest))
 		return edits
@@ -60,13 +61,13 @@ func (d *desk) answered(r *engine.Reply, v visit) engine.Edits {
 	d.metrics.redirects.WithLabelValues("escaped").Inc()
 	name := to.Origin()
 	edits.Set = append(edits.Set, field(sandbox.HeaderEscaped, name))
-	d.tell("a redirect leaves the preview: requests there do not carry the key", v.Entry, name)
+	d.logEscape("a redirect leaves the preview: requests there do not carry the key", v.Entry, name)
 	return edits
 }
 
-// previewOf returns the origin of the preview of an address of the cluster, as seen from where v's answer came: one
-// that the gateway would serve.
-func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (string, bool) {
+// previewOf returns the origin of the preview of an address of the cluster, as seen from the origin of v, if the
+// gateway would serve it.
+func (d *handler) previewOf(ctx context.Context, to preview.Redirect, v visit) (string, bool) {
 	there := Entry{Sandbox: v.Sandbox, Namespace: v.Namespace}
 	var ok bool
 	if there.Service, there.ServiceNamespace, ok = preview.ClusterName(to.Host.Name, v.ServiceNamespace); !ok {
@@ -86,7 +87,7 @@ func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (str
 	}
 	addr, why := target(service, v.http2)
 	if _, served, err := net.SplitHostPort(addr); why != "" || err != nil || served != strconv.Itoa(int(port)) {
-		return "", false // a preview's host has no room for another port
+		return "", false // a preview's host cannot name another port
 	}
 	if there == v.Entry {
 		return v.scheme + "://" + v.authority, true
@@ -95,8 +96,8 @@ func (d *desk) previewOf(ctx context.Context, to preview.Redirect, v visit) (str
 	return v.scheme + "://" + host.String(), true
 }
 
-// reports returns a backend that takes browsers' reports of what a page of the preview uses elsewhere, in this process.
-func (d *desk) reports(e Entry) engine.Backend {
+// reports returns a backend in this process that receives browsers' reports of what a preview's page uses elsewhere.
+func (d *handler) reports(e Entry) engine.Backend {
 	return proxy.Local("reports of "+preview.Label(e.name(), e.Sandbox, e.Namespace), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin, err := preview.ReadReport(r.Body)
 		if err != nil {
@@ -106,27 +107,27 @@ func (d *desk) reports(e Entry) engine.Backend {
 		w.WriteHeader(http.StatusNoContent)
 		if origin != "" {
 			d.metrics.pages.Inc()
-			d.tell("a page uses what is no preview: requests there do not carry the key", e, origin)
+			d.logEscape("a page uses what is no preview: requests there do not carry the key", e, origin)
 		}
 	}))
 }
 
-// tell logs where something of a preview went.
-func (d *desk) tell(what string, e Entry, to string) {
-	if d.told.first(d.now(), e.Service+"/"+e.ServiceNamespace+"/"+e.Sandbox+"/"+e.Namespace+" "+to) {
+// logEscape logs a destination outside the preview.
+func (d *handler) logEscape(what string, e Entry, to string) {
+	if d.logLimit.first(d.now(), e.Service+"/"+e.ServiceNamespace+"/"+e.Sandbox+"/"+e.Namespace+" "+to) {
 		d.log.Warn(what, "to", to, "sandbox", e.Sandbox, "namespace", e.Namespace, "service", e.name())
 	}
 }
 
-// told bounds what apps can have logged: each thing once a minute, and not many things.
-type told struct {
+// logLimit bounds what apps can cause to be logged: each message once a minute, and a limited number of messages.
+type logLimit struct {
 	mu    sync.Mutex
 	since time.Time
 	what  map[string]struct{}
 }
 
-// first says whether what was not told before in this minute, and is to be.
-func (t *told) first(now time.Time, what string) bool {
+// first reports whether to log a message: it is new in this minute, and the limit is not reached.
+func (t *logLimit) first(now time.Time, what string) bool {
 	const most = 100
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -124,7 +124,7 @@ func TestWhereAPageGoesElsewhereIsNamed(t *testing.T) {
 
 // However many hosts an app names, few of them are logged in a minute.
 func TestTold(t *testing.T) {
-	var all told
+	var all logLimit
 	now, n := time.Now(), 0
 	for range 2 {
 		for i := range 1000 {
@@ -149,7 +149,7 @@ func FuzzAnswered(f *testing.F) {
 			r = around(t, share.NewToken(), nil)
 		}
 		v := visit{Entry: Entry{"web", shop, "pr-1", shop}, scheme: "https", host: preview.Host{Name: host}, authority: host}
-		edits := r.desk.answered(&engine.Reply{Status: 302, Fields: []engine.Field{field("Location", location), field("content-type", kind)}}, v)
+		edits := r.handler.answered(&engine.Reply{Status: 302, Fields: []engine.Field{field("Location", location), field("content-type", kind)}}, v)
 		for _, set := range edits.Set {
 			value := string(set.Value)
 			switch string(set.Name) {

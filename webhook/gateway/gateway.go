@@ -29,16 +29,16 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// handshakeTimeout bounds how long a client may take to agree on TLS.
+// handshakeTimeout bounds a client's TLS handshake.
 const handshakeTimeout = 10 * time.Second
 
-// maxHead is the longest request head, in bytes, that is taken from outside.
+// maxHead is the longest request head, in bytes, that is accepted from outside.
 const maxHead = 64 << 10
 
-// A Gateway serves previews. It is made by New.
+// A Gateway serves previews. Create it with New.
 type Gateway struct {
 	options Options
-	desk    *desk
+	handler *handler
 	engine  *proxy.Engine
 	log     *slog.Logger
 	certs   *certwatcher.CertWatcher // nil: no TLS
@@ -46,22 +46,22 @@ type Gateway struct {
 	synced, draining atomic.Bool
 }
 
-// New returns a gateway that looks things up in reader, which has what CacheOptions and Index say.
+// New returns a gateway that reads from reader, a cache with CacheOptions and Index.
 func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
 	e := proxy.New(engine.Options{Log: log, MaxHead: maxHead, HeadTimeout: 20 * time.Second, IdleTimeout: o.IdleTimeout})
 	var dialer net.Dialer
-	g := &Gateway{options: o, engine: e, log: log, desk: &desk{
-		directory: newDirectory(reader, time.Now), press: new(preview.Press), metrics: newMetrics(o.Version, &e.Stats), log: log, now: time.Now,
+	g := &Gateway{options: o, engine: e, log: log, handler: &handler{
+		directory: newDirectory(reader, time.Now), renderer: new(preview.Renderer), metrics: newMetrics(o.Version, &e.Stats), log: log, now: time.Now,
 		dial:   func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) },
 		domain: o.Domain, carriers: route.Carriers{Header: o.KeyHeader, Member: o.KeyMember}, behind: o.BehindProxy, ribbon: o.Ribbon,
 	}}
-	g.desk.synced = &g.synced
+	g.handler.synced = &g.synced
 	if o.PasswordFile != "" {
 		password, err := os.ReadFile(o.PasswordFile)
 		if err != nil {
 			return nil, fmt.Errorf("--proxy-password-file: %w", err)
 		}
-		if g.desk.password = strings.TrimSpace(string(password)); len(g.desk.password) < 16 {
+		if g.handler.password = strings.TrimSpace(string(password)); len(g.handler.password) < 16 {
 			return nil, fmt.Errorf("--proxy-password-file: %s holds no password of at least 16 characters", o.PasswordFile)
 		}
 	}
@@ -74,10 +74,10 @@ func New(o Options, reader client.Reader, log *slog.Logger) (*Gateway, error) {
 	return g, nil
 }
 
-// Run serves until ctx is done and what is in flight has ended, or its time has. It fails when it can't listen, or the
-// cache can't be filled.
+// Run serves until ctx is done, and then until requests in flight have ended or time is up. It fails if it cannot
+// listen, or if the cache cannot be filled.
 func (g *Gateway) Run(ctx context.Context, c cache.Cache) error {
-	if err := g.desk.directory.watch(ctx, c); err != nil {
+	if err := g.handler.directory.watch(ctx, c); err != nil {
 		return err
 	}
 	var lc net.ListenConfig
@@ -85,12 +85,12 @@ func (g *Gateway) Run(ctx context.Context, c cache.Cache) error {
 	if err != nil {
 		return fmt.Errorf("--address: %w", err)
 	}
-	defer l.Close() //nolint:errcheck // closed before, or of no use
+	defer l.Close() //nolint:errcheck // closed before, or unused
 	admin, err := lc.Listen(ctx, "tcp", g.options.AdminAddress)
 	if err != nil {
 		return fmt.Errorf("--admin-address: %w", err)
 	}
-	// What ends ctx comes before endpoints and kube-proxy know: serve the requests that still come.
+	// ctx may end before endpoints and kube-proxy know: serve requests that still arrive.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var pool sync.WaitGroup
 	defer pool.Wait()
@@ -133,7 +133,7 @@ func (g *Gateway) Run(ctx context.Context, c cache.Cache) error {
 	return nil
 }
 
-// accept serves the connections that come to l, until it is closed.
+// accept serves the connections to l, until l is closed.
 func (g *Gateway) accept(ctx context.Context, l net.Listener) {
 	var pause time.Duration
 	for {
@@ -144,7 +144,7 @@ func (g *Gateway) accept(ctx context.Context, l net.Listener) {
 			go g.serve(ctx, conn)
 		case errors.Is(err, net.ErrClosed):
 			return
-		default: // out of descriptors, or the client is gone already
+		default: // out of descriptors, or the client has disconnected already
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			g.log.Warn("accept failed", "error", err, "pause", pause)
 			time.Sleep(pause)
@@ -153,7 +153,7 @@ func (g *Gateway) accept(ctx context.Context, l net.Listener) {
 }
 
 func (g *Gateway) serve(ctx context.Context, conn net.Conn) {
-	c := &connection{desk: g.desk}
+	c := &connection{handler: g.handler}
 	if a, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
 		c.client = a.Addr()
 	}
@@ -171,9 +171,9 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn) {
 	g.engine.ServeConn(ctx, conn, c)
 }
 
-// configFor agrees on the protocol that the Service speaks: the gateway passes HTTP/1.1 and HTTP/2 on as they come, so
-// a browser must not speak HTTP/2 to a Service that does not know it. A client that knows HTTP/2 alone, as gRPC's do,
-// gets that.
+// configFor negotiates the protocol that the Service speaks. The gateway forwards HTTP/1.1 and HTTP/2 without
+// conversion, so a browser must not speak HTTP/2 to a Service that does not. A client that speaks only HTTP/2, such as
+// a gRPC client, gets HTTP/2.
 func (g *Gateway) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	protocols := []string{"http/1.1"}
 	if !slices.Contains(hello.SupportedProtos, "http/1.1") && len(hello.SupportedProtos) > 0 || g.speaksHTTP2(hello.Context(), hello.ServerName) {
@@ -182,24 +182,24 @@ func (g *Gateway) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: g.certs.GetCertificate, NextProtos: protocols}, nil
 }
 
-// speaksHTTP2 says whether the Service of a host speaks HTTP/2 alone.
+// speaksHTTP2 reports whether the Service of a host speaks only HTTP/2.
 func (g *Gateway) speaksHTTP2(ctx context.Context, host string) bool {
 	label, ok := strings.CutSuffix(strings.ToLower(host), "."+g.options.Domain)
 	if !ok || !g.synced.Load() {
 		return false
 	}
-	e, ok, err := g.desk.directory.entry(ctx, label)
+	e, ok, err := g.handler.directory.entry(ctx, label)
 	if err != nil || !ok {
 		return false
 	}
-	s, err := g.desk.directory.service(ctx, e)
+	s, err := g.handler.directory.service(ctx, e)
 	return err == nil && s != nil && onlyHTTP2(s)
 }
 
 // adminHandler serves metrics and health.
 func (g *Gateway) adminHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(g.desk.metrics.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(g.handler.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		switch {

@@ -91,7 +91,7 @@ func newRig(t *testing.T, change func(*Options), objects ...client.Object) *rig 
 		t.Fatal(err)
 	}
 	r.synced.Store(true)
-	r.desk.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+	r.handler.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		r.mu.Lock()
 		r.dials = append(r.dials, addr)
 		r.mu.Unlock()
@@ -103,7 +103,7 @@ func newRig(t *testing.T, change func(*Options), objects ...client.Object) *rig 
 		defer r.mu.Unlock()
 		return time.Now().Add(r.advance)
 	}
-	r.desk.now, r.desk.directory.now = now, now
+	r.handler.now, r.handler.directory.now = now, now
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
-// metrics are the gateway's figures for Prometheus. There is none by sandbox: their number would have no bound.
+// metrics are the gateway's Prometheus metrics. None has the sandbox as a label: the number of series would be
+// unbounded.
 type metrics struct {
 	registry  *prometheus.Registry
 	requests  *prometheus.CounterVec
@@ -38,16 +39,16 @@ func newMetrics(version string, stats *engine.Stats) *metrics {
 	return m
 }
 
-// count counts a request that the gateway answered itself.
+// count counts a request to which the gateway responded itself.
 func (m *metrics) count(status int) { m.requests.WithLabelValues(strconv.Itoa(status)).Inc() }
 
-// observer counts a request that was sent on.
+// observer counts a forwarded request.
 type observer struct{ *metrics }
 
-// Observe counts.
+// Observe counts the outcome.
 func (o observer) Observe(e engine.Event, _ *engine.Backend) {
 	if e == engine.Failed {
-		return // answered all the same
+		return // counted by Answered
 	}
 	outcome := map[engine.Event]string{engine.Answered: "answered", engine.Refused: "unreachable", engine.Broken: "unfinished", engine.Abandoned: "unfinished"}[e]
 	o.requests.WithLabelValues(outcome).Inc()

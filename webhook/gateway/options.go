@@ -13,12 +13,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Options are all that a replica is told.
+// Options are the settings of a replica.
 type Options struct {
 	Version string // of the program
 
 	Domain          string
-	Address         string // of previews: HTTP, or TLS where there is a certificate
+	Address         string // of previews: HTTP, or TLS if there is a certificate
 	AdminAddress    string
 	CertificatesDir string // of tls.crt and tls.key; empty: no TLS
 	BehindProxy     bool
@@ -32,7 +32,7 @@ type Options struct {
 	DrainTime       time.Duration
 }
 
-// AddFlags binds the options to flags, and gives them their defaults.
+// AddFlags binds the options to flags and sets their defaults.
 func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Domain, "domain", "", "Domain of the previews' hosts, SERVICE--SANDBOX--NAMESPACE.DOMAIN. Required.")
 	f.StringVar(&o.Address, "address", ":8080", "Address of the previews.")
@@ -49,7 +49,7 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.DrainTime, "drain-time", 25*time.Second, "How long requests in flight may take after that.")
 }
 
-// Validate says everything that is wrong with the gateway's options.
+// Validate returns all errors of the gateway's options.
 func (o *Options) Validate() error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {

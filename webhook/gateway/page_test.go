@@ -112,11 +112,11 @@ func TestPages_EscapeWhatTheyAreTold(t *testing.T) {
 func TestGone(t *testing.T) {
 	r := newRig(t, nil)
 	cm := aSandbox(shop, "pr-1", "key-1")
-	r.desk.directory.deleted(cm)
+	r.handler.directory.deleted(cm)
 	if answer, body := r.get(host, "/"); answer.StatusCode != 410 || !strings.Contains(body, "it was deleted") {
 		t.Errorf("%s: %s", answer.Status, body)
 	}
-	r.desk.directory.made(cm)
+	r.handler.directory.made(cm)
 	if answer, _ := r.get(host, "/"); answer.StatusCode != 404 {
 		t.Errorf("made anew: %s", answer.Status)
 	}
@@ -229,7 +229,7 @@ func FuzzCredentials(f *testing.F) {
 	})
 }
 
-// No request, whatever it says, panics the desk or is let in without a token.
+// No request, whatever it says, panics the handler or is let in without a token.
 func FuzzDecide(f *testing.F) {
 	f.Add("GET", "/", host, "accept", "text/html")
 	f.Add("OPTIONS", "*", "WEB--pr-1--shop."+domain+":80", "cookie", share.Cookie+"=x")
@@ -238,7 +238,7 @@ func FuzzDecide(f *testing.F) {
 		if r.Gateway == nil {
 			r = newRig(t, nil, ready()...)
 		}
-		c := &connection{desk: r.desk}
+		c := &connection{handler: r.handler}
 		h := &engine.Head{Method: []byte(method), Target: []byte(target), Authority: []byte(authority), Fields: []engine.Field{{Name: []byte(name), Value: []byte(value)}}}
 		d, g := c.decide(context.Background(), h)
 		if g == nil && d.Refusal == nil {

@@ -13,26 +13,26 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/share"
 )
 
-// proxyCookie begins the names of oauth2-proxy's cookies: its sessions are good for every preview, and no app's to
-// know.
+// proxyCookie is the prefix of oauth2-proxy's cookies. Its sessions are valid for every preview, so apps must not see
+// them.
 const proxyCookie = "_oauth2_proxy"
 
-// maxTokens bounds how many tokens of one request are looked at.
+// maxTokens bounds how many tokens of one request are checked.
 const maxTokens = 8
 
-// credentials are what a request brings to be let in by, and what must go no further than the gateway.
+// credentials are what a request is admitted by, which must not reach the app.
 type credentials struct {
 	link    string   // a token in the URL
-	linked  bool     // the URL has one, whatever it is
+	linked  bool     // the URL has a token, valid or not
 	rest    []byte   // the URL without it
 	tokens  []string // of cookies, and of Authorization
-	bearer  bool     // Authorization has a token of ours
+	bearer  bool     // Authorization has one of our tokens
 	cookies [][]byte // others' cookies
-	own     bool     // a cookie of ours came
+	own     bool     // the request has one of our cookies
 	basic   string   // Authorization: Basic, decoded
 }
 
-// readCredentials reads what a request brings. What of it is the gateway's own is only what has the form of it.
+// readCredentials reads the credentials of a request. Only values in our format count as the gateway's.
 func readCredentials(h *engine.Head) credentials {
 	var c credentials
 	c.readTarget(h.Target)
@@ -48,7 +48,7 @@ func readCredentials(h *engine.Head) credentials {
 	return c
 }
 
-// readTarget takes the token out of a request target.
+// readTarget removes the token from a request target.
 func (c *credentials) readTarget(target []byte) {
 	path, query, ok := bytes.Cut(target, []byte{'?'})
 	if !ok {
@@ -71,7 +71,7 @@ func (c *credentials) readTarget(target []byte) {
 	}
 }
 
-// readCookie takes our cookies out of a Cookie header (RFC 6265, section 4.2.1).
+// readCookie separates our cookies from a Cookie header (RFC 6265, section 4.2.1).
 func (c *credentials) readCookie(value []byte) {
 	for pair := range bytes.SplitSeq(value, []byte{';'}) {
 		pair = bytes.Trim(pair, " \t")
@@ -109,7 +109,8 @@ func (c *credentials) add(token string) {
 	}
 }
 
-// strip adds to e what keeps the gateway's own credentials from the app: a fork runs code that nobody has reviewed yet.
+// strip adds edits to e that keep the gateway's credentials from the app: a fork runs code that nobody has reviewed
+// yet.
 func (c *credentials) strip(e *engine.Edits, proxy bool) {
 	switch {
 	case !c.own:
@@ -121,21 +122,21 @@ func (c *credentials) strip(e *engine.Edits, proxy bool) {
 	if c.bearer || proxy {
 		e.Remove = append(e.Remove, "authorization")
 	}
-	if !proxy { // who a proxy in front says the caller is, is believed by apps
+	if !proxy { // apps trust what a proxy in front says about the caller
 		e.Remove = append(e.Remove, "x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username",
 			"x-forwarded-access-token", "x-forwarded-client-cert", "x-auth-request-user", "x-auth-request-email",
 			"x-auth-request-groups", "x-auth-request-preferred-username", "x-auth-request-access-token")
 	}
 }
 
-// fromProxy says whether the request came through the proxy that signs people in: it alone knows the password.
+// fromProxy reports whether the request came through the proxy that signs people in: only the proxy knows the password.
 func (c *credentials) fromProxy(password string) bool {
 	_, got, ok := strings.Cut(c.basic, ":")
 	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(password))
 	return ok && password != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// find returns the share that one of the request's tokens is of. The error is that of the first.
+// find returns the share of one of the request's tokens. The error is that of the first token.
 func (c *credentials) find(shares []share.Share, service string, now time.Time) (share.Share, error) {
 	var first error
 	for _, token := range c.tokens {
@@ -150,8 +151,8 @@ func (c *credentials) find(shares []share.Share, service string, now time.Time) 
 	return share.Share{}, first
 }
 
-// welcome turns a link into a cookie: it sends the browser to the same URL without the token. The cookie is of this
-// host alone, is sent over TLS alone, and no script reads it.
+// welcome turns a link into a cookie: it redirects the browser to the same URL without the token. The cookie is for
+// this host only, is sent over TLS only, and scripts cannot read it.
 func (c *credentials) welcome(s share.Share, now time.Time) *engine.Refusal {
 	left := strconv.FormatInt(max(1, int64(s.Expires.Sub(now)/time.Second)), 10)
 	// A Location that begins with // names another host (RFC 3986, section 4.2), and browsers read \ as /.

@@ -10,9 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// target returns the address at which a Service is dialed for a request; overHTTP2 says that it came by HTTP/2. Where the Service is
-// not to be dialed, why says so: only such as select pods of their own namespace are. One that names another host would have the
-// gateway dial it for whoever may write a Service, and endpoints of nobody's pods could be anybody's.
+// target returns the address at which a Service is dialed for a request; overHTTP2 means that it came by HTTP/2. If the
+// Service must not be dialed, why is the reason. Only Services that select pods of their own namespace are dialed.
+// Otherwise a user who may write a Service could make the gateway dial any host, or any endpoints.
 func target(s *corev1.Service, overHTTP2 bool) (addr, why string) {
 	switch {
 	case s.Spec.Type == corev1.ServiceTypeExternalName:
@@ -27,7 +27,7 @@ func target(s *corev1.Service, overHTTP2 bool) (addr, why string) {
 	if ip := s.Spec.ClusterIP; ip != "" && ip != corev1.ClusterIPNone {
 		return net.JoinHostPort(ip, strconv.Itoa(int(port.Port))), ""
 	}
-	// Of a headless Service the cluster's DNS gives the pods' addresses, so the pods' port is dialed.
+	// For a headless Service the cluster's DNS returns the pods' addresses, so the pods' port is dialed.
 	number := port.Port
 	if port.TargetPort.Type == intstr.Int && port.TargetPort.IntVal != 0 {
 		number = port.TargetPort.IntVal
@@ -35,8 +35,8 @@ func target(s *corev1.Service, overHTTP2 bool) (addr, why string) {
 	return net.JoinHostPort(s.Name+"."+s.Namespace+".svc", strconv.Itoa(int(number))), ""
 }
 
-// choosePort prefers a port that says it speaks HTTP/2 for requests that came by it, and others for others; then one named for
-// HTTP, then 80, then the first.
+// choosePort prefers a port that declares HTTP/2 for requests that came by HTTP/2, and other ports for other requests.
+// After that it prefers a port named for HTTP, then 80, then the first.
 func choosePort(ports []corev1.ServicePort, overHTTP2 bool) (corev1.ServicePort, bool) {
 	rank := func(p *corev1.ServicePort) int {
 		n := 0
@@ -68,8 +68,8 @@ func choosePort(ports []corev1.ServicePort, overHTTP2 bool) (corev1.ServicePort,
 	return *best, true
 }
 
-// speaksHTTP2 goes by the port's appProtocol (KEP-3726 names kubernetes.io/h2c), and by the names that service meshes have made
-// customary.
+// speaksHTTP2 checks the port's appProtocol (KEP-3726 defines kubernetes.io/h2c), and the port names that service
+// meshes use by convention.
 func speaksHTTP2(p *corev1.ServicePort) bool {
 	kind, _, _ := strings.Cut(p.Name, "-")
 	if p.AppProtocol != nil {
@@ -78,7 +78,7 @@ func speaksHTTP2(p *corev1.ServicePort) bool {
 	return kind == "grpc" || kind == "http2" || kind == "h2c"
 }
 
-// onlyHTTP2 says that every TCP port of a Service speaks HTTP/2.
+// onlyHTTP2 reports whether every TCP port of a Service speaks HTTP/2.
 func onlyHTTP2(s *corev1.Service) bool {
 	return len(s.Spec.Ports) > 0 && !slices.ContainsFunc(s.Spec.Ports, func(p corev1.ServicePort) bool {
 		return (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) && !speaksHTTP2(&p)

@@ -47,8 +47,8 @@ func certificate(t *testing.T) string {
 	return dir
 }
 
-// TLS may end at the gateway. A browser is not talked into HTTP/2 where the Service does not speak it; a client that speaks nothing
-// else gets it.
+// TLS may end at the gateway. A browser is not talked into HTTP/2 where the Service does not speak it; a client that
+// speaks nothing else gets it.
 func TestTLS(t *testing.T) {
 	h2c, token := "kubernetes.io/h2c", share.NewToken()
 	cm := aSandbox(shop, "pr-1", "key-1")

@@ -11,15 +11,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Block is a fork of a sandbox that no request reaches, and why: what enters the sandbox would get the fork's failure, or its
-// baseline, from somewhere deep in the chain.
+// A Block is a fork of a sandbox that no request reaches, and the reason. Requests that enter the sandbox would get the
+// fork's failure, or its baseline, from somewhere deep in the chain.
 type Block struct {
 	Fork string // its Deployment
 	Cause
 }
 
-// Blocked returns the fork of a sandbox that blocks it most, and of several the first by name; nil where none does. Forks that fall
-// back to their baseline, and those without ports, block nothing.
+// Blocked returns the worst blocked fork of a sandbox, the first by name of several; nil if none is blocked. Forks that
+// fall back to their baseline, and those without ports, block nothing.
 func Blocked(forks []Facts) *Block {
 	ordered := slices.SortedFunc(slices.Values(forks), func(a, b Facts) int { return strings.Compare(a.Deployment.Name, b.Deployment.Name) })
 	var found *Block
@@ -39,12 +39,12 @@ func Blocked(forks []Facts) *Block {
 	return found
 }
 
-// served says that requests go to a fork's pod.
+// served reports whether requests go to a fork's pod.
 func served(p *corev1.Pod) bool {
 	return p.DeletionTimestamp == nil && isTrue(p, corev1.ContainersReady) && isTrue(p, sandbox.ConditionRouted)
 }
 
-// LogCommand is what reads the log that tells more; nil where there is none.
+// LogCommand is the command that reads the relevant log; nil if there is none.
 func (b *Block) LogCommand(namespace string) []string {
 	if b.Log == nil {
 		return nil
@@ -56,10 +56,11 @@ func (b *Block) LogCommand(namespace string) []string {
 	return command
 }
 
-// Final says that waiting alone does not help.
+// Final reports that waiting alone does not help.
 func (b *Block) Final() bool { return b.Outlook > OutlookWaits }
 
-// OfSandbox are the facts of all forks of a sandbox, as far as its own objects tell. Published is what its ConfigMap holds.
+// OfSandbox returns the facts of all forks of a sandbox, as far as its own objects contain them. published is the value
+// in its ConfigMap.
 func OfSandbox(forks []appsv1.Deployment, pods []corev1.Pod, published string, now time.Time) []Facts {
 	said := ParsePublished(published)
 	all := make([]Facts, len(forks))

@@ -12,7 +12,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A container is one container of a pod: what was asked for, and what became of it.
+// A container is one container of a pod: its spec and its status.
 type container struct {
 	pod  *corev1.Pod
 	spec *corev1.Container
@@ -20,7 +20,8 @@ type container struct {
 	init bool // an init container that must end, not a sidecar
 }
 
-// Containers returns a Cause for each container of the pod that keeps it from serving or failed it, init containers first.
+// Containers returns a Cause for each container of the pod that has failed or keeps it from serving, init containers
+// first.
 func Containers(p *corev1.Pod, now time.Time) []Cause {
 	var causes []Cause
 	for _, c := range containers(p) {
@@ -58,7 +59,7 @@ func containers(p *corev1.Pod) []container {
 	return all
 }
 
-// goesOn says that a container which ends is started again.
+// goesOn reports whether a container is restarted when it ends.
 func (c container) goesOn() bool {
 	policy := c.pod.Spec.RestartPolicy
 	return !c.init && (policy == corev1.RestartPolicyAlways || policy == "") && c.pod.Status.Phase != corev1.PodFailed
@@ -71,7 +72,7 @@ func (c container) what() string {
 	return "container " + c.Name
 }
 
-// cause is the table of a container's states.
+// cause maps a container's state to a Cause.
 func (c container) cause(now time.Time) Cause {
 	switch s := c.State; {
 	case s.Waiting != nil:
@@ -86,10 +87,10 @@ func (c container) cause(now time.Time) Cause {
 
 func (c container) waiting(w *corev1.ContainerStateWaiting) Cause {
 	switch w.Reason {
-	case "PodInitializing": // kubelet's word for all containers of a pod with init containers, before and while these run
+	case "PodInitializing": // the kubelet's reason for all containers of a pod until its init containers have ended
 		switch {
 		case c.Name == sandbox.RouterContainer:
-			return Cause{} // the app's container tells: the router is not what the pod waits for
+			return Cause{} // the app's container has the cause: the pod does not wait for the router
 		case c.init:
 			return Cause{Code: PodStarting, Fault: FaultCluster, Message: c.what() + " is being created"}
 		}
@@ -147,8 +148,8 @@ func (c container) running(since, now time.Time) Cause {
 	return Cause{}
 }
 
-// JustStarted returns the Cause of a ready pod one of whose containers has no readiness probe and has run for less than StartHold,
-// and how much longer that holds. Such a container is ready by definition and may be about to crash.
+// JustStarted returns the Cause of a ready pod if one of its containers has no readiness probe and has run for less
+// than StartHold, and how much longer that lasts. Such a container is ready by definition and may be about to crash.
 func JustStarted(p *corev1.Pod, now time.Time) (Cause, time.Duration) {
 	var cause Cause
 	var longest time.Duration
@@ -166,8 +167,8 @@ func JustStarted(p *corev1.Pod, now time.Time) (Cause, time.Duration) {
 	return cause, longest
 }
 
-// hold is how much longer a container that started at a time of its node's clock counts as just started. A node whose clock is ahead
-// by more than that is not believed: it would hold its pods for as long as it is ahead.
+// hold is how much longer a container counts as just started, given its start by its node's clock. A start in the
+// future by more than StartHold is ignored: a wrong clock would hold the pods.
 func hold(since, now time.Time) time.Duration {
 	age := now.Sub(since)
 	if age < -StartHold {
@@ -184,7 +185,7 @@ func (c container) log(previous bool) *LogRef { return &LogRef{c.pod.Name, c.Nam
 
 func (c container) image() string { return cmp.Or(c.spec.Image, c.Image) }
 
-// crash says how a container ended.
+// crash returns the Cause of a container that ended.
 func (c container) crash(t *corev1.ContainerStateTerminated, outlook Outlook, previous bool) Cause {
 	code := t.ExitCode
 	cause := Cause{Code: ContainerCrashed, Fault: FaultApp, Outlook: outlook, ExitCode: &code, Log: c.log(previous)}
@@ -210,7 +211,7 @@ func (c container) crash(t *corev1.ContainerStateTerminated, outlook Outlook, pr
 	return cause
 }
 
-// memory is the container's memory limit, where it is known to have one.
+// memory is the container's memory limit, if it is known.
 func (c container) memory() string {
 	if limit, ok := c.spec.Resources.Limits[corev1.ResourceMemory]; ok {
 		return ", its limit is " + limit.String()
@@ -225,7 +226,7 @@ func (c container) pull(w *corev1.ContainerStateWaiting) Cause {
 		return cause
 	}
 	if !finalPullError(w.Message) {
-		// The registry may have been away for a moment, unless it answered. Back-off means that it was asked more than once.
+		// The registry may have been unavailable for a moment, unless it responded. Back-off means more than one attempt.
 		cause.Fault = FaultCluster
 		if w.Reason != "ImagePullBackOff" {
 			cause.Outlook = OutlookMayPass
@@ -234,7 +235,7 @@ func (c container) pull(w *corev1.ContainerStateWaiting) Cause {
 	return cause
 }
 
-// missing finds, in the kubelet's message, the Secret or ConfigMap that is not there, or lacks a key.
+// missing matches the kubelet's message about a missing Secret or ConfigMap, or a missing key.
 var missing = regexp.MustCompile(`(?i)\b(secret|configmap) "[^"]+" not found|couldn't find key \S+ in (Secret|ConfigMap)`)
 
 func (c container) config(message string) Cause {
@@ -249,7 +250,7 @@ func (c container) config(message string) Cause {
 	return cause
 }
 
-// pullError returns the part of the kubelet's message that says why: what the registry or the runtime answered.
+// pullError returns the reason in the kubelet's message: the response of the registry or the runtime.
 func pullError(message string) string {
 	message = firstLine(message)
 	for _, mark := range []string{"ErrImagePull: ", "rpc error: "} {
@@ -264,12 +265,12 @@ func pullError(message string) string {
 		message = message[i:]
 	}
 	if strings.HasPrefix(message, "Back-off pulling image") {
-		return "" // which says that it was tried, and not what came of it
+		return "" // which only says that it was attempted
 	}
 	return message
 }
 
-// finalPullError says whether another try would end the same: the registry answered, and refused.
+// finalPullError reports whether a retry cannot succeed: the registry responded, and refused.
 func finalPullError(message string) bool {
 	for _, word := range []string{"not found", "NotFound", "manifest unknown", "unauthorized", "denied", "no match for platform", "forbidden"} {
 		if strings.Contains(message, word) {

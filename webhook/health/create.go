@@ -11,8 +11,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// notCreated says why the API server creates no pod of a fork, from what it answered the ReplicaSet controller. All such causes may
-// pass: the controller tries again.
+// notCreated returns why the API server creates no pod of a fork, from its response to the ReplicaSet controller. No
+// such cause is final: the controller retries.
 func notCreated(message string) Cause {
 	message = firstLine(message)
 	switch {
@@ -31,15 +31,15 @@ func notCreated(message string) Cause {
 	return Cause{Code: PodForbidden, Fault: FaultCluster, Outlook: OutlookMayPass, Message: "no pod can be created: " + afterForbidden(message)}
 }
 
-// IsWebhookAway says whether an API server's message is that it could not call this product's webhook.
+// IsWebhookAway reports whether an API server's message says that it could not call this product's webhook.
 func IsWebhookAway(message string) bool {
 	return strings.Contains(message, "failed calling webhook") && strings.Contains(message, strings.TrimSuffix(sandbox.Prefix, "/"))
 }
 
-// webhookService is how the API server names the webhook's Service in an error: https://NAME.NAMESPACE.svc:PORT/...
+// webhookService matches the webhook's Service in an API server's error: https://NAME.NAMESPACE.svc:PORT/...
 var webhookService = regexp.MustCompile(`https://([a-z0-9-]+)\.([a-z0-9-]+)\.svc`)
 
-// Webhook is the Cause of an API server that can't reach the webhook. The message is the API server's.
+// Webhook returns the Cause of an API server that cannot reach the webhook, from the API server's message.
 func Webhook(message string) Cause {
 	why := message
 	if i := strings.LastIndex(message, `": `); i >= 0 {
@@ -56,7 +56,7 @@ func Webhook(message string) Cause {
 	return c
 }
 
-// afterForbidden leaves out of an API server's message which pod was forbidden: its name is random.
+// afterForbidden drops the name of the forbidden pod from an API server's message: it is random.
 func afterForbidden(message string) string {
 	if _, rest, ok := strings.Cut(message, " is forbidden: "); ok {
 		return rest
@@ -66,8 +66,8 @@ func afterForbidden(message string) string {
 
 var quotaMessage = regexp.MustCompile(`exceeded quota: ([^,]+), requested: (.*), used: (.*), limited: (.*)$`)
 
-// RaiseQuota returns the command that raises the quota which an API server's message names by just what was requested; nil when the
-// message does not say enough.
+// RaiseQuota returns the command that raises the quota in an API server's message by what was requested; nil if the
+// message does not contain enough.
 func RaiseQuota(message string) []string {
 	m := quotaMessage.FindStringSubmatch(message)
 	if m == nil {
@@ -93,7 +93,7 @@ func RaiseQuota(message string) []string {
 	return kubectl("patch", "resourcequota", m[1], "--type=merge", fmt.Sprintf("--patch=%s", patch))
 }
 
-// quantities reads "limits.cpu=100m,pods=1".
+// quantities parses "limits.cpu=100m,pods=1".
 func quantities(s string) map[string]resource.Quantity {
 	out := map[string]resource.Quantity{}
 	for part := range strings.SplitSeq(s, ",") {

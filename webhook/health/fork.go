@@ -38,7 +38,7 @@ func Fork(f Facts) Report {
 		case !f.takesRequests():
 		case len(r.Causes) == 0:
 			r.Causes = f.ofRoute(r.Pods)
-		default: // most of what leads to pods that do not serve is of no interest
+		default: // most causes on the way to pods that do not serve are irrelevant
 			past = f.pastRouters()
 		}
 		if len(r.Causes) == 0 {
@@ -55,8 +55,8 @@ func Fork(f Facts) Report {
 	return r
 }
 
-// Gate decides whether the readiness gate of one of a fork's pods can turn True, and if not why. The zero Cause: it can, which takes
-// containers that are ready. Of the Deployment only the labels are needed.
+// Gate decides whether the readiness gate of a fork's pod can turn True, and if not, why; zero if it can. The pod's
+// containers must be ready. Only the labels of the Deployment are needed.
 func Gate(f Facts, p *corev1.Pod) Cause {
 	if !isTrue(p, corev1.ContainersReady) {
 		if c := Pod(p, f.Now); !c.OK() {
@@ -68,8 +68,8 @@ func Gate(f Facts, p *corev1.Pod) Cause {
 	return worst(slices.DeleteFunc(all, func(c Cause) bool { return c.Partial }))
 }
 
-// pastRouters are the causes for which requests with the key come to the baseline, and no router can refuse them. They come first,
-// whatever is the matter with the fork: whoever sends such a request takes the answer for the fork's.
+// pastRouters returns the causes by which requests with the key reach the baseline without any router that could refuse
+// them. They come first, even if the fork has failed: the sender of such a request takes the response for the fork's.
 func (f Facts) pastRouters() []Cause {
 	var past []Cause
 	for _, c := range slices.Concat(f.services(), []Cause{f.baselineMissing()}, f.said()) {
@@ -100,7 +100,7 @@ func (f Facts) state(causes []Cause) State {
 	return StateFailed
 }
 
-// newest returns the pods of the Deployment's newest template that are not being deleted, in order of name.
+// newest returns the pods of the Deployment's newest template that are not being deleted, sorted by name.
 func (f Facts) newest() []*corev1.Pod {
 	if f.Deployment == nil {
 		return nil
@@ -134,7 +134,7 @@ func (f Facts) revision(p *corev1.Pod) int64 {
 	return 0
 }
 
-// ofPods are the causes in the fork's own pods, up to where they are ready but for the readiness gate.
+// ofPods returns the causes in the fork's own pods, until they are ready except for the readiness gate.
 func (f Facts) ofPods(pods []*corev1.Pod) []Cause {
 	for _, c := range f.Deployment.Status.Conditions {
 		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
@@ -188,7 +188,7 @@ func (f Facts) withoutGates(p *corev1.Pod) []string {
 	return kubectl("sandbox", "fork", f.workload(), "--name="+f.sandbox(), `--patch={"spec":{"readinessGates":`+list+`}}`)
 }
 
-// ofRollout are the causes that the Deployment's own count of pods states while its pods are well.
+// ofRollout returns the causes that the Deployment's status has while its pods are healthy.
 func (f Facts) ofRollout() []Cause {
 	want := int32(1)
 	if f.Deployment.Spec.Replicas != nil {
@@ -205,7 +205,7 @@ func (f Facts) ofRollout() []Cause {
 	return nil
 }
 
-// said is the cause that the control plane published, where nothing that is known here can tell whether it is so.
+// said returns the cause that the control plane published, if nothing known here contradicts or confirms it.
 func (f Facts) said() []Cause {
 	if f.Routing == nil || !f.Routing.published {
 		return nil
@@ -233,7 +233,7 @@ func (f Facts) said() []Cause {
 	return []Cause{c}
 }
 
-// fixes adds, to final causes without a command of their own, what can always be done.
+// fixes adds a generally applicable command to final causes without one.
 func (f Facts) fixes(causes []Cause) {
 	if f.Deployment == nil {
 		return
@@ -257,10 +257,10 @@ func (f Facts) fixes(causes []Cause) {
 
 func (f Facts) sandbox() string { return f.Deployment.Labels[sandbox.LabelSandbox] }
 
-// workload is the fork's baseline, as one types it: "deployment/api".
+// workload is the fork's baseline as on the command line: "deployment/api".
 func (f Facts) workload() string { return typed(f.Deployment.Labels[sandbox.LabelWorkload]) }
 
-// typed returns a workload's label as one types it.
+// typed returns a workload's label as on the command line.
 func typed(label string) string { return strings.Replace(label, ".", "/", 1) }
 
 func kubectl(args ...string) []string { return append([]string{"kubectl"}, args...) }

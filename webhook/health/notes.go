@@ -9,10 +9,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// publishDelay is how long the control plane may take to publish a fork's state after it turned the readiness gate of the fork's pod.
+// publishDelay is how long the control plane may take to publish a fork's state after it set the gate of the fork's
+// pod.
 const publishDelay = 5 * time.Second
 
-// notes are what is worth telling of a fork that requests reach, and what is not known.
+// notes returns what is worth reporting about a fork that requests reach, and what is unknown.
 func (f Facts) notes() (notes []Cause, unknown []string) {
 	if f.Deployment == nil || !f.takesRequests() {
 		return nil, nil
@@ -37,8 +38,8 @@ func (f Facts) notes() (notes []Cause, unknown []string) {
 	return notes, unknown
 }
 
-// gateJustTurned says that the control plane has just turned the gate of one of the fork's pods: that is its word that the routers have the
-// route, and what it publishes is still on its way.
+// gateJustTurned reports whether the control plane has just set the gate of one of the fork's pods. That confirms that
+// the routers have the route, while its published state is still to come.
 func (f Facts) gateJustTurned() bool {
 	return slices.ContainsFunc(f.newest(), func(p *corev1.Pod) bool {
 		c := condition(p, sandbox.ConditionRouted)

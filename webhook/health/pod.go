@@ -11,18 +11,19 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// StartHold is how long a container without readiness probe must run before it counts as started: kubelet reports it ready as
-// soon as its process exists, and a program that crashes at start exists for a moment too.
+// StartHold is how long a container without readiness probe must run before it counts as started. The kubelet reports
+// it ready as soon as its process exists, and a program that crashes at start exists for a moment too.
 const StartHold = 3 * time.Second
 
-// Pod returns the Cause that tells most about why a pod does not serve or did not succeed; the zero Cause where it is ready,
-// has succeeded, or waits only for this product's own readiness gate. It knows every way a pod can end or hang.
+// Pod returns the most relevant Cause of a pod that does not serve or did not succeed. It returns zero if the pod is
+// ready, has succeeded, or waits only for this product's readiness gate. It knows every way in which a pod can end or
+// hang.
 func Pod(p *corev1.Pod, now time.Time) Cause {
 	if p.Status.Phase == corev1.PodSucceeded {
 		return Cause{}
 	}
 	causes := podCauses(p)
-	if !disrupted(causes) { // the node killed the containers: what they say of it is no cause
+	if !disrupted(causes) { // the node killed the containers: their own states are no cause
 		causes = append(causes, Containers(p, now)...)
 	}
 	if p.DeletionTimestamp != nil {
@@ -39,14 +40,14 @@ func Pod(p *corev1.Pod, now time.Time) Cause {
 	return c
 }
 
-// disrupted says that the pod ended from outside.
+// disrupted reports whether the pod was ended from outside.
 func disrupted(causes []Cause) bool {
 	return slices.ContainsFunc(causes, func(c Cause) bool {
 		return c.Code == PodEvicted || c.Code == PodPreempted || c.Code == PodLost || c.Code == PodRejected
 	})
 }
 
-// podCauses are those that the pod as a whole states.
+// podCauses returns the causes in the status of the pod as a whole.
 func podCauses(p *corev1.Pod) []Cause {
 	var causes []Cause
 	if c := disruption(p); !c.OK() {
@@ -73,7 +74,7 @@ func podCauses(p *corev1.Pod) []Cause {
 	return append(causes, Cause{Code: PodUnschedulable, Fault: FaultCluster, Message: "no node takes the pod: " + because("", s.Message)})
 }
 
-// disruption reads the condition DisruptionTarget.
+// disruption evaluates the condition DisruptionTarget.
 func disruption(p *corev1.Pod) Cause {
 	d := condition(p, corev1.DisruptionTarget)
 	if d.Status != corev1.ConditionTrue {
@@ -94,7 +95,7 @@ func disruption(p *corev1.Pod) Cause {
 	return c
 }
 
-// failure reads why a pod's phase is Failed, as far as the pod as a whole says.
+// failure returns why a pod's phase is Failed, as far as its status as a whole says so.
 func failure(p *corev1.Pod) Cause {
 	c := Cause{Fault: FaultCluster, Outlook: ended(p), Message: because(p.Status.Reason, p.Status.Message)}
 	switch r := p.Status.Reason; {
@@ -109,14 +110,14 @@ func failure(p *corev1.Pod) Cause {
 	case r == "UnexpectedAdmissionError" || r == "NodeAffinity" || r == "NodePorts" || r == "PodOSNotSupported" || strings.HasPrefix(r, "OutOf"):
 		c.Code, c.Message = PodRejected, "the pod's node refused it: "+because(r, p.Status.Message)
 	case slices.ContainsFunc(p.Status.ContainerStatuses, isFailed) || slices.ContainsFunc(p.Status.InitContainerStatuses, isFailed):
-		return Cause{} // the containers say why
+		return Cause{} // the containers have the cause
 	default:
 		c.Code, c.Message = PodFailed, "the pod failed: "+because(r, p.Status.Message)
 	}
 	return c
 }
 
-// ended is the outlook of a pod that has ended: a ReplicaSet makes another one, a Job's own policy may not.
+// ended is the outlook of a pod that has ended: a ReplicaSet replaces it, a Job may not.
 func ended(p *corev1.Pod) Outlook {
 	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways || p.Spec.RestartPolicy == "" {
 		return OutlookMayPass
@@ -128,7 +129,7 @@ func isFailed(s corev1.ContainerStatus) bool {
 	return s.State.Terminated != nil && s.State.Terminated.ExitCode != 0
 }
 
-// readiness says why a pod whose containers are well is not ready.
+// readiness returns why a pod whose containers are healthy is not ready.
 func readiness(p *corev1.Pod) Cause {
 	if condition(p, corev1.PodReady).Status == corev1.ConditionTrue || ownGateWaits(p) && len(foreignGates(p)) == 0 {
 		return Cause{}
@@ -145,7 +146,7 @@ func readiness(p *corev1.Pod) Cause {
 	return Cause{}
 }
 
-// ownGateWaits says that the pod has this product's readiness gate, and that it is not True.
+// ownGateWaits reports whether the pod has this product's readiness gate, and it is not True.
 func ownGateWaits(p *corev1.Pod) bool {
 	return hasGate(p) && !isTrue(p, sandbox.ConditionRouted) && !isTrue(p, corev1.PodReady)
 }
@@ -185,7 +186,7 @@ func orUnknown(s string) string {
 	return s
 }
 
-// describeProbe says what a probe asks, as far as the spec is known.
+// describeProbe describes what a probe requests, as far as the spec is known.
 func describeProbe(p *corev1.Probe) string {
 	if p == nil {
 		return ""

@@ -13,27 +13,27 @@ import (
 const (
 	// maxMessage bounds a published message, in bytes.
 	maxMessage = 400
-	// maxPublishedNames bounds each list of pods that is published of a fork.
+	// maxPublishedNames bounds each published list of a fork's pods.
 	maxPublishedNames = 10
-	// maxPublishedForks bounds the forks of one sandbox that are published.
+	// maxPublishedForks bounds the published forks of one sandbox.
 	maxPublishedForks = 100
 )
 
-// Published is what the control plane says of a sandbox's forks, by the name of the fork's Deployment. Its JSON form is a value in the
-// sandbox's ConfigMap, so that whoever may read that knows what routers acknowledged.
+// Published is the control plane's state of a sandbox's forks, by the name of the fork's Deployment. Its JSON form is a
+// value in the sandbox's ConfigMap, whose readers so know what routers acknowledged.
 type Published map[string]Truth
 
-// A Truth is what the control plane says of one fork.
+// A Truth is the control plane's state of one fork.
 type Truth struct {
 	Of      types.UID `json:"of"` // the Deployment's UID
 	Code    Code      `json:"code"`
 	Message string    `json:"message"`
-	Since   time.Time `json:"since"` // when the code became this one
+	Since   time.Time `json:"since"` // when the code last changed
 	Routing Routing   `json:"routing,omitzero"`
 }
 
-// NewTruth makes what is published of a fork from the Report about it and the facts that only the control plane has. It is bounded in
-// size, whatever the number of pods.
+// NewTruth creates the published state of a fork from its Report and the facts that only the control plane has. Its
+// size is bounded, whatever the number of pods.
 func NewTruth(f Facts, r Report) Truth {
 	c := r.Cause()
 	t := Truth{Of: f.Deployment.UID, Code: c.Code, Message: clip(c.Message), Since: f.Now.UTC().Truncate(time.Second)}
@@ -41,7 +41,7 @@ func NewTruth(f Facts, r Report) Truth {
 		return t
 	}
 	t.Routing = *f.Routing
-	t.Routing.Serving = nil // the gates of the fork's pods say it without delay
+	t.Routing.Serving = nil // the gates of the fork's pods show it without delay
 	t.Routing.Claim.Message = clip(t.Routing.Claim.Message)
 	t.Routing.Routers = first(f.Routing.Routers)
 	t.Routing.Shared = f.Routing.Shared[:min(len(f.Routing.Shared), maxPublishedNames)]
@@ -51,7 +51,7 @@ func NewTruth(f Facts, r Report) Truth {
 	return t
 }
 
-// Same says whether two truths differ in nothing but their time.
+// Same reports whether two truths differ in their time only.
 func (t Truth) Same(o Truth) bool {
 	t.Since, o.Since = time.Time{}, time.Time{}
 	a, errA := json.Marshal(t)
@@ -59,13 +59,13 @@ func (t Truth) Same(o Truth) bool {
 	return errA == nil && errB == nil && string(a) == string(b)
 }
 
-// Format writes p as JSON.
+// Format formats p as JSON.
 func (p Published) Format() (string, error) {
 	b, err := json.Marshal(first(p, maxPublishedForks))
 	return string(b), err
 }
 
-// ParsePublished reads what Format wrote. What is not that, since somebody else wrote it, is nothing.
+// ParsePublished parses what Format returned. Anything else was written by somebody else and counts as nothing.
 func ParsePublished(s string) Published {
 	var p Published
 	if s == "" || json.Unmarshal([]byte(s), &p) != nil {
@@ -74,7 +74,7 @@ func ParsePublished(s string) Published {
 	return p
 }
 
-// first returns the entries with the first names, at most maxPublishedNames or the limit that is given.
+// first returns the entries with the first names, at most maxPublishedNames or the given limit.
 func first[V any](all map[string]V, limit ...int) map[string]V {
 	most := maxPublishedNames
 	if len(limit) > 0 {

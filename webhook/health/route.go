@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ofRoute are the causes on the way to a fork whose pods are well but for the readiness gate.
+// ofRoute returns the causes on the way to a fork whose pods are ready except for the readiness gate.
 func (f Facts) ofRoute(pods []*corev1.Pod) []Cause {
 	var causes []Cause
 	add := func(c Cause) {
@@ -39,7 +39,7 @@ func (f Facts) ofRoute(pods []*corev1.Pod) []Cause {
 	return causes
 }
 
-// claim says why the key is not routed to the fork.
+// claim returns why the key is not routed to the fork.
 func (f Facts) claim() Cause {
 	if f.Routing == nil || f.Routing.Claim.Code == "" {
 		return Cause{}
@@ -49,7 +49,7 @@ func (f Facts) claim() Cause {
 		Say: "delete one of the two sandboxes", Fix: kubectl("sandbox", "delete", f.sandbox())}
 }
 
-// baselineMissing says that the workload is gone, lost its marks, or has no ready pod.
+// baselineMissing returns a cause if the workload is gone, lost its marks, or has no ready pod.
 func (f Facts) baselineMissing() Cause {
 	b := f.Baseline
 	if b == nil {
@@ -73,7 +73,7 @@ func (f Facts) baselineMissing() Cause {
 	return Cause{}
 }
 
-// baselineCause says why the baseline's pods are not ready, where one of them says so.
+// baselineCause returns why the baseline's pods are not ready, if one of them has a cause.
 func (f Facts) baselineCause() string {
 	for _, p := range f.Baseline.Pods {
 		if c := Pod(p, f.Now); !c.OK() && c.Code != PodTerminating {
@@ -83,7 +83,7 @@ func (f Facts) baselineCause() string {
 	return ""
 }
 
-// What is said with the commands that published gives as well.
+// Texts of causes that published uses as well.
 const (
 	sayRouteBaseline = "put routers in front of it again"
 	sayRouteService  = "have it lead to the routers again"
@@ -92,8 +92,8 @@ const (
 	sayRemove        = "remove the sandbox"
 )
 
-// unmarked are the pods of the workload that its pod template of before `route` has made, and that may answer requests: those that are
-// ready, and those that are ending, which finish what comes on open connections.
+// unmarked returns the pods of the workload from its template before `route` that may answer requests: those that are
+// ready, and those that are terminating, which complete requests on open connections.
 func (f Facts) unmarked() (names []string) {
 	if f.Baseline.Others == nil {
 		return nil
@@ -107,7 +107,7 @@ func (f Facts) unmarked() (names []string) {
 	return names
 }
 
-// withoutRouters is the cause of ready pods that have no router.
+// withoutRouters returns the cause of ready pods that have no router.
 func (f Facts) withoutRouters(names []string) Cause {
 	return Cause{Code: RouterMissing, Fault: FaultProduct, Pod: names[0],
 		Message: pods(names, "has", "have") + " no router, and keeps all requests that reach it",
@@ -120,15 +120,15 @@ func (f Facts) restart() []string { return kubectl("rollout", "restart", f.workl
 
 func listServices() []string { return kubectl("get", "services", "-o", "wide") }
 
-// serving says that requests may come to the pod.
+// serving reports whether the pod may receive requests.
 func serving(p *corev1.Pod) bool { return p.DeletionTimestamp == nil && isTrue(p, corev1.PodReady) }
 
-// HasRouter says whether admission put a router into the pod.
+// HasRouter reports whether admission added a router to the pod.
 func HasRouter(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer })
 }
 
-// Declined returns why admission put no router into a pod: a stable code and a clause; "" where it does not say.
+// Declined returns why admission added no router to a pod: a stable code and a clause; empty if it does not say.
 func Declined(p *corev1.Pod) (code, why string) {
 	rest, ok := strings.CutPrefix(p.Annotations[sandbox.AnnotationInjected], "declined: ")
 	if !ok {
@@ -138,7 +138,7 @@ func Declined(p *corev1.Pod) (code, why string) {
 	return code, why
 }
 
-// baselineRouters are the causes of ready baseline pods that do not route the key.
+// baselineRouters returns the causes of ready baseline pods that do not route the key.
 func (f Facts) baselineRouters() []Cause {
 	var causes []Cause
 	if f.Baseline != nil {
@@ -161,7 +161,7 @@ func (f Facts) baselineRouters() []Cause {
 	return causes
 }
 
-// isReadyBaseline says whether a pod of the name still counts: what the control plane published may be of a pod that is gone.
+// isReadyBaseline reports whether a pod with that name still counts: published state may be about a deleted pod.
 func (f Facts) isReadyBaseline(name string) bool {
 	return f.Baseline == nil || slices.ContainsFunc(f.Baseline.Pods, func(p *corev1.Pod) bool { return p.Name == name && serving(p) })
 }
@@ -197,7 +197,7 @@ func (f Facts) withoutRouter() []Cause {
 	return causes
 }
 
-// pods begins a sentence about pods.
+// pods returns the subject of a sentence about pods.
 func pods(all []string, one, many string) string {
 	if len(all) == 1 {
 		return "baseline pod " + all[0] + " " + one
@@ -224,10 +224,10 @@ func routers(state RouterState, all []string) Cause {
 	return c
 }
 
-// revisionServed says that the key's requests go to pods of another revision than the newest.
+// revisionServed returns a cause if the key's requests go to pods of another revision than the newest.
 func (f Facts) revisionServed(pods []*corev1.Pod) Cause {
 	if f.Routing == nil || f.Routing.published {
-		return Cause{} // published a moment ago: the gate of each pod says it without delay
+		return Cause{} // published a moment ago: the gate of each pod shows it without delay
 	}
 	for _, p := range pods {
 		if !slices.Contains(f.Routing.Serving, p.Name) {
@@ -237,7 +237,7 @@ func (f Facts) revisionServed(pods []*corev1.Pod) Cause {
 	return Cause{}
 }
 
-// ports says that no router could connect to a pod's ports, or that none has tried yet.
+// ports returns a cause if no router could connect to a pod's ports, or none has tried yet.
 func (f Facts) ports(pods []*corev1.Pod) Cause {
 	if f.Routing == nil || !f.Routing.Tries {
 		return Cause{}
@@ -262,7 +262,7 @@ func appLog(p *corev1.Pod) *LogRef {
 	return &LogRef{p.Name, p.Spec.Containers[0].Name, false}
 }
 
-// held says that a start without readiness probe is too young to be believed.
+// held returns a cause if a pod without readiness probe has not run long enough.
 func (f Facts) held(pods []*corev1.Pod) Cause {
 	for _, p := range pods {
 		if ownGateWaits(p) {
@@ -274,7 +274,7 @@ func (f Facts) held(pods []*corev1.Pod) Cause {
 	return Cause{}
 }
 
-// gate says what a pod's own readiness gate waits for, in the words of the control plane that sets it.
+// gate returns what a pod's readiness gate waits for, in the words of the control plane that sets it.
 func (f Facts) gate(pods []*corev1.Pod) Cause {
 	for _, p := range pods {
 		if !ownGateWaits(p) || f.Routing != nil && !f.Routing.published {
@@ -289,8 +289,8 @@ func (f Facts) gate(pods []*corev1.Pod) Cause {
 	return Cause{}
 }
 
-// published is a cause that the control plane states. Its command is the one that the same cause has where it is found here, for
-// all codes whose command does not depend on what is not known here.
+// published returns a cause that the control plane states. It has the same command as if it were found here, for all
+// codes whose command depends only on what is known here.
 func (f Facts) published(code Code, pod, message string) Cause {
 	c := Cause{Code: code, Fault: FaultProduct, Pod: pod, Message: message, Outlook: outlookOf(code)}
 	switch code {
@@ -308,7 +308,7 @@ func (f Facts) published(code Code, pod, message string) Cause {
 	return c
 }
 
-// outlookOf is the outlook of a code that a readiness gate states.
+// outlookOf returns the outlook of a code in a readiness gate's condition.
 func outlookOf(c Code) Outlook {
 	switch c {
 	case KeyTaken, KeyInvalid, BaselineGone:

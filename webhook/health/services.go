@@ -20,15 +20,15 @@ type way int
 const (
 	wayElsewhere way = iota // to a port that no router captures
 	wayRouter               // to the router
-	wayApp                  // to a captured port of the app, past the router
+	wayApp                  // to a captured port of the app, bypassing the router
 )
 
-// services are the causes of Services that lead to the baseline's pods.
+// services returns the causes of Services that lead to the baseline's pods.
 func (f Facts) services() []Cause {
 	if f.Baseline == nil || f.Baseline.Services == nil {
 		return nil
 	}
-	var routed []*corev1.Pod // those whose router captures ports: of those without router withoutRouter tells
+	var routed []*corev1.Pod // only pods whose router captures ports: withoutRouter reports pods without a router
 	for _, p := range f.Baseline.Pods {
 		if serving(p) && HasRouter(p) && p.Annotations[sandbox.AnnotationPorts] != "" {
 			routed = append(routed, p)
@@ -54,7 +54,7 @@ func (f Facts) services() []Cause {
 			port, w := route(s, p)
 			switch {
 			case s.Spec.ClusterIP == corev1.ClusterIPNone:
-				unknown = true // whoever resolves it dials what port it likes
+				unknown = true // its clients may dial any port
 			case w == wayRouter:
 				through = true
 			case w == wayApp:
@@ -62,14 +62,14 @@ func (f Facts) services() []Cause {
 			case port.Port != 0:
 				elsewhere = append(elsewhere, f.bypass(s, port))
 			}
-			break // all pods of a workload are alike in this, but in the course of a rollout
+			break // all pods of a workload are alike in this, except during a rollout
 		}
 		if c := f.shared(s); !c.OK() {
 			causes = append(causes, c)
 		}
 	}
 	for _, c := range append(past, elsewhere...) {
-		// A Service that `route` did not switch is somebody's way to the app alone, unless it is the only one.
+		// A Service that `route` did not switch is meant to reach the app directly, unless it is the only one.
 		if c.switched || !through {
 			causes = append(causes, c)
 		}
@@ -82,7 +82,7 @@ func (f Facts) services() []Cause {
 	return causes
 }
 
-// leads says whether a Service with a selector leads to pods.
+// leads reports whether a Service with a selector leads to pods.
 func leads(s *corev1.Service) bool {
 	return s.Spec.Type != corev1.ServiceTypeExternalName && s.DeletionTimestamp == nil
 }
@@ -91,8 +91,8 @@ func selects(s *corev1.Service, p *corev1.Pod) bool {
 	return labels.SelectorFromSet(s.Spec.Selector).Matches(labels.Set(p.Labels))
 }
 
-// route says how a Service leads to a pod with a router: past it where any port does, else to it where any does. The port is the one that
-// does, or the first to any port of a pod that no router captures; the zero ServicePort: there is none.
+// route returns how a Service leads to a pod with a router: past it if any port does, otherwise to it if any does. The
+// port is the one that does, or the first that no router captures; zero if there is none.
 func route(s *corev1.Service, p *corev1.Pod) (corev1.ServicePort, way) {
 	captured, err := sandbox.ParsePorts(p.Annotations[sandbox.AnnotationPorts])
 	if err != nil {
@@ -135,7 +135,7 @@ func byNumber(number int32, captured []sandbox.Port) way {
 	return wayElsewhere
 }
 
-// named returns the number of a pod's TCP port of that name, 0 where there is none.
+// named returns the number of a pod's TCP port with that name, 0 if there is none.
 func named(p *corev1.Pod, name string) int32 {
 	for _, c := range p.Spec.Containers {
 		for _, port := range c.Ports {
@@ -147,14 +147,14 @@ func named(p *corev1.Pod, name string) int32 {
 	return 0
 }
 
-// bypass is the cause of a Service that leads past the routers.
+// bypass returns the cause of a Service that bypasses the routers.
 func (f Facts) bypass(s *corev1.Service, port corev1.ServicePort) Cause {
 	c := Cause{Code: ServiceBypassesRouters, Fault: FaultProduct, Outlook: OutlookMayPass,
 		Say: sayRouteService, Fix: f.routeAgain(),
 		switched: s.Labels[sandbox.LabelRole] == sandbox.RoleService || s.Annotations[sandbox.AnnotationTargetPorts] != ""}
 	c.Message = fmt.Sprintf("service/%s port %d leads to targetPort %s of the app, past the routers", s.Name, port.Port, port.TargetPort.String())
-	if value := s.Annotations[sandbox.AnnotationPutBack]; value != "" && c.switched {
-		said, err := sandbox.ParsePutBack(value)
+	if value := s.Annotations[sandbox.AnnotationRestored]; value != "" && c.switched {
+		said, err := sandbox.ParseRestored(value)
 		if err == nil && said.Reason != "" {
 			c.Message += "; the number was restored because " + firstLine(said.Reason)
 		}
@@ -162,7 +162,8 @@ func (f Facts) bypass(s *corev1.Service, port corev1.ServicePort) Cause {
 	return c
 }
 
-// shared is the cause of a Service that also leads to ready pods of other workloads whose routers do not route the key.
+// shared returns the cause of a Service that also leads to ready pods of other workloads whose routers do not route the
+// key.
 func (f Facts) shared(s *corev1.Service) Cause {
 	if f.Baseline.Others == nil || !slices.ContainsFunc(f.Baseline.Pods, func(p *corev1.Pod) bool { return serving(p) && selects(s, p) }) {
 		return Cause{}
@@ -191,7 +192,7 @@ func (f Facts) shared(s *corev1.Service) Cause {
 		Say:     "see which pods it leads to", Fix: kubectl("get", "pods", "--selector="+labels.FormatLabels(s.Spec.Selector))}
 }
 
-// owner names the workload of a pod as one types it, as far as the pod says.
+// owner returns the workload of a pod as on the command line, as far as the pod shows it.
 func owner(p *corev1.Pod) string {
 	if w := p.Labels[sandbox.LabelWorkload]; w != "" {
 		return typed(w)

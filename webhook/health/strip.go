@@ -6,7 +6,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// StripSpec returns of a pod's spec what this package reads: caches of many pods keep no more.
+// StripSpec returns the fields of a pod's spec that this package reads, for caches of many pods.
 func StripSpec(s *corev1.PodSpec) corev1.PodSpec {
 	kept := corev1.PodSpec{RestartPolicy: s.RestartPolicy, ReadinessGates: s.ReadinessGates, SchedulingGates: s.SchedulingGates}
 	for i := range s.InitContainers {
@@ -31,7 +31,7 @@ func stripContainer(c *corev1.Container) corev1.Container {
 	return kept
 }
 
-// StripStatus returns of a pod's status what this package reads.
+// StripStatus returns the fields of a pod's status that this package reads.
 func StripStatus(s *corev1.PodStatus) corev1.PodStatus {
 	return corev1.PodStatus{
 		Phase: s.Phase, Reason: s.Reason, Message: s.Message, PodIP: s.PodIP, Conditions: s.Conditions,

@@ -240,7 +240,7 @@ func pathRows() []row {
 		{"numeric targetPort", func(s *scene) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080) }, health.ServiceBypassesRouters, "service/api port 80 leads to targetPort 8080", sPast, ours, mayPass, routeItAgain},
 		{"put back", func(s *scene) {
 			s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080)
-			s.service.Annotations = map[string]string{sandbox.AnnotationPutBack: sandbox.FormatPutBack(sandbox.PutBack{Reason: "pod x has no port named http"})}
+			s.service.Annotations = map[string]string{sandbox.AnnotationRestored: sandbox.FormatRestored(sandbox.Restored{Reason: "pod x has no port named http"})}
 		}, health.ServiceBypassesRouters, "restored because pod x has no port named http", sPast, ours, mayPass, routeItAgain},
 		{"another targetPort", func(s *scene) { s.service.Spec.Ports[0].TargetPort = intstr.FromInt32(9090) }, health.ServiceBypassesRouters,
 			"service/api port 80 leads to targetPort 9090", sPast, ours, mayPass, routeItAgain},
@@ -294,8 +294,8 @@ func TestFork_everyState(t *testing.T) {
 	}
 }
 
-// Every face states the same code and message: those that see the cluster by themselves, those that read what is published, and those
-// that see the fork's own objects alone.
+// Every face states the same code and message: those that see the cluster by themselves, those that read what is
+// published, and those that see the fork's own objects alone.
 func TestFork_sameOnEveryFace(t *testing.T) {
 	faces := map[string]func(*scene, health.Truth) health.Cause{
 		"plugin that sees everything": func(s *scene, truth health.Truth) health.Cause {
@@ -329,7 +329,8 @@ func TestFork_sameOnEveryFace(t *testing.T) {
 				if got.Code != want.Code || got.Message != want.Message {
 					t.Errorf("%s %q, want %s %q", got.Code, got.Message, want.Code, want.Message)
 				}
-				// The control plane publishes no commands: whoever reads it works out the same one, unless that takes more than it says.
+				// The control plane publishes no commands: whoever reads it works out the same one, unless that takes more than it
+				// says.
 				unsaid := want.Code == health.RouterDeclined || want.Code == health.ServiceShared
 				if face != "published" && !(unsaid && face == "plugin that sees the fork alone") && (got.Say != want.Say || !slices.Equal(got.Fix, want.Fix)) {
 					t.Errorf("%s %q, want %s %q", got.Say, got.Fix, want.Say, want.Fix)

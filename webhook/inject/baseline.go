@@ -10,8 +10,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// capture puts a router in front of the ports that the pod's annotation names. A Service finds a port by name, container by
-// container (k8s.io/endpointslice FindPort), so moving the name moves the traffic; the number stays the app's.
+// capture adds a router in front of the ports that the pod's annotation names. A Service looks for a named port in one
+// container after another (k8s.io/endpointslice FindPort), so moving the name moves the traffic. The app keeps the
+// number.
 func capture(pod *corev1.Pod, c Config) *Reason {
 	value, ok := pod.Annotations[sandbox.AnnotationPorts]
 	if !ok {
@@ -46,8 +47,8 @@ func capture(pod *corev1.Pod, c Config) *Reason {
 	return nil
 }
 
-// unname takes the name off the app's port, and gives the probes and hooks of its container, where the kubelet looks names
-// up, the number instead.
+// unname removes the name from the app's port. Probes and hooks of the container get the number instead, because the
+// kubelet resolves names there.
 func unname(pod *corev1.Pod, p sandbox.Port) *Reason {
 	var owner *corev1.Container
 	var port *corev1.ContainerPort
@@ -79,7 +80,7 @@ func unname(pod *corev1.Pod, p sandbox.Port) *Reason {
 	return nil
 }
 
-// serving yields the containers in which a Service finds a named port: app containers, then native sidecars.
+// serving yields the containers in which a Service looks for a named port: app containers, then native sidecars.
 func serving(pod *corev1.Pod) func(func(*corev1.Container) bool) {
 	return func(yield func(*corev1.Container) bool) {
 		for i := range pod.Spec.Containers {
@@ -95,7 +96,7 @@ func serving(pod *corev1.Pod) func(func(*corev1.Container) bool) {
 	}
 }
 
-// portRefs returns every field of a container that may hold the name of one of its ports.
+// portRefs returns all fields of a container that may hold the name of one of its ports.
 func portRefs(c *corev1.Container) []*intstr.IntOrString {
 	var refs []*intstr.IntOrString
 	probe := func(h corev1.ProbeHandler) {
@@ -121,7 +122,7 @@ func portRefs(c *corev1.Container) []*intstr.IntOrString {
 	return refs
 }
 
-// declared returns the port numbers that any container of the pod declares.
+// declared returns the port numbers that the containers of the pod declare.
 func declared(pod *corev1.Pod) []uint16 {
 	var numbers []uint16
 	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
@@ -134,7 +135,8 @@ func declared(pod *corev1.Pod) []uint16 {
 	return numbers
 }
 
-// free returns the first port from want downwards that is not taken: the router's ports for captured traffic lie above.
+// free returns the highest port from want downwards that is not taken. The router's ports for captured traffic are
+// above.
 func free(want uint16, taken []uint16) uint16 {
 	for slices.Contains(taken, want) {
 		want--

@@ -8,12 +8,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// reportPath is where a router that ends leaves what it counted: the kubelet copies it into the pod's status, where whoever may read
-// the pod finds it, and no other container can write it.
+// reportPath is where a router writes its counts when it ends. The kubelet copies the file to the pod's status, and no
+// other container can write it.
 const reportPath = corev1.TerminationMessagePathDefault
 
-// check gives a test's containers the sandbox's key as stamp does, and addresses on loopback that stand in for the Services it
-// tests: what is sent there carries the key. So a test that takes the address of what it tests from outside runs unchanged.
+// check gives a test's containers the sandbox's key, as stamp does. It also gives them loopback addresses in place of
+// the Services under test: requests sent there carry the key. So a test that takes its target's address as a setting
+// runs unchanged.
 func check(pod *corev1.Pod, c Config) *Reason {
 	id, reason := identify(pod)
 	if reason != nil {
@@ -37,7 +38,7 @@ func check(pod *corev1.Pod, c Config) *Reason {
 	for i, s := range services {
 		forwards[i] = sandbox.Forward{Service: s, Listen: take(sandbox.OutgoingPort)}
 	}
-	proxied, reason := id.tell(pod, c, outgoing)
+	proxied, reason := id.setEnv(pod, c, outgoing)
 	if reason != nil {
 		return reason
 	}
@@ -58,7 +59,7 @@ func check(pod *corev1.Pod, c Config) *Reason {
 			corev1.EnvVar{Name: sandbox.EnvRouterReport, Value: reportPath},
 		)
 		router.TerminationMessagePath, router.TerminationMessagePolicy = reportPath, corev1.TerminationMessageReadFile
-		// A test sends its first request at once, and not everyone tries again.
+		// A test sends its first request at once, and may not retry it.
 		router.Lifecycle = awaitReady()
 		pod.Spec.InitContainers = append(pod.Spec.InitContainers, router)
 		pod.Spec.Volumes = append(pod.Spec.Volumes, state())

@@ -11,16 +11,16 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// direct is what an app in a fork reaches without the stamping proxy: itself, the API server, and the clouds' metadata
-// services, which refuse proxied requests. The kubelet expands $(NAME) from variables declared before and from those of
-// Services; the one of the API server is always there.
+// direct lists what an app in a fork reaches without the stamping proxy: itself, the API server, and the metadata
+// services of clouds, which refuse proxied requests. The kubelet expands $(NAME) from earlier variables and from those
+// of Services; the API server's is always present.
 const direct = "localhost,127.0.0.1,::1,$(" + sandbox.EnvPodIP + "),$(KUBERNETES_SERVICE_HOST),169.254.169.254,fd00:ec2::254,metadata.google.internal"
 
-// stamp gives a fork's app containers the sandbox's key, in their environment and, by way of a router that they use as
-// proxy, on the HTTP requests they send; and the pod the gate that says requests reach it.
+// stamp gives a fork's app containers the sandbox's key: in their environment, and, through a router that they use as
+// proxy, on the HTTP requests they send. It also adds the readiness gate that reports whether requests reach the pod.
 //
-// Variables that a container sets itself are never touched. Those that come in by envFrom can't be seen here (that would
-// take an API call), and a variable set by name would come before them: whoever makes the pod's template names them in annotation
+// Variables that a container sets are never changed. Those from envFrom are not visible here without an API call, and
+// an explicit variable would override them. So the creator of the pod's template lists them in the annotation
 // sandbox.AnnotationEnvFrom.
 func stamp(pod *corev1.Pod, c Config) *Reason {
 	id, reason := identify(pod)
@@ -37,7 +37,7 @@ func stamp(pod *corev1.Pod, c Config) *Reason {
 
 	taken := declared(pod)
 	outgoing := free(sandbox.OutgoingPort, taken)
-	proxied, reason := id.tell(pod, c, outgoing)
+	proxied, reason := id.setEnv(pod, c, outgoing)
 	if reason != nil {
 		return reason
 	}
@@ -54,7 +54,7 @@ func stamp(pod *corev1.Pod, c Config) *Reason {
 	return nil
 }
 
-// An identity is the sandbox that a fork's or check's pod speaks for.
+// An identity is the sandbox that the pod of a fork or check belongs to.
 type identity struct{ name, key string }
 
 func identify(pod *corev1.Pod) (identity, *Reason) {
@@ -68,9 +68,9 @@ func identify(pod *corev1.Pod) (identity, *Reason) {
 	return id, nil
 }
 
-// tell puts the identity into the environment of the app's containers, and makes them use the proxy on the port outgoing, unless the
-// pod would not have it. It says whether any of them does.
-func (id identity) tell(pod *corev1.Pod, c Config, outgoing uint16) (proxied bool, reason *Reason) {
+// setEnv adds the identity to the environment of the app's containers, and makes them use the proxy on the port
+// outgoing, unless the pod opted out. It reports whether any of them does.
+func (id identity) setEnv(pod *corev1.Pod, c Config, outgoing uint16) (proxied bool, reason *Reason) {
 	from, err := sandbox.ParseEnvFrom(pod.Annotations[sandbox.AnnotationEnvFrom])
 	if err != nil {
 		return false, &Reason{EnvFromMalformed, fmt.Sprintf("annotation %s %v", sandbox.AnnotationEnvFrom, err)}
@@ -94,11 +94,11 @@ func loopback(port uint16) string { return "127.0.0.1:" + strconv.Itoa(int(port)
 // An environment is that of an app container.
 type environment struct {
 	*corev1.Container
-	from []string // names of variables that it has by envFrom
+	from []string // names of variables from envFrom
 }
 
-// proxy makes a container send its plain HTTP by way of the proxy at url, unless it chose one of its own. Half of
-// the programs read the upper-case names, half the lower-case ones. TLS has no variable here: nothing can be stamped on it.
+// proxy makes a container send plain HTTP through the proxy at url, unless it has one of its own. Some programs read
+// the upper-case names, others the lower-case ones. TLS gets no variable: it cannot be stamped.
 func (e environment) proxy(url string) bool {
 	if slices.ContainsFunc([]string{sandbox.EnvHTTPProxy, "http_proxy", "ALL_PROXY", "all_proxy"}, e.has) {
 		return false
@@ -119,12 +119,12 @@ func (e environment) has(name string) bool {
 	return slices.Contains(e.from, name) || slices.ContainsFunc(e.Env, func(v corev1.EnvVar) bool { return v.Name == name })
 }
 
-// set sets a variable that the container does not have. A '$' in value is left for the kubelet to expand.
+// set adds a variable, unless the container has it. The kubelet expands '$' in value.
 func (e environment) set(name, value string) {
 	if !e.has(name) {
 		e.Env = append(e.Env, corev1.EnvVar{Name: name, Value: value})
 	}
 }
 
-// literal keeps the kubelet from expanding value.
+// literal escapes value, so that the kubelet does not expand it.
 func literal(value string) string { return strings.ReplaceAll(value, "$", "$$") }

@@ -1,5 +1,5 @@
-// Package inject decides what admission does to a pod: it is a pure function from a pod to the pod as it should run, or to
-// the reason for leaving it alone.
+// Package inject decides what admission changes in a pod: a pure function from a pod to the pod to run, or to the
+// reason why it stays unchanged.
 package inject
 
 import (
@@ -11,30 +11,30 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Config is what an injected router is made of. All of it is the cluster's or the namespace's: nothing depends on the pod.
+// Config is the configuration of injected routers. It depends on the cluster and the namespace, never on the pod.
 type Config struct {
-	Version    string // of the injection, recorded in sandbox.AnnotationInjected
+	Version    string // of the webhook, recorded in sandbox.AnnotationInjected
 	Image      string
 	PullPolicy corev1.PullPolicy
-	// Requests are the router's, whatever the pod: autoscalers and quotas need them.
+	// Requests of the router do not depend on the pod: autoscalers and quotas need them.
 	Requests corev1.ResourceList
-	// Limits apply resource by resource, where every other container of the pod has one too. There is a request of each.
+	// Limits apply to each resource of which all other containers of the pod have one. Each has a request as well.
 	Limits corev1.ResourceList
-	// Minimum and Maximum are what the pod's namespace wants of each container's requests and limits (LimitRange).
+	// Minimum and Maximum are the bounds that the namespace's LimitRanges set for a container's requests and limits.
 	Minimum, Maximum corev1.ResourceList
 
-	Control     string // HOST:PORT,... of the route stream
+	Control     string // addresses of the route stream: HOST:PORT,...
 	ControlName string // TLS server name of the route stream
-	CA          string // PEM bundle that the route stream's certificate chains to
+	CA          string // PEM bundle that verifies the route stream's certificate
 
-	Header, Member string        // what carries a key
+	Header, Member string        // names that carry a key
 	FirstWait      time.Duration // how long the app's start may wait for the first table
-	StaleAfter     time.Duration // age from which a table is not used any more
+	StaleAfter     time.Duration // age at which a router stops using its table
 }
 
-// Pod returns in as it should run, and why where that is without what its role asks for. It never changes in itself.
-// Reviewed again, its own output comes back as it is. Besides what the package documents, the result differs from in only at
-// the end of lists, so that Patch can leave fields alone that this program does not know.
+// Pod returns the pod to run instead of in, and a reason if it lacks what its role requires. It does not change in. It
+// is idempotent. Beyond what the package documents, it changes lists only by appending, so that Patch can keep fields
+// that this program does not know.
 func Pod(in *corev1.Pod, c Config) (*corev1.Pod, *Reason) {
 	pod := in.DeepCopy()
 	if reason := inject(pod, c); reason != nil {
@@ -61,11 +61,11 @@ func inject(pod *corev1.Pod, c Config) *Reason {
 	}
 }
 
-// unfit finds what keeps a router out of any pod.
+// unfit returns why a pod cannot have a router; nil if it can.
 func unfit(pod *corev1.Pod) *Reason {
 	switch {
 	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
-		// The kubelet compares a mirror pod with its file and makes it anew, for ever, when they differ.
+		// The kubelet compares a mirror pod with its file, and would recreate it forever if they differed.
 		return &Reason{StaticPod, "it is a static pod, which runs from a file on its node"}
 	case pod.Spec.HostNetwork:
 		return &Reason{HostNetwork, "it uses its node's network, where a router's ports would be the node's"}
@@ -82,7 +82,7 @@ func windows(pod *corev1.Pod) bool {
 	return pod.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
 }
 
-// routed says whether pod has a router of ours already, and whether the name of one is taken by something else.
+// routed reports whether the pod has our router already. The reason is set if something else has its name.
 func routed(pod *corev1.Pod) (bool, *Reason) {
 	named := func(c corev1.Container) bool { return c.Name == sandbox.RouterContainer }
 	if i := slices.IndexFunc(pod.Spec.InitContainers, named); i >= 0 && sidecar(&pod.Spec.InitContainers[i]) &&
@@ -99,7 +99,7 @@ func routed(pod *corev1.Pod) (bool, *Reason) {
 	return false, nil
 }
 
-// sidecar says whether an init container is a native sidecar: started in order, kept running beside the app.
+// sidecar reports whether an init container is a native sidecar, which starts in order and runs beside the app.
 func sidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }

@@ -14,16 +14,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Patch returns the RFC 6902 patch from before to after. It is made from what this program knows of both, and touches
-// nothing else of the object that it is applied to: comparing that object itself with after would remove every field
-// that is newer than this program. That works because Pod adds to lists only at their end, so positions stay what
-// they are.
+// Patch returns the RFC 6902 patch from before to after. It compares these two, not the raw object with after, which
+// would remove all fields that are newer than this program. Positions stay valid because Pod only appends to lists.
 //
-// Only parts that differ are encoded and compared: whoever may make pods may make large ones, and to encode both pods
-// in whole took many times their size. Where something else differs than what Pod changes, Patch fails, so that no
-// change is lost without a word.
+// It encodes and compares only the parts that differ. Users may create large pods, and encoding both pods in whole took
+// many times their size. Patch fails if a part differs that Pod should not change, so that no change is lost silently.
 func Patch(before, after *corev1.Pod) ([]jsonpatch.Operation, error) {
-	if !reflect.DeepEqual(rest(before), rest(after)) {
+	if !reflect.DeepEqual(uncompared(before), uncompared(after)) {
 		return nil, fmt.Errorf("pod %s is changed where no patch is made: report this", before.Name)
 	}
 	var p patch
@@ -35,15 +32,15 @@ func Patch(before, after *corev1.Pod) ([]jsonpatch.Operation, error) {
 	return p.ops, p.err
 }
 
-// rest returns a pod without the parts that Patch compares one by one.
-func rest(pod *corev1.Pod) *corev1.Pod {
+// uncompared returns a pod without the parts that Patch compares one by one.
+func uncompared(pod *corev1.Pod) *corev1.Pod {
 	r := *pod
 	r.Annotations = nil
 	r.Spec.Containers, r.Spec.InitContainers, r.Spec.Volumes, r.Spec.ReadinessGates = nil, nil, nil, nil
 	return &r
 }
 
-// A patch grows part by part, until one of them can't be compared.
+// A patch collects operations, until a part cannot be compared.
 type patch struct {
 	ops []jsonpatch.Operation
 	err error
@@ -59,7 +56,7 @@ func (p *patch) fail(path string) {
 	}
 }
 
-// strings adds what a map has more, or otherwise.
+// strings adds the entries of a map that are new or changed.
 func (p *patch) strings(path string, before, after map[string]string) {
 	if len(before) == 0 && len(after) > 0 {
 		p.add(path, after)
@@ -77,7 +74,7 @@ func (p *patch) strings(path string, before, after map[string]string) {
 	}
 }
 
-// containers compares those there were one by one, and adds those that are new.
+// containers compares existing containers one by one, and appends new ones.
 func (p *patch) containers(path string, before, after []corev1.Container) {
 	for i := range min(len(before), len(after)) {
 		p.container(path+"/"+strconv.Itoa(i), &before[i], &after[i])
@@ -85,8 +82,8 @@ func (p *patch) containers(path string, before, after []corev1.Container) {
 	longer(p, path, len(before), after)
 }
 
-// container compares variables by themselves: they are most of a large container, and are only ever added. What Pod
-// changes besides are names of ports, where they are given and where they are used.
+// container compares variables separately: they are most of a large container, and Pod only appends to them. Besides,
+// Pod changes names of ports where they are declared and where they are used.
 func (p *patch) container(path string, before, after *corev1.Container) {
 	appended(p, path+"/env", before.Env, after.Env)
 	was, is := portsOf(before), portsOf(after)
@@ -106,7 +103,7 @@ func (p *patch) container(path string, before, after *corev1.Container) {
 	}
 }
 
-// portsOf returns the parts of a container in which ports are named.
+// portsOf returns the parts of a container that name ports.
 func portsOf(c *corev1.Container) *corev1.Container {
 	return &corev1.Container{
 		Ports: c.Ports, Lifecycle: c.Lifecycle,
@@ -114,7 +111,7 @@ func portsOf(c *corev1.Container) *corev1.Container {
 	}
 }
 
-// portless returns a container without variables and what portsOf returns.
+// portless returns a container without variables and without the parts that portsOf returns.
 func portless(c *corev1.Container) *corev1.Container {
 	r := *c
 	r.Env, r.Ports, r.Lifecycle, r.LivenessProbe, r.ReadinessProbe, r.StartupProbe = nil, nil, nil, nil, nil, nil
@@ -131,11 +128,11 @@ func compare(before, after *corev1.Container) ([]jsonpatch.Operation, error) {
 		return nil, err
 	}
 	ops, err := jsonpatch.CreatePatch(a, b)
-	sort.Stable(jsonpatch.ByPath(ops)) // it walks maps: the same pod has the same patch
+	sort.Stable(jsonpatch.ByPath(ops)) // the order of maps is random, and the same pod must have the same patch
 	return ops, err
 }
 
-// appended adds what a list has more at its end than it had.
+// appended adds the items of a list after those that it had.
 func appended[T any](p *patch, path string, before, after []T) {
 	for i := range min(len(before), len(after)) {
 		if !reflect.DeepEqual(before[i], after[i]) {
@@ -146,7 +143,7 @@ func appended[T any](p *patch, path string, before, after []T) {
 	longer(p, path, len(before), after)
 }
 
-// longer adds what lies behind the first of a list. A list that had none may be missing in the object.
+// longer adds the items after the first had. The object may lack a list that had none.
 func longer[T any](p *patch, path string, had int, after []T) {
 	switch {
 	case len(after) < had:

@@ -202,7 +202,8 @@ func TestPod_HoldsForAnyPod(t *testing.T) {
 	})
 }
 
-// checkCaptured holds that a Service reaches the router by every captured name, and that nothing else in the pod noticed.
+// checkCaptured holds that a Service reaches the router by every captured name, and that nothing else in the pod
+// noticed.
 func checkCaptured(t *rapid.T, before, after *corev1.Pod) {
 	router := after.Spec.InitContainers[len(after.Spec.InitContainers)-1]
 	var captures []sandbox.Capture
@@ -253,8 +254,8 @@ func checkCaptured(t *rapid.T, before, after *corev1.Pod) {
 	}
 }
 
-// checkForwarded holds that a test finds each of its Services on a port of its own that nothing in the pod declares, and that its
-// end is not held up by the router.
+// checkForwarded holds that a test finds each of its Services on a port of its own that nothing in the pod declares,
+// and that its end is not held up by the router.
 func checkForwarded(t *rapid.T, before, after *corev1.Pod) {
 	services, _ := sandbox.ParseServices(before.Annotations[sandbox.AnnotationServices])
 	if len(services) == 0 {

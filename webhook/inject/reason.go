@@ -1,6 +1,6 @@
 package inject
 
-// A Reason says why a pod was left as it is.
+// A Reason is why a pod was left unchanged.
 type Reason struct {
 	Code   Code
 	Detail string // one clause for people, about "it", the pod
@@ -12,7 +12,7 @@ func (r *Reason) String() string { return string(r.Code) + ": " + r.Detail }
 // A Code identifies a kind of Reason. Codes are stable: metrics and scripts use them.
 type Code string
 
-// Codes.
+// Codes of reasons.
 const (
 	HostNetwork    Code = "host-network"    // the pod uses its node's network
 	Windows        Code = "windows"         // the pod runs on Windows

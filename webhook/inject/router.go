@@ -18,27 +18,27 @@ const (
 	stateVolume = "sandbox-router-state"
 	statePath   = "/var/lib/sandbox-router"
 
-	// tokenPath is where Kubernetes mounts the API token of a pod's service account. A container that mounts something else
-	// there gets none (ServiceAccount admission runs once more after ours): the router has no business with the API.
+	// tokenPath is where Kubernetes mounts the API token of a pod's service account. A container that mounts something
+	// else there gets none (ServiceAccount admission runs again after ours). The router needs no access to the API.
 	tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount" //nolint:gosec // a path
 
-	// routerUser is whom the router runs as where the pod has no say in it: "nonroot", by custom of small images.
+	// routerUser is the router's user unless the pod determines one: "nonroot", by convention of small images.
 	routerUser = 65532
 
-	// tokenLife in seconds; the kubelet renews the token at 80 % of it. The API server takes no less than 10 minutes.
+	// tokenLife is the token's lifetime in seconds. The kubelet renews it at 80 %. The API server requires at least 600.
 	tokenLife = 3600
 )
 
-// inbound returns the router of a baseline's pod. Like every router it is the last of the init containers: those before it run
-// as if it were not there, and only the app waits until it listens; as native sidecar it goes after the app when the pod
-// ends, so that requests in flight come to their end. Scheduling needs no more room than the sum of what runs together.
+// inbound returns the router of a baseline's pod. Like every router it is the last init container: those before it run
+// unaffected, and only the app waits until it listens. As a native sidecar it stops after the app, so that requests in
+// flight complete. Scheduling needs no more than the sum of what runs at the same time.
 func inbound(pod *corev1.Pod, c Config, captures []sandbox.Capture, admin uint16) corev1.Container {
 	router := base(pod, c, admin)
 	for _, p := range captures {
 		router.Ports = append(router.Ports, tcp(p.Name, p.Listen))
 	}
-	// The app starts when the hook ends. A startup probe would do the same a second or two later, at the kubelet's next look, and
-	// where a mesh refuses plain connections to the pod, never.
+	// The app starts when the hook ends. A startup probe would take a second or two longer, until the kubelet's next
+	// probe, and would never succeed under a mesh that refuses plain connections to the pod.
 	router.Lifecycle = awaitReady()
 	router.VolumeMounts = []corev1.VolumeMount{
 		{Name: stateVolume, MountPath: statePath},
@@ -59,8 +59,8 @@ func inbound(pod *corev1.Pod, c Config, captures []sandbox.Capture, admin uint16
 	return router
 }
 
-// outbound returns the router of a fork's pod, and the larger part of a check's: it stamps key on requests that come to address and carry none. Nothing waits for
-// it: it needs nobody to be ready, and listens long before the app's container is even made.
+// outbound returns the router of a fork's pod, and most of a check's. It stamps the key on requests to address that
+// carry none. Nothing waits for it: it depends on nothing, and listens long before the app's container is created.
 func outbound(pod *corev1.Pod, c Config, key, address string, admin uint16) corev1.Container {
 	router := base(pod, c, admin)
 	router.VolumeMounts = []corev1.VolumeMount{{Name: stateVolume, MountPath: tokenPath, ReadOnly: true}}
@@ -71,13 +71,13 @@ func outbound(pod *corev1.Pod, c Config, key, address string, admin uint16) core
 	return router
 }
 
-// awaitReady holds up the containers after the router's until it is ready.
+// awaitReady delays the containers after the router until it is ready.
 func awaitReady() *corev1.Lifecycle {
 	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{routerPath, "wait"}}}}
 }
 
-// base returns what routers have in common. There is no liveness probe: a router that is slow because its node is must not be
-// killed with requests in flight.
+// base returns what all routers share. There is no liveness probe: a router that is slow because its node is slow must
+// not be killed with requests in flight.
 func base(pod *corev1.Pod, c Config, admin uint16) corev1.Container {
 	return corev1.Container{
 		Name:            sandbox.RouterContainer,
@@ -109,9 +109,9 @@ func securityContext(pod *corev1.Pod) *corev1.SecurityContext {
 	}
 }
 
-// user returns the user that all containers of the pod run as, where they are set to one and it is not root: the policy that chose
-// it admits it here too, and the kubelet keeps the pod's tokens readable by that user alone, which it does only while
-// no container differs. Otherwise routerUser.
+// user returns the user of all containers of the pod, if they share one and it is not root. The policy that admits them
+// admits the router with it too. The kubelet keeps the pod's tokens readable by that user alone, but only while no
+// container differs. Otherwise it returns routerUser.
 func user(pod *corev1.Pod) int64 {
 	var common *int64
 	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
@@ -135,14 +135,14 @@ func user(pod *corev1.Pod) int64 {
 	return *common
 }
 
-// resources returns what the router asks for, such that a namespace that admits the pod without it admits it with it, short of
-// a quota that is used up.
+// resources returns the router's requests and limits. A namespace that admits the pod without the router must admit it
+// with the router, except if a quota is used up.
 //
-//   - A limit of each kind that every container has: a quota on limits wants one of all.
+//   - A limit of each kind that every container has: a quota on limits requires one of all.
 //   - All within the namespace's bounds.
-//   - A request that is no smaller part of the limit than with the container whose request
-//     is the smallest part of its own: a LimitRange may bound that ratio, and a Guaranteed pod stays that.
-//   - Nothing of a kind that the pod as a whole is given (pod-level resources): the containers' sum must not exceed it.
+//   - A ratio of request to limit no smaller than the smallest in the pod: a LimitRange may bound the ratio,
+//     and a Guaranteed pod stays Guaranteed.
+//   - Nothing of a kind that the pod as a whole has (pod-level resources): the sum of containers must not exceed it.
 func resources(pod *corev1.Pod, c Config) corev1.ResourceRequirements {
 	r := corev1.ResourceRequirements{Requests: corev1.ResourceList{}}
 	for name, request := range c.Requests {
@@ -186,8 +186,8 @@ func podLevel(pod *corev1.Pod, name corev1.ResourceName) bool {
 	return request || limit
 }
 
-// smallestPart says whether every container of the pod has a limit of the resource, and returns the part of limit that the
-// smallest of their requests is of its own limit, rounded up. A request that is left out is the limit (API defaulting).
+// smallestPart reports whether every container of the pod has a limit of the resource. part is limit, scaled by the
+// smallest ratio of request to limit among them, rounded up. A missing request equals the limit (API defaulting).
 func smallestPart(pod *corev1.Pod, name corev1.ResourceName, limit resource.Quantity) (part resource.Quantity, limited bool) {
 	part = limit
 	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
@@ -225,15 +225,15 @@ func proportion(name corev1.ResourceName, limit, request, own resource.Quantity)
 	return *quantity(int64(quotient), limit.Format) //nolint:gosec // at most limit
 }
 
-// state returns the volume of the router's last table. It lives in memory: a few kilobytes that change with every route, and a pod
-// with an emptyDir on disk keeps the cluster autoscaler from removing its node.
+// state returns the volume for the router's last table. It is in memory: the table is small and changes with every
+// route, and an emptyDir on disk would keep the cluster autoscaler from removing the node.
 func state() corev1.Volume {
 	return corev1.Volume{Name: stateVolume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 		Medium: corev1.StorageMediumMemory, SizeLimit: ptr.To(resource.MustParse("32Mi")),
 	}}}
 }
 
-// token returns the volume of the token with which the router introduces itself to the route stream.
+// token returns the volume of the token with which the router authenticates to the route stream.
 func token() corev1.Volume {
 	return corev1.Volume{Name: tokenVolume, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{

@@ -17,13 +17,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// An adopter gives the forks of a sandbox that came from Git, and their policies, where no uid can be known, their owner: the sandbox's ConfigMap.
+// An adopter sets the owner of forks that came from Git, and of their NetworkPolicies: the sandbox's ConfigMap. A
+// manifest cannot name the owner, since its uid is not known in advance.
 type adopter struct {
 	cache  client.Reader
 	client client.Client
 }
 
-// Reconcile looks at the sandbox that a ConfigMap name stands for.
+// Reconcile adopts what belongs to the sandbox whose ConfigMap has the requested name.
 func (a *adopter) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var cm corev1.ConfigMap
 	if err := a.cache.Get(ctx, req.NamespacedName, &cm); err != nil {
@@ -57,7 +58,7 @@ func (a *adopter) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 		}
 		if err := a.adopt(ctx, o, &cm); err != nil {
 			if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-				continue // it changed: an event tells
+				continue // the object changed: its event enqueues the sandbox again
 			}
 			return reconcile.Result{}, fmt.Errorf("adopt %T %s/%s: %w", o, o.GetNamespace(), o.GetName(), err)
 		}
@@ -65,7 +66,7 @@ func (a *adopter) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 	return reconcile.Result{}, nil
 }
 
-// orphan says whether an object, of which the caller knows that it carries our labels, may be adopted: it has no owner.
+// orphan reports whether an object may be adopted, that is, has no owner. The caller has checked our labels.
 func orphan(o client.Object) bool {
 	return len(o.GetOwnerReferences()) == 0 && o.GetDeletionTimestamp() == nil
 }
@@ -73,17 +74,17 @@ func orphan(o client.Object) bool {
 func (a *adopter) adopt(ctx context.Context, o client.Object, cm *corev1.ConfigMap) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid":             o.GetUID(),
-		"resourceVersion": o.GetResourceVersion(), // no owner may have come meanwhile
+		"resourceVersion": o.GetResourceVersion(), // fails if somebody else set an owner meanwhile
 		"ownerReferences": []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: cm.Name, UID: cm.UID}},
 	}})
 	if err != nil {
 		return err
 	}
-	// The answer is written into what is patched, which must not be the cache's own.
+	// Patch writes the response into its argument, which must not be the cache's object.
 	return a.client.Patch(ctx, o.DeepCopyObject().(client.Object), client.RawPatch(types.MergePatchType, patch))
 }
 
-// adopts names the ConfigMap of the sandbox that a fork, or a policy of one, belongs to if it has no owner.
+// adopts maps a fork without an owner, or the NetworkPolicy of one, to the ConfigMap of its sandbox.
 func adopts[T client.Object](_ context.Context, o T) []reconcile.Request {
 	name := o.GetLabels()[sandbox.LabelSandbox]
 	if name == "" || !orphan(o) {
@@ -92,7 +93,7 @@ func adopts[T client.Object](_ context.Context, o T) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: sandbox.ConfigMapName(name)}}}
 }
 
-// stripPolicy leaves of a policy what adoption needs of it: who owns it.
+// stripPolicy keeps only the metadata of a NetworkPolicy, which is all that adoption reads.
 func stripPolicy(o any) (any, error) {
 	if p, ok := o.(*networkingv1.NetworkPolicy); ok {
 		p.Spec, p.ManagedFields, p.Annotations = networkingv1.NetworkPolicySpec{}, nil, nil

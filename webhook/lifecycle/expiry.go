@@ -17,20 +17,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// expiry deletes sandboxes and experiments whose time is over. What they own goes with them.
+// expiry deletes sandboxes and experiments that have expired. The garbage collector deletes what they own.
 type expiry struct {
 	cache  client.Reader
 	client client.Client
 	events events.EventRecorder
 	clock  clock.PassiveClock
-	// warnBefore is how long before its expiry a sandbox gets an Event that says so.
+	// warnBefore is how long before its expiry a sandbox gets a warning Event.
 	warnBefore time.Duration
 
 	mu     sync.Mutex
-	warned map[types.NamespacedName]string // the expiry an Event was sent for
+	warned map[types.NamespacedName]string // the expiry that the last Event was about
 }
 
-// Reconcile looks at one sandbox.
+// Reconcile warns about, or deletes, one sandbox or experiment.
 func (e *expiry) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var cm corev1.ConfigMap
 	if err := e.cache.Get(ctx, req.NamespacedName, &cm); err != nil {
@@ -50,22 +50,22 @@ func (e *expiry) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 		}
 		return reconcile.Result{}, nil
 	}
-	// A sandbox of a few minutes would be warned of as it is made.
+	// At most a quarter of its life: a sandbox of a few minutes would get the warning when it is created.
 	warnBefore := min(e.warnBefore, at.Sub(cm.CreationTimestamp.Time)/4)
 	if what == kindRun {
-		warnBefore = 0 // what it found was read long before, and nothing makes it last longer
+		warnBefore = 0 // no warning: an experiment's results have been read by then, and nothing can extend it
 	}
-	switch left := at.Sub(e.clock.Now()); {
-	case left > warnBefore:
-		return reconcile.Result{RequeueAfter: left - warnBefore}, nil
-	case left > 0:
+	switch remaining := at.Sub(e.clock.Now()); {
+	case remaining > warnBefore:
+		return reconcile.Result{RequeueAfter: remaining - warnBefore}, nil
+	case remaining > 0:
 		if e.note(req.NamespacedName, expires) {
 			e.events.Eventf(&cm, nil, corev1.EventTypeNormal, "ExpiresSoon", "Expire",
 				"sandbox will be deleted at %s; to keep it: kubectl sandbox extend %s --namespace=%s", expires, cm.Labels[sandbox.LabelSandbox], cm.Namespace)
 		}
-		return reconcile.Result{RequeueAfter: left}, nil
+		return reconcile.Result{RequeueAfter: remaining}, nil
 	}
-	// Both preconditions: the sandbox may have been made anew, or given more time, since the cache saw it.
+	// Both preconditions: the sandbox may have been recreated or extended since the cache was updated.
 	err = e.client.Delete(ctx, cm.DeepCopy(), client.Preconditions{UID: &cm.UID, ResourceVersion: &cm.ResourceVersion})
 	switch {
 	case apierrors.IsConflict(err):
@@ -79,13 +79,13 @@ func (e *expiry) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 	return reconcile.Result{}, nil
 }
 
-// Kinds of what expires, as people call them.
+// Kinds of objects that expire, as messages name them.
 const (
 	kindSandbox = "sandbox"
 	kindRun     = "experiment"
 )
 
-// kindOf says what a ConfigMap is; empty: nothing of ours.
+// kindOf returns the kind of a ConfigMap; empty if it is not ours.
 func kindOf(cm *corev1.ConfigMap) string {
 	switch cm.Labels[sandbox.LabelRole] {
 	case sandbox.RoleSandbox:
@@ -100,7 +100,7 @@ func kindOf(cm *corev1.ConfigMap) string {
 	return ""
 }
 
-// note says whether this is the first time that the sandbox has this expiry.
+// note records the expiry of a sandbox, and reports whether it is new.
 func (e *expiry) note(name types.NamespacedName, expires string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// baselineFacts reads what the cache holds of a baseline's pods and of the Services of its namespace; and the pods of other baselines
-// whose routers route to the forks as well, since a Service leads to both.
+// baselineFacts reads a baseline's pods and the Services of its namespace from the cache. neighbours are pods of other
+// baselines whose routers route to the forks too, because a Service selects both.
 func baselineFacts(ctx context.Context, c client.Reader, b routes.Baseline) (own *health.Baseline, neighbours []*corev1.Pod, err error) {
 	behind, err := routes.PodsBehind(ctx, c, b)
 	if err != nil {
@@ -47,7 +47,7 @@ func pointers[T any](all []T) []*T {
 	return out
 }
 
-// routing says what the control plane knows of a fork, of whose newest revision the pods are.
+// routing returns what the control plane knows about a fork. pods are the pods of its newest revision.
 func routing(view routes.View, sandboxName string, pods, baseline, neighbours []*corev1.Pod, staleAfter time.Duration, now time.Time) *health.Routing {
 	r := &health.Routing{Claim: view.Problems[sandboxName], Tries: view.Dials, Routers: map[string]health.RouterState{}, Ports: map[string]string{}}
 	var since route.Version // a router that acknowledged this version routes to all of the pods
@@ -78,7 +78,7 @@ func routing(view routes.View, sandboxName string, pods, baseline, neighbours []
 	return r
 }
 
-// routerState is what keeps a pod's router from routing by a version; empty: nothing.
+// routerState returns why a pod's router does not route by a version yet; empty if it does.
 func routerState(all map[types.UID]routes.Router, uid types.UID, since route.Version, staleAfter time.Duration, now time.Time) health.RouterState {
 	r, known := all[uid]
 	switch acked := r.Acked.Compare(since) >= 0; {
@@ -94,7 +94,7 @@ func routerState(all map[types.UID]routes.Router, uid types.UID, since route.Ver
 	return health.RouterUnacked
 }
 
-// stripService keeps of a Service what the guard and the truth read.
+// stripService keeps the fields of a Service that the guard and the truth read.
 func stripService(o any) (any, error) {
 	s, ok := o.(*corev1.Service)
 	if !ok {
@@ -109,7 +109,7 @@ func stripService(o any) (any, error) {
 	if role, ok := s.Labels[sandbox.LabelRole]; ok {
 		kept.Labels = map[string]string{sandbox.LabelRole: role}
 	}
-	for _, name := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationPutBack, sandbox.AnnotationWorkloads} {
+	for _, name := range []string{sandbox.AnnotationTargetPorts, sandbox.AnnotationRestored, sandbox.AnnotationWorkloads} {
 		if value, ok := s.Annotations[name]; ok {
 			if kept.Annotations == nil {
 				kept.Annotations = map[string]string{}
@@ -120,10 +120,10 @@ func stripService(o any) (any, error) {
 	return kept, nil
 }
 
-// isSwitched says that `route` switched a Service's targetPorts to names: the guard watches it.
+// isSwitched reports whether `route` switched a Service's targetPorts to names. The guard watches such Services.
 func isSwitched(o client.Object) bool { return o.GetLabels()[sandbox.LabelRole] == sandbox.RoleService }
 
-// hasGate says whether a pod is one of a fork with the readiness gate that this package sets.
+// hasGate reports whether a pod has the readiness gate that this package sets.
 func hasGate(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == sandbox.ConditionRouted })
 }

@@ -24,33 +24,33 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// ReasonRouted is the reason of the condition sandbox.ConditionRouted where it is True. Where it is False, the reason is the code of
-// a health.Cause.
+// ReasonRouted is the reason of the condition sandbox.ConditionRouted while it is True. While it is False, the reason
+// is the code of a health.Cause.
 const ReasonRouted = string(health.Routed)
 
-// indexWaiting finds the pods of a baseline's forks whose gate has to turn yet: see waits.
+// indexWaiting finds the pods of a baseline's forks whose gate is not True yet: see waits.
 const indexWaiting = "sandbox-waiting"
 
 const (
-	// tellAfter is how long a pod waits before its condition says for what, and how often that may change: on the way to True,
-	// which takes milliseconds, nothing else is written.
-	tellAfter = time.Second
-	// maxPatches bounds the patches under way at once for the pods of one baseline's forks.
+	// conditionDelay is how long a pod waits before its condition says what it waits for, and how often that may change.
+	// Usually the gate turns True within milliseconds, and no other write is needed.
+	conditionDelay = time.Second
+	// maxPatches bounds the concurrent patches for the pods of one baseline's forks.
 	maxPatches = 16
 )
 
-// A gate sets the readiness gate sandbox.ConditionRouted on the pods of forks. Once True it stays so: Decide is not asked about
-// such a pod again, whatever becomes of the baseline, the routers or the lease.
+// A gate sets the readiness gate sandbox.ConditionRouted on the pods of forks. Once True it stays True: such a pod is
+// not evaluated again, whatever happens to the baseline, the routers or the lease.
 type gate struct {
 	hub    hub
 	cache  client.Reader
 	client client.Client
 	clock  clock.PassiveClock
-	// staleAfter is how old a router's table may be.
+	// staleAfter is the age at which a router stops using its table.
 	staleAfter time.Duration
 
 	mu   sync.Mutex
-	pods map[routes.Baseline]map[types.UID]*gated // touched by the one Reconcile of that baseline
+	pods map[routes.Baseline]map[types.UID]*gated // each entry is used only by the Reconcile of its baseline
 }
 
 // A hub knows routes and routers: a *routes.Hub.
@@ -59,13 +59,13 @@ type hub interface {
 	View(ctx context.Context, b routes.Baseline, pods []*corev1.Pod) (routes.View, error)
 }
 
-// gated is what the gate remembers of a pod whose condition is not known to be True.
+// gated is the gate's state of a pod whose condition is not known to be True.
 type gated struct {
-	routed bool      // True was written; the cache may not have it yet
-	tell   time.Time // not before this is False written
+	routed     bool      // True was written; the cache may not show it yet
+	writeAfter time.Time // False is not written before this time
 }
 
-// Reconcile turns the gates of all pods of a baseline's forks that can turn, and says of the others what they wait for.
+// Reconcile sets the gates of the pods of a baseline's forks. Where a gate stays False, its message says why.
 func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Result, error) {
 	select {
 	case <-g.hub.Serving():
@@ -108,11 +108,11 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 			continue
 		}
 		if want.Status != corev1.ConditionTrue {
-			if left := state.tell.Sub(now); left > 0 {
-				soon(left)
+			if remaining := state.writeAfter.Sub(now); remaining > 0 {
+				soon(remaining)
 				continue
 			}
-			state.tell = now.Add(tellAfter)
+			state.writeAfter = now.Add(conditionDelay)
 		}
 		patches.Go(func() error {
 			if err := g.patch(ctx, pod, have, want); err != nil {
@@ -125,9 +125,9 @@ func (g *gate) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Resu
 	return reconcile.Result{RequeueAfter: again}, patches.Wait()
 }
 
-// waits names the workload of a fork's pod that is as far as to take requests, but for its gate: the index indexWaiting. An
-// acknowledgement costs what the pods that wait cost, not what all pods do. A pod that was as far before, and whose containers are not
-// ready any more, waits as well: what its gate says must not be what was so then.
+// waits is the index function of indexWaiting. It returns the workload of a fork's pod that lacks only its gate, so the
+// cost of an acknowledgement depends on the pods that wait, not on all pods. A pod whose containers were ready before
+// and are not any more counts as well, since the message of its gate is out of date.
 func waits(o client.Object) []string {
 	pod, ok := o.(*corev1.Pod)
 	if !ok || !isGated(pod) || !ready(pod, corev1.ContainersReady) && routed(pod) == nil || ready(pod, sandbox.ConditionRouted) {
@@ -136,7 +136,7 @@ func waits(o client.Object) []string {
 	return []string{pod.Labels[sandbox.LabelWorkload]}
 }
 
-// waiting returns those pods whose gate may have to be written, of all that wait.
+// waiting returns the pods whose condition may have to be written.
 func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*gated {
 	g.mu.Lock()
 	old := g.pods[b]
@@ -147,7 +147,7 @@ func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*ga
 		pod := &pods[i]
 		state := old[pod.UID]
 		if state == nil {
-			state = &gated{tell: g.clock.Now().Add(tellAfter)}
+			state = &gated{writeAfter: g.clock.Now().Add(conditionDelay)}
 		}
 		known[pod.UID] = state
 		if !state.routed {
@@ -164,8 +164,8 @@ func (g *gate) waiting(b routes.Baseline, pods []corev1.Pod) map[*corev1.Pod]*ga
 	return waiting
 }
 
-// Decide returns the condition of a fork's pod that has the gate, from what is known of the baseline, of
-// routes and of routers; and after how long to ask again, where time alone may change it.
+// Decide returns the condition of a fork's pod that has the gate. If it can change by the passing of time alone, the
+// duration is when to evaluate it again.
 func Decide(pod *corev1.Pod, baseline *health.Baseline, neighbours []*corev1.Pod, view routes.View, staleAfter time.Duration, now time.Time) (corev1.PodCondition, time.Duration) {
 	name := pod.Labels[sandbox.LabelSandbox]
 	c := health.Gate(health.Facts{
@@ -185,7 +185,7 @@ func Decide(pod *corev1.Pod, baseline *health.Baseline, neighbours []*corev1.Pod
 	}, 0
 }
 
-// patch writes the one condition and leaves the kubelet's alone: a strategic merge patch merges conditions by their type.
+// patch writes this condition only: a strategic merge patch merges conditions by type, and keeps those of the kubelet.
 func (g *gate) patch(ctx context.Context, pod *corev1.Pod, have *corev1.PodCondition, want corev1.PodCondition) error {
 	want.LastTransitionTime = metav1.NewTime(g.clock.Now())
 	if have != nil && have.Status == want.Status {
@@ -194,7 +194,7 @@ func (g *gate) patch(ctx context.Context, pod *corev1.Pod, have *corev1.PodCondi
 	want.ObservedGeneration = pod.Generation
 	meta := map[string]any{"uid": pod.UID}
 	if want.Status != corev1.ConditionTrue {
-		// The pod may have been routed meanwhile, by a holder of the lease before: True must never be overwritten.
+		// A previous holder of the lease may have set True meanwhile, which must never be overwritten.
 		meta["resourceVersion"] = pod.ResourceVersion
 	}
 	patch, err := json.Marshal(map[string]any{
@@ -207,7 +207,7 @@ func (g *gate) patch(ctx context.Context, pod *corev1.Pod, have *corev1.PodCondi
 	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
 	err = g.client.Status().Patch(ctx, target, client.RawPatch(types.StrategicMergePatchType, patch))
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // it changed: an event tells
+		return nil // the pod changed: its event enqueues the baseline again
 	}
 	if err != nil {
 		return fmt.Errorf("set condition %s of pod %s/%s: %w", want.Type, pod.Namespace, pod.Name, err)

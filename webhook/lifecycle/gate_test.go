@@ -260,7 +260,7 @@ func (s staleCache) List(ctx context.Context, l client.ObjectList, opts ...clien
 	return s.Reader.List(ctx, l, opts...)
 }
 
-// The cache may not have seen yet that the gate turned, whoever turned it.
+// The cache may not show yet that the gate is True, whoever set it.
 func TestGate_StaleCacheDoesNotTurnItBack(t *testing.T) {
 	g, hub, clock := newTestGate(forkPod("fork"), baselinePod("a"))
 	before := *get(t, g, "fork")
@@ -286,10 +286,10 @@ func TestGate_SaysWhatItWaitsForOnlyAfterAWhile(t *testing.T) {
 		p.Spec.ReadinessGates = nil
 	}))
 	hub.view = routes.View{Serving: map[types.UID]route.Version{"fork": version(2)}, Routers: map[types.UID]routes.Router{"a": {Acked: version(1), Connected: true}}}
-	if again := reconcileGate(t, g); again != tellAfter || routed(get(t, g, "fork")) != nil {
+	if again := reconcileGate(t, g); again != conditionDelay || routed(get(t, g, "fork")) != nil {
 		t.Fatalf("again in %v, %+v", again, routed(get(t, g, "fork")))
 	}
-	clock.Step(tellAfter)
+	clock.Step(conditionDelay)
 	reconcileGate(t, g)
 	c := routed(get(t, g, "fork"))
 	if c == nil || c.Status != corev1.ConditionFalse || c.Message != "the router of pod a has not acknowledged the route yet" {
@@ -298,10 +298,10 @@ func TestGate_SaysWhatItWaitsForOnlyAfterAWhile(t *testing.T) {
 	since := c.LastTransitionTime
 	// A new message waits its turn, True does not.
 	hub.view.Routers = nil
-	if again := reconcileGate(t, g); again != tellAfter {
+	if again := reconcileGate(t, g); again != conditionDelay {
 		t.Errorf("again in %v", again)
 	}
-	clock.Step(tellAfter)
+	clock.Step(conditionDelay)
 	reconcileGate(t, g)
 	if c := routed(get(t, g, "fork")); c.Reason != "RouterNotConnected" || !c.LastTransitionTime.Equal(&since) {
 		t.Errorf("%+v", c)

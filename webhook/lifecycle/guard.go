@@ -26,14 +26,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// A guard keeps Services that `route` switched to names on endpoints: it puts numeric targetPorts back as soon as a pod lacks
-// the name, goes forward to names once all pods have them, and releases Services whose routed workloads are gone. Admission keeps the
-// names on templates, so that the guard acts where admission was away, or where somebody deleted and created a workload.
+// A guard keeps endpoints for Services that `route` switched to names. It restores numeric targetPorts as soon as a pod
+// lacks the name, switches to names again once all pods have it, and releases Services whose routed workloads are gone.
+// Admission keeps the names in templates, so the guard acts only after admission was unavailable, or after a workload
+// was deleted and created again.
 //
-// A pod's ports never change, so that new pods, changed labels and pods that go are what matters. The guard watches the pods of those
-// namespaces that have a switched Service, whatever made them and whatever labels they carry; it sees a pod when it is
-// created, long before it can be ready. It runs in every replica: its patches carry tests, so that two are as good as
-// one, and a lease without a holder must not cost a Service its endpoints.
+// A pod's ports never change, so only new pods, changed labels and deleted pods matter. The guard watches all pods of
+// each namespace that has a switched Service, whatever their owner or labels. It sees a pod when it is created, long
+// before it can be ready. It runs in every replica: its patches carry tests, so concurrent patches do no harm, and a
+// Service must not lose its endpoints while nobody holds the lease.
 type guard struct {
 	services client.Reader // cached, switched Services only
 	api      client.Reader // not cached
@@ -47,9 +48,9 @@ type guard struct {
 	kinds []schema.GroupVersionKind
 
 	controller controller.Controller
-	ctx        context.Context // ends when the guard does; set by its own Start
+	ctx        context.Context // ends when the guard does; set by Start
 	mu         sync.Mutex
-	namespaces map[string]*podCache // with a switched Service
+	namespaces map[string]*podCache // namespaces that have a switched Service
 	reported   map[types.NamespacedName]string
 }
 
@@ -59,10 +60,10 @@ func (g *guard) Start(ctx context.Context) error {
 	return g.controller.Start(ctx)
 }
 
-// NeedLeaderElection says that every replica runs it.
+// NeedLeaderElection returns false: the guard runs in every replica.
 func (*guard) NeedLeaderElection() bool { return false }
 
-// Reconcile looks at one Service.
+// Reconcile guards one Service.
 func (g *guard) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var service corev1.Service
 	err := g.services.Get(ctx, req.NamespacedName, &service)
@@ -109,7 +110,7 @@ func (g *guard) Reconcile(ctx context.Context, req reconcile.Request) (reconcile
 
 func (g *guard) write(ctx context.Context, service *corev1.Service, d *guardDecision) (reconcile.Result, error) {
 	name := client.ObjectKeyFromObject(service).String()
-	patch, err := d.patch(service, sandbox.PutBack{Time: g.clock.Now().UTC().Format(time.RFC3339), Reason: d.reason})
+	patch, err := d.patch(service, sandbox.Restored{Time: g.clock.Now().UTC().Format(time.RFC3339), Reason: d.reason})
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -118,15 +119,15 @@ func (g *guard) write(ctx context.Context, service *corev1.Service, d *guardDeci
 	case apierrors.IsNotFound(err):
 		return reconcile.Result{}, nil
 	case apierrors.IsInvalid(err) || apierrors.IsConflict(err):
-		// A test failed: the Service is not what the cache has any more. Look again when it is.
+		// A test failed: the cache is behind the Service. Retry when it has caught up.
 		return reconcile.Result{RequeueAfter: 50 * time.Millisecond}, nil
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("%s targetPorts of Service %s: %w", d.action, name, err)
 	}
 	g.log.Info("changed a Service", "service", name, "action", string(d.action), "reason", d.reason)
 	switch d.action {
-	case guardPutBack:
-		g.metrics.PutBack()
+	case guardRestore:
+		g.metrics.Restored()
 		g.events.Eventf(service, nil, corev1.EventTypeWarning, "TargetPortPutBack", "PutBack",
 			"%s: targetPorts are numbers again, and requests pass the routers by", d.reason)
 	case guardForward:
@@ -140,7 +141,7 @@ func (g *guard) write(ctx context.Context, service *corev1.Service, d *guardDeci
 	return reconcile.Result{}, nil
 }
 
-// reportStrays has an Event name pods that a Service selects and does not reach, each set of them once.
+// reportStrays emits an Event that names the pods a Service selects but cannot reach, once for each set of pods.
 func (g *guard) reportStrays(service *corev1.Service, strays []string) {
 	slices.Sort(strays)
 	said, at := strings.Join(strays, ", "), client.ObjectKeyFromObject(service)
@@ -160,15 +161,15 @@ func (g *guard) reportStrays(service *corev1.Service, strays []string) {
 		"the Service selects %s, which lack the names of its ports and are not of a routed workload: they get no requests. Route their workload, or change their labels", said)
 }
 
-// gone reports whether a workload, named as in sandbox.AnnotationWorkloads, does not exist. One of a kind that the webhook may not
-// read is taken to exist.
+// gone reports whether a workload, named as in sandbox.AnnotationWorkloads, does not exist. If the webhook may not read
+// its kind, the workload counts as existing.
 func (g *guard) gone(ctx context.Context, cached client.Reader, namespace, workload string) (bool, error) {
 	kind, name, _ := strings.Cut(workload, ".")
 	i := slices.IndexFunc(g.kinds, func(k schema.GroupVersionKind) bool { return strings.ToLower(k.Kind) == kind })
 	if i < 0 {
 		return false, nil
 	}
-	// The cache may not have seen a new workload yet: the API server has the last word.
+	// The cache may lack a new workload, so the API server is asked last.
 	for _, reader := range []client.Reader{cached, g.api} {
 		var m metav1.PartialObjectMetadata
 		m.SetGroupVersionKind(g.kinds[i])

@@ -18,34 +18,36 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A guardAction is what the guard does to a Service.
+// A guardAction is a change that the guard makes to a Service.
 type guardAction string
 
 const (
-	guardPutBack guardAction = "put back" // names become numbers: a pod lacks the name
+	guardRestore guardAction = "put back" // names become numbers: a pod lacks the name
 	guardForward guardAction = "forward"  // numbers become names again: all pods have them
-	guardRelease guardAction = "release"  // names become numbers, and nothing is kept: the workloads are gone
-	guardForget  guardAction = "forget"   // what is left of a released Service's marks goes
+	guardRelease guardAction = "release"  // names become numbers, and the record is dropped: the workloads are gone
+	guardForget  guardAction = "forget"   // the remaining labels and annotations of a released Service are removed
 )
 
-// A guardDecision is an action and what comes of it.
+// A guardDecision is an action and its result.
 type guardDecision struct {
-	action  guardAction                // "": the Service is as it should be
+	action  guardAction                // empty: no change is needed
 	targets map[int]intstr.IntOrString // new targetPorts, by index of the Service's port
-	record  sandbox.TargetPorts        // afterwards
+	record  sandbox.TargetPorts        // after the action
 	reason  string
-	// named says that all recorded ports go to names afterwards.
+	// named reports whether all recorded ports refer to names after the action.
 	named bool
-	// strays are pods that the Service selects and does not reach: they lack the name, and the routed workloads' pods have it.
+	// strays are pods that the Service selects but cannot reach: they lack the name, which the routed workloads' pods
+	// have.
 	strays []string
 }
 
-// decideService returns what becomes of a Service whose selector matches pods. gone reports whether a workload, named as in
-// AnnotationWorkloads, does not exist.
+// decideService decides what the guard does to a Service whose selector matches pods. gone reports whether a workload,
+// named as in AnnotationWorkloads, does not exist.
 //
-// Pods that are being deleted or have finished do not count. Of the others, those of the routed workloads decide; where the Service
-// selects none of these, all do. A pod that fails to start gets no requests, so that it puts nothing back; but the Service
-// stays on numbers until that pod has the name as well, so that a crash loop does not make the Service change again and again.
+// Pods that are being deleted or have finished do not count. If the Service selects pods of routed workloads, only
+// these decide; otherwise all do. A pod that fails to start gets no requests, so it causes no switch to numbers. But
+// the Service keeps its numbers until that pod has the name as well, so that a crash loop does not switch it back and
+// forth.
 func decideService(s *corev1.Service, pods []corev1.Pod, gone func(workload string) bool) (guardDecision, error) {
 	text := s.Annotations[sandbox.AnnotationTargetPorts]
 	if text == "" {
@@ -107,7 +109,7 @@ func decidePorts(s *corev1.Service, record sandbox.TargetPorts, pods guardedPods
 	}
 	switch {
 	case len(d.targets) > 0:
-		d.action, d.named = guardPutBack, false
+		d.action, d.named = guardRestore, false
 	case len(forward) > 0:
 		d.action = guardForward
 		for i, target := range forward {
@@ -133,7 +135,7 @@ func sortPods(workloads []string, pods []corev1.Pod) guardedPods {
 	}
 	for i := range pods {
 		if of := pods[i].Labels; of[sandbox.LabelRole] == sandbox.RoleBaseline && len(workloads) == 0 {
-			routed = append(routed, of[sandbox.LabelWorkload]) // a Service of an earlier version has no list
+			routed = append(routed, of[sandbox.LabelWorkload]) // a Service that an earlier version switched has no list
 		}
 	}
 	var g guardedPods
@@ -152,8 +154,8 @@ func sortPods(workloads []string, pods []corev1.Pod) guardedPods {
 	return g
 }
 
-// workloadOf returns the workload of a pod as LabelWorkload has it, by its labels or by its owner: the controllers of Deployments and
-// Rollouts name a ReplicaSet after its owner and the hash of its template.
+// workloadOf returns the workload of a pod in the form of LabelWorkload, by its labels or by its owner. The controllers
+// of Deployments and Rollouts name a ReplicaSet after its owner and the hash of its template.
 func workloadOf(pod *corev1.Pod) string {
 	if pod.Labels[sandbox.LabelRole] == sandbox.RoleBaseline {
 		return pod.Labels[sandbox.LabelWorkload]
@@ -172,7 +174,7 @@ func workloadOf(pod *corev1.Pod) string {
 	return sandbox.WorkloadLabel(owner.Kind, owner.Name)
 }
 
-// lacking returns a deciding pod that the port leads nowhere in and that may get requests; empty when there is none.
+// lacking returns a deciding pod that may get requests and lacks the port's name; empty if there is none.
 func (g guardedPods) lacking(p *corev1.ServicePort) string {
 	for _, pod := range g.deciding {
 		if _, err := endpointslice.FindPort(pod, p); err != nil && !stalled(pod) {
@@ -182,7 +184,8 @@ func (g guardedPods) lacking(p *corev1.ServicePort) string {
 	return ""
 }
 
-// name returns a name that leads to number in all deciding pods, wanted if it does; empty when there is none, or no pod.
+// name returns a port name that refers to number in all deciding pods, preferably wanted; empty if there is none, or no
+// pod.
 func (g guardedPods) name(p *corev1.ServicePort, number uint16, wanted string) string {
 	var names []string
 	for i, pod := range g.deciding {
@@ -202,13 +205,13 @@ func (g guardedPods) name(p *corev1.ServicePort, number uint16, wanted string) s
 	return ""
 }
 
-// namesOf returns the names that lead to the app's port of that number, whether by way of the router or not.
+// namesOf returns the names that refer to the app's port of that number, directly or through the router.
 func namesOf(pod *corev1.Pod, protocol corev1.Protocol, number uint16) []string {
 	var captures []sandbox.Capture
 	for i := range pod.Spec.InitContainers {
 		for _, env := range pod.Spec.InitContainers[i].Env {
 			if pod.Spec.InitContainers[i].Name == sandbox.RouterContainer && env.Name == sandbox.EnvRouterPorts {
-				captures, _ = sandbox.ParseCaptures(env.Value) // none: the names then lead to ports of the router's own
+				captures, _ = sandbox.ParseCaptures(env.Value) // unreadable: names refer to the router's ports
 			}
 		}
 	}
@@ -235,8 +238,9 @@ func namesOf(pod *corev1.Pod, protocol corev1.Protocol, number uint16) []string 
 	return names
 }
 
-// Named says whether all pods that a Service selects have the names of its targetPorts, as far as the reader knows: the pods of the
-// routed workloads, where it selects any. If no pod is known, it returns false. The reader may keep of pods what package health does.
+// Named reports whether all pods that a Service selects have the names of its targetPorts. If it selects pods of routed
+// workloads, only these count. It returns false if no pod is known. The reader may strip pods to what package health
+// reads.
 func Named(ctx context.Context, pods client.Reader, s *corev1.Service) bool {
 	if len(s.Spec.Selector) == 0 {
 		return false
@@ -258,10 +262,10 @@ func Named(ctx context.Context, pods client.Reader, s *corev1.Service) bool {
 	return len(known.deciding) > 0
 }
 
-// hasName says whether a port of a Service leads to a pod by its name. Admission moves the names that a router captures to the router,
-// and notes them on the pod.
+// hasName reports whether a pod has the named targetPort of a Service's port. Admission moves captured names to the
+// router, and records them on the pod.
 func hasName(pod *corev1.Pod, p *corev1.ServicePort) bool {
-	captured, _ := sandbox.ParsePorts(pod.Annotations[sandbox.AnnotationPorts]) // none: a container has the name, or nothing has
+	captured, _ := sandbox.ParsePorts(pod.Annotations[sandbox.AnnotationPorts]) // if unreadable, only the containers' ports count
 	if health.HasRouter(pod) && slices.ContainsFunc(captured, func(c sandbox.Port) bool { return c.Name == p.TargetPort.StrVal }) {
 		return true
 	}
@@ -273,7 +277,7 @@ func finished(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// stalled reports whether a pod is kept from running: it has no node, or one of its containers fails to start.
+// stalled reports whether a pod cannot run: it has no node, or one of its containers fails to start.
 func stalled(pod *corev1.Pod) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
@@ -290,8 +294,8 @@ func stalled(pod *corev1.Pod) bool {
 	return false
 }
 
-// patch returns the JSON patch that carries the decision out. It fails where the Service is not what the decision was made from.
-func (d *guardDecision) patch(s *corev1.Service, note sandbox.PutBack) ([]byte, error) {
+// patch returns the JSON patch of the decision. Its tests fail if the Service has changed since.
+func (d *guardDecision) patch(s *corev1.Service, note sandbox.Restored) ([]byte, error) {
 	type op struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
@@ -317,15 +321,15 @@ func (d *guardDecision) patch(s *corev1.Service, note sandbox.PutBack) ([]byte, 
 		ops = append(ops, op{"test", record, s.Annotations[sandbox.AnnotationTargetPorts]}, op{"replace", record, sandbox.FormatTargetPorts(d.record)})
 	}
 	switch d.action {
-	case guardPutBack:
-		ops = append(ops, op{"add", pointer("annotations", sandbox.AnnotationPutBack), sandbox.FormatPutBack(note)})
+	case guardRestore:
+		ops = append(ops, op{"add", pointer("annotations", sandbox.AnnotationRestored), sandbox.FormatRestored(note)})
 	case guardForward:
 		if d.named {
-			drop("annotations", sandbox.AnnotationPutBack, s.Annotations)
+			drop("annotations", sandbox.AnnotationRestored, s.Annotations)
 		}
 	case guardForget:
 		drop("annotations", sandbox.AnnotationTargetPorts, s.Annotations)
-		drop("annotations", sandbox.AnnotationPutBack, s.Annotations)
+		drop("annotations", sandbox.AnnotationRestored, s.Annotations)
 		drop("annotations", sandbox.AnnotationWorkloads, s.Annotations)
 		drop("labels", sandbox.LabelRole, s.Labels)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// switched makes a Service whose port 80 `route` switched from 8080 to the name http, and 53/UDP not; 81 was switched once, and is
-// a number again.
+// switched makes a Service whose port 80 `route` switched from 8080 to the name http, and 53/UDP not; 81 was switched
+// once, and is a number again.
 func switched() *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{
@@ -36,11 +36,11 @@ func switched() *corev1.Service {
 	}
 }
 
-// numbered makes a Service that was put back.
+// numbered creates a Service on which numeric targetPorts were restored.
 func numbered() *corev1.Service {
 	s := switched()
 	s.Spec.Ports[1].TargetPort = intstr.FromInt32(8080)
-	s.Annotations[sandbox.AnnotationPutBack] = "{}"
+	s.Annotations[sandbox.AnnotationRestored] = "{}"
 	return s
 }
 
@@ -143,7 +143,7 @@ func TestDecideService(t *testing.T) {
 			switch d.action {
 			case guardForward:
 				got += " " + d.targets[1].StrVal
-			case guardPutBack, guardRelease:
+			case guardRestore, guardRelease:
 				got += " " + d.reason
 				if d.targets[1].IntVal != 8080 {
 					t.Errorf("targets %v", d.targets)
@@ -162,10 +162,10 @@ func TestDecideService(t *testing.T) {
 	}
 }
 
-// Carried out one after the other, decisions lead back to where they began, or to a Service without a mark.
+// Applied one after the other, decisions lead back to the initial Service, or to a Service without marks.
 func TestGuardDecision_Patch(t *testing.T) {
 	apply := func(s *corev1.Service, d guardDecision) (*corev1.Service, error) {
-		raw, err := d.patch(s, sandbox.PutBack{Time: "2026-01-02T03:04:05Z", Reason: d.reason})
+		raw, err := d.patch(s, sandbox.Restored{Time: "2026-01-02T03:04:05Z", Reason: d.reason})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestGuardDecision_Patch(t *testing.T) {
 	if err != nil || back.Spec.Ports[1].TargetPort != intstr.FromInt32(8080) || back.Spec.Ports[0] != made.Spec.Ports[0] || back.Spec.Ports[2] != made.Spec.Ports[2] {
 		t.Fatalf("%v %+v", err, back)
 	}
-	note, err := sandbox.ParsePutBack(back.Annotations[sandbox.AnnotationPutBack])
+	note, err := sandbox.ParseRestored(back.Annotations[sandbox.AnnotationRestored])
 	if err != nil || note.Reason != "pod b has no port named http" || back.Annotations[sandbox.AnnotationTargetPorts] != made.Annotations[sandbox.AnnotationTargetPorts] {
 		t.Errorf("%v %+v", err, back.Annotations)
 	}
@@ -191,7 +191,7 @@ func TestGuardDecision_Patch(t *testing.T) {
 		t.Errorf("what was put back: %s", d.action)
 	}
 	forward, err := apply(back, decide(back, false, *ofAPI("b", "web")))
-	if err != nil || forward.Spec.Ports[1].TargetPort != intstr.FromString("web") || forward.Annotations[sandbox.AnnotationPutBack] == "" {
+	if err != nil || forward.Spec.Ports[1].TargetPort != intstr.FromString("web") || forward.Annotations[sandbox.AnnotationRestored] == "" {
 		t.Errorf("%v %+v %+v", err, forward.Spec, forward.Annotations) // port 81 is a number still
 	}
 	if record, _ := sandbox.ParseTargetPorts(forward.Annotations[sandbox.AnnotationTargetPorts]); record["TCP-80"].Name != "web" || record["TCP-81"].Name != "admin" {
@@ -206,7 +206,7 @@ func TestGuardDecision_Patch(t *testing.T) {
 		t.Errorf("%v %v %v", err, bare.Annotations, bare.Labels)
 	}
 
-	raw, err := (&guardDecision{action: guardPutBack, targets: map[int]intstr.IntOrString{1: intstr.FromInt32(8080)}, record: sandbox.TargetPorts{}}).patch(made, sandbox.PutBack{})
+	raw, err := (&guardDecision{action: guardRestore, targets: map[int]intstr.IntOrString{1: intstr.FromInt32(8080)}, record: sandbox.TargetPorts{}}).patch(made, sandbox.Restored{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,13 +20,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A podCache holds the pods and workloads of one namespace.
+// A podCache caches the pods and workloads of one namespace.
 type podCache struct {
 	cache.Cache
 	stop context.CancelFunc
 }
 
-// pods returns the synced cache of a namespace's pods, started where there is none.
+// pods returns the synced cache of a namespace, and starts one if there is none.
 func (g *guard) pods(ctx context.Context, namespace string) (cache.Cache, error) { //nolint:contextcheck // see below
 	g.mu.Lock()
 	pc := g.namespaces[namespace]
@@ -56,7 +56,7 @@ func (g *guard) pods(ctx context.Context, namespace string) (cache.Cache, error)
 	return pc, nil
 }
 
-// watch has the guard told of what happens to a namespace's pods and workloads.
+// watch enqueues Services on events of a namespace's pods and workloads.
 func (g *guard) watch(ctx context.Context, c cache.Cache, namespace string) error {
 	if _, err := c.GetInformer(ctx, &corev1.Pod{}, cache.BlockUntilSynced(false)); err != nil {
 		return err
@@ -77,18 +77,18 @@ func (g *guard) watch(ctx context.Context, c cache.Cache, namespace string) erro
 	return nil
 }
 
-// A guardSource is named in the logs.
+// A guardSource is a source with a readable name in the logs.
 type guardSource struct {
 	source.Source
 	what, namespace string
 }
 
-// MarshalText names the source.
+// MarshalText returns the name of the source.
 func (s guardSource) MarshalText() ([]byte, error) {
 	return []byte(s.what + " of namespace " + s.namespace), nil
 }
 
-// release stops the watch of a namespace's pods once it has no switched Service any more.
+// release stops the watch of a namespace once it has no switched Service.
 func (g *guard) release(ctx context.Context, namespace string) error {
 	var services corev1.ServiceList
 	if err := g.services.List(ctx, &services, client.InNamespace(namespace), client.Limit(1),
@@ -109,7 +109,7 @@ func (g *guard) release(ctx context.Context, namespace string) error {
 
 type requests = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// each enqueues the switched Services of a namespace that which picks.
+// each enqueues the switched Services of a namespace that which selects.
 func (g *guard) each(ctx context.Context, namespace string, q requests, which func(*corev1.Service) bool) {
 	var services corev1.ServiceList
 	if err := g.services.List(ctx, &services, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
@@ -123,7 +123,7 @@ func (g *guard) each(ctx context.Context, namespace string, q requests, which fu
 	}
 }
 
-// affected enqueues the Services that select a pod which came, went, or changed in what the guard decides by.
+// affected enqueues the Services that select a new, deleted or changed pod, if the change matters to the guard.
 func (g *guard) affected() handler.TypedFuncs[*corev1.Pod, reconcile.Request] {
 	look := func(ctx context.Context, q requests, pods ...*corev1.Pod) {
 		g.each(ctx, pods[0].Namespace, q, func(s *corev1.Service) bool {
@@ -143,7 +143,7 @@ func (g *guard) affected() handler.TypedFuncs[*corev1.Pod, reconcile.Request] {
 	}
 }
 
-// deleted enqueues the Services that were switched for a workload that was deleted.
+// deleted enqueues the Services that were switched for a deleted workload.
 func (g *guard) deleted(kind schema.GroupVersionKind) handler.TypedFuncs[*metav1.PartialObjectMetadata, reconcile.Request] {
 	return handler.TypedFuncs[*metav1.PartialObjectMetadata, reconcile.Request]{
 		DeleteFunc: func(ctx context.Context, e event.TypedDeleteEvent[*metav1.PartialObjectMetadata], q requests) {
@@ -154,7 +154,7 @@ func (g *guard) deleted(kind schema.GroupVersionKind) handler.TypedFuncs[*metav1
 	}
 }
 
-// stripGuarded keeps of a pod what decides whether a Service selects it and finds its ports in it.
+// stripGuarded keeps the fields of a pod that Services select it and find its ports by.
 func stripGuarded(o any) (any, error) {
 	p, ok := o.(*corev1.Pod)
 	if !ok {

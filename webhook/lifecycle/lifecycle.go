@@ -1,6 +1,7 @@
-// Package lifecycle keeps what the cluster shows of sandboxes true: it turns the routed gate of forks' pods, guards the Services
-// that `route` switched, has pods tried again after admission was away, lays forks that follow their baselines on these,
-// deletes expired sandboxes and adopts those that came from Git. Each controller is a decision, which is pure, and the reading and writing around it.
+// Package lifecycle holds the controllers of sandboxes: they set the readiness gate of forks' pods, guard the Services
+// that `route` switched, retry forks whose pods admission could not review, rebase forks that follow their baselines,
+// delete expired sandboxes, adopt those that came from Git, and publish the truth about forks. Each is a pure decision,
+// with I/O around it.
 package lifecycle
 
 import (
@@ -35,31 +36,32 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// Options are what the controllers stand on.
+// Options are the dependencies and settings of the controllers.
 type Options struct {
 	Hub    *routes.Hub
 	Cache  cache.Cache // with CacheOptions, routes.CacheOptions and routes.Index
 	Client client.Client
 	API    client.Reader // not cached
-	// FollowKinds are the kinds of baselines, beside BuiltInKinds, that forks may follow: Client and API know their resources.
+	// FollowKinds are the kinds of baselines, beside BuiltInKinds, that forks may follow. Client and API must know their
+	// resources.
 	FollowKinds []schema.GroupVersionKind
-	// PodCache makes a cache of one namespace for the guard, with the options given.
+	// PodCache creates a cache of one namespace for the guard.
 	PodCache func(cache.Options) (cache.Cache, error)
 	Events   events.EventRecorder
 	Clock    clock.WithTicker
 	Log      logr.Logger
-	// StaleAfter is the age from which routers do not use their table any more.
+	// StaleAfter is the age at which routers stop using their tables.
 	StaleAfter time.Duration
-	// WarnBefore is how long before its expiry a sandbox gets an Event, of at most a quarter of its life.
+	// WarnBefore is how long before its expiry a sandbox gets an Event; at most a quarter of its life.
 	WarnBefore time.Duration
-	Metrics    *telemetry.Set // nil: none
+	Metrics    *telemetry.Set // may be nil
 }
 
-// CacheOptions says what the controllers read beside routes.CacheOptions.
+// CacheOptions returns what the controllers read beside routes.CacheOptions.
 func CacheOptions() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
-		// Unlabelled ones as well: a Service that lost our label leads past the routers just the same, and all of them say
-		// which workloads stand behind one Service.
+		// Services without our label too: one that lost it still bypasses the routers, and only all Services together tell
+		// which workloads share one.
 		&corev1.Service{}: {Transform: stripService},
 		&networkingv1.NetworkPolicy{}: {
 			Label:     labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleFork}),
@@ -68,7 +70,7 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	}
 }
 
-// Index adds the indices that the controllers look things up by. Call it once, before the cache starts.
+// Index adds the field indices of the controllers. Call it once, before the cache starts.
 func Index(ctx context.Context, c cache.Cache) error {
 	return c.IndexField(ctx, &corev1.Pod{}, indexWaiting, waits)
 }
@@ -95,18 +97,18 @@ func Runnables(o Options) ([]manager.Runnable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adoption: %w", err)
 	}
-	follower, err := newFollower(o)
+	rebaser, err := newRebaser(o)
 	if err != nil {
 		return nil, fmt.Errorf("follow: %w", err)
 	}
 	retrier := &retrier{cache: o.Cache, client: o.Client, clock: o.Clock, log: o.Log.WithName("retry")}
-	return []manager.Runnable{gate, truth, guard, expiry, adopter, follower, retrier}, nil
+	return []manager.Runnable{gate, truth, guard, expiry, adopter, rebaser, retrier}, nil
 }
 
 func newGate(o Options) (manager.Runnable, error) {
 	c, err := controller.NewTypedUnmanaged("gate", controller.TypedOptions[routes.Baseline]{
 		Logger:                  o.Log,
-		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
+		SkipNameValidation:      ptr.To(true), // a process that lost the lease starts new controllers
 		MaxConcurrentReconciles: 8,
 		Reconciler: telemetry.Watch(o.Metrics, "gate", &gate{
 			hub: o.Hub, cache: o.Cache, client: o.Client, clock: o.Clock, staleAfter: o.StaleAfter,
@@ -133,7 +135,7 @@ func newGate(o Options) (manager.Runnable, error) {
 	return c, c.Watch(source.TypedKind(o.Cache, &corev1.Service{}, handler.TypedEnqueueRequestsFromMapFunc(baselinesBehind(o.Cache))))
 }
 
-// baselinesBehind returns the baselines that a change of a Service may concern: those of its namespace that have forks.
+// baselinesBehind maps a Service to the baselines that it may concern: those of its namespace that have forks.
 func baselinesBehind(c client.Reader) handler.TypedMapFunc[*corev1.Service, routes.Baseline] {
 	return func(ctx context.Context, s *corev1.Service) []routes.Baseline {
 		forks, err := routes.ForkedIn(ctx, c, s.Namespace)
@@ -144,7 +146,7 @@ func baselinesBehind(c client.Reader) handler.TypedMapFunc[*corev1.Service, rout
 	}
 }
 
-// newTruth gathers what happens for a moment: acknowledgements come in bursts.
+// newTruth returns the truth's controller. It delays events, because acknowledgements come in bursts.
 func newTruth(o Options) (manager.Runnable, error) {
 	c, err := controller.NewTypedUnmanaged("truth", controller.TypedOptions[routes.Baseline]{
 		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 4,
@@ -177,7 +179,7 @@ func ofObject[T client.Object](_ context.Context, o T) []routes.Baseline {
 	return []routes.Baseline{b}
 }
 
-// later asks for what an event concerns truthDelay after it.
+// later enqueues the baselines of an event truthDelay after it.
 func later[T client.Object](of handler.TypedMapFunc[T, routes.Baseline]) handler.TypedFuncs[T, routes.Baseline] {
 	type queue = workqueue.TypedRateLimitingInterface[routes.Baseline]
 	add := func(ctx context.Context, o T, q queue) {
@@ -196,7 +198,7 @@ func newGuard(o Options) (manager.Runnable, error) {
 	g := &guard{
 		services: o.Cache, api: o.API, client: o.Client, events: o.Events, clock: o.Clock, log: o.Log.WithName("guard"), metrics: o.Metrics,
 		namespaces: map[string]*podCache{}, reported: map[types.NamespacedName]string{},
-		// A ReplicaSet of its own can't be routed, since it replaces no pods.
+		// A standalone ReplicaSet cannot be routed, since it does not replace its pods.
 		kinds: slices.DeleteFunc(append(BuiltInKinds(), o.FollowKinds...), func(k schema.GroupVersionKind) bool { return k.Kind == "ReplicaSet" }),
 		newCache: func(namespace string) (cache.Cache, error) {
 			return o.PodCache(cache.Options{
@@ -253,7 +255,7 @@ func newAdopter(o Options) (manager.Runnable, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A fork may come before its ConfigMap.
+	// A fork may be created before its ConfigMap.
 	made := handler.TypedFuncs[*corev1.ConfigMap, reconcile.Request]{
 		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*corev1.ConfigMap], q requests) {
 			q.Add(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(e.Object)})

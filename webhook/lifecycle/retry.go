@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	retryEvery  = 5 * time.Second // how often forks are looked at, and the first wait between two tries for one
-	retryAtMost = time.Minute     // the longest wait
+	retryEvery = 5 * time.Second // the interval of checks, and the first wait between two retries for one fork
+	retryMax   = time.Minute     // the longest wait
 )
 
-// A retrier has the pods of forks created that could not be while admission was away. The ReplicaSet controller tries again by
-// itself, but after many failures it waits for up to a quarter of an hour. An annotation on the Deployment, which the
-// Deployment controller copies to the ReplicaSet, makes it try at once.
+// A retrier retries forks whose pods could not be created while admission was unavailable. The ReplicaSet controller
+// retries too, but after many failures it waits up to a quarter of an hour. An annotation on the Deployment, which the
+// Deployment controller copies to the ReplicaSet, makes it retry at once.
 type retrier struct {
 	cache  client.Reader
 	client client.Client
@@ -34,16 +34,16 @@ type retrier struct {
 	tries  map[types.UID]try
 }
 
-// A try is when a fork is tried again, and how long after that the next time.
+// A try is when a fork is retried next, and how long to wait after that.
 type try struct {
 	next time.Time
 	wait time.Duration
 }
 
-// NeedLeaderElection says that only the lease's holder runs it.
+// NeedLeaderElection returns true: only the lease's holder retries.
 func (*retrier) NeedLeaderElection() bool { return true }
 
-// Start looks after forks until ctx ends. This replica runs, so admission is back, or will be in a moment.
+// Start checks forks until ctx ends. Admission runs in this process, so it is available now or will be in a moment.
 func (r *retrier) Start(ctx context.Context) error {
 	ticker := r.clock.NewTicker(retryEvery)
 	defer ticker.Stop()
@@ -84,7 +84,7 @@ func (r *retrier) look(ctx context.Context) error {
 	return nil
 }
 
-// due returns the forks to try now, and the plan of tries for all that fail, of which old is the last.
+// due returns the forks to retry now, and the schedule of all failing forks, given the previous schedule old.
 func due(forks []appsv1.Deployment, old map[types.UID]try, now time.Time) ([]*appsv1.Deployment, map[types.UID]try) {
 	plan := map[types.UID]try{}
 	var found []*appsv1.Deployment
@@ -99,14 +99,14 @@ func due(forks []appsv1.Deployment, old map[types.UID]try, now time.Time) ([]*ap
 		}
 		if !now.Before(t.next) {
 			found = append(found, d)
-			t = try{next: now.Add(t.wait - retryEvery/2), wait: min(2*t.wait, retryAtMost)} // half a look early, not a whole one late
+			t = try{next: now.Add(t.wait - retryEvery/2), wait: min(2*t.wait, retryMax)} // half an interval early rather than a whole one late
 		}
 		plan[d.UID] = t
 	}
 	return found, plan
 }
 
-// admissionFailed says whether a Deployment lacks pods because our webhook could not be called. The API server words it so:
+// admissionFailed reports whether a Deployment lacks pods because our webhook could not be called. The API server says:
 // `Internal error occurred: failed calling webhook "fork.kubectl-sandbox.dev": ...`.
 func admissionFailed(d *appsv1.Deployment) bool {
 	return slices.ContainsFunc(d.Status.Conditions, func(c appsv1.DeploymentCondition) bool {

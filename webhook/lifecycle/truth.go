@@ -27,18 +27,18 @@ import (
 )
 
 const (
-	// truthDelay is how long what changed about a baseline is gathered before its forks are looked at.
+	// truthDelay is how long events of a baseline are gathered before its forks are evaluated.
 	truthDelay = 500 * time.Millisecond
-	// truthPatience is how long a state that is the usual course of a start must last to be published.
-	truthPatience = 2 * time.Second
-	// truthAgain is how often forks that requests do not reach are looked at when no event asks for it.
-	truthAgain = 4 * time.Second
-	// truthGrace is how long after this process took the lease routers may take to connect before it says that they have not.
+	// truthSettleTime is how long a state that is usual during a start must last to be published.
+	truthSettleTime = 2 * time.Second
+	// truthRecheck is the interval at which forks that requests do not reach are evaluated without an event.
+	truthRecheck = 4 * time.Second
+	// truthGrace is how long after taking the lease routers may take to connect before they are reported as missing.
 	truthGrace = 7 * time.Second
 )
 
-// A truth publishes, on each sandbox's ConfigMap, what the control plane knows of its forks and what it makes of that. It writes only
-// what changed, and an Event where a fork's code did. A gate that is True stays True; what is published does not.
+// A truth publishes, in each sandbox's ConfigMap, whether requests reach its forks, and if not, why. It writes only
+// changes, and emits an Event when a fork's code changes. Unlike a gate, what is published does not stay True.
 type truth struct {
 	hub        hub
 	cache      client.Reader
@@ -47,15 +47,15 @@ type truth struct {
 	events     events.EventRecorder
 	clock      clock.PassiveClock
 	log        logr.Logger
-	kinds      []schema.GroupVersionKind // of baselines, that may be read
+	kinds      []schema.GroupVersionKind // of baselines, that the webhook may read
 	staleAfter time.Duration
 
 	mu    sync.Mutex
-	began time.Time                                      // when this process was first asked
-	waits map[routes.Baseline]map[types.UID]waitingSince // forks in the usual course of a start
+	began time.Time                                      // when this process first reconciled
+	waits map[routes.Baseline]map[types.UID]waitingSince // forks in a state that is usual during a start
 }
 
-// waitingSince is since when a fork has been in a state.
+// waitingSince is a fork's state and when it began.
 type waitingSince struct {
 	code health.Code
 	at   time.Time
@@ -68,8 +68,8 @@ func (t *truth) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Res
 	case <-ctx.Done():
 		return reconcile.Result{}, ctx.Err()
 	}
-	if left := t.grace(); left > 0 {
-		return reconcile.Result{RequeueAfter: left}, nil
+	if remaining := t.grace(); remaining > 0 {
+		return reconcile.Result{RequeueAfter: remaining}, nil
 	}
 	forks, err := routes.ForksOf(ctx, t.cache, b)
 	if err != nil {
@@ -81,7 +81,7 @@ func (t *truth) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Res
 	}
 	result := reconcile.Result{}
 	if again {
-		result.RequeueAfter = truthAgain
+		result.RequeueAfter = truthRecheck
 	}
 	for name, truth := range truths {
 		wait, err := t.publish(ctx, b.Namespace, name, forks[name].Deployment, truth)
@@ -95,7 +95,7 @@ func (t *truth) Reconcile(ctx context.Context, b routes.Baseline) (reconcile.Res
 	return result, nil
 }
 
-// grace returns for how long nothing is published yet.
+// grace returns how long nothing may be published yet.
 func (t *truth) grace() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -105,7 +105,8 @@ func (t *truth) grace() time.Duration {
 	return truthGrace - t.clock.Now().Sub(t.began)
 }
 
-// truths decides about all forks of a baseline, by sandbox; again says that one of them is to be looked at again without an event.
+// truths evaluates all forks of a baseline, by sandbox. again reports whether one of them needs another evaluation
+// without an event.
 func (t *truth) truths(ctx context.Context, b routes.Baseline, forks map[string]*routes.Fork) (all map[string]health.Truth, again bool, err error) {
 	all = map[string]health.Truth{}
 	if len(forks) == 0 {
@@ -146,14 +147,14 @@ func (t *truth) truths(ctx context.Context, b routes.Baseline, forks map[string]
 	known = t.settle(b, known)
 	for name, r := range reports {
 		since := known[forks[name].Deployment.UID].at
-		if r.Cause().Outlook == health.OutlookWaits && !r.OK() && now.Sub(since) < truthPatience {
-			delete(all, name) // it starts, as usual; again is set
+		if r.Cause().Outlook == health.OutlookWaits && !r.OK() && now.Sub(since) < truthSettleTime {
+			delete(all, name) // it is still starting; again is set
 		}
 	}
 	return all, again, nil
 }
 
-// settle notes the codes of a baseline's forks, and returns since when each has been the same.
+// settle records the codes of a baseline's forks, and returns since when each has had its code.
 func (t *truth) settle(b routes.Baseline, now map[types.UID]waitingSince) map[types.UID]waitingSince {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -170,7 +171,8 @@ func (t *truth) settle(b routes.Baseline, now map[types.UID]waitingSince) map[ty
 	return now
 }
 
-// readBaseline reads a baseline that has no pods, where its kind may be read, to tell whether it is there and still routed.
+// readBaseline reads a baseline that has no pods, if its kind may be read, to tell whether it exists and is still
+// routed.
 func (t *truth) readBaseline(ctx context.Context, b routes.Baseline, d *appsv1.Deployment, into *health.Baseline) {
 	ref, err := fork.BaselineOf(d)
 	if err != nil {
@@ -185,7 +187,7 @@ func (t *truth) readBaseline(ctx context.Context, b routes.Baseline, d *appsv1.D
 	err = t.api.Get(ctx, types.NamespacedName{Namespace: b.Namespace, Name: ref.Name}, object)
 	gone := apierrors.IsNotFound(err)
 	if err != nil && !gone {
-		return // it is not known then
+		return // unknown
 	}
 	into.Gone = &gone
 	if gone {
@@ -198,12 +200,12 @@ func (t *truth) readBaseline(ctx context.Context, b routes.Baseline, d *appsv1.D
 	}
 }
 
-// publish writes the truth about a sandbox's fork where it is another than what is there, and returns after how long to try again.
+// publish writes the truth about a fork if it changed, and returns after how long to retry; 0 for not at all.
 func (t *truth) publish(ctx context.Context, namespace, sandboxName string, d *appsv1.Deployment, now health.Truth) (time.Duration, error) {
 	var cm corev1.ConfigMap
 	name := types.NamespacedName{Namespace: namespace, Name: sandbox.ConfigMapName(sandboxName)}
 	if err := t.cache.Get(ctx, name, &cm); err != nil {
-		return 0, client.IgnoreNotFound(err) // a fork without a sandbox has nowhere to say it
+		return 0, client.IgnoreNotFound(err) // a fork without a sandbox has no ConfigMap to publish to
 	}
 	if cm.DeletionTimestamp != nil || cm.Labels[sandbox.LabelRole] != sandbox.RoleSandbox {
 		return 0, nil
@@ -242,7 +244,7 @@ func (t *truth) publish(ctx context.Context, namespace, sandboxName string, d *a
 	return 0, nil
 }
 
-// merge puts one fork's truth to those of the sandbox's other forks, and drops those of forks that are gone.
+// merge adds one fork's truth to those of the sandbox's other forks, and drops those of forks that are gone.
 func (t *truth) merge(ctx context.Context, namespace, sandboxName string, all health.Published, fork string, now health.Truth) (string, error) {
 	forks, err := routes.Deployments(ctx, t.cache, namespace, sandboxName)
 	if err != nil {
@@ -261,7 +263,7 @@ func (t *truth) merge(ctx context.Context, namespace, sandboxName string, all he
 	return merged.Format()
 }
 
-// event says that a fork's code is another one.
+// event emits an Event about a fork's new code.
 func (t *truth) event(d *appsv1.Deployment, now health.Truth) {
 	kind := corev1.EventTypeWarning
 	if now.Code == health.Routed || now.Code == health.Running {

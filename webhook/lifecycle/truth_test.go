@@ -49,8 +49,8 @@ func newTestTruth(objects ...client.Object) (*truth, *fakeHub, *clocktesting.Fak
 	return t, hub, clock, recorder
 }
 
-// told reconciles, and returns what is published of the fork and the Events there were.
-func (t *truth) told(test *testing.T, recorder *events.FakeRecorder) (health.Truth, []string) {
+// published reconciles, and returns the published state of the fork and the Events.
+func (t *truth) published(test *testing.T, recorder *events.FakeRecorder) (health.Truth, []string) {
 	test.Helper()
 	if _, err := t.Reconcile(test.Context(), api); err != nil {
 		test.Fatal(err)
@@ -68,24 +68,24 @@ func (t *truth) told(test *testing.T, recorder *events.FakeRecorder) (health.Tru
 
 func TestTruth_publishesChangesAlone(t *testing.T) {
 	truth, hub, clock, recorder := newTestTruth(baselinePod("a"))
-	if got, said := truth.told(t, recorder); got.Code != "" || len(said) > 0 {
+	if got, said := truth.published(t, recorder); got.Code != "" || len(said) > 0 {
 		t.Errorf("before routers can have connected: %+v %v", got, said)
 	}
 	clock.Step(truthGrace)
-	first, said := truth.told(t, recorder)
+	first, said := truth.published(t, recorder)
 	if first.Code != health.Routed || first.Of != "d" || first.Routing.Routes != 1 || len(said) != 1 || !strings.Contains(said[0], "Normal Routed") {
 		t.Fatalf("%+v %v", first, said)
 	}
 	clock.Step(time.Minute)
-	if again, said := truth.told(t, recorder); !again.Since.Equal(first.Since) || len(said) > 0 {
+	if again, said := truth.published(t, recorder); !again.Since.Equal(first.Since) || len(said) > 0 {
 		t.Errorf("nothing changed: %+v %v", again, said)
 	}
 
 	// A router lost the control plane for longer than it uses its table: the gate stays True, the truth does not.
 	hub.view.Routers = map[types.UID]routes.Router{"a": {Acked: version(1), Lost: clock.Now().Add(-2 * time.Hour)}}
-	truth.told(t, recorder)
-	clock.Step(truthPatience)
-	stale, said := truth.told(t, recorder)
+	truth.published(t, recorder)
+	clock.Step(truthSettleTime)
+	stale, said := truth.published(t, recorder)
 	if stale.Code != health.RouterStale || stale.Routing.Routers["a"] != health.RouterTooOld || len(said) != 1 || !strings.Contains(said[0], "Warning RouterStale") {
 		t.Errorf("%+v %v", stale, said)
 	}
@@ -93,16 +93,16 @@ func TestTruth_publishesChangesAlone(t *testing.T) {
 
 func TestTruth_baselineGoneAndUnmarked(t *testing.T) {
 	truth, _, clock, recorder := newTestTruth()
-	truth.told(t, recorder)
+	truth.published(t, recorder)
 	clock.Step(truthGrace)
-	if got, _ := truth.told(t, recorder); got.Code != health.BaselineGone {
+	if got, _ := truth.published(t, recorder); got.Code != health.BaselineGone {
 		t.Errorf("without a baseline: %+v", got)
 	}
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api"}}
 	if err := truth.client.Create(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := truth.told(t, recorder); got.Code != health.BaselineNotRouted {
+	if got, _ := truth.published(t, recorder); got.Code != health.BaselineNotRouted {
 		t.Errorf("with one that is not routed: %+v", got)
 	}
 }

@@ -165,8 +165,8 @@ func (w *wired) opens(namespace string) *fakeCache {
 	return w.opened[namespace]
 }
 
-// tell sends events to who watches the kind of object o in c, until ok. They are repeated because one that is sent
-// before the handler is added reaches nobody: other than a real informer, a feed lists nothing to new handlers.
+// tell sends events to the watches of object o's kind in c, until ok. It repeats them, because an event before a
+// handler is added reaches nobody: unlike a real informer, a feed lists nothing to new handlers.
 func (w *wired) tell(c *fakeCache, o client.Object, send func(*feed), what string, ok func() bool) {
 	w.Helper()
 	i, err := c.GetInformer(w.Context(), o)
@@ -184,13 +184,13 @@ func (w *wired) tell(c *fakeCache, o client.Object, send func(*feed), what strin
 	}
 }
 
-// added tells of a new object.
+// added sends the event of a new object.
 func (w *wired) added(o client.Object, what string, ok func() bool) {
 	w.Helper()
 	w.tell(w.cache, o, func(f *feed) { f.Add(o) }, what, ok)
 }
 
-// get reads an object anew. False: it is not there.
+// get reads an object again. False: it does not exist.
 func (w *wired) get(o client.Object) bool {
 	w.Helper()
 	err := w.client.Get(w.Context(), client.ObjectKeyFromObject(o), o)
@@ -307,7 +307,7 @@ func TestGuard_isToldOfWorkloadsThatAreDeleted(t *testing.T) {
 
 func TestFollower_watchesWhatForksFollow(t *testing.T) {
 	baseline, d := followScene(t)
-	w := wire(t, newFollower, baseline.DeepCopy())
+	w := wire(t, newRebaser, baseline.DeepCopy())
 	body, err := json.Marshal(d)
 	if err != nil {
 		t.Fatal(err)
@@ -330,8 +330,8 @@ func TestFollower_watchesWhatForksFollow(t *testing.T) {
 	was.ObjectMeta, is.ObjectMeta = baseline.ObjectMeta, now.ObjectMeta
 	watch := w.opens("shop")
 	w.tell(watch, is, func(f *feed) { f.Update(was.DeepCopy(), is.DeepCopy()) }, "the fork follows", func() bool {
-		laid := d.DeepCopy()
-		return w.get(laid) && laid.Spec.Template.Spec.ServiceAccountName == "other"
+		rebased := d.DeepCopy()
+		return w.get(rebased) && rebased.Spec.Template.Spec.ServiceAccountName == "other"
 	})
 
 	// With the last fork, the watch goes.

@@ -11,16 +11,16 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
-// A Redirect is an absolute address to which an answer sends its client.
+// A Redirect is an absolute address to which a response redirects its client.
 type Redirect struct {
 	Scheme    string // "http" or "https"; empty: that of the request
-	Authority string // as it came
-	Host      Host   // as it was read; the zero value: it can't be
-	Rest      string // path, query and fragment, as they came
+	Authority string // as received
+	Host      Host   // parsed; zero if it is invalid
+	Rest      string // path, query and fragment, as received
 }
 
-// ReadRedirect returns where an answer sends its client. False: nowhere, or to a path of its own host. It is read as
-// browsers do (https://url.spec.whatwg.org/#concept-basic-url-parser): \ is /, and any number of them begins an
+// ReadRedirect returns where a response redirects its client. False: nowhere, or to a path of its own host. It parses
+// as browsers do (https://url.spec.whatwg.org/#concept-basic-url-parser): \ is /, and any number of them starts an
 // authority.
 func ReadRedirect(r *engine.Reply) (Redirect, bool) {
 	if r.Status/100 != 3 && r.Status != 201 {
@@ -57,7 +57,7 @@ func readAddress(location string) (Redirect, bool) {
 	return to, true
 }
 
-// Origin names where a redirect goes to, as far as it can be read.
+// Origin returns the origin of the redirect's destination, as far as it can be parsed.
 func (to Redirect) Origin() string {
 	if to.Host == (Host{}) {
 		return "a malformed host"
@@ -80,9 +80,9 @@ func (h Host) String() string {
 	return name + ":" + strconv.Itoa(int(h.Port))
 }
 
-// ClusterName reads the names that the cluster's DNS has for a Service (https://github.com/kubernetes/dns,
-// specification, 2.3), from a pod of the namespace: SERVICE, SERVICE.NAMESPACE, SERVICE.NAMESPACE.svc and the same in
-// the cluster's domain.
+// ClusterName parses the names of a Service in the cluster's DNS (https://github.com/kubernetes/dns, specification,
+// 2.3), as resolved in a pod of the namespace: SERVICE, SERVICE.NAMESPACE, SERVICE.NAMESPACE.svc, and the same in the
+// cluster's domain.
 func ClusterName(name, namespace string) (service, serviceNamespace string, ok bool) {
 	parts := strings.Split(name, ".")
 	switch {
@@ -94,17 +94,17 @@ func ClusterName(name, namespace string) (service, serviceNamespace string, ok b
 	return "", "", false
 }
 
-// ReportPath is where browsers tell which addresses outside of the preview a page uses.
+// ReportPath is where browsers report which addresses outside of the preview a page uses.
 const ReportPath = "/.well-known/kubectl-sandbox/escaped"
 
-// IsReport says whether a request is such a report.
+// IsReport reports whether a request is such a report.
 func IsReport(h *engine.Head) bool {
 	return string(h.Target) == ReportPath && string(h.Method) == "POST"
 }
 
-// AskForReports returns the field that has a browser tell which other hosts a page's scripts and forms use: a policy
-// that forbids nothing, and asks for reports (CSP Level 3, section 5). own are the sources that are previews. False:
-// the answer is no page, or has such a policy itself, which it keeps.
+// AskForReports returns the field that makes a browser report which other hosts a page's scripts and forms use. It is a
+// policy that forbids nothing, and asks for reports (CSP Level 3, section 5). own are the sources that are previews.
+// False: the response is not a page, or has such a policy already, which it keeps.
 func AskForReports(r *engine.Reply, own ...string) (engine.Field, bool) {
 	html := false
 	for i := range r.Fields {
@@ -127,8 +127,8 @@ func isHTML(mediaType []byte) bool {
 // maxReport bounds a report, in bytes.
 const maxReport = 64 << 10
 
-// ReadReport returns the origin that a page used, as a browser reports it (CSP Level 3, section 5.3); empty: none by
-// HTTP.
+// ReadReport returns the origin that a page used, from a browser's report (CSP Level 3, section 5.3); empty if it is
+// not HTTP.
 func ReadReport(body io.Reader) (origin string, err error) {
 	var report struct {
 		Report struct {
@@ -144,7 +144,7 @@ func ReadReport(body io.Reader) (origin string, err error) {
 	}
 	u, err := url.Parse(report.Report.Blocked)
 	if err != nil {
-		return "", nil //nolint:nilerr // a keyword such as "inline", or nothing that a browser says
+		return "", nil //nolint:nilerr // a keyword such as "inline", or something that no browser sends
 	}
 	host, ok := ParseHost(u.Host)
 	if !ok {

@@ -8,14 +8,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
-// A Host is what a request says it is for.
+// A Host is the host that a request names.
 type Host struct {
 	Name string // in lower case, without the root's dot; an IPv6 address without its brackets
 	Port uint16 // 0: none was given
 }
 
-// Admit returns the host of a request, or why the request is not let in: it is for a proxy and not for a server, does
-// not say clearly for which host it is, or asks the next hop to drop what a preview sets.
+// Admit returns the host of a request, or why the request is refused: it is meant for a proxy, its host is ambiguous,
+// or it asks the next hop to drop what a preview sets.
 func (s Stamp) Admit(h *engine.Head) (Host, *engine.Refusal) {
 	refuse := func(reason string) (Host, *engine.Refusal) {
 		return Host{}, &engine.Refusal{Status: 400, Reason: reason}
@@ -42,8 +42,8 @@ func (s Stamp) Admit(h *engine.Head) (Host, *engine.Refusal) {
 	return host, nil
 }
 
-// drops says whether a Connection header names one of the fields that a preview sets: hops that honour it would take
-// them out (RFC 9110, section 7.6.1).
+// drops reports whether a Connection header names one of the fields that a preview sets: hops that honour it would
+// remove them (RFC 9110, section 7.6.1).
 func (s Stamp) drops(connection []byte) bool {
 	for option := range strings.SplitSeq(strings.ToLower(string(connection)), ",") {
 		switch o := strings.Trim(option, " \t"); o {
@@ -54,9 +54,9 @@ func (s Stamp) drops(connection []byte) bool {
 	return false
 }
 
-// ParseHost reads a Host header or :authority: a DNS name or IP address, with or without a port (RFC 3986, section
-// 3.2). Names are held to letters, digits, '-' and '_' between dots (what Kubernetes, browsers and Compose call hosts),
-// none empty, each of at most 63 bytes, all of at most 253.
+// ParseHost parses a Host header or :authority: a DNS name or IP address, with or without a port (RFC 3986, section
+// 3.2). A name consists of labels of letters, digits, '-' and '_' (as Kubernetes, browsers and Compose name hosts).
+// Each has 1 to 63 bytes, the name at most 253.
 func ParseHost(authority string) (Host, bool) {
 	var name, port string
 	var hasPort bool

@@ -3,7 +3,7 @@ package preview
 import (
 	"bytes"
 	"crypto/sha256"
-	_ "embed" // the page's parts
+	_ "embed" // the parts of the page
 	"encoding/base64"
 	"encoding/json"
 	"html/template"
@@ -23,25 +23,25 @@ var (
 	pageScript string
 )
 
-// About is which preview a page is about. The zero value: that is not known.
+// About is the preview that a page is about. Zero: unknown.
 type About struct{ Sandbox, Namespace, Service string }
 
-// A Page is an answer of the way in itself: for a person, or, as JSON, for a program.
+// A Page is a response of the gateway or of `open` itself: HTML for people, JSON for programs.
 type Page struct {
 	Status int
 	Title  string
 	About
 	Code   string // stable, of a sandbox that requests do not reach
 	Reason string
-	// Next is what Command does, in a few words. Command is of names that Kubernetes lets be, and the like: a shell
-	// takes each for one word.
+	// Next is what Command does, in a few words. The words of Command are Kubernetes names and the like, which need no
+	// quoting in a shell.
 	Next    string
 	Command []string
-	Retry   bool // it passes by itself
+	Retry   bool // the state passes by itself
 	Fields  []engine.Field
 }
 
-// said is a page as programs get it.
+// said is the JSON form of a page.
 type said struct {
 	Status    int    `json:"status"`
 	Error     string `json:"error"`
@@ -55,16 +55,16 @@ type said struct {
 	Retry     bool   `json:"retry"`
 }
 
-// A Press prints pages. The zero value is ready, and safe for concurrent use.
-type Press struct {
+// A Renderer renders pages. The zero value is ready, and safe for concurrent use.
+type Renderer struct {
 	once   sync.Once
 	html   *template.Template
 	policy string
 }
 
-func (p *Press) prepare() {
+func (p *Renderer) prepare() {
 	p.once.Do(func() {
-		// The policy names the page's own style and script: nothing that a name or reason could smuggle in is run.
+		// The policy lists hashes of the page's own style and script, so that nothing injected by a name or reason runs.
 		source := func(text string) string {
 			sum := sha256.Sum256([]byte(text))
 			return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
@@ -75,16 +75,16 @@ func (p *Press) prepare() {
 	})
 }
 
-// Refusal returns the page as an answer: HTML for a person, JSON for a program.
-func (p *Press) Refusal(g *Page, html bool) *engine.Refusal {
+// Refusal returns the page as a response: HTML for people, JSON for programs.
+func (p *Renderer) Refusal(g *Page, html bool) *engine.Refusal {
 	return &engine.Refusal{
 		Status: g.Status, Reason: g.Title + ": " + g.Reason, Fields: p.fields(g, html),
 		Print: func(string) ([]byte, string) { return p.print(g, html) },
 	}
 }
 
-// Failure returns the page as the answer for when no backend is reached: why that is, is added to the page's reason.
-func (p *Press) Failure(g *Page, html bool) engine.Refusal {
+// Failure returns the page as the response if no backend is reached; the cause is appended to the page's reason.
+func (p *Renderer) Failure(g *Page, html bool) engine.Refusal {
 	return engine.Refusal{
 		Status: g.Status, Reason: g.Reason + ": ", Fields: p.fields(g, html),
 		Print: func(reason string) ([]byte, string) {
@@ -95,7 +95,7 @@ func (p *Press) Failure(g *Page, html bool) engine.Refusal {
 	}
 }
 
-func (p *Press) fields(g *Page, html bool) []engine.Field {
+func (p *Renderer) fields(g *Page, html bool) []engine.Field {
 	fields := append([]engine.Field{
 		field("Cache-Control", "no-store"), field("Vary", "Accept"), field("X-Robots-Tag", "noindex, nofollow"),
 		field("Referrer-Policy", "no-referrer"),
@@ -111,7 +111,7 @@ func (p *Press) fields(g *Page, html bool) []engine.Field {
 }
 
 // print returns the page's text and its media type.
-func (p *Press) print(g *Page, html bool) ([]byte, string) {
+func (p *Renderer) print(g *Page, html bool) ([]byte, string) {
 	var body bytes.Buffer
 	var err error
 	kind := "application/json"
@@ -141,9 +141,9 @@ func NotForked(a About) *Page {
 		Next: "See for yourself:", Command: status(a)}
 }
 
-// NotReached returns the page of a sandbox one of whose forks no request reaches: code and reason say why. Final:
-// waiting alone does not help; runs: the fork itself is not to blame. The log is the command that reads what the fork
-// said, where there is one.
+// NotReached returns the page of a sandbox with a fork that no request reaches, for the reasons code and reason. final
+// means that waiting alone does not help; runs that the fork itself works. log is the command that reads the fork's
+// log, if there is one.
 func NotReached(a About, fork, code, reason string, final, runs bool, log []string) *Page {
 	g := &Page{Status: 503, Title: "The sandbox is starting", About: a, Code: code, Reason: "fork " + fork + ": " + reason, Retry: true,
 		Next: "See for yourself:", Command: status(a)}
@@ -165,7 +165,7 @@ func status(a About) []string {
 
 type fact struct{ Name, Value string }
 
-// facts are what is known of the preview.
+// facts returns what is known about the preview.
 func (g *Page) facts() []fact {
 	var all []fact
 	for _, f := range []fact{{"Sandbox", g.Sandbox}, {"Namespace", g.Namespace}, {"Service", g.Service}, {"Code", g.Code}} {
@@ -180,8 +180,7 @@ func field(name, value string) engine.Field {
 	return engine.Field{Name: []byte(name), Value: []byte(value)}
 }
 
-// WantsHTML says whether who asks is a person: a browser that opens a page names text/html, which scripts and programs
-// don't.
+// WantsHTML reports whether a person asks: a browser that opens a page accepts text/html, scripts and programs do not.
 func WantsHTML(h *engine.Head) bool {
 	for i := range h.Fields {
 		if !isNamed(h.Fields[i].Name, "accept") {

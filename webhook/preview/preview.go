@@ -1,5 +1,5 @@
-// Package preview is what the ways into a sandbox share: which preview a request's host names, and what is changed in
-// the request's head, so that it carries the sandbox's key and no other. It is pure, and imports nothing of Kubernetes.
+// Package preview is what the gateway and `open` share: which preview a request's host names, and how the request's
+// head is edited so that it carries the sandbox's key and no other. It is pure, and imports nothing of Kubernetes.
 package preview
 
 import (
@@ -12,43 +12,42 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// A Stamp puts a sandbox's key on requests that enter.
+// A Stamp sets a sandbox's key on requests that enter.
 type Stamp struct {
 	route.Carriers
-	// Key is the sandbox's. Empty: the baseline, and any key that comes in is taken out.
+	// Key is the sandbox's. Empty: the baseline, and any key in the request is removed.
 	Key string
 }
 
-// Edits returns what makes a request carry the sandbox's key, by every carrier, and no other.
+// Edits returns the edits that make a request carry the sandbox's key in all carriers, and no other key.
 func (s Stamp) Edits(h *engine.Head) engine.Edits {
 	var e engine.Edits
 	s.Carry([]byte(s.Key), h.All(), &e)
 	return e
 }
 
-// Answered changes the head of an answer so that no cache serves it to anybody but who asked.
+// Answered edits the head of a response so that no cache serves it to other clients.
 func (s Stamp) Answered(e *engine.Edits, r *engine.Reply) {
 	if s.Key != "" && r.Status != 101 {
 		s.Private(route.FromHeader, r.All(), e)
 	}
 }
 
-// Forwarded is what a preview tells the app of the request as the client made it: in Forwarded (RFC 7239), and in the
-// fields that were customary before it, X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto.
+// Forwarded describes the client's original request to the app: in Forwarded (RFC 7239), and in the older fields
+// X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto.
 type Forwarded struct {
-	Client netip.Addr // whom the request came from: the client, or the proxy in front
+	Client netip.Addr // the sender of the request: the client, or the proxy in front
 	Proto  string     // "http" or "https", as the client sees it
-	// Behind says that requests come from a proxy of one's own, which has set the X-Forwarded fields: they are kept,
-	// and Client is appended. Else what the client says of itself is dropped. A Forwarded that comes in is dropped in
-	// any case: proxies that know of X-Forwarded alone pass the client's own on. What the app gets as Forwarded says
-	// the same as the other fields.
+	// Behind means that requests come from a trusted proxy, which has set the X-Forwarded fields: they are kept, and
+	// Client is appended. Otherwise what the client says is dropped. A Forwarded field is dropped in any case, because
+	// proxies that know only X-Forwarded pass on the client's. The app gets a Forwarded field that agrees with the others.
 	Behind bool
 }
 
-// Seen is the request as the client made it, so far as that is known.
+// Seen is the client's original request, as far as known.
 type Seen struct{ Host, Proto []byte }
 
-// Add adds the fields to e, and returns what they say.
+// Add adds the fields to e, and returns their content.
 func (f Forwarded) Add(e *engine.Edits, h *engine.Head) Seen {
 	var hops [][]byte
 	host, proto := slices.Clone(h.Authority), []byte(f.Proto)
@@ -78,8 +77,8 @@ func (f Forwarded) Add(e *engine.Edits, h *engine.Head) Seen {
 	return Seen{Host: host, Proto: proto}
 }
 
-// forwarded returns the value of a Forwarded field (RFC 7239, section 4) that says what the X-Forwarded fields do: an
-// element for each hop, of which the first, the client's, has host and proto.
+// forwarded returns the value of a Forwarded field (RFC 7239, section 4) that agrees with the X-Forwarded fields. It
+// has one element for each hop; the first, the client's, has host and proto.
 func forwarded(hops, host, proto []byte) []byte {
 	var out []byte
 	for i, hop := range bytes.Split(hops, []byte{','}) {
@@ -98,7 +97,7 @@ func forwarded(hops, host, proto []byte) []byte {
 		if i > 0 {
 			continue
 		}
-		if _, ok := ParseHost(string(host)); ok { // so it has nothing that would have to be escaped
+		if _, ok := ParseHost(string(host)); ok { // so nothing in it needs escaping
 			out = append(append(append(out, `;host="`...), host...), '"')
 		}
 		if p := bytes.ToLower(proto); string(p) == "http" || string(p) == "https" {
@@ -108,7 +107,7 @@ func forwarded(hops, host, proto []byte) []byte {
 	return out
 }
 
-// address reads an IP address, with or without a port.
+// address parses an IP address, with or without a port.
 func address(s string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(strings.Trim(s, "[]"))
 	if err != nil {

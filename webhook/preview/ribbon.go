@@ -12,26 +12,26 @@ import (
 //go:embed ribbon.html
 var ribbonHTML string
 
-// A Ribbon names the sandbox at the edge of a page. It is one element, and dismissed without a script; where one may
-// run, it remembers that for as long as the tab is open.
+// A Ribbon names the sandbox at the edge of a page. It is one element, and can be dismissed without a script. If
+// scripts may run, it stays dismissed while the tab is open.
 type Ribbon struct{ About }
 
-// OpensPage says whether a request is a browser's for a page of its own: none of a frame, and none that a script makes.
+// OpensPage reports whether a browser requests a page to open in a tab, not in a frame or by a script.
 func OpensPage(h *engine.Head) bool {
 	if string(h.Method) != "GET" || h.Get("x-requested-with") != nil {
 		return false
 	}
-	if dest := h.Get("sec-fetch-dest"); dest != nil { // browsers tell it where the page came by TLS
+	if dest := h.Get("sec-fetch-dest"); dest != nil { // browsers send it for pages over TLS
 		return string(dest) == "document"
 	}
 	return WantsHTML(h)
 }
 
-// Ask changes a request for a page so that its answer can be given a ribbon: it is asked for as it is, not compressed.
+// Ask changes a request for a page so that its response can get a ribbon: it must not be compressed.
 func (Ribbon) Ask(e *engine.Edits) { e.Set = append(e.Set, field("accept-encoding", "identity")) }
 
-// Lay lays the ribbon on an answer, if that is a page on which it is safe.
-func (b Ribbon) Lay(e *engine.Edits, r *engine.Reply) {
+// InsertInto inserts the ribbon into a response, if that is a page in which it is safe.
+func (b Ribbon) InsertInto(e *engine.Edits, r *engine.Reply) {
 	if !takesRibbon(r) {
 		return
 	}
@@ -39,16 +39,15 @@ func (b Ribbon) Lay(e *engine.Edits, r *engine.Reply) {
 	e.Insert = &engine.Insertion{What: []byte(text), Find: new(bodyFinder).find}
 	e.Remove = append(e.Remove, "accept-ranges")
 	for i := range r.Fields {
-		// The bytes are not those that the tag was made of.
+		// The bytes differ from those that the tag was computed from.
 		if f := &r.Fields[i]; isNamed(f.Name, "etag") && !strings.HasPrefix(string(f.Value), "W/") {
 			e.Set = append(e.Set, field("etag", "W/"+string(f.Value)))
 		}
 	}
 }
 
-// takesRibbon says whether an answer is a whole page, in a coding in which ASCII is itself, and nothing of its head
-// says that it must not be changed or would not show the ribbon: a policy for its content names what it may hold, and
-// that is not for the gateway to widen.
+// takesRibbon reports whether a response is a whole page in a coding in which ASCII is itself, and its head allows the
+// change. A content policy names what the page may contain, and the gateway must not widen it.
 func takesRibbon(r *engine.Reply) bool {
 	page := false
 	for i := range r.Fields {
@@ -78,7 +77,7 @@ func takesRibbon(r *engine.Reply) bool {
 	return page && r.Status == 200
 }
 
-// holdsASCII says whether a media type's charset, where it has one, is known to hold ASCII as it is.
+// holdsASCII reports whether a media type's charset, if it has one, is known to contain ASCII unchanged.
 func holdsASCII(mediaType string) bool {
 	_, charset, ok := strings.Cut(mediaType, "charset=")
 	charset, _, _ = strings.Cut(charset, ";")

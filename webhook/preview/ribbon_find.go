@@ -2,18 +2,18 @@ package preview
 
 import "strings"
 
-// A bodyFinder finds the end of a page's <body> tag as the page goes by: it reads tags, comments and text as browsers do
-// (https://html.spec.whatwg.org/multipage/parsing.html#tokenization). Where it can't be sure, it finds none.
+// A bodyFinder finds the end of a page's <body> tag in a stream. It parses tags, comments and text as browsers do
+// (https://html.spec.whatwg.org/multipage/parsing.html#tokenization). If it cannot be sure, it finds none.
 type bodyFinder struct {
 	state   findState
 	seen    int
-	name    [12]byte // of the tag, in lower case, as far as it goes
+	name    [12]byte // of the tag, in lower case, as far as it was read
 	length  int      // of name
 	closing bool     // the tag is an end tag
-	raw     string   // element whose text is no markup
+	raw     string   // the element whose text is not markup
 }
 
-// maxFind is how much of a page is looked at, in bytes.
+// maxFind is how much of a page is searched, in bytes.
 const maxFind = 64 << 10
 
 type findState uint8
@@ -48,7 +48,7 @@ const (
 	unsure
 )
 
-// find returns how many bytes of the next part of the page go before what belongs right into its body.
+// find returns how many bytes of the next part of the page precede the start of its body.
 func (f *bodyFinder) find(part []byte) (before int, ok bool) {
 	for i, c := range part {
 		if f.state == unsure || f.seen == maxFind {
@@ -171,14 +171,14 @@ func (f *bodyFinder) tagEnd() findState {
 	return inText
 }
 
-// rawText returns the state after a byte of text that is no markup.
+// rawText returns the state after a byte of text that is not markup.
 func (f *bodyFinder) rawText(c byte) findState {
 	switch {
 	case f.state == rawOpen && c == '/':
 		f.length = 0
 		return rawName
 	case f.state == rawOpen && c == '!' && f.raw == "script":
-		return unsure // what ends it depends on what comes
+		return unsure // what ends it depends on what follows
 	case f.state == rawName && letter(c) && f.length < len(f.raw) && strings.HasPrefix(f.raw, string(append(f.name[:f.length:f.length], c|0x20))):
 		f.add(c)
 		return rawName
@@ -192,7 +192,7 @@ func (f *bodyFinder) rawText(c byte) findState {
 	return rawText
 }
 
-// comment returns the state after a byte of a comment, or of what else begins with <!.
+// comment returns the state after a byte of a comment, or of something else that begins with <!.
 func (f *bodyFinder) comment(c byte) findState {
 	switch f.state {
 	case declaration:
@@ -237,7 +237,7 @@ func (f *bodyFinder) inComment(c byte) findState {
 	return inComment
 }
 
-// add adds a byte to the tag's name.
+// add appends a byte to the tag's name.
 func (f *bodyFinder) add(c byte) {
 	if 'A' <= c && c <= 'Z' {
 		c |= 0x20

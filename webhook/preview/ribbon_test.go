@@ -101,7 +101,7 @@ func TestRibbon_OnlyWhereItIsSafe(t *testing.T) {
 			}
 		}
 		var e engine.Edits
-		Ribbon{About{Sandbox: "pr-1<", Namespace: "shop"}}.Lay(&e, r)
+		Ribbon{About{Sandbox: "pr-1<", Namespace: "shop"}}.InsertInto(&e, r)
 		if (e.Insert != nil) != test.want {
 			t.Errorf("%d %s: %v", test.status, test.fields, e.Insert != nil)
 		}

@@ -14,19 +14,20 @@ const (
 	maxStateKey          = 256 // bytes
 )
 
-// An Editor changes the fields of a message's head. Names are in lower case. Put replaces all fields of a name by one, Drop removes
-// them.
+// An Editor changes the fields of a message's head. Names are in lower case. Put replaces all fields with a name by
+// one, Drop removes them.
 type Editor interface {
 	Put(name string, value []byte)
 	Drop(name string)
 }
 
-// Carry makes every carrier of a request carry key: the header, the member of baggage and, where the request is traced or had one,
-// the member of tracestate. A service that passes on any one of them passes the key on. An empty key takes all carriers out.
+// Carry makes every carrier of a request carry key: the header, the member of baggage, and the member of tracestate if
+// the request is traced or had one. A service that forwards any of them forwards the key. An empty key clears all
+// carriers.
 //
-// fields are the request's, and edit is told what has to change: nothing, where all carriers carry the key already. Members of
-// others stay, in their order. The key's member comes first, where a reader that takes a part of a long list looks. Where it would
-// make a list longer than the specification lets it be, members at the list's end are left out, as Trace Context has it.
+// fields are the request's. edit is called for the changes only, so not at all if all carriers carry the key already.
+// Other members stay, in their order. The key's member comes first, for readers that read only part of a long list. If
+// a list would exceed the limits of its specification, members at its end are dropped, as Trace Context requires.
 func (c Carriers) Carry(key []byte, fields iter.Seq2[[]byte, []byte], edit Editor) {
 	baggage := list{name: "baggage", member: c.Member, bytes: maxBaggage, members: maxBaggageMembers}
 	state := list{name: "tracestate", member: c.Member, bytes: maxTracestate, members: maxTracestateMembers}
@@ -54,7 +55,7 @@ func (c Carriers) Carry(key []byte, fields iter.Seq2[[]byte, []byte], edit Edito
 	state.write(key, state.carries || len(key) > 0 && traced && stateKey(c.Member), edit)
 }
 
-// A list is a header whose value is a list of NAME=VALUE, read from one field or several.
+// A list is a header whose value is a list of NAME=VALUE, in one field or several.
 type list struct {
 	name           string
 	member         string
@@ -62,7 +63,7 @@ type list struct {
 
 	rest    [][]byte // members of others
 	carries bool     // some member carries the key
-	others  bool     // some member of that name carries another
+	others  bool     // some member of that name carries another key
 }
 
 func (l *list) read(value, key []byte) {
@@ -84,7 +85,7 @@ func (l *list) read(value, key []byte) {
 	}
 }
 
-// write makes the list carry the key, if it is wanted, and no other.
+// write makes the list carry the key if it is wanted, and no other key.
 func (l *list) write(key []byte, wanted bool, edit Editor) {
 	if l.carries == wanted && !l.others {
 		return
@@ -111,7 +112,7 @@ func (l *list) write(key []byte, wanted bool, edit Editor) {
 	edit.Put(l.name, value)
 }
 
-// stateKey says whether a member may be so called in tracestate: readers discard the whole of one that holds any other.
+// stateKey reports whether a name is valid for a member of tracestate: readers discard a header with an invalid one.
 func stateKey(name string) bool {
 	if name == "" || len(name) > maxStateKey {
 		return false

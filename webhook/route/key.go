@@ -6,25 +6,25 @@ import (
 	"strings"
 )
 
-// Carriers names what carries a key in a request. In order of precedence: the header Header; the member Member of the
-// headers "baggage" and "tracestate".
+// Carriers names what carries a key in a request. In order of precedence: the header Header, and the member Member of
+// the headers "baggage" and "tracestate".
 type Carriers struct {
 	Header string // in lower case
 	Member string
 }
 
-// A Finder collects the key of one request as its headers pass by, in any order.
-// The zero value, with Carriers set, is ready to use; Reset makes it so again.
+// A Finder collects the key of one request from its headers, in any order. Set Carriers before use. Reset prepares it
+// for another request.
 type Finder struct {
 	Carriers
 	header, baggage, tracestate []byte
-	seen, ambiguous             bool // the key header came; it came with different values
+	seen, ambiguous             bool // the key header was seen; it was seen with different values
 }
 
 // Reset forgets the request and keeps the carriers.
 func (f *Finder) Reset() { *f = Finder{Carriers: f.Carriers} }
 
-// Header notes one header field. The name's case does not matter; value is kept, not copied, where it holds a key.
+// Header records one header field. The name's case does not matter; value is kept, not copied, if it holds a key.
 func (f *Finder) Header(name, value []byte) {
 	switch {
 	case len(name) == len(f.Carriers.Header) && equalFold(name, f.Carriers.Header):
@@ -44,8 +44,8 @@ func (f *Finder) Header(name, value []byte) {
 	}
 }
 
-// Key returns the request's key, empty when it carries none. It fails when the key header came twice with different
-// values: whichever were chosen, some hop could choose the other.
+// Key returns the request's key, empty if it carries none. It fails if the key header has different values, because
+// some hop could choose another one.
 func (f *Finder) Key() (key []byte, ok bool) {
 	switch {
 	case f.ambiguous:
@@ -61,7 +61,7 @@ func (f *Finder) Key() (key []byte, ok bool) {
 // A Carrier is where a request's key came from, in order of precedence.
 type Carrier uint8
 
-// The carriers.
+// Carriers.
 const (
 	FromHeader Carrier = iota + 1
 	FromBaggage
@@ -80,7 +80,7 @@ func (f *Finder) Carrier() Carrier {
 }
 
 // BaggageMember returns the value of the named member of a W3C Baggage header value, percent-decoded, without its
-// properties; nil when there is none. Of members with the same name the last counts, as in OpenTelemetry's SDKs.
+// properties; nil if there is none. Of members with the same name the last counts, as in OpenTelemetry's SDKs.
 func BaggageMember(header []byte, name string) []byte {
 	var found []byte
 	for len(header) > 0 {
@@ -96,8 +96,8 @@ func BaggageMember(header []byte, name string) []byte {
 	return found
 }
 
-// TracestateMember returns the value of the named member of a W3C Trace Context tracestate header value; nil when there
-// is none. Of members with the same name the first counts: the one set last, which the specification puts on the left.
+// TracestateMember returns the value of the named member of a W3C Trace Context tracestate header value; nil if there
+// is none. Of members with the same name the first counts: it was set last, and the specification prepends.
 func TracestateMember(header []byte, name string) []byte {
 	for len(header) > 0 {
 		var member []byte
@@ -110,8 +110,7 @@ func TracestateMember(header []byte, name string) []byte {
 	return nil
 }
 
-// percentDecode returns v itself where nothing is encoded. A '%' that two hexadecimal digits do not follow stands as it
-// is.
+// percentDecode returns v itself if nothing is encoded. A '%' without two hexadecimal digits after it stays.
 func percentDecode(v []byte) []byte {
 	if bytes.IndexByte(v, '%') < 0 {
 		return v

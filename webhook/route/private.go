@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Private keeps the answer to a keyed request from being served to requests without the key. No shared cache stores it: it is for
-// the one client that asked (Cache-Control: private), and headers by which caches of one maker or another are told to store it all
-// the same are taken out. A client's own cache, and a shared one that is configured to ignore Cache-Control, serve it for requests
-// with the same carriers alone (Vary). How long a client may keep it stays as the app says.
+// Private keeps the response to a keyed request from being served to requests without the key. It sets Cache-Control:
+// private, so that no shared cache stores it, and removes vendors' headers that override this. Vary lists the carriers,
+// so that a client's own cache, and a shared one that ignores Cache-Control, serve it only to requests with the same
+// key. How long a client may keep it does not change.
 //
-// carrier is where the key came from, which Finder.Carrier tells. Requests without a key, and their answers, are not touched: a cache
-// in front of a router that holds the baseline's answer serves it whether a request carries a key or not, unless it is configured
-// to pass keyed requests.
+// carrier is where the key came from: see Finder.Carrier. Requests without a key, and their responses, are not changed.
+// So a cache in front of a router that holds the baseline's response also serves it to keyed requests, unless it is
+// configured to pass them.
 func (c Carriers) Private(carrier Carrier, fields iter.Seq2[[]byte, []byte], edit Editor) {
 	var directives, vary [][]byte
 	private := false
@@ -47,14 +47,14 @@ func (c Carriers) Private(carrier Carrier, fields iter.Seq2[[]byte, []byte], edi
 	edit.Put("vary", c.vary(carrier, vary))
 }
 
-// Uncached are the fields that keep a router's own answer to a keyed request from being served to anybody again.
+// Uncached sets the fields that keep a router's own response to a keyed request from being cached.
 func (c Carriers) Uncached(edit Editor) {
 	edit.Put("cache-control", []byte("no-store"))
 	edit.Put("vary", c.vary(FromTracestate, nil))
 }
 
-// vary adds to the names in a Vary header those of the carriers that may hold the key of a request for which the answer is right: the
-// one it came from, and those that would win over it.
+// vary adds to the names in a Vary header the carriers that the response depends on: the one the key came from, and
+// those that take precedence over it.
 func (c Carriers) vary(carrier Carrier, names [][]byte) []byte {
 	for _, n := range names {
 		if string(n) == "*" {
@@ -99,8 +99,8 @@ func directive(d []byte) []byte {
 	return bytes.Trim(name, " \t")
 }
 
-// sharedCaching says whether a field tells shared caches to do otherwise than Cache-Control says: nginx's, those of RFC 9213, of Edge
-// Architecture, of Akamai.
+// sharedCaching reports whether a field makes shared caches ignore Cache-Control: those of nginx, RFC 9213, Edge
+// Architecture and Akamai.
 func sharedCaching(name []byte) bool {
 	switch n := strings.ToLower(string(name)); n {
 	case "x-accel-expires", "surrogate-control", "edge-control":

@@ -1,5 +1,5 @@
-// Package route is what the control plane and the routers share: the table of routes of one baseline, how a request's key
-// is found, and the form in which tables travel. It imports nothing of Kubernetes.
+// Package route is what the control plane and the routers share: the table of routes of one baseline, how a request's
+// key is found, and the encoding of tables. It imports nothing of Kubernetes.
 package route
 
 import (
@@ -8,37 +8,37 @@ import (
 	"slices"
 )
 
-// A Version orders the tables of one baseline. Term is the number of lease transitions at the time, so that every table of
-// a new lease holder is newer than all of its predecessor's; Counter counts within a term.
+// A Version orders the tables of one baseline. Term counts lease transitions, so that every table of a new lease holder
+// is newer than all of its predecessor's. Counter counts within a term.
 type Version struct {
 	Term    int64  `json:"term"`
 	Counter uint64 `json:"counter"`
 }
 
-// Compare returns -1, 0 or +1 as v is older than, the same as, or newer than w.
+// Compare returns -1, 0 or +1 if v is older than, the same as, or newer than w.
 func (v Version) Compare(w Version) int {
 	return cmp.Or(cmp.Compare(v.Term, w.Term), cmp.Compare(v.Counter, w.Counter))
 }
 
-// A Table holds every route of one baseline. It is immutable once published: changes make a new one.
+// A Table holds every route of one baseline. It is immutable once published: a change creates a new one.
 type Table struct {
 	Version Version         `json:"version"`
 	Routes  map[string]Fork `json:"routes,omitempty"` // by routing key
-	// Observe holds the keys whose requests are counted where they pass the baseline without being routed. Sorted.
+	// Observe holds the keys whose requests are counted if they pass the baseline without being routed. Sorted.
 	Observe []string `json:"observe,omitempty"`
 }
 
-// A Fork is where a key's requests go.
+// A Fork is the destination of a key's requests.
 type Fork struct {
 	Sandbox string `json:"sandbox"`
 	Name    string `json:"name"` // the fork's Deployment
-	UID     string `json:"uid"`  // of the Deployment: counts are of one fork, and not of a later one with its name and key
+	UID     string `json:"uid"`  // of the Deployment: counts are of this fork, not of a later one with its name and key
 	// FallBack sends requests to the baseline while Pods is empty; otherwise they get 503.
 	FallBack bool `json:"fallBack,omitempty"`
-	// Pods are the fork's pods that can serve: containers ready, of the newest revision that has any. In order of name.
+	// Pods are the fork's pods that can serve: containers ready, of the newest revision that has any. Sorted by name.
 	Pods []Pod `json:"pods,omitempty"`
-	// Only, where it is not empty, names the captured ports at which the key goes there: the fork is of another workload, which stands
-	// with this one behind Services that lead to these ports.
+	// Only, if not empty, restricts the route to these captured ports. It is set if the fork is of another workload, which
+	// shares Services for these ports with this one.
 	Only []string `json:"only,omitempty"`
 	// Reason says, for people, why Pods is empty.
 	Reason string `json:"reason,omitempty"`
@@ -49,8 +49,7 @@ type Pod struct {
 	Name string `json:"name"`
 	UID  string `json:"uid"`
 	IP   string `json:"ip"`
-	// Ports maps the names of captured ports to the numbers this pod serves them on; a name that is missing is served on the
-	// baseline's number.
+	// Ports maps names of captured ports to this pod's port numbers; a missing name has the baseline's number.
 	Ports map[string]uint16 `json:"ports,omitempty"`
 }
 
@@ -60,12 +59,12 @@ type Delta struct {
 	Version Version         `json:"version"`
 	Set     map[string]Fork `json:"set,omitempty"`
 	Remove  []string        `json:"remove,omitempty"`
-	// Observe and Unobserve are keys that come to the table's Observe, and that leave it.
+	// Observe and Unobserve are the keys to add to the table's Observe, and to remove from it.
 	Observe   []string `json:"observe,omitempty"`
 	Unobserve []string `json:"unobserve,omitempty"`
 }
 
-// Apply returns the table that d makes of t, and false when d does not build on t's version.
+// Apply returns the table with d applied, and false if d is not based on t's version.
 func (t *Table) Apply(d *Delta) (*Table, bool) {
 	if d.Base != t.Version || d.Version.Compare(t.Version) <= 0 {
 		return nil, false

@@ -9,12 +9,12 @@ import (
 	"net/netip"
 )
 
-// StreamPath is where the control plane serves the route stream: a POST over HTTP/2 whose request and response bodies are
-// both open for as long as the router lives. The request body carries ToControl frames, the response body ToRouter frames,
+// StreamPath is where the control plane serves the route stream: a POST over HTTP/2 whose request and response bodies
+// both stay open while the router lives. The request body carries ToControl frames, the response body ToRouter frames,
 // one JSON object a line. The request authenticates with "Authorization: Bearer" and a projected token of
-// sandbox.Audience, from which the control plane knows the pod, its namespace and so its baseline. A replica that does not
-// hold the lease answers 307 with the holder's address in Location (the TLS server name stays the configured one), or 503
-// when there is none yet.
+// sandbox.Audience, which identifies the pod, its namespace and so its baseline. A replica without the lease responds
+// with 307 and the holder's address in Location (the TLS server name stays the configured one), or with 503 if there is
+// no holder.
 const StreamPath = "/v1/routes"
 
 // MaxFrame is the longest line that either side accepts, in bytes.
@@ -22,12 +22,12 @@ const MaxFrame = 16 << 20
 
 // A ToRouter frame has exactly one field set.
 type ToRouter struct {
-	Snapshot *Table  `json:"snapshot,omitempty"` // first frame; again whenever the control plane sees fit
+	Snapshot *Table  `json:"snapshot,omitempty"` // first frame; repeated whenever the control plane chooses
 	Delta    *Delta  `json:"delta,omitempty"`
 	Ping     *Ping   `json:"ping,omitempty"`   // every PingInterval; the table is as fresh as the last frame
 	Report   *Report `json:"report,omitempty"` // send Counts at once, with this nonce
 	Trust    *Trust  `json:"trust,omitempty"`  // the CA bundle to trust from the next connection on
-	Taken    *Taken  `json:"taken,omitempty"`  // final Counts are written where they belong
+	Taken    *Taken  `json:"taken,omitempty"`  // final Counts are written to the ConfigMaps
 }
 
 // A ToControl frame has exactly one field set.
@@ -37,15 +37,15 @@ type ToControl struct {
 	Counts *Counts  `json:"counts,omitempty"`
 }
 
-// Ping keeps a quiet stream alive and the table fresh.
+// Ping keeps an idle stream alive and the table fresh.
 type Ping struct{}
 
-// A Report asks for counts.
+// A Report requests counts.
 type Report struct {
 	Nonce string `json:"nonce"`
 }
 
-// Taken answers final Counts: the router may end.
+// Taken acknowledges final Counts: the router may end.
 type Taken struct{}
 
 // Trust carries certificates of authorities, PEM.
@@ -56,35 +56,35 @@ type Trust struct {
 // Hello introduces a router.
 type Hello struct {
 	Build string  `json:"build"`           // the router's own version
-	Start string  `json:"start"`           // random, new whenever the router starts: counts count from there
-	Have  Version `json:"have,omitzero"`   // the table it routes by now
+	Start string  `json:"start"`           // random, new whenever the router starts: counts start there
+	Have  Version `json:"have,omitzero"`   // the table that it routes by
 	CA    string  `json:"ca,omitempty"`    // SHA-256 of the PEM bundle it trusts, hexadecimal
 	Dials bool    `json:"dials,omitempty"` // it reports Counts.Dialed
 }
 
-// Counts are totals since the router started, for every fork of its table that it has seen, by the fork's key; and for every key of
-// Table.Observe that it has seen.
+// Counts are totals since the router started, by key: for every fork of its table, and every key of Table.Observe, that
+// has had requests.
 type Counts struct {
-	Nonce    string                 `json:"nonce,omitempty"` // of the Report this answers
+	Nonce    string                 `json:"nonce,omitempty"` // of the Report that this answers
 	Final    bool                   `json:"final,omitempty"` // the router serves no more requests, and waits for Taken before it ends
 	Keys     map[string]Count       `json:"keys,omitempty"`
 	Observed map[string]Observation `json:"observed,omitempty"`
-	// Dialed is what came of connecting to the ports of forks' pods, by the pod's UID: empty where the router connected, else why it
-	// could not. A frame holds those that changed since the stream's last; the first holds all. It is part of Counts because a control
-	// plane that does not know it yet ignores it there.
+	// Dialed is the result of connecting to the ports of forks' pods, by the pod's UID: empty if the router connected,
+	// otherwise the error. A frame holds the changes since the stream's last frame; the first holds all. It is part of
+	// Counts because a control plane that does not know it yet ignores it there.
 	Dialed map[string]string `json:"dialed,omitempty"`
 }
 
-// A Count is what became of the requests of one key at one baseline.
+// A Count holds the outcomes of the requests of one key at one baseline.
 type Count struct {
 	Of         string `json:"of,omitempty"`         // in Counts: UID of the fork that had the key
 	Fork       uint64 `json:"fork,omitempty"`       // served by the fork
-	FellBack   uint64 `json:"fellBack,omitempty"`   // fork not ready, sent to the baseline as asked
+	FellBack   uint64 `json:"fellBack,omitempty"`   // fork not ready, sent to the baseline as configured
 	Refused    uint64 `json:"refused,omitempty"`    // answered 503 by the router
-	Unfinished uint64 `json:"unfinished,omitempty"` // reached the fork, which broke off before the answer was whole; in Fork too if it had begun
+	Unfinished uint64 `json:"unfinished,omitempty"` // reached the fork, which broke off before the response was complete; in Fork too if the response had started
 }
 
-// Add returns the sum of c and d, of no fork.
+// Add returns the sum of c and d, without a fork.
 func (c Count) Add(d Count) Count {
 	return Count{
 		Fork: c.Fork + d.Fork, FellBack: c.FellBack + d.FellBack,
@@ -92,7 +92,8 @@ func (c Count) Add(d Count) Count {
 	}
 }
 
-// Since returns what c has beyond an earlier count of the same router's; false where it is no later one, since totals never fall.
+// Since returns what c has beyond an earlier count of the same router; false if it is not later, since totals never
+// fall.
 func (c Count) Since(d Count) (Count, bool) {
 	if c.Fork < d.Fork || c.FellBack < d.FellBack || c.Refused < d.Refused || c.Unfinished < d.Unfinished {
 		return Count{}, false
@@ -103,25 +104,25 @@ func (c Count) Since(d Count) (Count, bool) {
 	}, true
 }
 
-// Totals is what sandbox.DataCounts holds: per workload (sandbox.WorkloadLabel), the sum over all its routers.
+// Totals is the content of sandbox.DataCounts: per workload (sandbox.WorkloadLabel), the sum over all its routers.
 type Totals map[string]Count
 
-// An Observation is what became of the requests of one key that passed a workload which is not forked for it.
+// An Observation holds the outcomes of the requests of one key that passed a workload without a fork for it.
 type Observation struct {
-	Requests uint64 `json:"requests,omitempty"` // begun
-	Failed   uint64 `json:"failed,omitempty"`   // of these: the app answered that it failed, broke off, or took no connection
-	Last     int64  `json:"last,omitempty"`     // when the last one came: milliseconds since 1970, by the router's clock
-	// Turn tells, in Counts, how often the router had begun to observe a key before: one that left and came back counts from zero.
+	Requests uint64 `json:"requests,omitempty"` // started
+	Failed   uint64 `json:"failed,omitempty"`   // of these: the app responded with a failure, broke off, or accepted no connection
+	Last     int64  `json:"last,omitempty"`     // when the last one started: milliseconds since 1970, by the router's clock
+	// Turn is, in Counts, how often the router had started to observe a key before: counts start at zero each time.
 	Turn uint64 `json:"turn,omitempty"`
 }
 
-// Add returns the sum of o and p, of no turn.
+// Add returns the sum of o and p, without a turn.
 func (o Observation) Add(p Observation) Observation {
 	return Observation{Requests: o.Requests + p.Requests, Failed: o.Failed + p.Failed, Last: max(o.Last, p.Last)}
 }
 
-// Since returns what o has beyond an earlier observation of the same router's, all of it where that was of an earlier turn; false
-// where it is no later one.
+// Since returns what o has beyond an earlier observation of the same router, or all of it if that was of an earlier
+// turn; false if it is not later.
 func (o Observation) Since(p Observation) (Observation, bool) {
 	switch {
 	case o.Turn > p.Turn:
@@ -132,17 +133,18 @@ func (o Observation) Since(p Observation) (Observation, bool) {
 	return Observation{Requests: o.Requests - p.Requests, Failed: o.Failed - p.Failed, Last: o.Last}, true
 }
 
-// Observed is what sandbox.DataObserved holds: per key and workload (sandbox.WorkloadLabel), the sum over all its routers.
+// Observed is the content of sandbox.DataObserved: per key and workload (sandbox.WorkloadLabel), the sum over all its
+// routers.
 type Observed map[string]map[string]Observation
 
-// Sent is what became of the requests that a check's router passed on for the test beside it. It is the termination message of that
-// router's container.
+// Sent holds the outcomes of the requests that a check's router forwarded for the test beside it. It is the termination
+// message of that router's container.
 type Sent struct {
-	Begun      uint64 `json:"begun"`                // all of them; some may have been given up by the test before they were answered
-	Answered   uint64 `json:"answered"`             // by whoever they went to, the baseline included
-	Refused    uint64 `json:"refused,omitempty"`    // nobody took them
-	Unfinished uint64 `json:"unfinished,omitempty"` // broken off before the answer was whole; in Answered too if it had begun
-	OtherKeys  uint64 `json:"otherKeys,omitempty"`  // those that already carried a key, and not the sandbox's
+	Begun      uint64 `json:"begun"`                // all of them; the test may have cancelled some before the response
+	Answered   uint64 `json:"answered"`             // by any server, the baseline included
+	Refused    uint64 `json:"refused,omitempty"`    // no server accepted them
+	Unfinished uint64 `json:"unfinished,omitempty"` // broken off before the response was complete; in Answered too if it had started
+	OtherKeys  uint64 `json:"otherKeys,omitempty"`  // those that already carried another key than the sandbox's
 }
 
 // Add returns the sum of s and t.
@@ -163,8 +165,8 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{s}
 }
 
-// ToRouter reads the next frame for a router; io.EOF at the end of the stream. A frame that is malformed or not of
-// exactly one field is an error: after an error the stream can't be used any more.
+// ToRouter reads the next frame for a router; io.EOF at the end of the stream. A frame that is malformed or does not
+// have exactly one field is an error. After an error the stream cannot be used any more.
 func (r *Reader) ToRouter() (*ToRouter, error) {
 	var f ToRouter
 	if err := r.next(&f); err != nil {
@@ -216,7 +218,7 @@ func Write(w io.Writer, frame any) error {
 	return err
 }
 
-// validate holds what came over the wire to what the router dials by.
+// validate checks what came over the wire before the router dials by it.
 func validate(routes map[string]Fork) error {
 	for key, fork := range routes {
 		for _, pod := range fork.Pods {

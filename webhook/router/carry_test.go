@@ -36,8 +36,8 @@ func passesOnly(t *testing.T, header, next string, protocols *http.Protocols) ht
 	})
 }
 
-// A key that enters by one carrier reaches a fork two hops down, whichever carrier the applications between pass on. The first hop
-// is a baseline, which the key is no fork of.
+// A key that enters by one carrier reaches a fork two hops down, whichever carrier the applications between pass on.
+// The first hop is a baseline, which the key is no fork of.
 func TestRouter_a_key_reaches_a_fork_by_whatever_carrier_apps_pass_on(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocols *http.Protocols) {
 		for _, passed := range []string{"X-Sandbox-Key", "Baggage", "Tracestate"} {
@@ -154,8 +154,8 @@ func TestRouter_carriers_are_metadata_of_calls(t *testing.T) {
 	}
 }
 
-// Whatever the app says, the answer to a keyed request is private, and others are as the app made them. What a real cache makes of
-// it, nginx_test.go shows.
+// Whatever the app says, the answer to a keyed request is private, and others are as the app made them. What a real
+// cache makes of it, nginx_test.go shows.
 func TestRouter_answers_to_keyed_requests_are_private(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocols *http.Protocols) {
 		u := startRouter(t, testConfig(t))

@@ -1,6 +1,6 @@
-// Package router is the data plane: the sidecar that sends each request that carries a sandbox's key to the sandbox's fork,
-// and all else to the app beside it. In forks and checks it stamps the key on outgoing requests instead. It moves no bytes
-// by itself: that is the engine's work.
+// Package router is the data plane: the sidecar that routes each request with a sandbox's key to the sandbox's fork,
+// and all others to the app beside it. In forks and checks it stamps the key on outgoing requests instead. The engine
+// forwards the bytes.
 package router
 
 import (
@@ -17,13 +17,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Defaults of what the environment leaves out.
+// Defaults of what the environment omits.
 const (
 	DefaultStaleAfter = 15 * time.Minute
 	DefaultFirstWait  = 5 * time.Second
 )
 
-// Config is all that a router is told from outside.
+// Config is the configuration of a router.
 type Config struct {
 	Version string // of the router's build
 
@@ -31,28 +31,28 @@ type Config struct {
 	Carriers route.Carriers    // of keys
 
 	Outgoing netip.AddrPort // where the stamping proxy listens, on loopback; zero: nowhere
-	Key      string         // that it stamps
+	Key      string         // to stamp
 
 	Forwards []sandbox.Forward // loopback ports that stand in for Services, and stamp the key
-	Report   string            // file that a route.Sent is written to at the end; empty: none
+	Report   string            // file to which a route.Sent is written at the end; empty: none
 
 	Admin string // address of metrics and health; empty: none
 
 	Control     []string // HOST:PORT of the route stream, tried in turn; empty: no stream
 	ControlName string   // TLS server name of the route stream
-	CA          []byte   // PEM bundle that its certificate chains to
-	TokenFile   string   // read anew for each connection
-	StateDir    string   // where the last table is kept; empty: nowhere
+	CA          []byte   // PEM bundle that verifies its certificate
+	TokenFile   string   // read for each connection
+	StateDir    string   // directory of the last table; empty: it is not stored
 
-	StaleAfter time.Duration // a table that was not confirmed for so long routes no more
-	FirstWait  time.Duration // how long the pod's start is held up for the first table
+	StaleAfter time.Duration // age at which an unconfirmed table is no longer used
+	FirstWait  time.Duration // how long the pod's start waits for the first table
 
 	PodName string
 	PodIP   string
 }
 
-// ConfigFromEnv reads a Config from the environment that admission gives the router's container. Its error names every
-// variable that is wrong, and what is wrong with it.
+// ConfigFromEnv reads a Config from the environment that admission sets in the router's container. Its error names all
+// invalid variables, and why they are invalid.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	c := Config{
 		Key: getenv(sandbox.EnvKey), Admin: getenv(sandbox.EnvRouterAdmin),
@@ -116,7 +116,7 @@ func parseOutgoing(s string) (netip.AddrPort, error) {
 	switch {
 	case err != nil:
 		return netip.AddrPort{}, err
-	case !a.Addr().IsLoopback(): // whoever reaches the proxy speaks with the sandbox's key
+	case !a.Addr().IsLoopback(): // whoever reaches the proxy sends requests with the sandbox's key
 		return netip.AddrPort{}, fmt.Errorf("%s is not a loopback address", a.Addr())
 	}
 	return a, nil
@@ -164,7 +164,7 @@ func required(s string) error {
 	return nil
 }
 
-// validToken holds a name to what a header field's name may be: RFC 9110, section 5.6.2.
+// validToken checks that a name is valid for a header field: RFC 9110, section 5.6.2.
 func validToken(s string) error {
 	for _, c := range []byte(s) {
 		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {

@@ -28,16 +28,16 @@ import (
 
 // Timing of the route stream.
 const (
-	silence      = 3 * 5 * time.Second // without a frame, pings included, the stream is taken for dead
+	silence      = 3 * 5 * time.Second // the stream counts as dead after so long without a frame, pings included
 	countsEvery  = 5 * time.Second
 	backoffMin   = 50 * time.Millisecond
 	backoffMax   = 5 * time.Second
-	connectLimit = 10 * time.Second // from dialing to the answer's head
+	connectLimit = 10 * time.Second // from dialing to the response's head
 	maxRedirects = 3
-	handOverTime = 3 * time.Second // that the control plane has for taking the last counts
+	handOverTime = 3 * time.Second // in which the control plane is to accept the last counts
 )
 
-// control keeps the route stream open: tables come in by it, acknowledgements and counts go out.
+// control keeps the route stream open. It receives tables, and sends acknowledgements and counts.
 type control struct {
 	config  *Config
 	routes  *routes
@@ -49,10 +49,10 @@ type control struct {
 	dials   *dials
 
 	connected atomic.Bool
-	first     chan struct{} // closed when the first table is in force
+	first     chan struct{} // closed when the first table is in use
 	once      sync.Once
 	ending    chan struct{} // closed when no more requests are served
-	taken     chan struct{} // closed when the control plane has all that was counted
+	taken     chan struct{} // closed when the control plane has all counts
 	takenOnce sync.Once
 }
 
@@ -69,7 +69,7 @@ func newControl(c *Config, r *routes, s *state, log *slog.Logger, retired func(m
 	return k
 }
 
-// restore puts the table in force that was kept before a restart.
+// restore loads the table that was stored before a restart.
 func (k *control) restore() {
 	t, fresh, err := k.state.load()
 	switch {
@@ -95,7 +95,7 @@ func (k *control) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > silence { // it was good for a while
+		if time.Since(began) > silence { // it worked for a while
 			pause = backoffMin
 		}
 		level := slog.LevelWarn
@@ -111,8 +111,8 @@ func (k *control) run(ctx context.Context) {
 	}
 }
 
-// handOver has the control plane take what was counted, once nothing more is, and waits until it has, not for ever: what ends
-// without a word is counted short.
+// handOver sends the final counts to the control plane after the last request, and waits until they are written, at
+// most handOverTime. Counts that are not handed over are lost.
 func (k *control) handOver() {
 	close(k.ending)
 	select {
@@ -127,7 +127,7 @@ var (
 	errSilent = errors.New("control plane is silent")
 )
 
-// stream opens one stream and follows it until it ends.
+// stream opens one stream and processes it until it ends.
 func (k *control) stream(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -163,8 +163,8 @@ func (k *control) stream(ctx context.Context, addr string) error {
 	}
 }
 
-// open posts the stream's request, beginning with Hello, and follows redirects to the lease holder. done frees what it
-// holds.
+// open posts the stream's request, beginning with Hello, and follows redirects to the lease holder. done releases its
+// resources.
 func (k *control) open(ctx context.Context, addr, bearer string) (*http.Response, io.Writer, func(), error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(k.trust)
@@ -176,7 +176,8 @@ func (k *control) open(ctx context.Context, addr, bearer string) (*http.Response
 			DialContext:         (&net.Dialer{Timeout: connectLimit}).DialContext,
 		}
 		body, up := io.Pipe()
-		// While net/http waits for more of a request's body, it does not see the context end: the body has to end with it.
+		// While net/http waits for more of a request's body, it does not see that the context ended. So the body must end
+		// with it.
 		unwatch := context.AfterFunc(ctx, func() { _ = up.CloseWithError(context.Cause(ctx)) })
 		done := func() { unwatch(); _ = up.Close(); transport.CloseIdleConnections() }
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+route.StreamPath, body)
@@ -227,7 +228,7 @@ type stream struct {
 	mu sync.Mutex // serialises writes
 	up io.Writer
 
-	based bool // a snapshot came by this stream, so deltas may
+	based bool // a snapshot came on this stream, so deltas may follow
 }
 
 func (s *stream) write(f route.ToControl) {
@@ -273,7 +274,7 @@ func (s *stream) follow(ctx context.Context) (stop func()) {
 	return func() { cancel(); _ = s.up.(io.Closer).Close(); <-over }
 }
 
-// take takes in one frame.
+// take processes one frame.
 func (s *stream) take(f *route.ToRouter) error {
 	now := time.Now()
 	switch {
@@ -308,7 +309,7 @@ func (s *stream) take(f *route.ToRouter) error {
 	return nil
 }
 
-// table puts t in force, unless a newer one is, and acknowledges it.
+// table puts t in use, unless a newer one is, and acknowledges it.
 func (s *stream) table(t *route.Table, now time.Time) error {
 	have, any := s.routes.have()
 	order := t.Version.Compare(have)
@@ -342,8 +343,8 @@ func (s *stream) trustNew(pem []byte) error {
 	return nil
 }
 
-// renewIn returns how long a stream may go on with a token: four fifths of what is left of its life. 0 when the token does
-// not say: then the control plane will end the stream.
+// renewIn returns how long a stream may use a token: four fifths of the rest of its lifetime. It returns 0 if the token
+// does not contain it; then the control plane ends the stream.
 func renewIn(token string, now time.Time) time.Duration {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

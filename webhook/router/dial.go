@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// dialAgainMin and dialAgainMax bound how long a port that took no connection is left alone.
+	// dialAgainMin and dialAgainMax bound the pause before an unreachable port is dialed again.
 	dialAgainMin = 50 * time.Millisecond
 	dialAgainMax = 2 * time.Second
-	// maxDials bounds the attempts to connect under way: a router that starts finds all forks of its table new.
+	// maxDials bounds concurrent attempts to connect: for a router that starts, all forks of its table are new.
 	maxDials = 32
 )
 
-// dials tries to connect to each pod of the table's forks, at the ports where requests would go, until it can. A pod that runs and
-// takes no connection is one that no request reaches; that a baseline's own router tries it, by the network's policies for that
-// router, is what makes the result worth reporting.
+// dials tries to connect to each pod of the table's forks, at the ports that requests would use, until it succeeds. No
+// request reaches a pod that runs and accepts no connection. The result is meaningful because a baseline's own router
+// dials, subject to the network policies of that router.
 type dials struct {
 	captures []sandbox.Capture
-	own      string // the pod's own address; empty: not known
+	own      string // the pod's own address; empty: unknown
 	changed  chan struct{}
-	reached  func(uid string, ok bool) // is told what came of each attempt
+	reached  func(uid string, ok bool) // called with the result of each attempt
 	slots    chan struct{}
 	ctx      context.Context //nolint:containedctx // ends with the router, and all attempts with it
 	stop     context.CancelFunc
@@ -40,7 +40,7 @@ type dials struct {
 	pods map[string]*dialed // by UID
 }
 
-// dialed is what came of connecting to a pod.
+// dialed is the result of connecting to a pod.
 type dialed struct {
 	pod    route.Pod
 	cancel context.CancelFunc
@@ -57,7 +57,7 @@ func newDials(captures []sandbox.Capture, own string) *dials {
 	return d
 }
 
-// follow begins to try the pods that the table has and an earlier one had not, and forgets those that it has not any more.
+// follow starts to dial pods that are new in the table, and forgets those that the table no longer has.
 func (d *dials) follow(t *route.Table) {
 	if len(d.captures) == 0 {
 		return
@@ -86,7 +86,7 @@ func (d *dials) follow(t *route.Table) {
 	}
 }
 
-// doubt tries the pods of a fork again, as a request has reached none of them.
+// doubt dials the pods of a fork again, after a request reached none of them.
 func (d *dials) doubt(fork *forkRoute) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -97,7 +97,7 @@ func (d *dials) doubt(fork *forkRoute) {
 	}
 }
 
-// doubtPod tries a pod again, as a request has not reached it. False: it is not followed.
+// doubtPod dials a pod again, after a request did not reach it. False: the pod is unknown.
 func (d *dials) doubtPod(uid string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -108,7 +108,7 @@ func (d *dials) doubtPod(uid string) bool {
 	return p != nil
 }
 
-// try begins to try a pod. The caller holds d.mu.
+// try starts to dial a pod. The caller holds d.mu.
 func (d *dials) try(p *dialed) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	p.cancel, p.trying = cancel, true
@@ -133,7 +133,7 @@ func (d *dials) try(p *dialed) {
 	}()
 }
 
-// ended notes what came of an attempt.
+// ended records the result of an attempt.
 func (d *dials) ended(p *dialed, why string) {
 	d.mu.Lock()
 	news := !p.known || p.why != why
@@ -144,12 +144,12 @@ func (d *dials) ended(p *dialed, why string) {
 	if news {
 		select {
 		case d.changed <- struct{}{}:
-		default: // it is being looked at
+		default: // a check is already pending
 		}
 	}
 }
 
-// news returns what is not in said yet, and adds it.
+// news returns the results that said lacks, and adds them to it.
 func (d *dials) news(said map[string]string) map[string]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -163,8 +163,8 @@ func (d *dials) news(said map[string]string) map[string]string {
 	return news
 }
 
-// attempt connects to each captured port of the pod, and returns why it could not; empty: it could. A port on which the baseline's
-// own app does not listen either is none that the fork must serve, unless it is the only one.
+// attempt connects to each captured port of the pod, and returns why it could not; empty if it could. It ignores a port
+// on which the baseline's own app does not listen either, unless it is the only one.
 func (d *dials) attempt(ctx context.Context, pod route.Pod) string {
 	select {
 	case d.slots <- struct{}{}:
@@ -200,7 +200,7 @@ func (d *dials) attempt(ctx context.Context, pod route.Pod) string {
 	return ""
 }
 
-// unused says that the baseline's own app does not listen on a port.
+// unused reports whether the baseline's own app does not listen on a port.
 func (d *dials) unused(ctx context.Context, port uint16) bool {
 	hosts := []string{"127.0.0.1"}
 	if d.own != "" {
@@ -219,7 +219,7 @@ func dialPort(ctx context.Context, host string, port uint16) error {
 	return conn.Close()
 }
 
-// plain says what a failed dial means, without addresses.
+// plain describes a dial error without addresses.
 func plain(err error) string {
 	var timeout net.Error
 	switch {

@@ -10,7 +10,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A pod that does not listen is reported as such, and as reached once it does; one that left the table is not tried any more.
+// A pod that does not listen is reported as such, and as reached once it does; one that left the table is not tried any
+// more.
 func TestDials_reportAPodOnceItListens(t *testing.T) {
 	own, port := freePort(t), freePort(t)
 	app, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", decimal(own)))

@@ -10,14 +10,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// forward decides for a loopback port that stands in for a Service: a test beside the router sends its requests there,
-// and they go to the Service with the sandbox's key. The Service sees its own name as their host, as it does of the
-// baseline's clients.
+// forward decides for a loopback port that stands in for a Service. A test beside the router sends its requests there,
+// and they go to the Service with the sandbox's key. Their host is the Service's own name, as for the baseline's
+// clients.
 type forward struct {
 	metrics   *metrics
 	stamp     stamp
 	backend   engine.Backend
-	authority string // as a client of the Service writes it
+	authority string // as clients of the Service write it
 }
 
 func newForward(f sandbox.Forward, m *metrics, s stamp) *forward {
@@ -29,7 +29,7 @@ func newForward(f sandbox.Forward, m *metrics, s stamp) *forward {
 	return &forward{m, s, engine.Backend{ID: addr, Addr: addr, Timeout: outgoingDialTimeout}, authority}
 }
 
-// Default is the Service: what is no HTTP passes unstamped.
+// Default is the Service: what is not HTTP is forwarded unstamped.
 func (f *forward) Default() (engine.Backend, bool) { return f.backend, true }
 
 // Decide sends every request to the Service.
@@ -40,7 +40,7 @@ func (f *forward) Decide(h *engine.Head) engine.Decision {
 		Failure: engine.Refusal{Status: 502, Reason: f.backend.Addr + ": "},
 	}
 	if h.HTTP2 {
-		return d // of which the authority is no field
+		return d // whose authority is not a field
 	}
 	d.Edits.Set = append(slices.Clip(d.Edits.Set), engine.Field{Name: []byte("host"), Value: []byte(f.authority)})
 	here := string(h.Authority)
@@ -48,7 +48,7 @@ func (f *forward) Decide(h *engine.Head) engine.Decision {
 	return d
 }
 
-// redirect has a redirect to the Service itself come back here, where requests get the key.
+// redirect rewrites a redirect to the Service so that it leads back here, where requests get the key.
 func (f *forward) redirect(r *engine.Reply, here string) engine.Edits {
 	if r.Status/100 != 3 && r.Status != 201 {
 		return engine.Edits{}

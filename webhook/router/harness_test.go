@@ -31,8 +31,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// freePort returns a port on which nothing listens, at any address. It is below those that the system gives to clients, so
-// that it stays free.
+// freePort returns a port on which nothing listens, at any address. It is below those that the system gives to clients,
+// so that it stays free.
 func freePort(t testing.TB) uint16 {
 	t.Helper()
 	for range 100 {

@@ -13,8 +13,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// inbound decides for the requests of one connection to a captured port: those that carry a key of the table go to its
-// fork, all else to the app.
+// inbound decides for one connection to a captured port: requests with a key of the table go to its fork, all others to
+// the app.
 type inbound struct {
 	routes  *routes
 	metrics *metrics
@@ -25,8 +25,8 @@ type inbound struct {
 	keyed   [1]engine.Backend // the app, for requests that carry a key
 }
 
-// newInbound decides for a connection that arrived at local on a captured port. The app is dialed at the address that
-// the client dialed, which may be the pod's or loopback: an app may listen on either alone, and a port-forward comes by
+// newInbound decides for a connection that arrived at local on a captured port. It dials the app at the address that
+// the client dialed, which may be the pod's or loopback: an app may listen on either only, and a port-forward uses
 // loopback.
 func newInbound(r *routes, m *metrics, c *Config, capture sandbox.Capture, local net.Addr) *inbound {
 	host := "127.0.0.1"
@@ -47,7 +47,7 @@ func newInbound(r *routes, m *metrics, c *Config, capture sandbox.Capture, local
 // Default is the app.
 func (i *inbound) Default() (engine.Backend, bool) { return i.app[0], true }
 
-// Decide looks the request's key up in the table in force.
+// Decide looks up the request's key in the current table.
 func (i *inbound) Decide(h *engine.Head) engine.Decision {
 	i.finder.Reset()
 	for _, f := range h.Fields {
@@ -77,8 +77,8 @@ func (i *inbound) Decide(h *engine.Head) engine.Decision {
 	return i.passOn(h, key, i.toFork(fr, seen))
 }
 
-// passOn has a request that goes to a backend carry its key by every carrier: who gets it may pass on one of them
-// alone. And it keeps the answer from being served to others.
+// passOn makes a request carry its key in all carriers, because its receiver may forward only one of them. It also
+// keeps shared caches from storing the response.
 func (i *inbound) passOn(h *engine.Head, key []byte, d engine.Decision) engine.Decision {
 	if d.Refusal != nil {
 		return d
@@ -98,7 +98,7 @@ func (i *inbound) passOn(h *engine.Head, key []byte, d engine.Decision) engine.D
 	return d
 }
 
-// uncached are the fields of the router's own answers to keyed requests.
+// uncached are the fields of the router's own responses to keyed requests.
 func (i *inbound) uncached() []engine.Field {
 	e := engine.Edits{Set: slices.Clone(i.own)}
 	i.finder.Uncached(&e)

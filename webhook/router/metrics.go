@@ -14,25 +14,25 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// Outcomes of a request, as the metric's label has them.
+// Outcomes of a request, as values of the metric's label.
 const (
 	outcomeApp        = "app"        // answered by the app: it carries no key, or none of the table
 	outcomeFork       = "fork"       // answered by a fork
 	outcomeFellBack   = "fell_back"  // answered by the app, because the fork was not ready
 	outcomeRefused    = "refused"    // answered by the router
-	outcomeUnfinished = "unfinished" // whoever it went to broke off before the answer was whole
-	outcomeOutgoing   = "outgoing"   // of an app in a fork or check, passed on with the sandbox's key
+	outcomeUnfinished = "unfinished" // its backend failed before the response was complete
+	outcomeOutgoing   = "outgoing"   // of an app in a fork or check, forwarded with the sandbox's key
 )
 
-// metrics are the router's figures for Prometheus. There is none by key: their number would have no bound.
+// metrics are the router's Prometheus metrics. None has the key as a label: the number of series would be unbounded.
 type metrics struct {
 	registry *prometheus.Registry
 	requests [2]map[string]prometheus.Counter // of HTTP/1 and HTTP/2, by outcome
 	routes   *routes
 
-	begun     atomic.Uint64    // requests that a test or an app in a fork sent
-	stamping  [3]atomic.Uint64 // those among them that came to an end, by engine.Event
-	otherKeys atomic.Uint64    // those among them that carried another key
+	started   atomic.Uint64    // requests that a test or an app in a fork sent
+	stamping  [3]atomic.Uint64 // those of them that ended, by engine.Event
+	otherKeys atomic.Uint64    // those of them that carried another key
 }
 
 func newMetrics(version string, r *routes, engines []*proxy.Engine, connected func() bool) *metrics {
@@ -103,21 +103,21 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// sent returns what became of the requests that the router stamps.
+// sent returns the outcomes of the requests that the router stamps.
 func (m *metrics) sent() route.Sent {
 	return route.Sent{
-		Begun: m.begun.Load(), Answered: m.stamping[engine.Answered].Load(), Refused: m.stamping[engine.Refused].Load(),
+		Begun: m.started.Load(), Answered: m.stamping[engine.Answered].Load(), Refused: m.stamping[engine.Refused].Load(),
 		Unfinished: m.stamping[engine.Broken].Load(), OtherKeys: m.otherKeys.Load(),
 	}
 }
 
-// seen counts one request. It is made when the request is read, and becomes the request's observer.
+// seen counts one request. It is created when the request is read, and observes it.
 type seen struct {
 	m        *metrics
 	protocol uint8
-	stamps   bool         // it goes out with the sandbox's key
+	stamps   bool         // it is sent with the sandbox's key
 	failed   bool         // counted in observed
-	route    *forkRoute   // nil: of no sandbox
+	route    *forkRoute   // nil: not to a fork
 	observed *observation // nil: its key is not observed
 	outcome  string       // when it is answered
 }
@@ -142,7 +142,7 @@ func (s seen) passing(o *observation) *seen {
 }
 func (s seen) outgoing() *seen {
 	s.outcome, s.stamps = outcomeOutgoing, true
-	s.m.begun.Add(1)
+	s.m.started.Add(1)
 	return &s
 }
 func (s seen) fork(f *forkRoute) *seen    { s.route, s.outcome = f, outcomeFork; return &s }
@@ -150,7 +150,7 @@ func (s seen) refused(f *forkRoute) *seen { s.route = f; return &s }
 func (s *seen) count(outcome string)      { s.m.requests[s.protocol][outcome].Inc() }
 func (s *seen) counter() (c *counter)     { s.m.routes.changed.Store(true); return s.route.counter }
 
-// Observe counts, before the answer is sent on, so that who has his answer finds it counted.
+// Observe counts before the response is forwarded, so that whoever has a response finds it counted.
 func (s *seen) Observe(e engine.Event, b *engine.Backend) {
 	if s.observed != nil && e != engine.Answered && e != engine.Abandoned && !s.failed {
 		s.failed = true
@@ -159,9 +159,9 @@ func (s *seen) Observe(e engine.Event, b *engine.Backend) {
 	}
 	switch e {
 	case engine.Failed:
-		return // told in Answered as well
+		return // reported by Answered as well
 	case engine.Abandoned:
-		e = engine.Broken // who did it is not known
+		e = engine.Broken // the cause is not known
 	}
 	if s.stamps {
 		s.m.stamping[e].Add(1)

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// startNginx runs nginx with a cache keyed by the URL alone in front of upstream, and returns its address. more are directives of the
-// location.
+// startNginx runs nginx with a cache keyed by the URL alone in front of upstream, and returns its address. more are
+// directives of the location.
 func startNginx(t *testing.T, upstream, more string) string {
 	t.Helper()
 	nginx, err := exec.LookPath("nginx")
@@ -56,8 +56,9 @@ http {
 	return addr
 }
 
-// A shared cache in front of a router serves no answer to a keyed request to anybody else, and baseline's answers stay as cacheable as
-// they were: the cache is nginx's, keyed by the URL alone, as it comes and told to heed no Cache-Control.
+// A shared cache in front of a router serves no answer to a keyed request to anybody else, and baseline's answers stay
+// as cacheable as they were: the cache is nginx's, keyed by the URL alone, as it comes and told to heed no
+// Cache-Control.
 func TestRouter_no_shared_cache_serves_a_fork_s_answer_to_others(t *testing.T) {
 	for kind, directives := range map[string]string{
 		"as it comes": "", "told to ignore Cache-Control": "proxy_ignore_headers Cache-Control Expires;",

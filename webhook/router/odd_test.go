@@ -16,24 +16,25 @@ import (
 	"testing"
 )
 
-// oddAnswer is what an old or hand-written server answers, and whether it keeps the connection afterwards.
-type oddAnswer struct {
+// laxAnswer is a response of an old or hand-written server, and whether it keeps the connection afterwards.
+type laxAnswer struct {
 	name   string
 	answer string
 	method string // default GET
 	closes bool
-	// refused says that readers could frame it differently, so that it is refused: with a status and a reason, not by a reset.
+	// refused means that readers could frame it differently, so that it is refused: with a status and a reason, not by a
+	// reset.
 	refused bool
 }
 
-// oddAnswers are the grid: status lines, names, values, lines, lengths, codings, chunks, interim answers. LF is written as CRLF but in
-// "LF alone".
-func oddAnswers() []oddAnswer {
+// laxAnswers are the grid: status lines, names, values, lines, lengths, codings, chunks, interim responses. LF is
+// written as CRLF except in "LF alone".
+func laxAnswers() []laxAnswer {
 	crlf := func(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
-	var all []oddAnswer
+	var all []laxAnswer
 	add := func(name, head, body string) {
-		all = append(all, oddAnswer{name: name, answer: crlf(head) + body},
-			oddAnswer{name: name + ", then closed", answer: crlf(head) + body, closes: true})
+		all = append(all, laxAnswer{name: name, answer: crlf(head) + body},
+			laxAnswer{name: name + ", then closed", answer: crlf(head) + body, closes: true})
 	}
 	const ok = "HTTP/1.1 200 OK\n"
 	for name, line := range map[string]string{
@@ -89,7 +90,7 @@ func oddAnswers() []oddAnswer {
 		add(name, a, "hello")
 	}
 	head := func(name, lines string) {
-		all = append(all, oddAnswer{name: "HEAD " + name, answer: crlf(ok + lines + "\n"), method: "HEAD"})
+		all = append(all, laxAnswer{name: "HEAD " + name, answer: crlf(ok + lines + "\n"), method: "HEAD"})
 	}
 	head("length", "Content-Length: 5\n")
 	head("chunked", "Transfer-Encoding: chunked\n")
@@ -101,20 +102,20 @@ func oddAnswers() []oddAnswer {
 	add("204 chunked", "HTTP/1.1 204 No Content\nTransfer-Encoding: chunked\n\n", "0\r\n\r\n")
 	add("304 with length", "HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n", "")
 	add("two bytes too many", ok+"Content-Length: 5\n\n", "hello\r\n")
-	all = append(all, oddAnswer{name: "LF alone", answer: "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello"},
-		oddAnswer{name: "short body", answer: crlf(ok+"Content-Length: 9\n\n") + "hello", closes: true})
+	all = append(all, laxAnswer{name: "LF alone", answer: "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello"},
+		laxAnswer{name: "short body", answer: crlf(ok+"Content-Length: 9\n\n") + "hello", closes: true})
 	for name, lines := range map[string]string{
 		"two lengths": "Content-Length: 5\nContent-Length: 4", "two lengths in a list": "Content-Length: 5, 4", "no number": "Content-Length: abc", "negative": "Content-Length: -5",
 		"blank in the name": "Content-Length : 5", "folded length": "Content-Length:\n 5", "coding behind CR": "X: y\rTransfer-Encoding: chunked\nContent-Length: 5",
 		"coding in a fold": "Content-Length: 5\nX: y\n Transfer-Encoding: chunked", "leading blank": " Content-Length: 5",
 	} {
-		all = append(all, oddAnswer{name: "two readings: " + name, answer: crlf(ok+lines+"\n\n") + "hello", refused: true})
+		all = append(all, laxAnswer{name: "two readings: " + name, answer: crlf(ok+lines+"\n\n") + "hello", refused: true})
 	}
 	return all
 }
 
-// startRaw serves the answers at ip:port: /N gets the N-th, as it is.
-func startRaw(t *testing.T, ip string, port uint16, answers []oddAnswer) string {
+// startRaw serves the responses at ip:port: /N gets the N-th, unchanged.
+func startRaw(t *testing.T, ip string, port uint16, answers []laxAnswer) string {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(ip, fmt.Sprint(port)))
 	if err != nil {
@@ -145,28 +146,28 @@ func startRaw(t *testing.T, ip string, port uint16, answers []oddAnswer) string 
 	return l.Addr().String()
 }
 
-// ways are the ways to the same answers: past the router, through it, and through it by a key to a fork.
+// ways are the ways to the same responses: past the router, through it, and through it by a key to a fork.
 type ways struct {
 	At  map[string]string `json:"at"`
 	Key map[string]string `json:"key"`
 }
 
-// Whatever curl and Python read of an app's odd answers they read through the router as well: status, body, and a second answer on the
-// same connection. What they can't read of the app itself is not compared.
+// Whatever curl and Python read of an app's nonstandard responses they read through the router as well: status, body,
+// and a second response on the same connection. What they cannot read from the app itself is not compared.
 func TestRouter_odd_answers_that_clients_read_they_read_through_it(t *testing.T) {
 	for _, program := range []string{"curl", "python3"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Fatal(program + " is not installed: `make debian` installs it")
 		}
 	}
-	answers := oddAnswers()
+	answers := laxAnswers()
 	u := startRouter(t, testConfig(t))
 	w := ways{At: map[string]string{"direct": startRaw(t, "127.0.0.1", u.app, answers), "router": u.addr, "fork": u.addr}, Key: map[string]string{"fork": "k"}}
 	startRaw(t, "127.0.0.3", u.app, answers)
 	u.setTable(table(1, map[string][]string{"k": {"127.0.0.3"}}))
 
 	compared := 0
-	for client, ask := range map[string]func(*testing.T, []oddAnswer, ways) []map[string]string{"python": askPython, "curl": askCurl} {
+	for client, ask := range map[string]func(*testing.T, []laxAnswer, ways) []map[string]string{"python": askPython, "curl": askCurl} {
 		for i, got := range ask(t, answers, w) {
 			if !strings.HasPrefix(got["direct"], "ok ") || answers[i].refused {
 				continue
@@ -184,13 +185,13 @@ func TestRouter_odd_answers_that_clients_read_they_read_through_it(t *testing.T)
 	}
 	for i, a := range answers {
 		if a.refused {
-			refusedOdd(t, u.addr, i, a.name)
+			refusedAmbiguous(t, u.addr, i, a.name)
 		}
 	}
 }
 
-// refusedOdd checks that an answer which readers could frame differently is refused with a status and a reason.
-func refusedOdd(t *testing.T, addr string, i int, name string) {
+// refusedAmbiguous checks that a response which readers could frame differently is refused with a status and a reason.
+func refusedAmbiguous(t *testing.T, addr string, i int, name string) {
 	t.Helper()
 	for _, key := range []string{"", "X-Sandbox-Key: k\r\n"} {
 		conn, err := net.Dial("tcp", addr)
@@ -211,15 +212,15 @@ func refusedOdd(t *testing.T, addr string, i int, name string) {
 	}
 }
 
-func method(a oddAnswer) string {
+func method(a laxAnswer) string {
 	if a.method == "" {
 		return http.MethodGet
 	}
 	return a.method
 }
 
-// askPython asks for each answer by Python's http.client; twice on a connection where it is kept.
-func askPython(t *testing.T, answers []oddAnswer, w ways) []map[string]string {
+// askPython requests each response with Python's http.client, twice on a connection that is kept.
+func askPython(t *testing.T, answers []laxAnswer, w ways) []map[string]string {
 	t.Helper()
 	var in bytes.Buffer
 	for i, a := range answers {
@@ -252,8 +253,8 @@ func askPython(t *testing.T, answers []oddAnswer, w ways) []map[string]string {
 	return all
 }
 
-// askCurl asks for each answer by curl; twice in one run, which reuses the connection where it can.
-func askCurl(t *testing.T, answers []oddAnswer, w ways) []map[string]string {
+// askCurl requests each response with curl, twice in one run, which reuses the connection if possible.
+func askCurl(t *testing.T, answers []laxAnswer, w ways) []map[string]string {
 	t.Helper()
 	all := make([]map[string]string, len(answers))
 	var pool sync.WaitGroup
@@ -270,7 +271,7 @@ func askCurl(t *testing.T, answers []oddAnswer, w ways) []map[string]string {
 				if !a.closes {
 					args = append(args, url)
 				}
-				if a.method == http.MethodHead { // its heads differ by what is for keyed requests
+				if a.method == http.MethodHead { // its heads differ by the fields for keyed requests
 					args = append(args, "-I", "-o", "/dev/null", "-o", "/dev/null")
 				}
 				out, err := exec.Command("curl", args...).Output()

@@ -10,8 +10,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A pod that a request could not connect to comes last for all further requests, whatever tables come, until it can be connected to
-// again; which is tried without them.
+// A pod that a request could not connect to comes last for all further requests, whatever tables come, until it can be
+// connected to again; which is tried without them.
 func TestRoutes_leaveAPodOutThatTakesNoConnection(t *testing.T) {
 	captures := []sandbox.Capture{{Port: sandbox.Port{Name: "http", Number: freePort(t)}, Listen: 1}}
 	app, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", decimal(captures[0].Number)))

@@ -16,23 +16,23 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// outgoingDialTimeout is how long the stamping proxy tries to reach a host.
+// outgoingDialTimeout bounds how long the stamping proxy tries to reach a host.
 const outgoingDialTimeout = 30 * time.Second
 
 var errLoop = errors.New("that is this proxy itself")
 
 // outgoing decides for a connection to the stamping proxy: an HTTP forward proxy (RFC 9110, section 7.6) that an app in
-// a fork or check finds by HTTP_PROXY. What goes out by it carries the sandbox's key, unless it carries one already.
+// a fork or check uses through HTTP_PROXY. Requests through it carry the sandbox's key, unless they carry one already.
 type outgoing struct {
 	metrics *metrics
 	self    netip.AddrPort
 	stamp   stamp
 }
 
-// Default is nowhere: a client of the proxy must say where it wants to go.
+// Default is none: a client of the proxy must name a destination.
 func (*outgoing) Default() (engine.Backend, bool) { return engine.Backend{}, false }
 
-// Decide sends a request to the host that its target names.
+// Decide sends a request to the host of its target.
 func (o *outgoing) Decide(h *engine.Head) engine.Decision {
 	seen := o.metrics.seen(h.HTTP2)
 	refuse := func(status int, reason string) engine.Decision {
@@ -43,7 +43,7 @@ func (o *outgoing) Decide(h *engine.Head) engine.Decision {
 	port := ""
 	if !connect {
 		rest, ok := cutPrefixFold(h.Target, "http://")
-		if !ok { // what some clients ask a proxy for a WebSocket by
+		if !ok { // which some clients request from a proxy for a WebSocket
 			rest, ok = cutPrefixFold(h.Target, "ws://")
 		}
 		if h.HTTP2 || !ok {
@@ -79,13 +79,13 @@ func (o *outgoing) Decide(h *engine.Head) engine.Decision {
 	d.Edits = o.stamp.edits(h)
 	d.Edits.Target = slices.Clone(path)
 	d.Edits.Remove = append(d.Edits.Remove, "proxy-connection", "proxy-authorization")
-	if !bytes.EqualFold(h.Authority, authority) { // RFC 9112, section 3.2.2: the target's counts
+	if !bytes.EqualFold(h.Authority, authority) { // RFC 9112, section 3.2.2: the target wins
 		d.Edits.Set = append(d.Edits.Set, engine.Field{Name: []byte("host"), Value: slices.Clone(authority)})
 	}
 	return d
 }
 
-// loops says whether addr is plainly the proxy's own. What only its address shows, dial finds out.
+// loops reports whether addr is visibly the proxy's own. dial detects what only the resolved address shows.
 func (o *outgoing) loops(addr string) bool {
 	host, port, _ := net.SplitHostPort(addr)
 	return port == strconv.Itoa(int(o.self.Port())) && (host == "localhost" || host == o.self.Addr().Unmap().String())
@@ -109,36 +109,36 @@ func (o *outgoing) dial(addr string) func(context.Context) (net.Conn, error) {
 	}
 }
 
-// tunnelled decides for what comes through a CONNECT: HTTP without TLS is stamped too, and TLS passes untouched.
+// tunnelled decides for a connection through a CONNECT: HTTP without TLS is stamped too, and TLS is forwarded
+// unchanged.
 type tunnelled struct {
 	metrics *metrics
 	stamp   stamp
 	backend engine.Backend
 }
 
-// Default is where the tunnel leads.
+// Default is the tunnel's destination.
 func (t *tunnelled) Default() (engine.Backend, bool) {
 	b := t.backend
 	b.Anchor = true
 	return b, true
 }
 
-// Decide sends every request there.
+// Decide sends every request to the tunnel's destination.
 func (t *tunnelled) Decide(h *engine.Head) engine.Decision {
 	b, _ := t.Default()
 	seen := t.metrics.seen(h.HTTP2)
 	return engine.Decision{Backends: []engine.Backend{b}, Edits: t.stamp.edits(h), Observer: seen.outgoing()}
 }
 
-// stamp puts a sandbox's key on requests.
+// stamp adds a sandbox's key to requests.
 type stamp struct {
 	route.Carriers
 	key     string
 	metrics *metrics
 }
 
-// edits returns what makes a request carry the key by every carrier; where it carries another already, by any, that
-// one.
+// edits returns the edits that make a request carry the key in all carriers, or the key that it already carries.
 func (s stamp) edits(h *engine.Head) engine.Edits {
 	finder := route.Finder{Carriers: s.Carriers}
 	for _, f := range h.Fields {
@@ -154,8 +154,8 @@ func (s stamp) edits(h *engine.Head) engine.Edits {
 	return carry(s.Carriers, key, ok, h)
 }
 
-// carry returns what makes a request that is passed on carry its key by every carrier. A value that no sandbox can have
-// as its key is not spread.
+// carry returns the edits that make a forwarded request carry its key in all carriers. It does not propagate a value
+// that cannot be a sandbox's key.
 func carry(c route.Carriers, key []byte, ok bool, h *engine.Head) (e engine.Edits) {
 	if ok && sandbox.ValidateKey(string(key)) == nil {
 		c.Carry(key, h.All(), &e)
@@ -163,7 +163,7 @@ func carry(c route.Carriers, key []byte, ok bool, h *engine.Head) (e engine.Edit
 	return e
 }
 
-// hostPort reads HOST[:PORT]. port is what stands for a port that is left out; when it is empty, none may be.
+// hostPort parses HOST[:PORT]. port is the default port; if it is empty, the port is required.
 func hostPort(s, port string) (string, error) {
 	host := s
 	if h, p, err := net.SplitHostPort(s); err == nil {

@@ -19,11 +19,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// drainTime is how long requests in flight may take after the router was told to end. The kubelet ends it last, when
-// the app's containers have ended, and bounds it by what is left of the pod's grace period.
+// drainTime is how long requests in flight may take after the router was asked to end. The kubelet ends it last, after
+// the app's containers, within the pod's remaining grace period.
 const drainTime = 25 * time.Second
 
-// Run serves as c says until ctx is done; then it lets what is in flight end, and returns nil. It fails when it can't
+// Run serves according to c until ctx is done, completes what is in flight, and returns nil. It fails if it cannot
 // listen.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	r := newRouter(&c, log)
@@ -60,7 +60,7 @@ func newRouter(c *Config, log *slog.Logger) *router {
 	return r
 }
 
-// retire closes idle connections to backends that are in no table any more.
+// retire closes idle connections to backends that no table has any more.
 func (r *router) retire(gone map[string]struct{}) {
 	if len(gone) == 0 {
 		return
@@ -117,7 +117,7 @@ func (r *router) close() {
 	}
 }
 
-// decide returns what makes the Deciders of the i-th listener's connections.
+// decide returns the function that creates the Deciders of the i-th listener's connections.
 func (r *router) decide(i int) func(net.Conn) engine.Decider {
 	if i < len(r.config.Captures) {
 		capture := r.config.Captures[i]
@@ -142,7 +142,7 @@ func (r *router) decide(i int) func(net.Conn) engine.Decider {
 func (r *router) run(ctx context.Context) error {
 	r.control.restore()
 	var pool sync.WaitGroup
-	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // goes on while requests in flight end
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // it continues while requests in flight complete
 	defer stop()
 	if len(r.config.Control) > 0 {
 		pool.Go(func() { r.control.run(serving) })
@@ -180,8 +180,7 @@ func (r *router) run(ctx context.Context) error {
 	return nil
 }
 
-// report leaves what a check's router sent for whoever judges the check. A pod that is gone all the same reports
-// nothing.
+// report writes what a check's router sent, for whoever judges the check. If the pod is deleted, there is no report.
 func (r *router) report() {
 	if r.config.Report == "" {
 		return
@@ -195,8 +194,8 @@ func (r *router) report() {
 	}
 }
 
-// adminHandler serves metrics and health. Ready is for the startup probe: it holds up the app's start until the router
-// has a table, but not for ever, since no pod's start may hang on the control plane.
+// adminHandler serves metrics and health. The startup probe uses ready: it delays the app's start until the router has
+// a table, for a bounded time, since no pod's start may depend on the control plane.
 func (r *router) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", r.metrics.handler())

@@ -140,11 +140,11 @@ func TestRouter_a_sandbox_deleted_with_requests_in_flight_lets_them_finish(t *te
 	eachProtocol(t, func(t *testing.T, protocols *http.Protocols) {
 		u := startRouter(t, testConfig(t))
 		startPod(t, "app", "127.0.0.1", u.app, nil)
-		begun, finish := make(chan struct{}), make(chan struct{})
+		started, finish := make(chan struct{}), make(chan struct{})
 		startPod(t, "fork", "127.0.0.2", u.app, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "begun, ")
 			_ = http.NewResponseController(w).Flush()
-			close(begun)
+			close(started)
 			<-finish
 			_, _ = io.WriteString(w, "finished")
 		}))
@@ -154,7 +154,7 @@ func TestRouter_a_sandbox_deleted_with_requests_in_flight_lets_them_finish(t *te
 			_, body := ask(t, newClient(t, protocols), "http://"+u.addr, "X-Sandbox-Key", "k")
 			done <- body
 		}()
-		<-begun
+		<-started
 		u.setTable(table(2, nil))
 		if _, body := ask(t, newClient(t, protocols), "http://"+u.addr, "X-Sandbox-Key", "k"); body != "app" {
 			t.Errorf("reached %q", body)

@@ -296,9 +296,9 @@ func TestRouter_uploads_and_downloads_arrive_whole(t *testing.T) {
 func TestRouter_ends_when_it_is_told_after_what_is_in_flight(t *testing.T) {
 	eachProtocol(t, func(t *testing.T, protocols *http.Protocols) {
 		u := startRouter(t, testConfig(t))
-		begun, finish := make(chan struct{}), make(chan struct{})
+		started, finish := make(chan struct{}), make(chan struct{})
 		startPod(t, "app", "127.0.0.1", u.app, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			close(begun)
+			close(started)
 			<-finish
 			_, _ = io.WriteString(w, "finished")
 		}))
@@ -310,7 +310,7 @@ func TestRouter_ends_when_it_is_told_after_what_is_in_flight(t *testing.T) {
 			client.CloseIdleConnections()
 			done <- body
 		}()
-		<-begun
+		<-started
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)

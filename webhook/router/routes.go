@@ -15,28 +15,28 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// forkDialTimeout bounds connecting to a fork's pod: addresses of pods that are gone swallow packets, and the fork may
-// have another pod.
+// forkDialTimeout bounds connecting to a fork's pod: packets to the address of a deleted pod get no response, and the
+// fork may have another pod.
 const forkDialTimeout = 3 * time.Second
 
-// routes is the table in force, and what was counted by it. Requests read it without a lock.
+// routes is the current table, and the counts of its routes. Requests read it without a lock.
 type routes struct {
 	captures   []sandbox.Capture
 	staleAfter time.Duration
-	doubt      func(*forkRoute)      // a request reached none of the fork's pods
-	doubtPod   func(uid string) bool // a request did not reach a pod. False: nobody will find out when it can be reached again
+	doubt      func(*forkRoute)      // called when a request reached none of the fork's pods
+	doubtPod   func(uid string) bool // called when a request did not reach a pod. False: nothing will detect when it is reachable again
 
-	force atomic.Pointer[inForce] // nil: there never was a table
+	force atomic.Pointer[inForce] // nil: there was no table yet
 	fresh atomic.Pointer[time.Time]
 
 	mu       sync.Mutex // serialises replace, guards counters and turns
 	counters map[counted]*counter
-	out      map[string]*atomic.Bool // by UID: pods that take no connection, as far as is known
-	turns    uint64                  // keys that came to be observed
-	changed  atomic.Bool             // some counter has changed since counts were read
+	out      map[string]*atomic.Bool // by UID: pods that accept no connection, as far as known
+	turns    uint64                  // keys whose observation started
+	changed  atomic.Bool             // a counter has changed since counts were read
 }
 
-// inForce is a table made ready for lookup. It never changes.
+// inForce is a table prepared for lookup. It is immutable.
 type inForce struct {
 	table    *route.Table
 	routes   map[string]*forkRoute
@@ -44,18 +44,18 @@ type inForce struct {
 	ids      map[string]struct{} // of all backends
 }
 
-// forkRoute is where one key's requests go.
+// forkRoute is the destination of one key's requests.
 type forkRoute struct {
 	fork    route.Fork
 	what    string // the fork, for people
 	counter *counter
 	turn    *atomic.Uint32
-	// backends holds, for each capture, the fork's pods twice over, so that any rotation of them is a part of it.
+	// backends holds, for each capture, the fork's pods twice, so that any rotation of them is a slice of it.
 	backends map[string][]engine.Backend
 	out      []*atomic.Bool // of each of its pods
 }
 
-// counted is what has a counter: a fork, while a key is its own.
+// counted identifies a counter: a fork, and its key.
 type counted struct{ key, uid string }
 
 // counter counts one key's requests.
@@ -63,7 +63,7 @@ type counter struct {
 	fork, fellBack, refused, unfinished atomic.Uint64
 }
 
-// observation counts the requests of one key that go to the app, from when the table came to say so.
+// observation counts the requests of one key that go to the app, since the table names the key.
 type observation struct {
 	turn             uint64
 	requests, failed atomic.Uint64
@@ -77,8 +77,8 @@ func newRoutes(captures []sandbox.Capture, staleAfter time.Duration) *routes {
 	}
 }
 
-// replace puts t in force: every request whose head is read from now on is routed by it. It returns the table's
-// backends that t has no more: their idle connections are of no use.
+// replace puts t in use: it routes every request whose head is read from now on. It returns the backends that t no
+// longer has, whose idle connections can be closed.
 func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,8 +108,7 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 		next.routes[key] = fr
 	}
 	r.out = out
-	// Counts are totals since the start, so those of forks that left stay, should they come back; unless there are
-	// none.
+	// Counts are totals since the start. So those of forks that left stay, in case they return, unless they are zero.
 	maps.DeleteFunc(r.counters, func(of counted, c *counter) bool {
 		fr, routed := next.routes[of.key]
 		return (!routed || fr.fork.UID != of.uid) && c.count() == route.Count{}
@@ -128,7 +127,7 @@ func (r *routes) replace(t *route.Table, fresh time.Time) (gone map[string]struc
 	return gone
 }
 
-// observe gives next its observations: those of old go on.
+// observe sets the observations of next, and continues those of old.
 func (r *routes) observe(next, old *inForce) {
 	if len(next.table.Observe) == 0 {
 		return
@@ -147,7 +146,7 @@ func (r *routes) observe(next, old *inForce) {
 	}
 }
 
-// podBackends returns the backends of pods at a captured port, twice over, and notes their IDs.
+// podBackends returns the backends of pods at a captured port, twice, and records their IDs.
 func (r *routes) podBackends(
 	pods []route.Pod, out []*atomic.Bool, capture sandbox.Capture, ids map[string]struct{},
 ) []engine.Backend {
@@ -158,7 +157,7 @@ func (r *routes) podBackends(
 			port = p
 		}
 		addr := net.JoinHostPort(pod.IP, strconv.Itoa(int(port)))
-		id := pod.UID + "@" + addr // addresses are used again, uids are not
+		id := pod.UID + "@" + addr // addresses are reused, uids are not
 		ids[id] = struct{}{}
 		backends = append(backends, engine.Backend{
 			ID: id, Addr: addr, Timeout: forkDialTimeout, Dialed: func(err error) { r.dialed(pod.UID, out[i], err) },
@@ -168,8 +167,8 @@ func (r *routes) podBackends(
 	return append(backends, backends...)
 }
 
-// dialed notes what came of connecting to a pod. One that can't be connected to is left out until it can: see dials,
-// which tries that again and tells the control plane.
+// dialed records the result of connecting to a pod. An unreachable one is avoided until it is reachable: see dials,
+// which retries it and reports to the control plane.
 func (r *routes) dialed(uid string, out *atomic.Bool, err error) {
 	out.Store(err != nil)
 	if err != nil && !r.doubtPod(uid) {
@@ -177,7 +176,7 @@ func (r *routes) dialed(uid string, out *atomic.Bool, err error) {
 	}
 }
 
-// reached notes whether a pod takes connections.
+// reached records whether a pod accepts connections.
 func (r *routes) reached(uid string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,10 +185,10 @@ func (r *routes) reached(uid string, ok bool) {
 	}
 }
 
-// confirm notes that the table in force was right at that time.
+// confirm records that the current table was right at that time.
 func (r *routes) confirm(at time.Time) { r.fresh.Store(&at) }
 
-// age is the time since the table in force was known to be right; 0 when there is none.
+// age is the time since the current table was known to be right; 0 if there is none.
 func (r *routes) age() time.Duration {
 	if at := r.fresh.Load(); at != nil {
 		return time.Since(*at)
@@ -199,7 +198,7 @@ func (r *routes) age() time.Duration {
 
 func (r *routes) stale() bool { return r.age() > r.staleAfter }
 
-// have is the version of the table in force; false when there is none.
+// have is the version of the current table; false if there is none.
 func (r *routes) have() (route.Version, bool) {
 	if f := r.force.Load(); f != nil {
 		return f.table.Version, true
@@ -207,7 +206,7 @@ func (r *routes) have() (route.Version, bool) {
 	return route.Version{}, false
 }
 
-// pods returns the fork's pods at a captured port, in the order in which they are to be tried for the next request.
+// pods returns the fork's pods at a captured port, in the order in which to try them for the next request.
 func (f *forkRoute) pods(capture string) []engine.Backend {
 	all := f.backends[capture]
 	n := uint32(len(all) / 2) //nolint:gosec // a fork's pods are few
@@ -230,10 +229,10 @@ func (f *forkRoute) pods(capture string) []engine.Backend {
 	if len(in) == 0 && len(out) > 0 {
 		return pods
 	}
-	return append(in, out...) // which are tried when all else fails
+	return append(in, out...) // which are tried last
 }
 
-// counts returns the totals of the keys that are in force and were seen.
+// counts returns the nonzero totals of the keys in the current table.
 func (r *routes) counts() *route.Counts {
 	r.changed.Store(false)
 	all := &route.Counts{Keys: make(map[string]route.Count)}
@@ -245,7 +244,7 @@ func (r *routes) counts() *route.Counts {
 			}
 		}
 		for key, o := range f.observed {
-			failed := o.failed.Load() // first: of what is read, no more failed than were begun
+			failed := o.failed.Load() // first: so that no more failed than started
 			if n := o.requests.Load(); n > 0 {
 				if all.Observed == nil {
 					all.Observed = make(map[string]route.Observation)

@@ -12,14 +12,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// state keeps, across restarts of the router's container, the last table and the authorities to trust. The table's file
-// was last changed when the table was last known to be right.
+// state stores the last table and the trusted authorities across restarts of the router's container. The modification
+// time of the table's file is when the table was last known to be right.
 type state struct {
-	dir   string // empty: nothing is kept
+	dir   string // empty: nothing is stored
 	saved time.Time
 }
 
-// saveEvery bounds how often the time at which the table was confirmed is written.
+// saveEvery bounds how often the time of confirmation is written.
 const saveEvery = 30 * time.Second
 
 const (
@@ -27,7 +27,7 @@ const (
 	trustFile = "trust.pem"
 )
 
-// load returns the last table, and when it was last known to be right; nil when there is none.
+// load returns the last table, and when it was last known to be right; nil if there is none.
 func (s *state) load() (*route.Table, time.Time, error) {
 	if s.dir == "" {
 		return nil, time.Time{}, nil
@@ -54,7 +54,7 @@ func (s *state) load() (*route.Table, time.Time, error) {
 	return frame.Snapshot, info.ModTime(), nil
 }
 
-// save keeps t.
+// save stores t.
 func (s *state) save(t *route.Table) error {
 	if s.dir == "" {
 		return nil
@@ -67,7 +67,7 @@ func (s *state) save(t *route.Table) error {
 	return s.write(tableFile, append(b, '\n'))
 }
 
-// confirm notes that the table kept is right at this time.
+// confirm records that the stored table is right at this time.
 func (s *state) confirm(now time.Time) error {
 	if s.dir == "" || now.Sub(s.saved) < saveEvery {
 		return nil
@@ -76,7 +76,7 @@ func (s *state) confirm(now time.Time) error {
 	return os.Chtimes(filepath.Join(s.dir, tableFile), now, now)
 }
 
-// loadTrust returns the authorities kept; nil when there are none.
+// loadTrust returns the stored authorities; nil if there are none.
 func (s *state) loadTrust() []byte {
 	if s.dir == "" {
 		return nil
@@ -95,7 +95,7 @@ func (s *state) saveTrust(pem []byte) error {
 	return s.write(trustFile, pem)
 }
 
-// write replaces a file as a whole: a crash leaves the old one or the new one.
+// write replaces a file atomically: a crash leaves the old one or the new one.
 func (s *state) write(name string, b []byte) error {
 	f, err := os.CreateTemp(s.dir, name+".*")
 	if err != nil {

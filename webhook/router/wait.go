@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// waitInterval is short: the app's start waits for it.
+// waitInterval is short because the app's start waits for it.
 const waitInterval = 5 * time.Millisecond
 
-// Wait returns when the router whose admin address this is says that it is ready, from inside its own container. It is what
-// holds up the app's start, as postStart hook: a startup probe is not looked at before its next tick, and the kubelet
-// takes another second to act on it.
+// Wait returns when the router with this admin address reports that it is ready. It runs in the router's container, as
+// postStart hook, and so delays the app's start. A startup probe would take until its next period, and the kubelet
+// another second to act on it.
 func Wait(ctx context.Context, admin string) error {
 	_, port, err := net.SplitHostPort(admin)
 	if err != nil {
@@ -36,7 +36,7 @@ func Wait(ctx context.Context, admin string) error {
 }
 
 func ready(ctx context.Context, client *http.Client, url string) error {
-	// Not ended by ctx: of the last answer, what it says is wanted, and the client bounds it.
+	// Not cancelled by ctx: the content of the last response is needed, and the client's timeout bounds it.
 	request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -20,22 +20,23 @@ import (
 )
 
 const (
-	// reviewTTL is how long a token's good review is remembered: a router that dials again soon costs no API call. The pod is
-	// looked up each time, so a token outlives its pod by nothing.
+	// reviewTTL is how long a successful TokenReview is cached, so that a router that reconnects soon costs no API call.
+	// The pod is looked up each time: a token is not accepted after its pod is gone.
 	reviewTTL = time.Minute
-	// maxReviews bounds the TokenReviews under way at once.
+	// maxReviews bounds concurrent TokenReviews.
 	maxReviews = 64
-	// podTimeout bounds the wait for a pod to appear in the cache: a router may be faster than the watch.
+	// podTimeout bounds the wait for a pod to appear in the cache: a router may connect before the watch event.
 	podTimeout = 3 * time.Second
 )
 
-// Where the API server puts the pod a token is bound to (k8s.io/apiserver's serviceaccount.PodNameKey and PodUIDKey).
+// Keys under which the API server returns the pod that a token is bound to (k8s.io/apiserver's
+// serviceaccount.PodNameKey and PodUIDKey).
 const (
 	extraPodName = "authentication.kubernetes.io/pod-name"
 	extraPodUID  = "authentication.kubernetes.io/pod-uid"
 )
 
-// A tokenGate admits routers by the projected token of their pod.
+// A tokenGate authenticates routers by the projected token of their pod.
 type tokenGate struct {
 	review  func(ctx context.Context, token string) (*authenticationv1.TokenReviewStatus, error)
 	pods    client.Reader
@@ -84,7 +85,7 @@ func (g *tokenGate) lives(ctx context.Context, p peer) bool {
 	return ok || err != nil
 }
 
-// find looks a baseline's pod up in the cache.
+// find looks up a baseline's pod in the cache.
 func (g *tokenGate) find(ctx context.Context, bound boundPod) (peer, bool, error) {
 	var pod corev1.Pod
 	if err := g.pods.Get(ctx, bound.NamespacedName, &pod); err != nil {
@@ -97,7 +98,7 @@ func (g *tokenGate) find(ctx context.Context, bound boundPod) (peer, bool, error
 	return peer{Baseline: b, pod: pod.Name, uid: pod.UID}, true, nil
 }
 
-// bound returns the pod that the API server says the token is bound to.
+// bound returns the pod that a token is bound to, by a TokenReview.
 func (g *tokenGate) bound(ctx context.Context, token string) (boundPod, error) {
 	sum := sha256.Sum256([]byte(token))
 	if b, ok := g.known.Get(sum); ok {

@@ -96,8 +96,8 @@ func bigCluster(b *testing.B, forks, baselines int) cache.Cache {
 
 func workload(i int) string { return fmt.Sprintf("deployment.svc-%d", i) }
 
-// What one event costs, from the cache to the encoded difference, in a cluster of 5,000 forks: over 500 baselines, and all
-// 2,000 of them of one.
+// What one event costs, from the cache to the encoded difference, in a cluster of 5,000 forks: over 500 baselines, and
+// all 2,000 of them of one.
 func BenchmarkEvent(b *testing.B) {
 	for _, n := range []struct{ forks, baselines int }{{5000, 500}, {2000, 1}} {
 		b.Run(fmt.Sprintf("forks=%d/baselines=%d", n.forks, n.baselines), func(b *testing.B) {

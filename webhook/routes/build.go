@@ -16,7 +16,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Baseline names a workload by the label that its pods, its forks and its forks' pods carry.
+// A Baseline identifies a workload by the label that its pods, its forks and its forks' pods carry.
 type Baseline struct {
 	Namespace string
 	Workload  string // sandbox.WorkloadLabel
@@ -24,29 +24,29 @@ type Baseline struct {
 
 func (b Baseline) String() string { return b.Namespace + "/" + b.Workload }
 
-// A Fork is what the cluster holds of one fork: all that its route is made from.
+// A Fork holds the objects of one fork that its route is built from.
 type Fork struct {
 	Deployment *appsv1.Deployment
 	Pods       []*corev1.Pod
 	Revisions  map[types.UID]int64 // of the Deployment's ReplicaSets, by UID
 }
 
-// claims are what the forks of one baseline claim: a route for each fork's key. Of two forks with the same key the older has
-// it. A change costs what the forks that claim the same keys cost, and not what all do.
+// claims are the routes that the forks of one baseline claim, one for each fork's key. If two forks have the same key,
+// the older one gets the route. A change costs as much as the forks with the same keys, not as all forks.
 type claims struct {
 	now       func() time.Time
 	bySandbox map[string]*claim
 	byKey     map[string][]*claim // the oldest first
 }
 
-// A claim is one fork's.
+// A claim is the claim of one fork.
 type claim struct {
 	sandbox string
 	name    string // of the Deployment
 	guest   bool   // of a neighbour's fork: see neighbours
 	created time.Time
-	key     string // "" where it is invalid
-	invalid string // why
+	key     string // empty if it is invalid
+	invalid string // the reason
 	route   route.Fork
 }
 
@@ -54,11 +54,11 @@ func newClaims(now func() time.Time) *claims {
 	return &claims{now, map[string]*claim{}, map[string][]*claim{}}
 }
 
-// set makes f what the sandbox claims, nothing where f is nil, and returns the keys whose routes that may change. It keeps
-// nothing of f.
+// set replaces the claim of a sandbox by that of f, or removes it if f is nil. It returns the keys whose routes may
+// change. It keeps no reference to f.
 func (c *claims) set(sandboxName string, f *Fork) []string { return c.claim(sandboxName, f, nil) }
 
-// claim is set for a fork of this baseline's, or of a neighbour's, by an id of its own, for the ports that are given.
+// claim is like set, for a fork of this baseline or of a neighbour, under an id, restricted to the given ports.
 func (c *claims) claim(id string, f *Fork, only []string) []string {
 	var changed []string
 	if old := c.bySandbox[id]; old != nil {
@@ -106,7 +106,7 @@ func (c *claims) route(key string) (route.Fork, bool) {
 	return route.Fork{}, false
 }
 
-// problem says why the sandbox's claim is not met.
+// problem returns why the sandbox's claim got no route.
 func (c *claims) problem(sandboxName string) (health.Claim, bool) {
 	n := c.bySandbox[sandboxName]
 	switch {
@@ -122,8 +122,7 @@ func (c *claims) problem(sandboxName string) (health.Claim, bool) {
 	return health.Claim{}, false
 }
 
-// delta returns what the claims make of a table's routes of the changed keys, without a version; nil where that is no
-// difference.
+// delta returns the difference that the changed keys make to a table, without a version; nil if there is none.
 func (c *claims) delta(t *route.Table, changed []string) *route.Delta {
 	d := &route.Delta{Base: t.Version}
 	for _, key := range changed {
@@ -164,9 +163,8 @@ func buildRoute(f Fork, now time.Time) route.Fork {
 	return r
 }
 
-// newest returns those pods that are ok and of the newest revision that has any such, in order of name. A pod whose
-// ReplicaSet has not been seen yet counts as older than all others: it serves as soon as it is seen, and until then the
-// pods before it go on.
+// newest returns the pods that are ok and of the newest revision that has any such pod, sorted by name. A pod whose
+// ReplicaSet is not in the cache yet counts as oldest: until it is, older pods keep serving.
 func newest(pods []*corev1.Pod, revisions map[types.UID]int64, ok func(*corev1.Pod) bool) []*corev1.Pod {
 	var found []*corev1.Pod
 	best := int64(-1)
@@ -195,8 +193,8 @@ func revisionOf(pod *corev1.Pod, revisions map[types.UID]int64) int64 {
 	return 0
 }
 
-// serves says whether a fork's pod can take requests. The condition ContainersReady leaves readiness gates out, unlike Ready:
-// a pod must be in the tables before its own gate can turn.
+// serves reports whether a fork's pod can take requests. The condition ContainersReady ignores readiness gates, unlike
+// Ready: a pod must be in the tables before its own gate can turn True.
 func serves(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp == nil && pod.Status.PodIP != "" && condition(pod, corev1.ContainersReady) == corev1.ConditionTrue
 }
@@ -210,12 +208,12 @@ func condition(pod *corev1.Pod, kind corev1.PodConditionType) corev1.ConditionSt
 	return corev1.ConditionUnknown
 }
 
-// ports returns where the pod serves the captured ports, by name. They are always listed, not only where they differ from the
-// baseline's: while a baseline rolls to other numbers, its pods differ from each other.
+// ports returns the numbers of the captured ports in the pod, by name. It lists all of them, not only those that differ
+// from the baseline's: during a rollout of the baseline its pods may differ from each other.
 func ports(pod *corev1.Pod) map[string]uint16 {
 	captured, err := sandbox.ParsePorts(pod.Annotations[sandbox.AnnotationPorts])
 	if err != nil {
-		return nil // the fork's own template is wrong: its router falls back to the baseline's numbers
+		return nil // the fork's own template is wrong: routers use the baseline's numbers
 	}
 	var m map[string]uint16
 	for _, want := range captured {
@@ -233,7 +231,7 @@ func ports(pod *corev1.Pod) map[string]uint16 {
 	return m
 }
 
-// Diff returns what turns from into to.
+// Diff returns the delta that turns from into to.
 func Diff(from, to *route.Table) *route.Delta {
 	d := &route.Delta{Base: from.Version, Version: to.Version}
 	d.Observe, d.Unobserve = without(to.Observe, from.Observe), without(from.Observe, to.Observe)

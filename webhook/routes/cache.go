@@ -19,21 +19,21 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// annotationRevision is where the Deployment controller numbers a Deployment's ReplicaSets; a ReplicaSet that comes back by a rollback
-// gets a new, higher number.
+// annotationRevision is the annotation in which the Deployment controller numbers ReplicaSets. After a rollback, a
+// ReplicaSet gets a new, higher number.
 const annotationRevision = health.AnnotationRevision
 
-// Field indices over the caches of CacheOptions. They are within a namespace.
+// Field indices of the caches of CacheOptions. Each is used within a namespace.
 const (
-	// indexBaseline finds Deployments, ReplicaSets and pods by "ROLE/WORKLOAD", and by "ROLE/WORKLOAD/SANDBOX"; baselines' pods by
-	// their role alone as well.
+	// indexBaseline finds Deployments, ReplicaSets and pods by "ROLE/WORKLOAD" and by "ROLE/WORKLOAD/SANDBOX", and pods of
+	// baselines by their role alone as well.
 	indexBaseline = "sandbox-baseline"
 	// indexSandbox finds forks' Deployments by the name of their sandbox.
 	indexSandbox = "sandbox-name"
 )
 
-// CacheOptions says what of the cluster the packages routes and lifecycle read, and how little of each object they keep.
-// Thousands of forks and tens of thousands of pods are in these caches.
+// CacheOptions returns which objects the packages routes and lifecycle cache, and which of their fields. The caches
+// hold thousands of forks and tens of thousands of pods.
 func CacheOptions() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&appsv1.Deployment{}: {Label: roles(sandbox.RoleFork), Transform: transform(stripDeployment)},
@@ -43,8 +43,8 @@ func CacheOptions() map[client.Object]cache.ByObject {
 	}
 }
 
-// Index has the cache watch what this package reads, in every replica: a new holder of the lease finds it warm. It adds the
-// indices that this package and lifecycle look things up by. Call it once, before the cache starts.
+// Index starts the watches of this package in every replica, so that a new holder of the lease has warm caches. It adds
+// the indices of this package and lifecycle. Call it once, before the cache starts.
 func Index(ctx context.Context, c cache.Cache) error {
 	for _, object := range []client.Object{&coordinationv1.Lease{}, &corev1.ConfigMap{}} {
 		if _, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false)); err != nil {
@@ -61,7 +61,7 @@ func Index(ctx context.Context, c cache.Cache) error {
 	})
 }
 
-// byBaseline are the values of indexBaseline.
+// byBaseline returns the values of indexBaseline.
 func byBaseline(o client.Object) []string {
 	l := o.GetLabels()
 	role := l[sandbox.LabelRole]
@@ -78,7 +78,7 @@ func byBaseline(o client.Object) []string {
 func roles(role ...string) labels.Selector {
 	r, err := labels.NewRequirement(sandbox.LabelRole, selection.In, role)
 	if err != nil {
-		panic(err) // constants that do not parse
+		panic(err) // only if the constants are invalid
 	}
 	return labels.NewSelector().Add(*r)
 }
@@ -92,36 +92,36 @@ func replicaSetList() *metav1.PartialObjectMetadataList {
 	return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "ReplicaSetList"}}
 }
 
-// A state reads forks. Of two reads, one after the other, the second never goes back in time.
+// A state reads forks. A later read never returns older objects than an earlier one.
 type state interface {
-	// Forks returns a baseline's forks, by sandbox: all, or the one of sandboxName.
+	// Forks returns a baseline's forks by sandbox: all of them, or only that of sandboxName.
 	Forks(ctx context.Context, b Baseline, sandboxName string) (map[string]*Fork, error)
-	// Neighbours returns the routed workloads that some Service leads to together with b.
+	// Neighbours returns the other routed workloads that share a Service with b.
 	Neighbours(ctx context.Context, b Baseline) (neighbours, error)
 }
 
-// all asks a state for the forks of every sandbox.
+// all selects the forks of every sandbox.
 const all = ""
 
-// cacheState is the state as the informers know it.
+// cacheState is the state in the informers' caches.
 type cacheState struct{ reader client.Reader }
 
-// Forks lists by index, so its cost is that of the forks it returns. The objects are the cache's own: they must not be
-// changed.
+// Forks lists by index, so its cost depends on the forks it returns. The objects are the cache's own: do not change
+// them.
 func (s cacheState) Forks(ctx context.Context, b Baseline, sandboxName string) (map[string]*Fork, error) {
 	opts := inBaseline(b, sandbox.RoleFork, sandboxName)
 	var deployments appsv1.DeploymentList
 	if err := s.reader.List(ctx, &deployments, opts...); err != nil || len(deployments.Items) == 0 {
 		return nil, err
 	}
-	// A fork's Deployment selects by exactly {sandbox, workload, role}, so within a baseline the sandbox tells whose a pod is, and
-	// there is one Deployment a sandbox. (Of two, made by hand, that share their pods, the older counts.)
+	// A fork's Deployment selects by exactly {sandbox, workload, role}. So within a baseline the sandbox identifies a
+	// pod's fork, and each sandbox has one Deployment. If users create two that share their pods, the older one counts.
 	forks := make(map[string]*Fork, len(deployments.Items))
 	for i := range deployments.Items {
 		d := &deployments.Items[i]
 		name := d.Labels[sandbox.LabelSandbox]
 		if name == "" {
-			continue // not made by us
+			continue // not created by us
 		}
 		if f := forks[name]; f == nil || d.CreationTimestamp.Before(&f.Deployment.CreationTimestamp) {
 			forks[name] = &Fork{Deployment: d, Revisions: map[types.UID]int64{}}
@@ -150,28 +150,29 @@ func (s cacheState) Forks(ctx context.Context, b Baseline, sandboxName string) (
 	return forks, nil
 }
 
-// Pods lists a baseline's own pods (role sandbox.RoleBaseline) or those of its forks (sandbox.RoleFork) from a cache with
-// CacheOptions and Index. They are the cache's own: they must not be changed.
+// Pods lists a baseline's own pods (role sandbox.RoleBaseline) or those of its forks (sandbox.RoleFork) from a cache
+// with CacheOptions and Index. They are the cache's own: do not change them.
 func Pods(ctx context.Context, c client.Reader, b Baseline, role string) ([]corev1.Pod, error) {
 	var pods corev1.PodList
 	err := c.List(ctx, &pods, inBaseline(b, role, all)...)
 	return pods.Items, err
 }
 
-// ForksOf returns all that the cache holds of a baseline's forks, by sandbox. It is the cache's own: it must not be changed.
+// ForksOf returns a baseline's forks by sandbox. The objects are the cache's own: do not change them.
 func ForksOf(ctx context.Context, c client.Reader, b Baseline) (map[string]*Fork, error) {
 	return cacheState{c}.Forks(ctx, b, all)
 }
 
-// Deployments lists the forks of a sandbox from a cache with CacheOptions and Index. They are the cache's own: they must not
-// be changed.
+// Deployments lists the forks of a sandbox from a cache with CacheOptions and Index. They are the cache's own: do not
+// change them.
 func Deployments(ctx context.Context, c client.Reader, namespace, sandboxName string) ([]appsv1.Deployment, error) {
 	var forks appsv1.DeploymentList
 	err := c.List(ctx, &forks, client.InNamespace(namespace), client.MatchingFields{indexSandbox: sandboxName}, client.UnsafeDisableDeepCopy)
 	return forks.Items, err
 }
 
-// Forks lists the forks of a baseline from a cache with CacheOptions and Index. They are the cache's own: they must not be changed.
+// Forks lists the forks of a baseline from a cache with CacheOptions and Index. They are the cache's own: do not change
+// them.
 func Forks(ctx context.Context, c client.Reader, b Baseline) ([]appsv1.Deployment, error) {
 	var forks appsv1.DeploymentList
 	err := c.List(ctx, &forks, inBaseline(b, sandbox.RoleFork, all)...)
@@ -203,7 +204,7 @@ func inBaseline(b Baseline, role, sandboxName string) []client.ListOption {
 	return []client.ListOption{client.InNamespace(b.Namespace), client.MatchingFields{indexBaseline: at}, client.UnsafeDisableDeepCopy}
 }
 
-// BaselineOf returns the baseline that a Deployment, ReplicaSet or pod of CacheOptions belongs to.
+// BaselineOf returns the baseline of a Deployment, ReplicaSet or pod of CacheOptions.
 func BaselineOf(o client.Object) (b Baseline, role string) {
 	l := o.GetLabels()
 	return Baseline{Namespace: o.GetNamespace(), Workload: l[sandbox.LabelWorkload]}, l[sandbox.LabelRole]
@@ -218,7 +219,7 @@ func transform[T any](strip func(T) T) func(any) (any, error) {
 	}
 }
 
-// stripMeta keeps of an object's metadata what identifies it, our labels and the named annotations.
+// stripMeta keeps an object's identity, our labels and the named annotations.
 func stripMeta(m *metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
 	kept := metav1.ObjectMeta{
 		Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion, Generation: m.Generation,
@@ -270,7 +271,8 @@ func stripConfigMap(c *corev1.ConfigMap) *corev1.ConfigMap {
 	}
 }
 
-// stripPod keeps of a pod what its health and its route are made of. Of a baseline's, its labels say which Services lead to it.
+// stripPod keeps the fields of a pod that its health and its route depend on. For a pod of a baseline that includes all
+// labels, by which Services select it.
 func stripPod(p *corev1.Pod) *corev1.Pod {
 	kept := &corev1.Pod{
 		ObjectMeta: stripMeta(&p.ObjectMeta, sandbox.AnnotationPorts, sandbox.AnnotationInjected),

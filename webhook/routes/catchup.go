@@ -21,13 +21,13 @@ import (
 
 const relistAfter = time.Second
 
-// catchUp returns once the caches are at least as new as a list made now.
+// catchUp returns once the caches are at least as new as a list read now.
 //
-// A watch may lag behind without bound, so the caches of a new lease holder can be older than the tables of the last one: it
-// would route by the past, and turn gates by it. So what the API server holds now (a list without a resource version is a
-// consistent read) is compared with the caches object by object until they have it all. Only metadata is listed, and
-// the caches stay what they are: a failover costs one list, and a wait only where a watch does lag. (The caches' own
-// resource version can't be waited for: with a selector it moves only when a matching object does.)
+// A watch may lag without bound, so the caches of a new lease holder can be older than the tables of the previous one.
+// It would then route, and set gates, by an outdated state. So it lists metadata from the API server (without a
+// resource version, which is a consistent read), and compares it with the caches until they have all of it. A failover
+// costs one list, and a wait only if a watch lags. It cannot wait for the caches' own resource version: with a
+// selector, that moves only when a matching object changes.
 func (s *Server) catchUp(ctx context.Context) error {
 	for _, k := range []struct {
 		gvk    schema.GroupVersionKind
@@ -76,9 +76,9 @@ func versions(list client.ObjectList) (map[types.NamespacedName]string, error) {
 	return found, err
 }
 
-// caughtUp says whether a cache, of which it has each object's resource version, is at least as new as the list: it has every
-// listed object as listed or newer, and what the list lacks came after the list. An object deleted since the list can't be
-// told from one that the cache has not seen yet, so a list is good for relistAfter only.
+// caughtUp reports whether a cache, given by its objects' resource versions, is at least as new as the list. It must
+// have each listed object as listed or newer. An object deleted since the list looks the same as one that the cache has
+// not received yet, so a list is valid for relistAfter only.
 func caughtUp(list *metav1.PartialObjectMetadataList, cached map[types.NamespacedName]string) (bool, error) {
 	listed := make(map[types.NamespacedName]bool, len(list.Items))
 	for i := range list.Items {

@@ -12,13 +12,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// counted is what package counts knows of routers and objects: by the workloads of one namespace.
+// counted adapts a Hub to the interfaces of package counts, which identify routers and objects by workloads of one
+// namespace.
 type counted struct {
 	*Hub
 	cache client.Reader
 }
 
-// baselinesOf returns the baselines that workloads of a namespace are.
+// baselinesOf returns workloads of a namespace as baselines.
 func baselinesOf(namespace string, workloads []string) []Baseline {
 	names := make([]Baseline, 0, len(workloads))
 	for _, w := range workloads {
@@ -41,7 +42,7 @@ func (c counted) Notify(f func(configMap types.NamespacedName, now bool)) { c.on
 // Workloads implements Routers.
 func (c counted) Workloads(namespace string) []string { return workloadsOf(c.names(namespace)) }
 
-// Neighbours implements Routers. They are those of when the baseline's table was built last.
+// Neighbours implements Routers. They are those of the last build of the baseline's table.
 func (c counted) Neighbours(namespace, workload string) []string {
 	return workloadsOf(c.Hub.near(Baseline{namespace, workload}))
 }

@@ -12,18 +12,18 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// collectTimeout bounds the wait for the routers' reports when counts are asked for at once.
+// collectTimeout bounds the wait for routers' reports when counts are requested immediately.
 const collectTimeout = time.Second
 
-// onCount has f called whenever a count changed that belongs into a ConfigMap.
+// onCount registers f, to be called whenever a count changed that belongs in a ConfigMap.
 func (h *Hub) onCount(f func(configMap types.NamespacedName, now bool)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.counted = f
 }
 
-// count takes a router's totals in. Those of forks that do not have the key any more, and of keys that nobody observes,
-// are of no interest.
+// count stores a router's totals. It ignores those of forks that no longer have the key, and of keys that nobody
+// observes.
 func (h *Hub) count(s *stream, c *route.Counts) {
 	var changed []string
 	h.mu.Lock()
@@ -61,7 +61,7 @@ func (h *Hub) count(s *stream, c *route.Counts) {
 	}
 }
 
-// report returns the report of a router, made where there is none. The caller holds Hub.mu.
+// report returns the report of a router, and creates it if there is none. The caller holds Hub.mu.
 func (b *baseline) report(r *router) *counts.Report {
 	rep := b.reports[r.id]
 	if rep == nil {
@@ -71,7 +71,7 @@ func (b *baseline) report(r *router) *counts.Report {
 	return rep
 }
 
-// forgetKey drops what was counted for a key that left the table or goes to another fork. The caller holds Hub.mu.
+// forgetKey drops the counts of a key that left the table or now routes to another fork. The caller holds Hub.mu.
 func (b *baseline) forgetKey(key string) {
 	for id, rep := range b.reports {
 		delete(rep.Forks, key)
@@ -81,8 +81,8 @@ func (b *baseline) forgetKey(key string) {
 	}
 }
 
-// sweep drops the reports of routers that are gone and of which nothing is left to write, and the baseline where
-// nothing is left of it. The caller holds Hub.mu.
+// sweep drops reports of routers that are gone once everything in them is written, and then the baseline if it is
+// empty. The caller holds Hub.mu.
 func (h *Hub) sweep(b *baseline) {
 	for id, rep := range b.reports {
 		if r := b.routers[rep.UID]; !rep.Unwritten() && (r == nil || r.id != id) {
@@ -92,15 +92,15 @@ func (h *Hub) sweep(b *baseline) {
 	h.trim(b)
 }
 
-// A collection waits for the routers' answers to one Report.
+// A collection waits for the routers' responses to one Report.
 type collection struct {
 	waiting  map[types.UID]bool
 	answered map[types.UID]bool
 	done     chan struct{}
 }
 
-// collect asks all connected routers of the baselines for their counts and waits for the answers, at most
-// collectTimeout. It returns the pods whose routers answered.
+// collect requests the counts of all connected routers of the baselines, and waits at most collectTimeout. It returns
+// the pods whose routers responded.
 func (h *Hub) collect(ctx context.Context, names []Baseline) map[types.UID]bool {
 	ask := &collection{waiting: map[types.UID]bool{}, answered: map[types.UID]bool{}, done: make(chan struct{})}
 	h.mu.Lock()
@@ -136,7 +136,7 @@ func (h *Hub) collect(ctx context.Context, names []Baseline) map[types.UID]bool 
 	return ask.answered
 }
 
-// routerIDs returns the routerID of every connected or once connected router of the baselines by its pod's UID.
+// routerIDs returns the routerID of each router of the baselines that is or was connected, by its pod's UID.
 func (h *Hub) routerIDs(names ...Baseline) map[types.UID]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -151,9 +151,9 @@ func (h *Hub) routerIDs(names ...Baseline) map[types.UID]string {
 	return ids
 }
 
-// reports returns what the routers of a baseline counted for a sandbox's fork, by routerID, and the fork's UID, ""
-// where it has no route. What is written of routers that are gone is left out: it has no mark any more that would tell
-// it from what is not.
+// reports returns what the routers of a baseline counted for a sandbox's fork, by routerID. It also returns the fork's
+// UID, empty if it has no route. It omits written counts of routers that are gone: their marks were dropped, so these
+// counts would be added twice.
 func (h *Hub) reports(
 	name Baseline, sandboxName string, gone func(routerID string) bool,
 ) (fork string, counts map[string]route.Count) {
@@ -181,7 +181,7 @@ func (h *Hub) reports(
 	return c.route.UID, counts
 }
 
-// written notes that the counts are in the sandbox's ConfigMap.
+// written records that the counts are in the sandbox's ConfigMap.
 func (h *Hub) written(name Baseline, sandboxName string, totals map[string]route.Count) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

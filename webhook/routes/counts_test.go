@@ -157,7 +157,7 @@ func TestCounts_SurviveFailoverAndDeadRouters(t *testing.T) {
 	}
 }
 
-// A fork that is made anew, with the key and the name of the one before, begins at zero.
+// A fork that is created again, with the key and the name of the previous one, starts at zero.
 func TestCounts_OfOneForkAndNotOfTheOneBefore(t *testing.T) {
 	c := newCluster(t, "api-1")
 	state := &cluster{}

@@ -4,9 +4,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// takeDialed takes in what came of a router's attempts to connect to pods, and says whether that is news. A pod counts as reached as
-// soon as one router could connect to it, and as unreached again when a router that could can't any more: another's failure may be a
-// policy's that concerns that one alone. Pods that are not in the table are of no interest. The caller holds Hub.mu.
+// takeDialed stores the results of a router's attempts to connect to pods, and reports whether a state changed. A pod
+// is reachable as soon as one router could connect to it. It is unreachable again only when a router fails that could
+// connect before: for another router, a network policy may be the cause. It ignores pods that are not in the table. The
+// caller holds Hub.mu.
 func (b *baseline) takeDialed(r *router, all map[string]string) (news bool) {
 	for id, why := range all {
 		uid := types.UID(id)

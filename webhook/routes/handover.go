@@ -9,8 +9,7 @@ import (
 // maxEnded bounds how many ended routers of a baseline are remembered.
 const maxEnded = 64
 
-// settle tells the routers that are about to end, and of whose counts nothing is left to write, that they may. The
-// caller holds Hub.mu.
+// settle tells routers that wait to end that they may, once all their counts are written. The caller holds Hub.mu.
 func (h *Hub) settle(b *baseline) {
 	for _, r := range b.routers {
 		if r.final && r.stream != nil && !r.stream.taken && len(b.unwritten(r)) == 0 {
@@ -20,8 +19,7 @@ func (h *Hub) settle(b *baseline) {
 	}
 }
 
-// unwritten returns the names of the ConfigMaps that do not hold all yet that a router reported. The caller holds
-// Hub.mu.
+// unwritten returns the ConfigMaps that lack some of what a router reported. The caller holds Hub.mu.
 func (b *baseline) unwritten(r *router) (names []string) {
 	rep := b.reports[r.id]
 	if rep == nil {
@@ -43,7 +41,7 @@ func (b *baseline) unwritten(r *router) (names []string) {
 	return names
 }
 
-// handedOver returns the pods whose routers ended, or are about to, after all that they counted was taken in.
+// handedOver returns the pods whose routers ended, or wait to end, after they reported all their counts.
 func (h *Hub) handedOver(names ...Baseline) (pods []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -167,7 +167,7 @@ type testRouter struct {
 	up     io.Writer
 	trust  string
 	frames int
-	change chan struct{} // closed and made anew at each frame
+	change chan struct{} // closed and replaced at each frame
 }
 
 func newRouter(t testing.TB, b Baseline, pod string) *testRouter {

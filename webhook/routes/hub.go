@@ -1,9 +1,9 @@
-// Package routes turns fork Deployments and pods into route tables and streams them to the routers.
+// Package routes builds route tables from fork Deployments and pods, and streams them to the routers.
 //
-// Every replica serves the stream's address, but only the holder of the lease has tables: the others send routers to
-// it. A Hub holds, per baseline, the one current table, which is immutable, and what each router last acknowledged.
-// Events rebuild the table of the baseline they concern and of no other; streams send what changed between the table
-// they sent last and the current one, so a slow reader costs nothing but its own freshness.
+// Every replica serves the stream's address, but only the holder of the lease has tables: the others redirect routers
+// to it. A Hub holds, for each baseline, the current table, which is immutable, and each router's last acknowledgement.
+// An event rebuilds only the table of its baseline. A stream sends the difference between the table it sent last and
+// the current one, so a slow reader only delays itself.
 package routes
 
 import (
@@ -32,7 +32,7 @@ type Hub struct {
 	state state
 	clock clock.PassiveClock
 
-	// serving is closed once the tables may be read: the lease is held, and the caches are as new as it.
+	// serving is closed once the tables may be read: this replica holds the lease, and the caches have caught up.
 	serving chan struct{}
 	// stopped is closed when the lease is lost: all streams end.
 	stopped chan struct{}
@@ -42,43 +42,44 @@ type Hub struct {
 	counter   uint64 // of the last version
 	baselines map[Baseline]*baseline
 	watchers  []func(Baseline)
-	counted   func(configMap types.NamespacedName, now bool) // called when a count rose that belongs there
+	counted   func(configMap types.NamespacedName, now bool) // called when a count rose that belongs in this ConfigMap
 	runs      map[string]map[string]counts.Run               // experiments that observe keys, by namespace and ConfigMap
-	observed  map[string][]string                            // the keys of all of a namespace's, sorted
+	observed  map[string][]string                            // the keys of all experiments of a namespace, sorted
 	trust     trust
 	asks      map[string]*collection // by nonce
 	nonce     uint64
 	lag       lag
 }
 
-// A baseline is what a Hub knows of one. All but build is guarded by Hub.mu.
+// A baseline is a Hub's state of one baseline. Hub.mu guards all of it but build.
 type baseline struct {
 	name Baseline
-	// build is held from reading the state until the table made of it is published, so that tables appear in the order
-	// of the states they were made from.
+	// build is held from reading the state until the resulting table is published, so that tables are published in the
+	// order of the states they were built from.
 	build   sync.Mutex
 	claims  *claims
 	near    neighbours
-	current *published // nil until first asked for
-	// serving holds, for every pod in the current table (by UID), the first version of the unbroken run of versions up
-	// to this one that have it. A route's pods are all of one revision, so whoever routes by that version or a later
-	// one sends the key to this pod's revision and to no older one.
+	current *published // nil until first requested
+	// serving holds, for every pod in the current table (by UID), the version since which all tables have contained it. A
+	// route's pods all have one revision. So a router that routes by that version or a later one sends the key to this
+	// pod's revision and to no older one.
 	serving map[types.UID]route.Version
-	// dialed holds what came of connecting to the pods in the current table, by UID: see Hub.dialed.
+	// dialed holds the result of connecting to each pod in the current table, by UID: see View.Dialed.
 	dialed  map[types.UID]string
 	routers map[types.UID]*router
 	reports map[string]*counts.Report // by router and its start: see routerID
-	ended   []string                  // pods that are gone, and whose routers had handed over what they counted
+	ended   []string                  // pods that are gone, whose routers reported all their counts before
 }
 
-// published is a table and the frames that carry it, encoded when first needed and once for all streams. Immutable.
+// published is a table and its encoded frames, which are created when first needed and shared by all streams.
+// Immutable.
 type published struct {
 	table           *route.Table
-	previous        *route.Table // what delta builds on; nil for a baseline's first table
+	previous        *route.Table // the base of delta; nil for a baseline's first table
 	snapshot, delta func() ([]byte, error)
 }
 
-// A router is what a Hub knows of the router of one baseline pod, by the pod's UID.
+// A router is a Hub's state of the router of one baseline pod.
 type router struct {
 	pod    string
 	uid    types.UID
@@ -87,10 +88,10 @@ type router struct {
 	stream *stream       // nil while it is not connected
 	trusts string        // SHA-256 of the bundle it said it trusts
 	lost   time.Time     // when its stream ended; zero while it is connected
-	dials  bool          // it reports what came of connecting to pods
-	// reached are the pods that it last could connect to, by UID.
+	dials  bool          // it reports the results of connecting to pods
+	// reached are the pods that it could connect to at its last attempts, by UID.
 	reached map[types.UID]struct{}
-	final   bool // it serves no more requests, and what it has reported is all it counted
+	final   bool // it serves no more requests, and its report is complete
 }
 
 func newHub(s state, c clock.PassiveClock) *Hub {
@@ -109,11 +110,11 @@ func (h *Hub) serve(term int64) {
 	close(h.serving)
 }
 
-// Serving returns a channel that is closed once this replica holds the lease and its tables are built from a state at
+// Serving returns a channel that is closed once this replica holds the lease, and its tables are built from a state at
 // least as new as the lease.
 func (h *Hub) Serving() <-chan struct{} { return h.serving }
 
-// Watch has f called, from many goroutines, whenever View of a baseline may have changed. f must be quick.
+// Watch registers f, to be called concurrently whenever the View of a baseline may have changed. f must return quickly.
 func (h *Hub) Watch(f func(Baseline)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,16 +137,15 @@ func (h *Hub) changed(b Baseline) {
 
 // A View is the state of a baseline's routers, and of some pods of its forks, at one moment.
 type View struct {
-	// Serving holds, for each pod that serves its key (by UID), the version a router must have acknowledged (or a later
-	// one) to send the key's requests to this pod's revision, and to no older one.
+	// Serving holds, for each pod that serves its key (by UID), the version that a router must have acknowledged, or a
+	// later one, to send the key's requests to this pod's revision and to no older one.
 	Serving map[types.UID]route.Version
 	// Problems holds why a fork has no route of its own, by its sandbox.
 	Problems map[string]health.Claim
-	// Routers holds every router that was connected since this replica took the lease and whose pod lives, by the pod's
-	// UID.
+	// Routers holds, by pod UID, every router that has connected since this replica took the lease and whose pod exists.
 	Routers map[types.UID]Router
-	// Dials says that some connected router tries to connect to the forks' pods. Dialed holds what came of it for each
-	// given pod, "" where a router connected, else why none could; a pod that none has tried yet is missing.
+	// Dials reports whether some connected router tries to connect to the forks' pods. Dialed holds the result for each
+	// given pod: empty if a router connected, otherwise the error. It lacks pods that no router has tried yet.
 	Dials  bool
 	Dialed map[types.UID]string
 }
@@ -189,7 +189,7 @@ func (h *Hub) View(ctx context.Context, name Baseline, pods []*corev1.Pod) (View
 	return v, nil
 }
 
-// TrustedBundles counts the living routers by the SHA-256 (hexadecimal) of the CA bundle they last said they trust.
+// TrustedBundles counts existing routers by the SHA-256 (hexadecimal) of the CA bundle they last said they trust.
 func (h *Hub) TrustedBundles() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -202,7 +202,7 @@ func (h *Hub) TrustedBundles() map[string]int {
 	return n
 }
 
-// ensure builds the table of a baseline if nothing asked for it before.
+// ensure builds the table of a baseline if it has none yet.
 func (h *Hub) ensure(ctx context.Context, name Baseline) error {
 	h.mu.Lock()
 	b := h.baselines[name]
@@ -214,8 +214,8 @@ func (h *Hub) ensure(ctx context.Context, name Baseline) error {
 	return h.rebuild(ctx, name, all)
 }
 
-// rebuild makes the routes of one sandbox's fork from the state, or of all forks for a baseline that has no table yet,
-// and where that changes the table publishes it to the baseline's routers.
+// rebuild builds the routes of one sandbox's fork from the state, or of all forks if the baseline has no table yet. If
+// that changes the table, it publishes it to the baseline's routers.
 func (h *Hub) rebuild(ctx context.Context, name Baseline, sandboxName string) error {
 	for {
 		h.mu.Lock()
@@ -227,7 +227,7 @@ func (h *Hub) rebuild(ctx context.Context, name Baseline, sandboxName string) er
 	}
 }
 
-// rebuildOnce is not ok when the baseline was dropped while it was built.
+// rebuildOnce returns false if the baseline was dropped while it was built.
 func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) (ok bool, err error) {
 	b.build.Lock()
 	defer b.build.Unlock()
@@ -261,8 +261,8 @@ func (h *Hub) rebuildOnce(ctx context.Context, b *baseline, sandboxName string) 
 	return true, nil
 }
 
-// update takes in what the forks are now, all or one sandbox's, and publishes a table where it is another. The caller
-// holds Hub.mu.
+// update replaces the claims of all forks, or of one sandbox's, and publishes a table if it changed. The caller holds
+// Hub.mu.
 func (h *Hub) update(b *baseline, sandboxName string, forks map[string]claimed) {
 	var changed []string
 	for _, id := range slices.Collect(maps.Keys(b.claims.bySandbox)) {
@@ -300,17 +300,17 @@ func (h *Hub) nextVersion() route.Version {
 	return route.Version{Term: h.term, Counter: h.counter}
 }
 
-// publish makes what d makes of the table from the current one, and wakes the streams. The caller holds Hub.mu.
+// publish publishes the current table with d applied to it, and notifies the streams. The caller holds Hub.mu.
 func (b *baseline) publish(from *route.Table, d *route.Delta) {
 	t, ok := from.Apply(d)
 	if !ok {
 		panic("versions do not rise") // they come from one counter, under one lock
 	}
 	for _, key := range d.Remove {
-		b.leave(key, from.Routes[key], route.Fork{})
+		b.endRuns(key, from.Routes[key], route.Fork{})
 	}
 	for key, f := range d.Set {
-		b.leave(key, from.Routes[key], f)
+		b.endRuns(key, from.Routes[key], f)
 	}
 	for _, f := range d.Set {
 		for _, pod := range f.Pods {
@@ -331,8 +331,8 @@ func (b *baseline) publish(from *route.Table, d *route.Delta) {
 	}
 }
 
-// leave ends the runs of what the key's old route has and its new one has not.
-func (b *baseline) leave(key string, old, now route.Fork) {
+// endRuns removes the pods from serving that the key's old route has and its new one lacks.
+func (b *baseline) endRuns(key string, old, now route.Fork) {
 	for _, pod := range old.Pods {
 		if !slices.ContainsFunc(now.Pods, func(p route.Pod) bool { return p.UID == pod.UID }) {
 			delete(b.serving, types.UID(pod.UID))
@@ -353,7 +353,7 @@ func encode(frame route.ToRouter) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// get returns the baseline, made where there is none. The caller holds Hub.mu.
+// get returns the baseline, and creates it if there is none. The caller holds Hub.mu.
 func (h *Hub) get(name Baseline) *baseline {
 	b := h.baselines[name]
 	if b == nil {
@@ -366,14 +366,14 @@ func (h *Hub) get(name Baseline) *baseline {
 	return b
 }
 
-// trim drops a baseline that nothing is left of. The caller holds Hub.mu.
+// trim drops a baseline that has nothing left. The caller holds Hub.mu.
 func (h *Hub) trim(b *baseline) {
 	if len(b.routers) == 0 && len(b.reports) == 0 && b.current != nil && len(b.claims.bySandbox) == 0 {
 		delete(h.baselines, b.name)
 	}
 }
 
-// forget drops the router of a pod that is gone. What it counted is kept until it is written.
+// forget drops the router of a deleted pod. Its counts are kept until they are written.
 func (h *Hub) forget(name Baseline, uid types.UID) {
 	h.mu.Lock()
 	b := h.baselines[name]

@@ -113,7 +113,7 @@ func TestHub_Acknowledgements(t *testing.T) {
 	}
 }
 
-// A pod serves since it last came into the table: one that left and came back must be acknowledged anew.
+// A pod serves since it last came into the table: one that left and came back must be acknowledged again.
 func TestHub_ServingSinceTheLastReturn(t *testing.T) {
 	c := &cluster{}
 	hub := newReplica(t, c, "", clock.RealClock{})
@@ -196,7 +196,7 @@ func TestHub_SecondStreamReplacesTheFirst(t *testing.T) {
 	hub.waitView(t, api, "one connected router", func(v View) bool { return len(v.Routers) == 1 && v.Routers["api-1"].Connected })
 }
 
-// A router that starts anew routes by what it loaded from its disk, which may be older than what it acknowledged.
+// A router that restarts routes by what it loaded from its disk, which may be older than what it acknowledged.
 func TestHub_RestartedRouterHasWhatItSays(t *testing.T) {
 	c := &cluster{}
 	hub := newReplica(t, c, "", clock.RealClock{})
@@ -219,7 +219,7 @@ func TestHub_RestartedRouterHasWhatItSays(t *testing.T) {
 }
 
 // The lease goes from one replica to the other and the routers with it: they take the new holder's tables only,
-// acknowledge anew, and go back to nobody of an older term.
+// acknowledge again, and go back to nobody of an older term.
 func TestHub_Failover(t *testing.T) {
 	c := &cluster{}
 	one := newReplica(t, c, "", clock.RealClock{})

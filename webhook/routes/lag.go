@@ -9,15 +9,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// A lag knows since when routers are behind the tables of their baselines. It is guarded by Hub.mu; its zero value measures
-// nothing and remembers all the same.
+// A lag records since when routers are behind the tables of their baselines. Hub.mu guards it. Its zero value records
+// but measures nothing.
 type lag struct {
 	metrics *telemetry.Set
 	behind  map[*router]time.Time // connected routers that have not acknowledged the newest table
 	lost    map[*router]time.Time // routers whose stream ended
 }
 
-// opened notes that a router connected, with what it has; current is the newest table, nil where there is none yet.
+// opened records that a router connected with the table it has; current is the newest table, nil if there is none yet.
 func (l *lag) opened(r *router, current *published) {
 	delete(l.lost, r)
 	delete(l.behind, r)
@@ -26,7 +26,7 @@ func (l *lag) opened(r *router, current *published) {
 	}
 }
 
-// closed notes that a router's stream ended.
+// closed records that a router's stream ended.
 func (l *lag) closed(r *router) {
 	delete(l.behind, r)
 	if l.lost == nil {
@@ -35,13 +35,13 @@ func (l *lag) closed(r *router) {
 	l.lost[r] = time.Now()
 }
 
-// forgot drops the router of a pod that is gone.
+// forgot drops the router of a deleted pod.
 func (l *lag) forgot(r *router) {
 	delete(l.behind, r)
 	delete(l.lost, r)
 }
 
-// published notes that a baseline has a new table.
+// published records that a baseline has a new table.
 func (l *lag) published(b *baseline) {
 	for _, r := range b.routers {
 		if r.stream != nil {
@@ -60,7 +60,7 @@ func (l *lag) lags(r *router) {
 	l.behind[r] = time.Now()
 }
 
-// acked notes that a router acknowledged something; current is the newest table.
+// acked records an acknowledgement; current is the newest table.
 func (l *lag) acked(r *router, current *published) {
 	since, behind := l.behind[r]
 	if !behind || current == nil || r.acked.Compare(current.table.Version) < 0 {
@@ -70,7 +70,8 @@ func (l *lag) acked(r *router, current *published) {
 	l.metrics.Acknowledged(time.Since(since))
 }
 
-// unacknowledged counts the baseline's routes to pods that some connected router has not acknowledged. The caller holds Hub.mu.
+// unacknowledged counts the baseline's routes to pods that some connected router has not acknowledged. The caller holds
+// Hub.mu.
 func (b *baseline) unacknowledged() int {
 	if b.current == nil {
 		return 0

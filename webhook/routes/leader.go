@@ -29,21 +29,21 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// Options are what a Hub stands on.
+// Options are the dependencies and settings of a Hub.
 type Options struct {
 	Cache    cache.Cache          // with CacheOptions and Index, and the Lease
-	API      client.Reader        // reads past the cache
-	Client   client.Client        // writes
+	API      client.Reader        // for reads that bypass the cache
+	Client   client.Client        // for writes
 	Lease    types.NamespacedName // the lease whose holder serves
 	Identity string               // of this process: see Identity
 	Log      logr.Logger
 	Clock    clock.WithTicker
-	// StaleAfter is the age from which routers do not use their tables any more.
+	// StaleAfter is the age at which routers stop using their tables.
 	StaleAfter time.Duration
-	Metrics    *telemetry.Set // nil: none
+	Metrics    *telemetry.Set // may be nil
 }
 
-// A Server is a Hub that stands for its lease: it serves streams in every replica, and tables in the one that holds the
+// A Server is a Hub that is bound to a lease. It serves streams in every replica, and tables in the one that holds the
 // lease. It is a manager.Runnable and a manager.LeaderElectionRunnable.
 type Server struct {
 	*Hub
@@ -51,14 +51,14 @@ type Server struct {
 	since time.Time // when it began to serve; set before Hub.serving is closed
 }
 
-// NewServer returns a Server; Start makes it the one that has the tables.
+// NewServer returns a Server. Its tables are built by Start.
 func NewServer(o Options) *Server {
 	s := &Server{Hub: newHub(cacheState{o.Cache}, o.Clock), opts: o}
 	s.lag.metrics = o.Metrics
 	return s
 }
 
-// NeedLeaderElection says that Start may be called by the lease's holder only.
+// NeedLeaderElection returns true: only the lease's holder may call Start.
 func (*Server) NeedLeaderElection() bool { return true }
 
 // Handler returns the handler of the route stream, for every replica. It needs HTTP/2, and a server without timeouts
@@ -69,7 +69,8 @@ func (s *Server) Handler() http.Handler {
 	}
 }
 
-// holder returns the address of the stream of another replica that holds the lease, "" when there is none.
+// holder returns the address of the route stream of the replica that holds the lease; empty if there is none, or if it
+// is this one.
 func (s *Server) holder(ctx context.Context) string {
 	var l coordinationv1.Lease
 	if err := s.opts.Cache.Get(ctx, s.opts.Lease, &l); err != nil {
@@ -82,7 +83,7 @@ func (s *Server) holder(ctx context.Context) string {
 	return address(identity)
 }
 
-// Start serves tables until ctx ends, which is when the lease is lost. The process must end then: a Server leads once.
+// Start serves tables until ctx ends, which is when the lease is lost. A Server cannot be started again.
 func (s *Server) Start(ctx context.Context) error {
 	defer close(s.stopped)
 	var lease coordinationv1.Lease
@@ -119,17 +120,17 @@ func (s *Server) Start(ctx context.Context) error {
 	return g.Wait()
 }
 
-// A forkID names a fork; without a sandbox, a baseline's neighbours.
+// A forkID identifies a fork; without a sandbox, a baseline's neighbours.
 type forkID struct {
 	Baseline
 	Sandbox string
 }
 
-// builds rebuilds the route of a fork whenever something it is made from changes.
+// builds returns the controller that rebuilds the route of a fork when an object that it depends on changes.
 func (s *Server) builds() (controller.TypedController[forkID], error) {
 	c, err := controller.NewTypedUnmanaged("routes", controller.TypedOptions[forkID]{
 		Logger:                  s.opts.Log,
-		SkipNameValidation:      ptr.To(true), // a process that loses the lease stands for it again, with new controllers
+		SkipNameValidation:      ptr.To(true), // a process that lost the lease starts new controllers
 		MaxConcurrentReconciles: 4,
 		RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[forkID](5*time.Millisecond, 5*time.Second),
 		Reconciler: telemetry.Watch(s.opts.Metrics, "routes", reconcile.TypedFunc[forkID](func(ctx context.Context, f forkID) (reconcile.Result, error) {
@@ -164,7 +165,7 @@ func (s *Server) builds() (controller.TypedController[forkID], error) {
 	if err := c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, pods)); err != nil {
 		return nil, err
 	}
-	if err := c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, regroups(s.Hub, stands))); err != nil {
+	if err := c.Watch(source.TypedKind(s.opts.Cache, &corev1.Pod{}, regroups(s.Hub, membership))); err != nil {
 		return nil, err
 	}
 	return c, c.Watch(source.TypedKind(s.opts.Cache, &corev1.Service{}, regroups(s.Hub, leads)))
@@ -172,7 +173,7 @@ func (s *Server) builds() (controller.TypedController[forkID], error) {
 
 type forkQueue = workqueue.TypedRateLimitingInterface[forkID]
 
-// enqueue asks for a build of the fork that an object is part of.
+// enqueue enqueues the fork that an object belongs to.
 func enqueue[T client.Object]() handler.TypedFuncs[T, forkID] {
 	add := func(o client.Object, q forkQueue) {
 		b, role := BaselineOf(o)

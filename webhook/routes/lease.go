@@ -8,12 +8,12 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 )
 
-// Identity returns a new identity under which a process stands for the lease: the address of its route stream, by which the
-// other replicas send routers there, and something random. The random part makes every process that takes the lease a
-// transition, a restarted container that finds its own old lease included, so that no two processes ever share a term.
+// Identity returns a new identity for the lease: the address of the process's route stream, to which other replicas
+// redirect routers, and a random part. With the random part every acquisition is a transition, even by a restarted
+// container that finds its own old lease. So no two processes share a term.
 func Identity(addr string) string { return addr + "_" + strings.ToLower(rand.Text())[:10] }
 
-// address returns the route stream's address in an Identity, "" for an identity of another form.
+// address returns the route stream's address in an Identity; empty for an identity of another form.
 func address(identity string) string {
 	addr, _, ok := strings.Cut(identity, "_")
 	if !ok {
@@ -22,9 +22,10 @@ func address(identity string) string {
 	return addr
 }
 
-// term returns the Version.Term of the lease's holder. Transitions alone would begin anew when somebody deletes the Lease (a
-// new installation, say), and the routers of baselines that outlived it would refuse every new table: so the second of
-// the Lease's creation, by the API server's clock, goes before them. Good for 2^20 transitions of a Lease, and below 2^53.
+// term returns the Version.Term of the lease's holder. Transitions alone would start again when somebody deletes the
+// Lease, for example with a new installation. Routers of existing baselines would then refuse every new table. So the
+// second of the Lease's creation, by the API server's clock, comes first. This allows 2^20 transitions of a Lease, and
+// stays below 2^53.
 func term(l *coordinationv1.Lease) int64 {
 	transitions := int64(0)
 	if l.Spec.LeaseTransitions != nil {
@@ -33,7 +34,7 @@ func term(l *coordinationv1.Lease) int64 {
 	return l.CreationTimestamp.Unix()<<20 + transitions
 }
 
-// holder returns the identity that holds the lease at the time now, "" when there is none.
+// holder returns the identity that holds the lease at the time now; empty if there is none.
 func holder(l *coordinationv1.Lease, now time.Time) string {
 	s := &l.Spec
 	if s.HolderIdentity == nil || s.RenewTime == nil || s.LeaseDurationSeconds == nil {

@@ -19,12 +19,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A Service may lead to the pods of several routed workloads: a stable one and a canary. It balances before anybody looks at the key, so
-// the key of a fork of one of them has to be routed by the routers of all. These workloads are neighbours: a fork's route is in the
-// tables of its baseline and of the baseline's neighbours, there as a guest, for the ports that such a Service leads to. The fork's gate
-// waits for all of these routers, and what they count is counted for the fork's baseline.
+// A Service may select pods of several routed workloads, such as a stable one and a canary. It balances before anybody
+// reads the key, so the routers of all of them must route the key of a fork of any of them. These workloads are
+// neighbours. A fork's route is in the tables of its baseline and of the baseline's neighbours: there as a guest, for
+// the ports that the shared Service leads to. The fork's gate waits for all of these routers, and their counts are
+// added to those of the fork's baseline.
 
-// neighbours holds, for the other routed workloads that some Service leads to together with one, the names of its ports there, sorted.
+// neighbours holds, for the other routed workloads that share a Service with one, the names of its ports there, sorted.
 type neighbours map[Baseline][]string
 
 // neighboursOf returns b's neighbours by the Services and the baselines' pods of its namespace.
@@ -64,7 +65,7 @@ func neighboursOf(b Baseline, services []corev1.Service, pods []corev1.Pod) neig
 	return found
 }
 
-// portOf returns the name of the captured port that a Service's port leads to; empty where it leads past the router.
+// portOf returns the name of the captured port that a Service's port leads to; empty if it bypasses the router.
 func portOf(p *corev1.ServicePort, pod *corev1.Pod) string {
 	captured, err := sandbox.ParsePorts(pod.Annotations[sandbox.AnnotationPorts])
 	if err != nil {
@@ -98,8 +99,8 @@ func podsIn(ctx context.Context, c client.Reader, namespace string) ([]corev1.Po
 	return pods.Items, err
 }
 
-// PodsBehind lists the pods to which requests for a baseline may come: its own and those of its neighbours. They are the cache's own:
-// they must not be changed.
+// PodsBehind lists the pods that requests for a baseline may reach: its own and those of its neighbours. They are the
+// cache's own: do not change them.
 func PodsBehind(ctx context.Context, c client.Reader, b Baseline) ([]corev1.Pod, error) {
 	near, err := cacheState{c}.Neighbours(ctx, b)
 	if err != nil {
@@ -116,22 +117,22 @@ func PodsBehind(ctx context.Context, c client.Reader, b Baseline) ([]corev1.Pod,
 	return pods, err
 }
 
-// guestID names what the fork of a neighbour claims; no sandbox has such a name.
+// guestID returns the id of a claim by a neighbour's fork. No sandbox can have such a name.
 func guestID(sandboxName string, of Baseline) string { return sandboxName + "@" + of.Workload }
 
-// isOf says whether a claim is of a sandbox's, or of any.
+// isOf reports whether a claim belongs to a sandbox, or to any if sandboxName is all.
 func isOf(id, sandboxName string) bool {
 	name, _, _ := strings.Cut(id, "@")
 	return sandboxName == all || name == sandboxName
 }
 
-// A claimed fork is the baseline's own where only is nil, else a neighbour's.
+// A claimed fork belongs to this baseline if only is nil, otherwise to a neighbour.
 type claimed struct {
 	fork *Fork
 	only []string
 }
 
-// claimedBy reads what forks claim routes of a baseline's, by the claims' ids: those of one sandbox, or all.
+// claimedBy reads the forks that claim routes of a baseline, by the claims' ids: those of one sandbox, or all.
 func (h *Hub) claimedBy(ctx context.Context, b Baseline, near neighbours, sandboxName string) (map[string]claimed, error) {
 	own, err := h.state.Forks(ctx, b, sandboxName)
 	if err != nil {
@@ -153,7 +154,7 @@ func (h *Hub) claimedBy(ctx context.Context, b Baseline, near neighbours, sandbo
 	return found, nil
 }
 
-// regroup builds the table of a baseline anew if it has other neighbours than it had.
+// regroup rebuilds the table of a baseline if its neighbours have changed.
 func (h *Hub) regroup(ctx context.Context, name Baseline) error {
 	near, err := h.state.Neighbours(ctx, name)
 	if err != nil {
@@ -176,7 +177,7 @@ func (h *Hub) spread(ctx context.Context, name Baseline, sandboxName string) err
 		b := h.baselines[other]
 		built := b != nil && b.current != nil
 		h.mu.Unlock()
-		if built { // else its first table has it
+		if built { // otherwise its first table has it
 			if err := h.rebuild(ctx, other, sandboxName); err != nil {
 				return err
 			}
@@ -185,7 +186,7 @@ func (h *Hub) spread(ctx context.Context, name Baseline, sandboxName string) err
 	return nil
 }
 
-// near returns a baseline's neighbours, as of when its table was built last.
+// near returns a baseline's neighbours, as of the last build of its table.
 func (h *Hub) near(name Baseline) []Baseline {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -195,8 +196,8 @@ func (h *Hub) near(name Baseline) []Baseline {
 	return nil
 }
 
-// viewNeighbours adds the routers of b's neighbours to a view. Tables have versions of their own: such a router has acknowledged all
-// that the view asks for, or nothing. The caller holds Hub.mu.
+// viewNeighbours adds the routers of b's neighbours to a view. Their tables have versions of their own, so such a
+// router is shown as having acknowledged either all that the view requires, or nothing. The caller holds Hub.mu.
 func (h *Hub) viewNeighbours(v *View, b *baseline, pods []*corev1.Pod) {
 	for other := range b.near {
 		n := h.baselines[other]
@@ -215,8 +216,8 @@ func (h *Hub) viewNeighbours(v *View, b *baseline, pods []*corev1.Pod) {
 	}
 }
 
-// guest returns since when the pod of a neighbour's fork is in n's table, zero where it is not there yet; false where it does not come
-// there, because a fork of n's own has the key. The caller holds Hub.mu.
+// guest returns the version since which n's table has had the pod of a neighbour's fork; zero if it does not have it
+// yet. It returns false if it never will, because a fork of n itself has the key. The caller holds Hub.mu.
 func (n *baseline) guest(pod *corev1.Pod, of *baseline) (route.Version, bool) {
 	c := n.claims.bySandbox[guestID(pod.Labels[sandbox.LabelSandbox], of.name)]
 	if c != nil && (c.key == "" || n.claims.byKey[c.key][0] != c) {
@@ -225,7 +226,8 @@ func (n *baseline) guest(pod *corev1.Pod, of *baseline) (route.Version, bool) {
 	return n.serving[pod.UID], true
 }
 
-// counting returns the baselines whose routers count requests for b's forks: b, and its neighbours. The caller holds Hub.mu.
+// counting returns the baselines whose routers count requests for b's forks: b and its neighbours. The caller holds
+// Hub.mu.
 func (h *Hub) counting(b *baseline) []*baseline {
 	found := []*baseline{b}
 	for other := range b.near {
@@ -236,12 +238,12 @@ func (h *Hub) counting(b *baseline) []*baseline {
 	return found
 }
 
-// regroupDelay is how long changes are gathered before it is looked at who are neighbours: pods of a rollout come one by one, and their
-// routers take longer to start.
+// regroupDelay is how long changes are gathered before neighbours are computed. Pods of a rollout are created one by
+// one, and their routers take longer than this to start.
 const regroupDelay = 100 * time.Millisecond
 
-// regroups has it looked at who are neighbours in a namespace where that may have changed with an object: decides returns what of it
-// counts, nil where nothing does.
+// regroups enqueues the baselines of a namespace if a change of an object may change their neighbours. decides returns
+// the part of an object that matters for this, nil if none does.
 func regroups[T client.Object](h *Hub, decides func(T) any) handler.TypedFuncs[T, forkID] {
 	look := func(o T, q forkQueue) {
 		for _, b := range h.names(o.GetNamespace()) {
@@ -267,13 +269,13 @@ func regroups[T client.Object](h *Hub, decides func(T) any) handler.TypedFuncs[T
 	}
 }
 
-// stands is what decides behind which Services a baseline's pod stands.
-func stands(p *corev1.Pod) any {
+// membership returns the part of a baseline's pod that decides which Services select it.
+func membership(p *corev1.Pod) any {
 	if p.Labels[sandbox.LabelRole] != sandbox.RoleBaseline {
 		return nil
 	}
 	return []any{p.Labels, p.Annotations[sandbox.AnnotationPorts], p.DeletionTimestamp == nil}
 }
 
-// leads is what decides to which pods a Service leads.
+// leads returns the part of a Service that decides which pods it leads to.
 func leads(s *corev1.Service) any { return []any{s.Spec.Selector, s.Spec.Ports} }

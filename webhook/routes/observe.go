@@ -15,8 +15,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// loadRuns takes in all experiments that there are: the first tables of a lease holder must have what those before them
-// had, or routers would begin to count anew.
+// loadRuns reads all experiments. The first tables of a lease holder must have the keys that earlier tables had, or
+// routers would start their counts again.
 func (s *Server) loadRuns(ctx context.Context) error {
 	var all corev1.ConfigMapList
 	if err := s.opts.Cache.List(ctx, &all, client.MatchingLabels{sandbox.LabelRole: sandbox.RoleRun}); err != nil {
@@ -28,7 +28,7 @@ func (s *Server) loadRuns(ctx context.Context) error {
 	return nil
 }
 
-// setRun has the routers of a namespace observe what an experiment wants observed, where that is another than before.
+// setRun makes the routers of a namespace observe an experiment's keys, if these have changed.
 func (h *Hub) setRun(name types.NamespacedName, r counts.Run) {
 	h.mu.Lock()
 	runs := h.runs[name.Namespace]
@@ -77,7 +77,7 @@ func (h *Hub) in(namespace string) (found []*baseline) {
 	return found
 }
 
-// observe publishes a table of the baseline with what is observed now, where it has another.
+// observe publishes a table of the baseline with the observed keys, if they have changed.
 func (h *Hub) observe(b *baseline) {
 	b.build.Lock()
 	defer b.build.Unlock()
@@ -95,7 +95,7 @@ func (h *Hub) observe(b *baseline) {
 	}
 }
 
-// without returns those of all that are not in other; both are sorted.
+// without returns the elements of all that are not in other; both are sorted.
 func without(all, other []string) (rest []string) {
 	for _, key := range all {
 		if _, ok := slices.BinarySearch(other, key); !ok {
@@ -105,8 +105,8 @@ func without(all, other []string) (rest []string) {
 	return rest
 }
 
-// countObserved takes in what a router observed, and returns the experiments whose it is and that have not heard of it.
-// The caller holds Hub.mu.
+// countObserved stores what a router observed, and returns the experiments to which that is news. The caller holds
+// Hub.mu.
 func (h *Hub) countObserved(b *baseline, r *router, all map[string]route.Observation) (changed []string) {
 	if len(all) == 0 {
 		return nil
@@ -131,8 +131,8 @@ func (h *Hub) countObserved(b *baseline, r *router, all map[string]route.Observa
 	return changed
 }
 
-// observations returns what the routers of a namespace observed for an experiment, by workload, routerID and key; but
-// for what is written of those that are gone: see reports.
+// observations returns what the routers of a namespace observed for an experiment, by workload, routerID and key. It
+// omits what is written of routers that are gone: see reports.
 func (h *Hub) observations(run types.NamespacedName, gone func(routerID string) bool) counts.Observations {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -157,7 +157,7 @@ func (h *Hub) observations(run types.NamespacedName, gone func(routerID string) 
 	return found
 }
 
-// observedWritten notes that what was observed is in the experiment's ConfigMap.
+// observedWritten records that the observations are in the experiment's ConfigMap.
 func (h *Hub) observedWritten(run types.NamespacedName, all counts.Observations) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -178,7 +178,7 @@ func (h *Hub) observedWritten(run types.NamespacedName, all counts.Observations)
 	}
 }
 
-// names returns the names of the baselines of a namespace.
+// names returns the baselines of a namespace.
 func (h *Hub) names(namespace string) (names []Baseline) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

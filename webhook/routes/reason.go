@@ -7,22 +7,22 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/health"
 )
 
-// maxReason bounds what travels in every table and in the answers' x-sandbox-error header, in bytes.
+// maxReason bounds a reason, in bytes: it is part of every table, and of the header x-sandbox-error.
 const maxReason = 240
 
-// reason says in one short line of printable ASCII, "CODE: sentence", why no pod of the fork can serve.
+// reason returns why no pod of the fork can serve, as one short line of printable ASCII: "CODE: sentence".
 func reason(f Fork, now time.Time) string {
 	c := health.Fork(f.facts(now)).Cause()
 	return line(string(c.Code) + ": " + c.Message)
 }
 
-// facts are what the cluster holds of the fork itself.
+// facts are the fork's own objects.
 func (f Fork) facts(now time.Time) health.Facts {
 	return health.Facts{Now: now, Deployment: f.Deployment, Revisions: f.Revisions, Pods: f.Pods}
 }
 
-// line makes s one line of printable ASCII of at most maxReason bytes: parts of it were written by whoever made the image
-// or the quota, and it becomes a header's value.
+// line turns s into one line of printable ASCII of at most maxReason bytes. Parts of it come from the authors of images
+// and quotas, and it becomes a header's value.
 func line(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {

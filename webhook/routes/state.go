@@ -14,7 +14,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// State returns what metrics tell of sandboxes and routers. It is not ok where this process does not hold the lease, or cannot read.
+// State returns the metrics' view of sandboxes and routers. It returns false if this process does not hold the lease or
+// cannot read.
 func (s *Server) State(ctx context.Context) (telemetry.State, bool) {
 	select {
 	case <-s.stopped:
@@ -46,7 +47,7 @@ func (s *Server) State(ctx context.Context) (telemetry.State, bool) {
 			state.PodsWithoutRouter++
 		case wasConnected && lost.IsZero():
 		default:
-			if !wasConnected { // and nobody knows of what was before this replica took the lease
+			if !wasConnected { // unknown: this replica took the lease later
 				lost = pod.CreationTimestamp.Time
 				if s.since.After(lost) {
 					lost = s.since
@@ -61,7 +62,7 @@ func (s *Server) State(ctx context.Context) (telemetry.State, bool) {
 	return state, true
 }
 
-// lags returns what is known of streams, and of each known router when its stream ended; zero while it is open.
+// lags returns the state of streams, and when each known router's stream ended; zero while it is open.
 func (h *Hub) lags() (telemetry.State, map[types.UID]time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

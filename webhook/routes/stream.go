@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	// pingInterval is how often a quiet stream gets a Ping.
+	// pingInterval is how often an idle stream gets a Ping.
 	pingInterval = 5 * time.Second
-	// writeTimeout bounds one frame's write. A router that takes nothing for so long is cut off; it dials anew when it
-	// can.
+	// writeTimeout bounds the write of one frame. It ends the stream of a router that does not read; the router reconnects
+	// when it can.
 	writeTimeout = 30 * time.Second
 	// helloTimeout bounds the wait for a router's first frame.
 	helloTimeout = 10 * time.Second
@@ -30,25 +30,25 @@ const (
 	maxStart = 64
 )
 
-// A stream is one router's connection. Its fields below mu are guarded by Hub.mu.
+// A stream is one router's connection. Hub.mu guards the fields below mu.
 type stream struct {
 	baseline *baseline
 	router   *router
-	wake     chan struct{} // of capacity 1: there is something to send
-	ended    chan struct{} // closed: replaced by a newer stream of the same pod, or the pod is gone
+	notify   chan struct{} // of capacity 1: there is something to send
+	ended    chan struct{} // closed when a newer stream of the same pod replaces it, or the pod is gone
 	once     sync.Once
 
-	sent   *route.Table // what the router was sent last, nil at first
-	asks   []string     // nonces of Reports to send
-	trusts string       // SHA-256 of the bundle it has or was sent
-	taken  bool         // the router, which is about to end, is to be told that all it counted is written
-	told   bool         // and was
+	sent      *route.Table // the table sent last, nil at first
+	asks      []string     // nonces of Reports to send
+	trusts    string       // SHA-256 of the bundle it has or was sent
+	taken     bool         // the router waits to end, and may: all its counts are written
+	takenSent bool         // taken was sent
 }
 
 func (s *stream) poke() {
 	select {
-	case s.wake <- struct{}{}:
-	default: // it is awake, and looks at the newest state when it gets there
+	case s.notify <- struct{}{}:
+	default: // already notified: the stream reads the newest state when it runs
 	}
 }
 
@@ -61,15 +61,15 @@ type peer struct {
 	uid types.UID
 }
 
-// A gate knows who may have which stream.
+// A gate authenticates routers.
 type gate interface {
-	// admit returns who sent the request; the error is a *refusal where it was the request's fault.
+	// admit returns who sent the request. The error is a *refusal if the request caused it.
 	admit(*http.Request) (peer, error)
-	// lives says whether the peer's pod still exists.
+	// lives reports whether the peer's pod still exists.
 	lives(context.Context, peer) bool
 }
 
-// A refusal is an error with the status code that says it.
+// A refusal is an error with an HTTP status code.
 type refusal struct {
 	code int
 	why  string
@@ -81,7 +81,7 @@ func (r *refusal) Error() string { return r.why }
 type streamHandler struct {
 	hub    *Hub
 	gate   gate
-	holder func(context.Context) string // address of the lease holder's stream, "" when there is none
+	holder func(context.Context) string // address of the lease holder's stream, empty if there is none
 	clock  clock.WithTicker
 	log    logr.Logger
 }
@@ -124,7 +124,7 @@ func (h *streamHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.away(w)
 		return
 	}
-	if err := h.stream(w, r, p); err != nil && r.Context().Err() == nil { // it ends with the router, which is as usual
+	if err := h.stream(w, r, p); err != nil && r.Context().Err() == nil { // it ends with the router, which is usual
 		h.log.Info("route stream ended", "pod", p.Namespace+"/"+p.pod, "why", err.Error())
 	}
 }
@@ -135,7 +135,7 @@ func (h *streamHandler) away(w http.ResponseWriter) {
 }
 
 // stream runs one router's stream to its end: this goroutine writes, another reads. It returns nil when the router
-// left.
+// disconnects.
 func (h *streamHandler) stream(w http.ResponseWriter, r *http.Request, p peer) error {
 	rc := http.NewResponseController(w)
 	frames := route.NewReader(r.Body)
@@ -159,7 +159,7 @@ func (h *streamHandler) stream(w http.ResponseWriter, r *http.Request, p peer) e
 	}
 	s := h.hub.open(p, first.Hello)
 	defer h.hub.closeStream(s)
-	if !h.gate.lives(r.Context(), p) { // its end may have been seen before the stream was
+	if !h.gate.lives(r.Context(), p) { // the pod may have been deleted before the stream was registered
 		h.hub.forget(p.Baseline, p.uid)
 		return errors.New("pod is gone")
 	}
@@ -172,7 +172,7 @@ func (h *streamHandler) stream(w http.ResponseWriter, r *http.Request, p peer) e
 		read <- h.read(frames, s)
 	}()
 	err = h.write(w, rc, s, read)
-	_ = rc.SetReadDeadline(time.Unix(1, 0)) // an error means that the connection is gone, and reading ends as well
+	_ = rc.SetReadDeadline(time.Unix(1, 0)) // an error means that the connection is gone, which ends reading as well
 	for range read {
 	}
 	return err
@@ -215,7 +215,7 @@ func (h *streamHandler) write(w io.Writer, rc *http.ResponseController, s *strea
 			return err
 		}
 		select {
-		case <-s.wake:
+		case <-s.notify:
 		case <-ticker.C():
 			err = send(w, rc, h.clock.Now().Add(writeTimeout), ping)
 		case err = <-read:
@@ -246,10 +246,10 @@ func send(w io.Writer, rc *http.ResponseController, deadline time.Time, frames .
 	return rc.Flush()
 }
 
-// open makes a stream for the peer and ends the one it had. What the router acknowledged is from now on what it says it
-// has: a router that restarted may route by an older table than it did before.
+// open creates a stream for the peer and ends its previous one. The router's Hello replaces its acknowledged version: a
+// restarted router may route by an older table than before.
 func (h *Hub) open(p peer, hello *route.Hello) *stream {
-	s := &stream{wake: make(chan struct{}, 1), ended: make(chan struct{}), trusts: hello.CA}
+	s := &stream{notify: make(chan struct{}, 1), ended: make(chan struct{}), trusts: hello.CA}
 	h.mu.Lock()
 	b := h.get(p.Baseline)
 	r := b.routers[p.uid]
@@ -283,7 +283,7 @@ func (h *Hub) closeStream(s *stream) {
 	h.changed(s.baseline.name)
 }
 
-// next returns what the stream has to send now.
+// next returns the frames that the stream has to send now.
 func (h *Hub) next(s *stream) (frames [][]byte, err error) {
 	h.mu.Lock()
 	current, sent, asks := s.baseline.current, s.sent, s.asks
@@ -293,8 +293,8 @@ func (h *Hub) next(s *stream) (frames [][]byte, err error) {
 	if renew {
 		s.trusts = trust.sum
 	}
-	taken := s.taken && !s.told
-	s.told = s.taken
+	taken := s.taken && !s.takenSent
+	s.takenSent = s.taken
 	h.mu.Unlock()
 
 	if sent != current.table {
@@ -324,7 +324,7 @@ func (h *Hub) next(s *stream) (frames [][]byte, err error) {
 	return frames, nil
 }
 
-// since returns the frame that makes the table p of the table sent.
+// since returns the frame that turns the table sent into that of p.
 func (p *published) since(sent *route.Table) ([]byte, error) {
 	switch sent {
 	case nil:
@@ -335,7 +335,7 @@ func (p *published) since(sent *route.Table) ([]byte, error) {
 	return encode(route.ToRouter{Delta: Diff(sent, p.table)}) // it missed some: a slow reader
 }
 
-// ack notes that a router routes by v or newer. A version that was not sent to it is an error.
+// ack records that a router routes by v or newer. A version that was not sent to it is an error.
 func (h *Hub) ack(s *stream, v route.Version) error {
 	h.mu.Lock()
 	if s.sent == nil || v.Term != h.term || v.Compare(s.sent.Version) > 0 {

@@ -8,9 +8,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/route"
 )
 
-// trust is the CA bundle that routers are to trust, ready to send.
+// trust is the CA bundle that routers are to trust, encoded for sending.
 type trust struct {
-	sum   string // SHA-256, hexadecimal; "" while there is none
+	sum   string // SHA-256, hexadecimal; empty while there is none
 	frame []byte
 }
 

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// Variables that admission gives app containers in forks and checks, beside those of ours, unless they have them.
+// Variables that admission sets in app containers of forks and checks, beside ours, unless they have them.
 const (
 	EnvHTTPProxy   = "HTTP_PROXY"
 	EnvNoProxy     = "NO_PROXY"
 	EnvPropagators = "OTEL_PROPAGATORS"
 )
 
-// GivenEnv returns the names of the variables that admission looks for in an app container before it gives it any.
+// GivenEnv returns the names of the variables that admission looks for in an app container before it sets any.
 func GivenEnv() []string {
 	return []string{
 		"ALL_PROXY", EnvHTTPProxy, EnvNoProxy, EnvPropagators, EnvBaggage, EnvKey, EnvName, EnvPodIP,
@@ -20,10 +20,10 @@ func GivenEnv() []string {
 	}
 }
 
-// EnvPodIP is declared before the proxy variables of an app container, whose value refers to it.
+// EnvPodIP is declared before the proxy variables of an app container, whose values refer to it.
 const EnvPodIP = "SANDBOX_POD_IP"
 
-// FormatEnvFrom writes the value of AnnotationEnvFrom: variables by container. It is empty where there are none.
+// FormatEnvFrom formats the value of AnnotationEnvFrom: variables by container; empty if there are none.
 func FormatEnvFrom(names map[string][]string) string {
 	if len(names) == 0 {
 		return ""
@@ -35,7 +35,7 @@ func FormatEnvFrom(names map[string][]string) string {
 	return string(b)
 }
 
-// ParseEnvFrom reads the value of AnnotationEnvFrom.
+// ParseEnvFrom parses the value of AnnotationEnvFrom.
 func ParseEnvFrom(s string) (map[string][]string, error) {
 	if s == "" {
 		return nil, nil

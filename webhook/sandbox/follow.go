@@ -5,18 +5,18 @@ import (
 	"fmt"
 )
 
-// Followed is what the controller says of a fork that follows its baseline.
+// Followed is the result of the last rebase of a fork that follows its baseline.
 type Followed struct {
-	// Generation is the baseline's (metadata.generation) that the fork was last laid on, or could not be.
+	// Generation is the baseline's metadata.generation at that rebase.
 	Generation int64 `json:"generation"`
-	// Baseline is what AnnotationBaseline was then; empty where it could not be laid.
+	// Baseline was the value of AnnotationBaseline then; empty if the rebase failed.
 	Baseline string `json:"baseline,omitempty"`
 	Time     string `json:"time"` // RFC 3339
-	// Conflict says why it could not be; empty where it was.
+	// Conflict is why the rebase failed; empty if it succeeded.
 	Conflict string `json:"conflict,omitempty"`
 }
 
-// FormatFollowed writes the value of AnnotationFollowed.
+// FormatFollowed formats the value of AnnotationFollowed.
 func FormatFollowed(f Followed) string {
 	b, err := json.Marshal(f)
 	if err != nil {
@@ -25,7 +25,7 @@ func FormatFollowed(f Followed) string {
 	return string(b)
 }
 
-// ParseFollowed reads the value of AnnotationFollowed.
+// ParseFollowed parses the value of AnnotationFollowed.
 func ParseFollowed(s string) (Followed, error) {
 	var f Followed
 	if err := json.Unmarshal([]byte(s), &f); err != nil {

@@ -5,21 +5,20 @@ import (
 	"strings"
 )
 
-// Ports of the router's own in an injected pod. Nothing that it adds to a pod listens on any other.
+// Ports of the router in an injected pod. What we add to a pod listens on no other.
 const (
 	OutgoingPort    = 15359 // on loopback: the proxy that stamps keys on outgoing HTTP
 	AdminPort       = 15360 // metrics, startup and health
 	FirstListenPort = 15361 // captured ports: from here upwards, see Listen
 )
 
-// RoutesPort is where the webhook's pods serve the route stream, and what routers in isolated pods must be let reach.
+// RoutesPort is where the webhook's pods serve the route stream. Routers in isolated pods must be able to reach it.
 const RoutesPort = 9444
 
-// Listen chooses the ports on which the router stands in for ports: counting up from FirstListenPort in order of the ports'
-// names, passing over the app's own numbers and over taken, which are all ports that any container of the pod declares, of
-// whatever protocol. Admission and the NetworkPolicies that `route` adds both call it, so they agree as long as they see
-// the same containers. The result is in order of name. It fails by leaving ports out when the numbers run out; a pod cannot
-// declare that many.
+// Listen chooses the ports on which the router listens for ports. It counts up from FirstListenPort in order of the
+// ports' names, and skips the app's own numbers and taken: all ports, of any protocol, that containers of the pod
+// declare. Admission and the NetworkPolicies of `route` both call it, so they agree if they see the same containers.
+// The result is sorted by name. If numbers run out it omits ports, but a pod cannot declare that many.
 func Listen(ports []Port, taken []uint16) []Capture {
 	used := make(map[uint16]bool, len(ports)+len(taken))
 	for _, n := range taken {

@@ -10,15 +10,15 @@ import (
 	"strings"
 )
 
-// MaxName is the longest sandbox name, in bytes: short enough that the preview host, the ConfigMap's name and the fork's
-// name stay readable.
+// MaxName is the longest sandbox name, in bytes: the preview host, the ConfigMap's name and the fork's name stay
+// readable.
 const MaxName = 40
 
-// maxForkName leaves room in a 63-byte pod name (RFC 1123 label, used as host name) for what the Deployment and ReplicaSet
-// controllers append: "-" and up to 10 bytes of template hash, "-" and 5 random bytes.
+// maxForkName leaves room in a 63-byte pod name (RFC 1123 label, used as host name) for what the Deployment and
+// ReplicaSet controllers append: "-" and up to 10 bytes of template hash, "-" and 5 random bytes.
 const maxForkName = 63 - 11 - 6
 
-// maxLabelValue is the longest label value Kubernetes takes, in bytes.
+// maxLabelValue is the longest label value that Kubernetes accepts, in bytes.
 const maxLabelValue = 63
 
 // maxObjectName is the longest name of most objects, in bytes (RFC 1123 subdomain).
@@ -30,10 +30,10 @@ const MaxKey = 63
 // NewKey returns a random routing key of 100 bits, lowercase base32.
 func NewKey() string { return strings.ToLower(rand.Text())[:20] }
 
-// NewName returns a random name for a sandbox that was given none.
+// NewName returns a random name for a sandbox without one.
 func NewName() string { return "sb-" + strings.ToLower(rand.Text())[:6] }
 
-// ValidateName says whether name can be a sandbox's: an RFC 1123 label of at most MaxName bytes.
+// ValidateName checks a sandbox's name: an RFC 1123 label of at most MaxName bytes.
 func ValidateName(name string) error {
 	switch {
 	case name == "":
@@ -48,9 +48,8 @@ func ValidateName(name string) error {
 	return nil
 }
 
-// ValidateKey says whether key can be a routing key: lowercase letters, digits, '-', '_' and '.', at most MaxKey bytes, so
-// that it needs no escaping in a header (RFC 9110), in baggage (W3C Baggage), in tracestate (W3C Trace Context) or in a
-// label value.
+// ValidateKey checks a routing key: lowercase letters, digits, '-', '_' and '.', at most MaxKey bytes. So it needs no
+// escaping in a header (RFC 9110), in baggage (W3C Baggage), in tracestate (W3C Trace Context) or in a label value.
 func ValidateKey(key string) error {
 	switch {
 	case key == "":
@@ -68,61 +67,62 @@ func ValidateKey(key string) error {
 // ConfigMapName returns the name of the ConfigMap that is the sandbox.
 func ConfigMapName(sandbox string) string { return "sandbox-" + sandbox }
 
-// RunName returns the name of the ConfigMap of an experiment. The dot keeps it apart from those of sandboxes, one of which may be
-// called "run-ID".
+// RunName returns the name of the ConfigMap of an experiment. The dot distinguishes it from that of a sandbox named
+// "run-ID".
 func RunName(id string) string { return "sandbox-run." + id }
 
-// RunSuitesName returns the name of the ConfigMap of the suites of an experiment that runs in the cluster, and RunJobName that of the
-// Job that runs it.
+// RunSuitesName returns the name of the ConfigMap with the suites of an experiment that runs in the cluster.
 func RunSuitesName(id string) string { return RunName(id) + ".suites" }
 
-// RunJobName is told at RunSuitesName. No check is called so: their Jobs' names end in a hash.
+// RunJobName returns the name of the Job that runs an experiment in the cluster. No check's Job has such a name: theirs
+// end in a hash.
 func RunJobName(id string) string { return "sandbox-run-" + id }
 
-// CheckName returns the name of the Job that runs a check of a sandbox in an experiment. It tells apart what joining the three by
-// dashes would not, and leaves room for what the Job controller appends to it for its pods: "-" and 5 random bytes.
+// CheckName returns the name of the Job that runs a check of a sandbox in an experiment. It is unique where joining the
+// three by dashes is not. It leaves room for what the Job controller appends for pods: "-" and 5 random bytes.
 func CheckName(check, sandbox, run string) string {
 	return hashed(strings.ReplaceAll(check, ".", "-")+"-"+sandbox, 63-6, run+"\x00"+check)
 }
 
-// ShareName returns the name of the ConfigMap of a share; id tells several apart. No sandbox's own ConfigMap has a dot in its name.
+// ShareName returns the name of the ConfigMap of a share; id distinguishes several. No sandbox's own ConfigMap has a
+// dot in its name.
 func ShareName(sandbox, id string) string { return ConfigMapName(sandbox) + ".share-" + id }
 
-// WorkloadLabel returns the value of LabelWorkload for a baseline: "KIND.NAME" with the kind in lower case, its end replaced
-// by a hash of the whole where that would be longer than a label value may be.
+// WorkloadLabel returns the value of LabelWorkload for a baseline: "KIND.NAME" with the kind in lower case. If that is
+// too long for a label value, a hash of it replaces its end.
 func WorkloadLabel(kind, name string) string {
 	return LabelOf(WorkloadName(kind, name))
 }
 
-// WorkloadName returns "KIND.NAME", the kind in lower case: what WorkloadLabel makes a label of.
+// WorkloadName returns "KIND.NAME", the kind in lower case, from which WorkloadLabel makes a label.
 func WorkloadName(kind, name string) string { return strings.ToLower(kind) + "." + name }
 
-// FormatWorkloads writes the value of AnnotationWorkloads: names as WorkloadName returns them, in order.
+// FormatWorkloads formats the value of AnnotationWorkloads: sorted names as returned by WorkloadName.
 func FormatWorkloads(names []string) string {
 	return strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ",")
 }
 
-// ParseWorkloads reads the value of AnnotationWorkloads.
+// ParseWorkloads parses the value of AnnotationWorkloads.
 func ParseWorkloads(s string) []string {
 	return slices.DeleteFunc(strings.Split(s, ","), func(name string) bool { return name == "" })
 }
 
-// LabelOf returns what WorkloadLabel returns for a name that WorkloadName returned.
+// LabelOf returns the WorkloadLabel of a name that WorkloadName returned.
 func LabelOf(name string) string { return cut(name, maxLabelValue, "") }
 
-// ForkName returns the name of the fork's Deployment: "BASELINE-SANDBOX", its end replaced by a hash of the whole when it
-// is too long for pods named after it. Two baselines may come to the same name ("a" in "b-c", "a-b" in "c"): the caller
-// that finds the name taken by something else uses ForkNameHashed.
+// ForkName returns the name of the fork's Deployment: "BASELINE-SANDBOX". If it is too long for the names of pods, a
+// hash of it replaces its end. Two baselines may get the same name ("a" in "b-c", "a-b" in "c"): if the name is taken,
+// the caller uses ForkNameHashed.
 func ForkName(workload, baseline, sandbox string) string {
 	return cut(strings.ReplaceAll(baseline, ".", "-")+"-"+sandbox, maxForkName, workload)
 }
 
-// ForkNameHashed returns the name to use when ForkName is taken by an object of somebody else's.
+// ForkNameHashed returns the name to use if another object has the ForkName.
 func ForkNameHashed(workload, baseline, sandbox string) string {
 	return hashed(strings.ReplaceAll(baseline, ".", "-")+"-"+sandbox, maxForkName, workload)
 }
 
-// PolicyName returns the name of a NetworkPolicy that `route` adds for a baseline; suffix tells several apart.
+// PolicyName returns the name of a NetworkPolicy that `route` adds for a baseline; suffix distinguishes several.
 func PolicyName(kind, name, suffix string) string {
 	s := "sandbox-route-" + strings.ToLower(kind) + "-" + name
 	if suffix != "" {
@@ -131,8 +131,8 @@ func PolicyName(kind, name, suffix string) string {
 	return cut(s, maxObjectName, "")
 }
 
-// ForkPolicyName returns the name of a NetworkPolicy of a fork, by the name of its Deployment: that for its own pods where selector
-// is empty, else that for the pods which selector, in whatever form, stands for.
+// ForkPolicyName returns the name of a NetworkPolicy of a fork, by the name of its Deployment. An empty selector means
+// the policy of its own pods; otherwise it is the policy of the pods that selector, in any format, selects.
 func ForkPolicyName(fork, selector string) string {
 	s := "sandbox-fork-" + fork
 	if selector == "" {
@@ -144,8 +144,8 @@ func ForkPolicyName(fork, selector string) string {
 // maxAnnotationName is the longest name of an annotation after its prefix, in bytes.
 const maxAnnotationName = 63
 
-// InheritedAnnotation returns the name of the annotation of a fork's pods that holds the value of a label or annotation of its
-// baseline's which they lack: field is "labels" or "annotations", and an empty key stands for all of them.
+// InheritedAnnotation returns the name of the annotation of a fork's pods that holds a label or annotation of the
+// baseline which they lack. field is "labels" or "annotations"; an empty key means all of them.
 func InheritedAnnotation(field, key string) string {
 	if key == "" {
 		return Prefix + "inherited-" + field
@@ -153,7 +153,7 @@ func InheritedAnnotation(field, key string) string {
 	return Prefix + hashed("inherited-"+field+"."+strings.ReplaceAll(key, "/", "."), maxAnnotationName, key)
 }
 
-// CutName returns the name of an object as a label of at most limit bytes: its end gives way to a hash of the whole where it is longer.
+// CutName returns the name of an object as a label of at most limit bytes: if it is longer, a hash replaces its end.
 func CutName(name string, limit int) string {
 	return cut(strings.ReplaceAll(name, ".", "-"), limit, "")
 }
@@ -165,7 +165,7 @@ func cut(s string, limit int, salt string) string {
 	return hashed(s, limit, salt)
 }
 
-// hashed returns s, cut where it must be, and a hash of salt and all of s, in at most limit bytes.
+// hashed returns s, cut if necessary, and a hash of salt and all of s, in at most limit bytes.
 func hashed(s string, limit int, salt string) string {
 	sum := sha256.Sum256([]byte(salt + "\x00" + s))
 	h := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:5])) // 40 bits: no padding

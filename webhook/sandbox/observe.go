@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// MaxObserve is how many keys one experiment may have observed.
+// MaxObserve is how many keys one experiment may observe.
 const MaxObserve = 64
 
-// FormatObserve returns keys as DataObserve holds them: sorted, each once.
+// FormatObserve returns keys in the format of DataObserve: sorted, without duplicates.
 func FormatObserve(keys []string) (string, error) {
 	keys = slices.Clone(keys)
 	slices.Sort(keys)
@@ -25,7 +25,7 @@ func FormatObserve(keys []string) (string, error) {
 	return strings.Join(keys, ","), nil
 }
 
-// ParseObserve reads what FormatObserve wrote; empty: no keys.
+// ParseObserve parses what FormatObserve returned; empty: no keys.
 func ParseObserve(s string) ([]string, error) {
 	if s == "" {
 		return nil, nil

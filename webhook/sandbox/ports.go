@@ -14,7 +14,7 @@ type Port struct {
 	Number uint16 // the port the app listens on
 }
 
-// FormatPorts writes the value of AnnotationPorts: "NAME=NUMBER,..." in order of name.
+// FormatPorts formats the value of AnnotationPorts: "NAME=NUMBER,...", sorted by name.
 func FormatPorts(ports []Port) string {
 	sorted := slices.SortedFunc(slices.Values(ports), func(a, b Port) int { return strings.Compare(a.Name, b.Name) })
 	parts := make([]string, len(sorted))
@@ -24,8 +24,8 @@ func FormatPorts(ports []Port) string {
 	return strings.Join(parts, ",")
 }
 
-// ParsePorts reads the value of AnnotationPorts. The empty string is no ports. A name or number that is not a port's is an
-// error, and so is a name that comes twice. A number may have two names: Services may know one port by either.
+// ParsePorts parses the value of AnnotationPorts; an empty string is no ports. It fails on an invalid name or number,
+// and on a duplicate name. A number may have two names, because Services may use either.
 func ParsePorts(s string) ([]Port, error) {
 	if s == "" {
 		return nil, nil
@@ -48,13 +48,13 @@ func ParsePorts(s string) ([]Port, error) {
 	return ports, nil
 }
 
-// A Capture is a captured port as the router sees it: it listens on Listen for what the app would have got on Number.
+// A Capture is a captured port as the router sees it: it listens on Listen instead of the app's Number.
 type Capture struct {
 	Port
 	Listen uint16
 }
 
-// FormatCaptures writes the value of EnvRouterPorts: "NAME=LISTEN:APP,...".
+// FormatCaptures formats the value of EnvRouterPorts: "NAME=LISTEN:APP,...".
 func FormatCaptures(captures []Capture) string {
 	parts := make([]string, len(captures))
 	for i, c := range captures {
@@ -63,7 +63,7 @@ func FormatCaptures(captures []Capture) string {
 	return strings.Join(parts, ",")
 }
 
-// ParseCaptures reads the value of EnvRouterPorts.
+// ParseCaptures parses the value of EnvRouterPorts.
 func ParseCaptures(s string) ([]Capture, error) {
 	if s == "" {
 		return nil, nil
@@ -88,14 +88,14 @@ func ParseCaptures(s string) ([]Capture, error) {
 	return captures, nil
 }
 
-// TargetPorts is what `route` changed in a Service: the number each of its ports (by the Service port's index name,
-// see PortKey) had as targetPort, and the name it has now.
+// TargetPorts is what `route` changed in a Service, by the PortKey of its ports: the number that each had as
+// targetPort, and the name it has now.
 type TargetPorts map[string]TargetPort
 
 // A TargetPort is one change of a Service's targetPort from a number to a name.
 type TargetPort struct {
-	Number uint16 `json:"number"` // the number that stood there: the API server sets an absent targetPort to the port
-	Name   string `json:"name"`   // the name that stands there now
+	Number uint16 `json:"number"` // the previous number: the API server sets an absent targetPort to the port
+	Name   string `json:"name"`   // the current name
 }
 
 // PortKey identifies a port within a Service: protocol and port number, which the API server keeps unique.
@@ -106,7 +106,7 @@ func PortKey(protocol string, port int32) string {
 	return protocol + "-" + strconv.Itoa(int(port))
 }
 
-// FormatTargetPorts writes the value of AnnotationTargetPorts.
+// FormatTargetPorts formats the value of AnnotationTargetPorts.
 func FormatTargetPorts(t TargetPorts) string {
 	b, err := json.Marshal(t)
 	if err != nil {
@@ -115,7 +115,7 @@ func FormatTargetPorts(t TargetPorts) string {
 	return string(b)
 }
 
-// ParseTargetPorts reads the value of AnnotationTargetPorts.
+// ParseTargetPorts parses the value of AnnotationTargetPorts.
 func ParseTargetPorts(s string) (TargetPorts, error) {
 	var t TargetPorts
 	if err := json.Unmarshal([]byte(s), &t); err != nil {
@@ -124,14 +124,14 @@ func ParseTargetPorts(s string) (TargetPorts, error) {
 	return t, nil
 }
 
-// A PutBack is what the guard says of a Service whose targetPorts it turned back into numbers.
-type PutBack struct {
+// Restored is the guard's record about a Service on which it restored numeric targetPorts.
+type Restored struct {
 	Time   string `json:"time"` // RFC 3339
 	Reason string `json:"reason"`
 }
 
-// FormatPutBack writes the value of AnnotationPutBack.
-func FormatPutBack(p PutBack) string {
+// FormatRestored formats the value of AnnotationRestored.
+func FormatRestored(p Restored) string {
 	b, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // two strings always encode
@@ -139,11 +139,11 @@ func FormatPutBack(p PutBack) string {
 	return string(b)
 }
 
-// ParsePutBack reads the value of AnnotationPutBack.
-func ParsePutBack(s string) (PutBack, error) {
-	var p PutBack
+// ParseRestored parses the value of AnnotationRestored.
+func ParseRestored(s string) (Restored, error) {
+	var p Restored
 	if err := json.Unmarshal([]byte(s), &p); err != nil {
-		return PutBack{}, fmt.Errorf("annotation %s: %w", AnnotationPutBack, err)
+		return Restored{}, fmt.Errorf("annotation %s: %w", AnnotationRestored, err)
 	}
 	return p, nil
 }
@@ -156,8 +156,8 @@ func parsePort(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// portName holds a name to RFC 6335 as Kubernetes applies it to container ports: at most 15 lowercase letters, digits and
-// single inner '-', with at least one letter.
+// portName checks a name against RFC 6335, as Kubernetes does for container ports: at most 15 lowercase letters, digits
+// and single inner '-', with at least one letter.
 func portName(s string) bool {
 	return s != "" && len(s) <= 15 && all(s, nameByte) && s[0] != '-' && s[len(s)-1] != '-' && !strings.Contains(s, "--") &&
 		strings.ContainsAny(s, "abcdefghijklmnopqrstuvwxyz")

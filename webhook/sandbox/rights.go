@@ -1,15 +1,15 @@
 package sandbox
 
-// The right to set or change marks is a verb on a resource that no API serves, so that RBAC can grant it in a namespace. The
-// chart's ValidatingAdmissionPolicies ask for it.
+// The right to set or change marks is a verb on a resource that no API serves, so that RBAC can grant it in a
+// namespace. The chart's ValidatingAdmissionPolicies require it.
 const (
 	RightGroup    = "kubectl-sandbox.dev"
 	RightResource = "sandboxes"
 	VerbFork      = "fork"  // marks of sandboxes, their shares, and experiments
-	VerbRoute     = "route" // marks of baselines, and all that no role of RolesOf is with
+	VerbRoute     = "route" // marks of baselines, and of all roles that RolesOf has for no verb
 )
 
-// RolesOf returns the roles whose marks, and whose ConfigMaps' data, take the verb. Each role is in the list of one verb.
+// RolesOf returns the roles whose marks, and whose ConfigMaps' data, require the verb. Each role belongs to one verb.
 func RolesOf(verb string) []string {
 	switch verb {
 	case VerbFork:
@@ -20,17 +20,17 @@ func RolesOf(verb string) []string {
 	return nil
 }
 
-// Types of the causes (metav1.StatusCause) by which admission says why it refuses a sandbox.
+// Types of the causes (metav1.StatusCause) of a refused sandbox.
 const (
 	CauseKeyInUse  = "SandboxKeyInUse"
 	CauseTooMany   = "TooManySandboxes"
 	CauseMalformed = "SandboxMalformed"
 )
 
-// AnnotationGuarded is on the MutatingWebhookConfiguration where those policies are in force, so that the plugin asks for the right
-// before it changes anything.
+// AnnotationGuarded is on the MutatingWebhookConfiguration if those policies are in force, so that the plugin checks
+// the right before it changes anything.
 const AnnotationGuarded = Prefix + "guarded"
 
-// AnnotationDefaultTTL is how long a sandbox lives after the last fork without --ttl, a Go duration; "0" is for ever. On the
-// MutatingWebhookConfiguration, by chart value.
+// AnnotationDefaultTTL is how long a sandbox lives after the last fork without --ttl, a Go duration; "0" means forever.
+// On the MutatingWebhookConfiguration, from a chart value.
 const AnnotationDefaultTTL = Prefix + "default-ttl"

@@ -5,21 +5,21 @@ import (
 	"fmt"
 )
 
-// RouteRecord is the value of AnnotationRouted: what `route` added to a workload. It is the intent that the workload be routed: admission
-// keeps what it lists, whoever writes the workload, until the record says Leaving; `unroute` takes it off.
+// RouteRecord is the value of AnnotationRouted: what `route` added to a workload. It is the intent that the workload is
+// routed: admission keeps what it lists, whoever writes the workload, until Leaving is set. `unroute` removes it.
 type RouteRecord struct {
-	// Names are the names that ports of the pod template were given.
+	// Names are the names that `route` gave to ports of the pod template.
 	Names []AddedName `json:"names,omitempty"`
-	// Ports is the template's AnnotationPorts. It is empty until the template's labels ask for routers.
+	// Ports is the template's AnnotationPorts. It is empty until the template's labels request routers.
 	Ports string `json:"ports,omitempty"`
 	// Made lists, as JSON pointers, the maps that were created to hold a label or annotation.
 	Made []string `json:"made,omitempty"`
-	// Template says that AnnotationTemplate was added.
+	// Template reports whether AnnotationTemplate was added.
 	Template bool `json:"template,omitempty"`
-	// Leaving says that `unroute` has begun: admission keeps nothing of what is listed.
+	// Leaving means that `unroute` has started: admission keeps nothing of what is listed.
 	Leaving bool `json:"leaving,omitempty"`
-	// Since is the workload's metadata.generation when `route` or `unroute` wrote the record. It tells a record that is older than the
-	// workload's own, such as one that `kubectl rollout undo` brings along from a ReplicaSet.
+	// Since is the workload's metadata.generation when `route` or `unroute` wrote the record. It identifies outdated
+	// records, such as one that `kubectl rollout undo` copies from a ReplicaSet.
 	Since int64 `json:"since,omitempty"`
 }
 
@@ -28,7 +28,7 @@ type AddedName struct {
 	Container string `json:"container"`
 	Port      uint16 `json:"port"`
 	Name      string `json:"name"`
-	// Made says what was created for the name: MadeName, MadePort or MadePorts.
+	// Made is what was created for the name: MadeName, MadePort or MadePorts.
 	Made string `json:"made"`
 }
 
@@ -39,7 +39,7 @@ const (
 	MadePorts = "ports" // the container declared no ports
 )
 
-// ParseRouteRecord reads AnnotationRouted; the empty string is an empty record.
+// ParseRouteRecord parses AnnotationRouted; an empty string is an empty record.
 func ParseRouteRecord(s string) (RouteRecord, error) {
 	var r RouteRecord
 	if s == "" {
@@ -51,7 +51,7 @@ func ParseRouteRecord(s string) (RouteRecord, error) {
 	return r, nil
 }
 
-// String writes the record as ParseRouteRecord reads it.
+// String formats the record for ParseRouteRecord.
 func (r RouteRecord) String() string {
 	b, err := json.Marshal(r)
 	if err != nil {

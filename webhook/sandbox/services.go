@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// A Service is where a check's requests go: a host name of the cluster's DNS, and a port.
+// A Service is the destination of a check's requests: a host name of the cluster's DNS, and a port.
 type Service struct {
-	Host string // as a pod of the check's namespace resolves it: SERVICE or SERVICE.NAMESPACE
+	Host string // as resolved in the check's namespace: SERVICE or SERVICE.NAMESPACE
 	Port uint16
 }
 
 // String returns "HOST:PORT".
 func (s Service) String() string { return s.Host + ":" + strconv.Itoa(int(s.Port)) }
 
-// FormatServices writes the value of AnnotationServices: "HOST:PORT,...", in the order given.
+// FormatServices formats the value of AnnotationServices: "HOST:PORT,...", in the order given.
 func FormatServices(services []Service) string {
 	parts := make([]string, len(services))
 	for i, s := range services {
@@ -25,8 +25,7 @@ func FormatServices(services []Service) string {
 	return strings.Join(parts, ",")
 }
 
-// ParseServices reads the value of AnnotationServices. The empty string is none. Two of which URLEnv makes one variable are an
-// error.
+// ParseServices parses the value of AnnotationServices; an empty string is none. It fails on two with the same URLEnv.
 func ParseServices(s string) ([]Service, error) {
 	if s == "" {
 		return nil, nil
@@ -58,7 +57,8 @@ func parseService(s string) (Service, error) {
 	return Service{host, n}, nil
 }
 
-// URLEnv is the variable that tells a check where its router takes requests for a Service: SANDBOX_URL_FRONTEND for "frontend".
+// URLEnv is the variable with the address at which a check's router accepts requests for a Service:
+// SANDBOX_URL_FRONTEND for "frontend".
 func URLEnv(host string) string {
 	return EnvURL + "_" + strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(host))
 }
@@ -69,7 +69,7 @@ type Forward struct {
 	Listen uint16
 }
 
-// FormatForwards writes the value of EnvRouterForwards: "LISTEN=HOST:PORT,...".
+// FormatForwards formats the value of EnvRouterForwards: "LISTEN=HOST:PORT,...".
 func FormatForwards(forwards []Forward) string {
 	parts := make([]string, len(forwards))
 	for i, f := range forwards {
@@ -78,7 +78,7 @@ func FormatForwards(forwards []Forward) string {
 	return strings.Join(parts, ",")
 }
 
-// ParseForwards reads the value of EnvRouterForwards.
+// ParseForwards parses the value of EnvRouterForwards.
 func ParseForwards(s string) ([]Forward, error) {
 	if s == "" {
 		return nil, nil
@@ -102,7 +102,7 @@ func ParseForwards(s string) ([]Forward, error) {
 	return forwards, nil
 }
 
-// hostName holds a name to RFC 1123, as Kubernetes' DNS has them.
+// hostName checks a name against RFC 1123, as Kubernetes' DNS does.
 func hostName(s string) bool {
 	if s == "" || len(s) > maxObjectName {
 		return false

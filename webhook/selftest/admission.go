@@ -14,8 +14,8 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// admission has the API server admit a pod of a baseline and a pod of a fork, in a dry run, until each comes back with what the
-// webhook adds.
+// admission creates a pod of a baseline and a pod of a fork in a dry run, until each comes back with what the webhook
+// adds.
 func (t *test) admission(ctx context.Context) error {
 	for _, pod := range []*corev1.Pod{baselineProbe(), forkProbe()} {
 		role := pod.Labels[sandbox.LabelRole]
@@ -34,7 +34,7 @@ func (t *test) admission(ctx context.Context) error {
 	return nil
 }
 
-// admittedAs says what a dry-run pod lacks of what admission adds.
+// admittedAs returns an error that names what a dry-run pod lacks of what admission adds.
 func admittedAs(role string, pod *corev1.Pod) error {
 	injected := pod.Annotations[sandbox.AnnotationInjected]
 	switch {
@@ -62,8 +62,7 @@ func forkProbe() *corev1.Pod {
 		map[string]string{sandbox.AnnotationKey: "selftest"})
 }
 
-// probe is a pod that any namespace admits which admits pods at all: it passes Pod Security "restricted", and asks for next to
-// nothing of a quota.
+// probe is a pod that passes Pod Security "restricted" and requests next to nothing of a quota.
 func probe(labels, annotations map[string]string) *corev1.Pod {
 	yes, no, user := true, false, int64(65532)
 	port := sandbox.Port{Name: "http", Number: 8080}

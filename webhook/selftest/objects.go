@@ -24,14 +24,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// What the application answers, by whose pod it is.
+// Responses of the application, by the pod that it runs in.
 const (
 	answerBaseline = "baseline"
 	answerFork     = "fork"
 	answerReplaced = "replaced"
 )
 
-// EnvAnswer is the variable that tells the application its answer, AppCommand the arguments that start it.
+// EnvAnswer is the variable that holds the application's response.
 const EnvAnswer = "SELFTEST_ANSWER"
 
 // AppCommand returns the arguments of this program that start the application.
@@ -42,7 +42,7 @@ const (
 	portName    = "http"
 	appPort     = 8080
 	servicePort = 80
-	// lifetime bounds that of the sandbox, should this program not come to delete it.
+	// lifetime bounds that of the sandbox, in case this program cannot delete it.
 	lifetime = 15 * time.Minute
 )
 
@@ -52,7 +52,7 @@ func (t *test) meta(labels map[string]string) metav1.ObjectMeta {
 
 func (t *test) selector() string { return appLabel + "=" + t.name }
 
-// service is as `route` leaves one: its targetPort is a name, and an annotation has the number.
+// service is a Service as `route` leaves it: its targetPort is a name, and an annotation has the number.
 func (t *test) service() *corev1.Service {
 	port := corev1.ServicePort{Name: portName, Protocol: corev1.ProtocolTCP, Port: servicePort, TargetPort: intstr.FromString(portName)}
 	meta := t.meta(map[string]string{sandbox.LabelRole: sandbox.RoleService})
@@ -62,7 +62,7 @@ func (t *test) service() *corev1.Service {
 	return &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Selector: map[string]string{appLabel: t.name}, Ports: []corev1.ServicePort{port}}}
 }
 
-// deployment is the baseline: with routed as `route` leaves one, else as its owner wrote it, with a port that has no name.
+// deployment is the baseline: if routed as `route` leaves it, otherwise as its owner wrote it, with an unnamed port.
 func (t *test) deployment(answer string, routed bool) *appsv1.Deployment {
 	labels, annotations, name := map[string]string{appLabel: t.name}, map[string]string{}, ""
 	if routed {
@@ -155,7 +155,7 @@ func (t *test) create(ctx context.Context, objects ...any) error {
 	return nil
 }
 
-// pods returns the pods that a selector takes and that are not being deleted.
+// pods returns the pods that match a selector and are not being deleted.
 func (t *test) pods(ctx context.Context, selector string) ([]corev1.Pod, error) {
 	list, err := t.client.CoreV1().Pods(t.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	if err != nil {
@@ -172,8 +172,8 @@ func (t *test) pods(ctx context.Context, selector string) ([]corev1.Pod, error) 
 
 func roleOf(pod *corev1.Pod) string { return pod.Labels[sandbox.LabelRole] }
 
-// answers sends a request to the Service, with the key in the header named by carrier unless that is empty, and says whether the answer is
-// another than wanted. Only a fork's names the pod that it comes from.
+// answers sends a request to the Service, with the key in the header named by carrier unless that is empty. It returns
+// an error if the response is not the wanted one. Only a fork's response names its pod.
 func (t *test) answers(ctx context.Context, carrier, want string) error {
 	service, err := t.client.CoreV1().Services(t.Namespace).Get(ctx, t.name, metav1.GetOptions{})
 	if err != nil {
@@ -221,7 +221,7 @@ func bracket(ip string) string {
 	return ip
 }
 
-// clean deletes all that the test made. The sandbox's ConfigMap takes the fork along.
+// clean deletes everything that the test created. The sandbox's ConfigMap owns the fork.
 func (t *test) clean(ctx context.Context) error {
 	options := metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}
 	var errs []error

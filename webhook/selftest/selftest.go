@@ -1,5 +1,6 @@
-// Package selftest proves an installation from outside: it makes a small baseline and a fork of it, sends requests with and without a
-// key, takes the baseline's port name away, and says in one sentence what does not work. It needs rights in one namespace alone.
+// Package selftest tests an installation from outside. It creates a small baseline and a fork of it, sends requests
+// with and without a key, removes the baseline's port name, and reports in one sentence what does not work. It needs
+// rights in one namespace only.
 package selftest
 
 import (
@@ -20,7 +21,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Options say where the test runs, and with which image.
+// Options are where the test runs, and with which image.
 type Options struct {
 	Namespace  string
 	Image      string // of this program, which serves as the application
@@ -29,11 +30,11 @@ type Options struct {
 	PullSecrets []string
 	KeyHeader   string
 	KeyMember   string
-	// StepTimeout bounds each step. Zero: by what the step waits for, at most 2m30s.
+	// StepTimeout bounds each step. Zero: a default for each step, at most 2m30s.
 	StepTimeout time.Duration
 }
 
-// Bounds of the steps; the test's own deadline bounds them all.
+// Bounds of the steps; the test's own deadline bounds all of them.
 const (
 	admissionTime = time.Minute
 	startTime     = 90 * time.Second
@@ -48,11 +49,11 @@ type test struct {
 	Options
 	client kubernetes.Interface
 	report io.Writer
-	name   string // of everything that it makes
+	name   string // of everything that it creates
 }
 
-// Run runs the test and writes a line for each thing that works to report. It fails with a sentence on what does not, and deletes what
-// it made either way.
+// Run runs the test and writes a line to report for each thing that works. Its error is a sentence about what does not.
+// It always deletes what it created.
 func Run(ctx context.Context, config *rest.Config, o Options, report io.Writer) (err error) {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -60,7 +61,7 @@ func Run(ctx context.Context, config *rest.Config, o Options, report io.Writer) 
 	}
 	t := &test{Options: o, client: client, report: report, name: "selftest-" + rand.String(5)}
 	defer func() {
-		// The test may have ended because its time is over.
+		// The test may have ended because of its deadline.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
 		defer cancel()
 		err = errors.Join(err, t.clean(clean))
@@ -81,7 +82,7 @@ func Run(ctx context.Context, config *rest.Config, o Options, report io.Writer) 
 
 func (t *test) say(format string, args ...any) { fmt.Fprintf(t.report, format+"\n", args...) }
 
-// baseline makes a workload that is routed, and its Service, and waits until it answers by its router.
+// baseline creates a routed workload and its Service, and waits until its router responds.
 func (t *test) baseline(ctx context.Context) error {
 	if err := t.create(ctx, t.service(), t.deployment(answerBaseline, true)); err != nil {
 		return err
@@ -108,7 +109,7 @@ func (t *test) baseline(ctx context.Context) error {
 	return nil
 }
 
-// fork makes a sandbox with a fork of the baseline, and waits until the routers have its route.
+// fork creates a sandbox with a fork of the baseline, and waits until the routers have its route.
 func (t *test) fork(ctx context.Context) error {
 	fork, err := t.makeFork(ctx)
 	if err != nil {
@@ -134,7 +135,7 @@ func (t *test) fork(ctx context.Context) error {
 	return nil
 }
 
-// requests sends a request by each carrier of a key, and one without, and looks at who answers.
+// requests sends a request with each carrier of a key, and one without, and checks who responds.
 func (t *test) requests(ctx context.Context) error {
 	for _, carrier := range []string{t.KeyHeader, "baggage"} {
 		if err := until(ctx, func(ctx context.Context) error { return t.answers(ctx, carrier, answerFork) }); err != nil {
@@ -148,8 +149,8 @@ func (t *test) requests(ctx context.Context) error {
 	return nil
 }
 
-// guard puts a workload in the baseline's place that knows nothing of routers, as a deploy from a manifest does after a deletion: its
-// Service must reach it all the same.
+// guard replaces the baseline by a workload without routers, as a deploy from a manifest does after a deletion. Its
+// Service must still reach it.
 func (t *test) guard(ctx context.Context) error {
 	deployments := t.client.AppsV1().Deployments(t.Namespace)
 	if err := deployments.Delete(ctx, t.name, metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}); err != nil {
@@ -166,7 +167,7 @@ func (t *test) guard(ctx context.Context) error {
 	return nil
 }
 
-// until tries until there is no error, and fails with the last one when ctx ends.
+// until retries until there is no error. When ctx ends it returns the last error.
 func until(ctx context.Context, try func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextCancel(ctx, pause, true, func(ctx context.Context) (bool, error) {
@@ -182,7 +183,7 @@ func until(ctx context.Context, try func(context.Context) error) error {
 	return err
 }
 
-// notReady says why a pod takes no requests; empty: it does.
+// notReady returns why a pod takes no requests; empty if it does.
 func notReady(pod *corev1.Pod) string {
 	why := "its conditions are not known yet"
 	for _, c := range pod.Status.Conditions {
@@ -203,7 +204,7 @@ func notReady(pod *corev1.Pod) string {
 	return why
 }
 
-// Serve is the application: it answers every request with a word, until ctx ends.
+// Serve is the application: it responds to every request with a word, until ctx ends.
 func Serve(ctx context.Context, address, answer string) error {
 	server := &http.Server{Addr: address, ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, answer)

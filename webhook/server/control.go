@@ -28,9 +28,9 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// control runs what needs the lease, or caches of the whole cluster: route tables and controllers. It is apart from
-// admission, so that an API server that is slow to answer lists, or away for so long that the lease is lost, does not stop
-// a replica from admitting pods: those that come in such a moment would run without a router for as long as they live.
+// control runs what needs the lease, or caches of the whole cluster: route tables and controllers. It is separate from
+// admission, so that a slow or unavailable API server, or a lost lease, does not stop a replica from admitting pods.
+// Pods that are created at such a moment would never get a router.
 type control struct {
 	config  *rest.Config
 	options Options
@@ -40,7 +40,7 @@ type control struct {
 	current atomic.Pointer[term]
 }
 
-// A term is what lives from one loss of the lease to the next.
+// A term is the time until the lease is lost, with what runs in it.
 type term struct {
 	routes  *routes.Server
 	handler http.Handler
@@ -58,19 +58,19 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t.handler.ServeHTTP(w, r)
 }
 
-// state is what metrics tell of sandboxes and routers, while this replica holds the lease.
+// state returns the metrics' view of sandboxes and routers; false unless this replica holds the lease.
 func (c *control) state() (telemetry.State, bool) {
 	t := c.current.Load()
 	if t == nil {
 		return telemetry.State{}, false
 	}
-	return t.routes.State(context.Background()) // a read of caches
+	return t.routes.State(context.Background()) // reads caches only
 }
 
-// namedWait is how long a review of a Service waits for the pods to be listed, which only takes time when the process has just started.
+// namedWait is how long a review of a Service waits until pods are listed. That only takes time after a start.
 const namedWait = 200 * time.Millisecond
 
-// named says whether all pods that a Service selects are known to have the names of its targetPorts.
+// named reports whether all pods that a Service selects are known to have the names of its targetPorts.
 func (c *control) named(s *corev1.Service) bool {
 	t := c.current.Load()
 	if t == nil {
@@ -90,7 +90,7 @@ func (c *control) trust(bundle []byte) {
 	}
 }
 
-// run begins a new term whenever the lease was lost, until ctx ends or something else fails.
+// run starts a new term whenever the lease was lost, until ctx ends or something else fails.
 func (c *control) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := c.term(ctx)
@@ -130,7 +130,7 @@ func (c *control) term(ctx context.Context) error {
 		return err
 	}
 	identity := routes.Identity(net.JoinHostPort(c.options.PodIP, strconv.Itoa(c.options.RoutesPort)))
-	leader, err := newLead(c.config, lease, identity)
+	leader, err := newElection(c.config, lease, identity)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (c *control) term(ctx context.Context) error {
 	}
 	for _, r := range append(runnables, server) {
 		if needs, ok := r.(manager.LeaderElectionRunnable); !ok || needs.NeedLeaderElection() {
-			leader.followers = append(leader.followers, r)
+			leader.members = append(leader.members, r)
 		} else if err := mgr.Add(r); err != nil {
 			return err
 		}

@@ -13,19 +13,19 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/gateway"
 )
 
-// GatewayOptions are all that a replica of the gateway is told.
+// GatewayOptions are the settings of a replica of the gateway.
 type GatewayOptions struct {
 	gateway.Options
 	LogLevel string
 }
 
-// AddFlags binds the options to flags, and gives them their defaults.
+// AddFlags binds the options to flags and sets their defaults.
 func (o *GatewayOptions) AddFlags(f *pflag.FlagSet) {
 	o.Options.AddFlags(f)
 	f.StringVar(&o.LogLevel, "log-level", "info", "One of debug, info, warn, error.")
 }
 
-// Validate says everything that is wrong.
+// Validate returns all errors of the options.
 func (o *GatewayOptions) Validate() error {
 	if _, err := o.Level(); err != nil {
 		return err
@@ -36,7 +36,7 @@ func (o *GatewayOptions) Validate() error {
 // Level returns the log level.
 func (o *GatewayOptions) Level() (slog.Level, error) { return (&Options{LogLevel: o.LogLevel}).Level() }
 
-// RunGateway serves previews until ctx ends and what came before that is answered. It only ever reads the cluster.
+// RunGateway serves previews until ctx ends and the requests in flight are answered. It never writes to the cluster.
 func RunGateway(ctx context.Context, config *rest.Config, o GatewayOptions, logger logr.Logger) error {
 	config = rest.CopyConfig(config)
 	config.QPS = -1

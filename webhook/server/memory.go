@@ -7,16 +7,15 @@ import (
 	"strconv"
 )
 
-// EnvMemoryLimit is the variable by which the kubelet tells the container's memory limit, in bytes (limits.memory by
-// resourceFieldRef).
+// EnvMemoryLimit is the variable that holds the container's memory limit in bytes (limits.memory by resourceFieldRef).
 const EnvMemoryLimit = "MEMORY_LIMIT"
 
-// defaultMemory is what a process goes by that is told no limit: the chart's default.
+// defaultMemory is the limit assumed if none is set: the chart's default.
 const defaultMemory = 512 << 20
 
-// LimitMemory has the garbage collector keep the process below nine tenths of its container's limit, of which the
-// rest is for what it does not know of; and returns the limit, 0 where it is told none. Such a process, or one that
-// has GOMEMLIMIT, goes on as it is.
+// LimitMemory sets the limit of the garbage collector to nine tenths of the container's limit; the rest is for memory
+// that it does not manage. It returns the container's limit, or 0 if there is none. It changes nothing without a limit,
+// or if GOMEMLIMIT is set.
 func LimitMemory(getenv func(string) string) (int64, error) {
 	value := getenv(EnvMemoryLimit)
 	if value == "" {

@@ -1,4 +1,4 @@
-// Package server puts the webhook's process together: admission, certificates, the route stream and the controllers. It is
+// Package server assembles the webhook's process: admission, certificates, the route stream and the controllers. It is
 // the only package that sets up controller-runtime.
 package server
 
@@ -23,15 +23,15 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// Options are all that a replica is told.
+// Options are the settings of a replica.
 type Options struct {
 	Version   string // of the program
 	Namespace string // its own
 	PodIP     string // its own; the other replicas send routers there
-	Memory    int64  // its container's limit, in bytes; 0: not known
+	Memory    int64  // the container's limit, in bytes; 0: unknown
 
 	Service          string // in front of the replicas
-	Configuration    string // MutatingWebhookConfiguration
+	Configuration    string // name of the MutatingWebhookConfiguration
 	Lease            string
 	AdmissionPort    int
 	RoutesPort       int
@@ -53,23 +53,24 @@ type Options struct {
 	RouterLimits     map[string]string
 	RouterFirstWait  time.Duration
 	RouterStaleAfter time.Duration
-	MaxSandboxes     int           // of a namespace; 0: any number
-	Guarded          bool          // policies ask for the verb fork of who makes a sandbox
+	MaxSandboxes     int           // of a namespace; 0: no limit
+	Guarded          bool          // policies require the verb fork of who creates a sandbox
 	WarnBefore       time.Duration // an expiry
 	KeyHeader        string
 	KeyMember        string
 
-	// FollowKinds are the kinds of baselines, beside Kubernetes' own, that forks may follow: KIND.VERSION.GROUP to the resource.
+	// FollowKinds are the kinds of baselines, beside Kubernetes' own, that forks may follow, from KIND.VERSION.GROUP to
+	// the resource.
 	FollowKinds map[string]string
 }
 
 // Values of Options.Certificates.
 const (
-	CertificatesSelf    = "self"    // an own authority in a Secret
-	CertificatesMounted = "mounted" // files that somebody else keeps
+	CertificatesSelf    = "self"    // an authority of its own in a Secret
+	CertificatesMounted = "mounted" // files that another program renews
 )
 
-// AddFlags binds the options to flags, and gives them their defaults.
+// AddFlags binds the options to flags and sets their defaults.
 func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Service, "service", "sandbox-webhook", "Service in front of the webhook's replicas, in their namespace.")
 	f.StringVar(&o.Configuration, "webhook-configuration", "kubectl-sandbox", "MutatingWebhookConfiguration whose caBundles are kept current.")
@@ -102,15 +103,15 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.KeyMember, "key-member", sandbox.DefaultMember, "Member of baggage and tracestate that carries a routing key.")
 }
 
-// Complete fills in what the kubelet tells by environment.
+// Complete reads the settings that come from the environment.
 func (o *Options) Complete(version string, getenv func(string) string) {
 	o.Version = version
 	o.Namespace, o.PodIP = getenv("POD_NAMESPACE"), getenv("POD_IP")
 	if o.ControlAddresses != "" {
 		return
 	}
-	// The kubelet describes every Service of the namespace that is older than the pod (enableServiceLinks). The address comes
-	// first: it works in pods that resolve no cluster names.
+	// The kubelet sets variables for every Service of the namespace that is older than the pod (enableServiceLinks). The
+	// address comes first: it works in pods that cannot resolve cluster names.
 	var addresses []string
 	variable := strings.ToUpper(strings.ReplaceAll(o.Service, "-", "_"))
 	port := getenv(variable + "_SERVICE_PORT_ROUTES")
@@ -124,7 +125,7 @@ func (o *Options) Complete(version string, getenv func(string) string) {
 	o.ControlAddresses = strings.Join(addresses, ",")
 }
 
-// Validate says everything that is wrong.
+// Validate returns all errors of the options.
 func (o *Options) Validate() error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
@@ -180,7 +181,7 @@ func (o *Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Level returns the log level. That of debug shows what logr calls V(1).
+// Level returns the log level. At debug, logr's V(1) is logged.
 func (o *Options) Level() (slog.Level, error) {
 	levels := map[string]slog.Level{"debug": slog.LevelInfo - 1, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 	level, ok := levels[o.LogLevel]
@@ -190,7 +191,7 @@ func (o *Options) Level() (slog.Level, error) {
 	return level, nil
 }
 
-// validToken holds a name to what needs no escaping in a header, baggage and tracestate.
+// validToken reports whether s needs no escaping in a header, baggage and tracestate.
 func validToken(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
@@ -218,7 +219,7 @@ func (o *Options) service() types.NamespacedName {
 
 func (o *Options) serverName() string { return certs.ServerName(o.service()) }
 
-// injection returns the configuration of injected routers that trust ca. The options are valid.
+// injection returns the configuration of injected routers that trust ca. The options must be valid.
 func (o *Options) injection(ca []byte) inject.Config {
 	requests, _ := quantities("router-requests", o.RouterRequests)
 	limits, _ := quantities("router-limits", o.RouterLimits)

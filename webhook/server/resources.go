@@ -19,13 +19,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/lifecycle"
 )
 
-// resources maps the kinds that this program uses to their resources. They are part of every Kubernetes, so there is no need to
-// discover them: a replica that starts while the API server is away waits for it, instead of ending. Those of other kinds that forks
-// may follow are given.
+// resources maps the kinds that this program uses to their resources. Every Kubernetes has them, so discovery is not
+// needed: a replica that starts while the API server is unavailable waits for it instead of exiting. The options list
+// the other kinds that forks may follow.
 func (o *Options) resources(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	m := meta.NewDefaultRESTMapper(nil)
-	// A mapper made by discovery knows the list of each kind as well (client-go's restmapper), and caches of several namespaces
-	// ask for it.
+	// A mapper from discovery knows the list of each kind as well (client-go's restmapper), and caches of several
+	// namespaces need it.
 	add := func(kind schema.GroupVersionKind, plural string, scope meta.RESTScope) {
 		singular := kind.GroupVersion().WithResource(strings.ToLower(kind.Kind))
 		resource := kind.GroupVersion().WithResource(plural)
@@ -53,7 +53,7 @@ func (o *Options) resources(*rest.Config, *http.Client) (meta.RESTMapper, error)
 	return m, nil
 }
 
-// followKinds returns the kinds of --follow-kinds, in the order of their names. The options are valid.
+// followKinds returns the kinds of --follow-kinds, sorted by name. The options must be valid.
 func (o *Options) followKinds() []schema.GroupVersionKind {
 	var kinds []schema.GroupVersionKind
 	for _, arg := range slices.Sorted(maps.Keys(o.FollowKinds)) {
@@ -64,7 +64,7 @@ func (o *Options) followKinds() []schema.GroupVersionKind {
 	return kinds
 }
 
-// kindArg writes a kind as --follow-kinds has it.
+// kindArg formats a kind as in --follow-kinds.
 func kindArg(kind schema.GroupVersionKind) string {
 	return kind.Kind + "." + kind.Version + "." + kind.Group
 }

@@ -15,18 +15,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
 
-// Bounds of connections to admission, which anybody in the cluster may open: what they hold before a request is known
-// is at most maxConnections times some 60 KB. The API server's headers are shorter than 1 KB, and its timeouts than
+// Bounds of connections to admission, which anybody in the cluster may open. Before a request is known, they hold at
+// most maxConnections times some 60 KB. The API server's headers are shorter than 1 KB, and its timeouts than
 // reviewTimeout.
 const (
 	maxConnections   = 256
 	maxReviewHeaders = 4 << 10 // net/http adds as much
 	headerTimeout    = 3 * time.Second
-	reviewTimeout    = 6 * time.Second // until a review is read; as much again until its answer is written
+	reviewTimeout    = 6 * time.Second // until a review is read; as much again until its response is written
 )
 
-// reviews serves admission in the place of controller-runtime's server, which takes any number of connections, and
-// headers of 1 MB.
+// reviews serves admission instead of controller-runtime's server, which accepts any number of connections, and headers
+// of 1 MB.
 type reviews struct {
 	webhook.Server // for its mux
 	address        string
@@ -41,7 +41,7 @@ func (s *reviews) Start(ctx context.Context) error {
 	s.secure(config)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	answered := context.WithoutCancel(ctx) // what is under way at the end is
+	answered := context.WithoutCancel(ctx) // requests in flight at the end are completed
 	server := &http.Server{
 		Handler:           s.WebhookMux(),
 		TLSConfig:         config,
@@ -50,7 +50,7 @@ func (s *reviews) Start(ctx context.Context) error {
 		ReadHeaderTimeout: s.headers,
 		ReadTimeout:       s.whole,
 		WriteTimeout:      2 * s.whole,
-		IdleTimeout:       time.Second, // connections are closed after an answer
+		IdleTimeout:       time.Second, // connections are closed after a response
 		MaxHeaderBytes:    maxReviewHeaders,
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
@@ -64,8 +64,8 @@ func (s *reviews) Start(ctx context.Context) error {
 	return nil
 }
 
-// StartedChecker returns a check that holds once the port is open. It opens no connection: while all are in use by
-// somebody who means harm, a replica that is taken out of the Service would only leave the others more of them.
+// StartedChecker returns a check that passes once the port is open. It opens no connection. If an attacker held all
+// connections, a failing check would remove this replica from the Service, and leave fewer for the others.
 func (s *reviews) StartedChecker() healthz.Checker {
 	return func(*http.Request) error {
 		if !s.listening.Load() {

@@ -18,7 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
 
-// serveReviews serves handler as admission is served, at an address, to clients that are slower than a second for nothing.
+// serveReviews serves handler as admission is served, at an address, to clients that are slower than a second for
+// nothing.
 func serveReviews(t *testing.T, handler http.Handler) (address string, stop func() error) {
 	t.Helper()
 	borrowed := httptest.NewUnstartedServer(nil) // for its certificate

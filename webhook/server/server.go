@@ -38,7 +38,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// Run serves until ctx ends and everything that came before that is answered, or until it can't serve any more.
+// Run serves until ctx ends and all requests in flight are answered, or until it fails.
 func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger) error {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // the API server's priority and fairness does this better
@@ -49,8 +49,8 @@ func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger
 	if err != nil {
 		return err
 	}
-	// What ends ctx comes before endpoints and kube-proxy know: stay for the requests that still come. The same when
-	// control fails: admission still works.
+	// ctx may end before endpoints and kube-proxy know: serve requests that still arrive. The same applies if control
+	// fails: admission still works.
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -90,16 +90,15 @@ func Run(ctx context.Context, config *rest.Config, o Options, logger logr.Logger
 	case err := <-done:
 		return err
 	case <-time.After(shutdownBound):
-		// A manager that never could fill its caches does not stop, as of controller-runtime 0.25: it waits for them
-		// still.
+		// As of controller-runtime 0.25, a manager that could not fill its caches does not stop: it keeps waiting for them.
 		return fmt.Errorf("not stopped within %s", shutdownBound)
 	}
 }
 
-// shutdownBound is more than any request, and the end of any stream, takes.
+// shutdownBound is longer than any request, and than the end of any stream.
 const shutdownBound = 15 * time.Second
 
-// certificateObjects are the objects that certificates are kept in, and that they are for.
+// certificateObjects are the objects that hold certificates, and those that use them.
 func certificateObjects(o Options) map[client.Object]cache.ByObject {
 	objects := map[client.Object]cache.ByObject{
 		&admissionv1.MutatingWebhookConfiguration{}: {Field: fields.OneTermEqualSelector("metadata.name", o.Configuration)},
@@ -113,15 +112,14 @@ func certificateObjects(o Options) map[client.Object]cache.ByObject {
 	return objects
 }
 
-// assemble puts together admission with its certificates, health and metrics; and control.
+// assemble creates the manager of admission, with certificates, health and metrics; and control.
 func assemble(ctx context.Context, config *rest.Config, o Options, draining *atomic.Bool, logger logr.Logger) (manager.Manager, *control, error) {
 	watched := certificateObjects(o)
 	byObject := maps.Clone(watched)
 	byObject[&corev1.ConfigMap{}] = cache.ByObject{
 		Label: labels.SelectorFromSet(labels.Set{sandbox.LabelRole: sandbox.RoleSandbox}), Transform: admission.StripSandbox,
 	}
-	// The certificates are asked for from the first handshake on, and the manager that they need wants the server
-	// first.
+	// The certificate source is needed from the first handshake on, but its manager needs the server first.
 	var keeper *certs.Manager
 	secure := func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS13
@@ -140,7 +138,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up admission: %w", err)
 	}
-	wake, err := events(ctx, mgr.GetCache(), watched)
+	changed, err := events(ctx, mgr.GetCache(), watched)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,7 +153,7 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 	set.Report(control.state)
 	keeper, err = certs.New(certs.Options{
 		Source: o.source(mgr.GetClient()), Client: mgr.GetClient(), Configuration: o.Configuration, Service: o.service(),
-		Trust: control.trust, Wake: wake, Clock: clock.RealClock{}, Log: logger.WithName("certs"), Metrics: metrics.Registry,
+		Trust: control.trust, Changed: changed, Clock: clock.RealClock{}, Log: logger.WithName("certs"), Metrics: metrics.Registry,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -180,11 +178,11 @@ func assemble(ctx context.Context, config *rest.Config, o Options, draining *ato
 		mgr.AddReadyzCheck("listening", mgr.GetWebhookServer().StartedChecker()))
 }
 
-// reviewWait is how long a review waits to be read, and again to be decided on: less than the shortest timeoutSeconds
-// of the chart's, 3.
+// reviewWait is how long a review waits to be read, and again to be decided on. Both are shorter than the smallest
+// timeoutSeconds in the chart, 3.
 const reviewWait = time.Second
 
-// handlers has the webhook's server answer admission reviews.
+// handlers registers the handlers of admission reviews on the webhook's server.
 func handlers(ctx context.Context, mgr manager.Manager, c *control, injection func(context.Context, string) inject.Config, log logr.Logger) error {
 	o := c.options
 	pods, err := admission.NewPods(o.Namespace, injection, metrics.Registry, log.WithName("admission"))
@@ -204,7 +202,7 @@ func handlers(ctx context.Context, mgr manager.Manager, c *control, injection fu
 		rights = admission.ReviewedRights(mgr.GetClient())
 	}
 	sandboxes := admission.NewSandboxes(o.Namespace, mgr.GetCache(), mgr.GetAPIReader(), rights, o.MaxSandboxes, clock.RealClock{}, log.WithName("sandboxes"))
-	if err := sandboxes.Follow(ctx, mgr.GetCache()); err != nil {
+	if err := sandboxes.Watch(ctx, mgr.GetCache()); err != nil {
 		return err
 	}
 	for path, handler := range map[string]ctrladmission.Handler{
@@ -215,10 +213,10 @@ func handlers(ctx context.Context, mgr manager.Manager, c *control, injection fu
 	return nil
 }
 
-// oneRequestEach closes a connection after its answer. The API server speaks HTTP/1.1 to webhooks (k8s.io/apiserver
-// pkg/util/webhook, to spread requests over replicas), where a connection that is kept alive can only be closed at the
-// risk of a request that is just coming: it would fail, as a POST is not sent twice. So no replica could ever stop
-// without that risk. A handshake costs a millisecond.
+// oneRequestEach closes a connection after its response. The API server speaks HTTP/1.1 to webhooks (k8s.io/apiserver
+// pkg/util/webhook, to spread requests over replicas). A kept-alive connection could only be closed at the risk of
+// losing a request that is just arriving, as a POST is not sent twice. So no replica could ever stop without that risk.
+// A handshake costs a millisecond.
 func oneRequestEach(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
@@ -236,12 +234,12 @@ func (o *Options) source(c client.Client) certs.Source {
 	}
 }
 
-// events returns a channel that has something whenever one of the objects changed.
+// events returns a channel that receives a value whenever one of the objects changed.
 func events(ctx context.Context, c cache.Cache, objects map[client.Object]cache.ByObject) (<-chan struct{}, error) {
-	wake := make(chan struct{}, 1)
+	changed := make(chan struct{}, 1)
 	poke := func() {
 		select {
-		case wake <- struct{}{}:
+		case changed <- struct{}{}:
 		default:
 		}
 	}
@@ -257,5 +255,5 @@ func events(ctx context.Context, c cache.Cache, objects map[client.Object]cache.
 			return nil, fmt.Errorf("watch %T: %w", object, err)
 		}
 	}
-	return wake, nil
+	return changed, nil
 }

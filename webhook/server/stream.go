@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A stream serves routes, in every replica.
+// A stream serves the route stream in every replica.
 type stream struct {
 	address string
 	handler http.Handler
@@ -20,8 +20,8 @@ type stream struct {
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (*stream) NeedLeaderElection() bool { return false }
 
-// Start implements manager.Runnable. Streams do not end by themselves: at the end, each has a moment to finish what it was
-// sending, and is cut then; routers go on by their last table, and dial another replica.
+// Start implements manager.Runnable. Streams do not end by themselves. At the end, each has a moment to finish what it
+// is sending, and is then closed. Routers keep their last table, and dial another replica.
 func (s *stream) Start(ctx context.Context) error {
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	s.secure(config)
@@ -47,7 +47,7 @@ func (s *stream) Start(ctx context.Context) error {
 	return nil
 }
 
-// serveTLS serves until the context ends. Then it waits for at most the grace period until requests that are under way have ended.
+// serveTLS serves until the context ends. Then it waits at most the grace period for requests in flight.
 func serveTLS(ctx context.Context, server *http.Server, listener net.Listener, grace time.Duration) error {
 	done := make(chan struct{})
 	go func() {

@@ -1,6 +1,6 @@
-// Package share is how a person or program is let into a sandbox by the gateway: a random token, of which the cluster holds only
-// the hash, the preview it is for, and when it ends. The plugin writes shares with the rights of whoever shares; the gateway
-// reads them. It is pure, and imports nothing of Kubernetes.
+// Package share defines how the gateway admits a person or program to a sandbox: by a random token. The cluster holds
+// only its hash, the preview it is for, and its expiry. The plugin writes shares with the rights of the user who
+// shares; the gateway reads them. It is pure, and imports nothing of Kubernetes.
 package share
 
 import (
@@ -14,26 +14,26 @@ import (
 	"time"
 )
 
-// Names by which a token travels.
+// Names that carry a token.
 const (
-	// Parameter of a link's query: the gateway turns it into the cookie, and redirects to the URL without it.
+	// Parameter is in a link's query: the gateway turns it into the cookie, and redirects to the URL without it.
 	Parameter = "sandbox-token"
-	// Cookie of a browser that came by such a link. The prefix has browsers hold it to the one host, and to TLS: RFC 6265bis,
+	// Cookie is set in a browser that used such a link. The prefix restricts it to one host, and to TLS: RFC 6265bis,
 	// section 4.1.3.2.
 	Cookie = "__Host-sandbox"
-	// Scheme of the header Authorization, for programs.
+	// Scheme is that of the header Authorization, for programs.
 	Scheme = "Bearer"
 )
 
 // Keys of a share's ConfigMap.
 const (
 	DataHash      = "hash"       // as Hash makes it
-	DataService   = "service"    // SERVICE, or SERVICE.NAMESPACE where it is not of the sandbox's namespace
+	DataService   = "service"    // SERVICE, or SERVICE.NAMESPACE if it is in another namespace than the sandbox
 	DataExpires   = "expires"    // RFC 3339
-	DataCreatedBy = "created-by" // user name of who shared
+	DataCreatedBy = "created-by" // name of the user who shared
 )
 
-// prefix lets scanners for leaked secrets, and the gateway, tell a token from others'.
+// prefix identifies a token, for the gateway and for scanners of leaked secrets.
 const prefix = "sandbox_"
 
 // tokenLength is that of a token without prefix: two texts of crypto/rand, each of at least 128 bits.
@@ -42,19 +42,20 @@ const tokenLength = 52
 // NewToken returns a random token of at least 256 bits.
 func NewToken() string { return prefix + strings.ToLower(rand.Text()+rand.Text()) }
 
-// IsToken says whether s has the form of a token.
+// IsToken reports whether s has the form of a token.
 func IsToken(s string) bool {
 	rest, ok := strings.CutPrefix(s, prefix)
 	return ok && len(rest) == tokenLength && strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz234567") == ""
 }
 
-// Hash returns what is kept of a token: its SHA-256, in hexadecimal. A token is random and long, so nobody finds it by its hash.
+// Hash returns what is stored of a token: its SHA-256, in hexadecimal. A token is random and long, so its hash does not
+// reveal it.
 func Hash(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
 }
 
-// A Share lets whoever has a token enter a sandbox by one Service.
+// A Share lets the holder of a token enter a sandbox through one Service.
 type Share struct {
 	Hash      string
 	Service   string
@@ -62,7 +63,7 @@ type Share struct {
 	CreatedBy string
 }
 
-// Data returns the ConfigMap's.
+// Data returns the share as data of a ConfigMap.
 func (s Share) Data() map[string]string {
 	data := map[string]string{DataHash: s.Hash, DataService: s.Service, DataExpires: s.Expires.UTC().Format(time.RFC3339)}
 	if s.CreatedBy != "" {
@@ -71,7 +72,7 @@ func (s Share) Data() map[string]string {
 	return data
 }
 
-// Parse reads a ConfigMap's data. One that does not say for what service and until when is no share: nobody is let in by it.
+// Parse parses a ConfigMap's data. Without a service and an expiry it is not a share, and admits nobody.
 func Parse(data map[string]string) (Share, error) {
 	s := Share{Hash: data[DataHash], Service: data[DataService], CreatedBy: data[DataCreatedBy]}
 	if b, err := hex.DecodeString(s.Hash); err != nil || len(b) != sha256.Size || s.Hash != strings.ToLower(s.Hash) {
@@ -87,14 +88,14 @@ func Parse(data map[string]string) (Share, error) {
 	return s, nil
 }
 
-// Reasons why a token does not let in.
+// Errors of a token that admits nobody.
 var (
 	ErrUnknown = errors.New("the link or token is not valid here, or was revoked")
 	ErrExpired = errors.New("the link or token has expired")
 )
 
-// Find returns the share of a token for a service, of those there are of a sandbox. The error is ErrUnknown, also where the token is
-// for another service, or ErrExpired.
+// Find returns the share of a token for a service, among those of a sandbox. The error is ErrUnknown, also if the token
+// is for another service, or ErrExpired.
 func Find(shares []Share, token, service string, now time.Time) (Share, error) {
 	if !IsToken(token) {
 		return Share{}, ErrUnknown

@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// Watch returns a reconciler that does as r and remembers for which objects the last reconcile failed. A process that makes the
-// controller anew, as after the loss of its lease, watches the new one in place of the old.
+// Watch returns a reconciler that calls r and records the objects whose last reconcile failed. If the process creates
+// the controller again, as after the loss of its lease, the new one replaces the old.
 func Watch[T comparable](s *Set, controller string, r reconcile.TypedReconciler[T]) reconcile.TypedReconciler[T] {
 	if s == nil {
 		return r
@@ -20,7 +20,7 @@ func Watch[T comparable](s *Set, controller string, r reconcile.TypedReconciler[
 	return w
 }
 
-// watched holds since when each object fails, and nothing of those that do not.
+// watched holds since when each failing object has failed.
 type watched[T comparable] struct {
 	reconcile.TypedReconciler[T]
 	now   func() time.Time
@@ -32,8 +32,8 @@ type watched[T comparable] struct {
 func (w *watched[T]) Reconcile(ctx context.Context, request T) (reconcile.Result, error) {
 	result, err := w.TypedReconciler.Reconcile(ctx, request)
 	if err != nil && ctx.Err() != nil {
-		// It was stopped, which says nothing of the object: the controller that comes after this one reconciles it. As an error it
-		// would be logged like a failure.
+		// It was cancelled, which says nothing about the object: the next controller reconciles it. Returned as an error, it
+		// would be logged as a failure.
 		return reconcile.Result{}, nil
 	}
 	w.mu.Lock()
@@ -59,7 +59,7 @@ func (w *watched[T]) failing() (n int, longest time.Duration) {
 	return len(w.since), longest
 }
 
-// failing collects what all controllers fail at.
+// failing collects the failures of all controllers.
 type failing struct {
 	now            func() time.Time
 	count, longest *prometheus.Desc

@@ -7,19 +7,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A State is what the lease's holder knows of sandboxes and routers at one moment.
+// A State is what the lease's holder knows about sandboxes and routers at one moment.
 type State struct {
 	Sandboxes, Forks     int
 	RoutersConnected     int
-	RoutersDisconnected  int           // among living pods
+	RoutersDisconnected  int           // of existing pods
 	TablesStale          int           // of routers that are disconnected for longer than a table may be used
 	RoutesUnacknowledged int           // by some connected router
-	Unacknowledged       time.Duration // for how long a connected router has lacked the newest table, at most
+	Unacknowledged       time.Duration // the longest time that a connected router has lacked the newest table
 	PodsWithoutRouter    int           // of routed workloads
 }
 
-// Report has the metrics of state computed by read whenever they are scraped. It is not ok in a process that does not hold the lease:
-// replicas that told of the same state would be counted twice.
+// Report registers metrics that read computes on each scrape. read returns false in a process that does not hold the
+// lease: replicas that report the same state would be counted twice.
 func (s *Set) Report(read func() (State, bool)) {
 	if s == nil {
 		return

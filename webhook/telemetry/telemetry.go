@@ -1,5 +1,5 @@
-// Package telemetry has the webhook's own metrics: all their names, what they mean, and how they are computed. Labels have few values
-// that are known beforehand, so the number of series does not grow with sandboxes, routers or users.
+// Package telemetry holds the webhook's own metrics: their names, meaning, and computation. Labels have few values,
+// known in advance, so the number of series does not grow with sandboxes, routers or users.
 package telemetry
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Names of the metrics, beside those of certificates and admission, which packages certs and admission keep.
+// Names of the metrics. Packages certs and admission have those of certificates and admission.
 const (
 	NameReconcileFailing        = "sandbox_webhook_reconcile_failing"
 	NameReconcileFailingSeconds = "sandbox_webhook_reconcile_failing_seconds"
@@ -34,7 +34,7 @@ type Set struct {
 	putBacks     prometheus.Counter
 }
 
-// New returns a Set that is registered.
+// New returns a registered Set.
 func New(registry prometheus.Registerer) (*Set, error) {
 	s := &Set{
 		failing: newFailing(time.Now),
@@ -56,15 +56,15 @@ func New(registry prometheus.Registerer) (*Set, error) {
 	return s, errors.Join(errs...)
 }
 
-// Acknowledged notes how long a router took to acknowledge the newest table.
+// Acknowledged records how long a router took to acknowledge the newest table.
 func (s *Set) Acknowledged(took time.Duration) {
 	if s != nil {
 		s.acknowledged.Observe(took.Seconds())
 	}
 }
 
-// PutBack counts a Service whose numeric targetPorts were put back.
-func (s *Set) PutBack() {
+// Restored counts a Service on which the guard restored numeric targetPorts.
+func (s *Set) Restored() {
 	if s != nil {
 		s.putBacks.Inc()
 	}

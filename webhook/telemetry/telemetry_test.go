@@ -128,7 +128,7 @@ func TestReport_IsTheHoldersAlone(t *testing.T) {
 
 func TestANilSetMeasuresNothing(*testing.T) {
 	var s *Set
-	s.PutBack()
+	s.Restored()
 	s.Acknowledged(time.Second)
 	s.Report(nil)
 	Watch(s, "guard", reconcile.TypedFunc[string](nil))

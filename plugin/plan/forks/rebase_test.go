@@ -181,7 +181,7 @@ func TestRebase_ForkRebaseAndDiffAgree(t *testing.T) {
 			rt.Fatal(err)
 		}
 		theirsToo.OwnerUID = string(in.state.Sandbox.UID)
-		if followed, err := fork.Lay(w.Object, theirsToo); err != nil || asYAML(t, followed.Object) != asYAML(t, got.Object) {
+		if followed, err := fork.Rebase(w.Object, theirsToo); err != nil || asYAML(t, followed.Object) != asYAML(t, got.Object) {
 			rt.Fatalf("followed it is another: %v", err)
 		}
 		// Nothing but a fork renews.

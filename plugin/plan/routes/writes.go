@@ -246,7 +246,7 @@ func (s *service) writeSwitch() (Write, bool) {
 	p.put(sandbox.RoleService, "metadata", "labels", sandbox.LabelRole)
 	p.put(sandbox.FormatTargetPorts(marks), "metadata", "annotations", sandbox.AnnotationTargetPorts)
 	p.put(sandbox.FormatWorkloads(s.routed()), "metadata", "annotations", sandbox.AnnotationWorkloads)
-	p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
+	p.drop("metadata", "annotations", sandbox.AnnotationRestored)
 	if len(says) == 0 {
 		says = append(says, "what was changed is recorded")
 	}
@@ -276,7 +276,7 @@ func (s *service) writeRestore() (Write, bool) {
 			p.drop("metadata", "labels", sandbox.LabelRole)
 			p.dropEmpty("metadata", "labels")
 		}
-		p.drop("metadata", "annotations", sandbox.AnnotationPutBack)
+		p.drop("metadata", "annotations", sandbox.AnnotationRestored)
 		p.drop("metadata", "annotations", sandbox.AnnotationWorkloads)
 		p.dropEmpty("metadata", "annotations") // as the API server does
 		write := serviceWrite(s.Service, p, "its marks are removed")

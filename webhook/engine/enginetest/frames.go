@@ -166,7 +166,7 @@ func (f *Frames) Post(id uint32, end bool, pairs ...string) {
 	f.request("POST", id, end, pairs)
 }
 
-// server answers by handler over HTTP/2 without TLS.
+// HTTP2Server serves handler over HTTP/2 without TLS.
 func HTTP2Server(t testing.TB, handler http.HandlerFunc) net.Listener {
 	l := Listen(t)
 	p := new(http.Protocols)

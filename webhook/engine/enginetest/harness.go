@@ -57,13 +57,13 @@ func Moved(r *engine.Reply) engine.Edits {
 	return engine.Edits{}
 }
 
-// Patience is how long a step of a test may take.
-const Patience = 10 * time.Second
+// StepTimeout is how long a step of a test may take.
+const StepTimeout = 10 * time.Second
 
 // Eventually waits until ok, and fails the test when that takes too long.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(Patience); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(StepTimeout); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain until %s", what)
 		}
@@ -175,7 +175,7 @@ type Peer struct {
 }
 
 func newPeer(t testing.TB, c net.Conn) *Peer {
-	_ = c.SetDeadline(time.Now().Add(Patience))
+	_ = c.SetDeadline(time.Now().Add(StepTimeout))
 	t.Cleanup(func() { _ = c.Close() })
 	return &Peer{t, c, bufio.NewReader(c)}
 }
@@ -193,7 +193,7 @@ func (f *Fixture) Dial() *Peer {
 // Accept returns the next connection to l.
 func Accept(t testing.TB, l net.Listener) *Peer {
 	t.Helper()
-	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(Patience))
+	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(StepTimeout))
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +256,7 @@ func (p *Peer) Broken() {
 func (p *Peer) Silent() {
 	p.t.Helper()
 	_ = p.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	defer func() { _ = p.SetReadDeadline(time.Now().Add(Patience)) }()
+	defer func() { _ = p.SetReadDeadline(time.Now().Add(StepTimeout)) }()
 	if b, err := p.Buffered.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		p.t.Fatalf("got %q (%v), want nothing", b, err)
 	}

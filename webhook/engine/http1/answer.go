@@ -7,14 +7,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/message"
 )
 
-// parseAnswer reads a whole answer head. It is lax where clients are: an app that its clients understood before must be
-// understood by them with a router in front. What says nothing of the framing passes as it came: names that are no
-// tokens, lines without a colon, folded lines, bare LF, control characters. Of what does, it takes what all read alike,
-// and refuses what two readers could frame differently (RFC 9112, sections 6.3 and 11.1).
+// parseAnswer parses a complete response head. It is as lax as clients are: an app that its clients understand must
+// still be understood through a router. Lines that do not affect framing are forwarded as received: names that are no
+// tokens, lines without a colon, folded lines, bare LF, control characters. Of those that do, it accepts what all
+// parsers read alike, and refuses what two could frame differently (RFC 9112, sections 6.3 and 11.1).
 //
-// Some clients stop reading a head at a line that they do not understand, and so miss the length that comes after it:
-// they read to the end of the connection. Such an answer is odd: the client's connection then ends when the backend's
-// does, as it would without the engine between.
+// Some clients stop parsing a head at a line that they do not understand, and so miss a length after it: they read to
+// the end of the connection. Such a response is nonstandard: the client's connection then ends when the backend's does,
+// as it would without the engine.
 func parseAnswer(raw []byte) (*head, error) {
 	h := &head{raw: raw, length: -1}
 	line, rest, err := cutLine(raw, false)
@@ -28,7 +28,7 @@ func parseAnswer(raw []byte) (*head, error) {
 	return h, h.parseLax(rest)
 }
 
-// parseStatus reads a status line. The phrase, and the blank before it, may be missing.
+// parseStatus parses a status line. The phrase, and the space before it, may be missing.
 func (h *head) parseStatus(line []byte) error {
 	malformed := message.Malformedf("malformed status line")
 	end := bytes.IndexAny(line, " \t")
@@ -78,10 +78,10 @@ func (h *head) parseLax(b []byte) error {
 	}
 }
 
-// takeLine takes in one line of an answer's fields; raw is the same with its end.
+// takeLine parses one line of a response's fields; raw includes its line end.
 func (h *head) takeLine(line, raw []byte) error {
-	if i := bytes.IndexByte(line, '\r'); i >= 0 { // which ends a line for some
-		h.odd = true
+	if i := bytes.IndexByte(line, '\r'); i >= 0 { // which some parsers take as a line end
+		h.nonstandard = true
 		for part := range bytes.SplitSeq(line[i+1:], []byte{'\r'}) {
 			if framingName(part) {
 				return message.Malformedf("line that ends in CR without LF before %s", nameOf(part))
@@ -106,18 +106,18 @@ func (h *head) takeLine(line, raw []byte) error {
 	return nil
 }
 
-// keep keeps a line that is no field, so that it passes as it came.
+// keep keeps a line that is not a field, so that it is forwarded as received.
 func (h *head) keep(line, raw []byte) error {
 	if framingName(line) {
 		return message.Malformedf("malformed %s", nameOf(line))
 	}
-	h.odd = true
+	h.nonstandard = true
 	h.Fields = append(h.Fields, engine.Field{})
 	h.lines = append(h.lines, raw)
 	return nil
 }
 
-// fold takes in a line that goes on with the one before: RFC 9112, section 5.2.
+// fold appends a line that continues the one before: RFC 9112, section 5.2.
 func (h *head) fold(line, raw []byte) error {
 	if len(h.Fields) == 0 {
 		return h.keep(line, raw) // RFC 9112, section 2.2
@@ -136,7 +136,7 @@ func (h *head) fold(line, raw []byte) error {
 	return nil
 }
 
-// noteLengths takes in a Content-Length. One that is said more than once counts once: RFC 9110, section 8.6.
+// noteLengths records a Content-Length. A repeated equal value counts once: RFC 9110, section 8.6.
 func (h *head) noteLengths(value []byte) error {
 	for i, v := range bytes.Split(value, []byte{','}) {
 		n, err := message.ParseLength(bytes.Trim(v, " \t"))
@@ -151,33 +151,32 @@ func (h *head) noteLengths(value []byte) error {
 	return nil
 }
 
-// noteCodings takes in a Transfer-Encoding. Of what is left without "identity", which says nothing, the last coding
-// counts: RFC 9112, section 6.3. A body that is said to be chunked twice is chunked once, as all senders of it mean.
+// noteCodings records a Transfer-Encoding. "identity" is ignored, and the last other coding counts: RFC 9112, section
+// 6.3. A body that is declared chunked twice is chunked once, which is what its senders mean.
 func (h *head) noteCodings(value []byte) {
-	h.odd = h.odd || len(value) == 0
+	h.nonstandard = h.nonstandard || len(value) == 0
 	for coding := range message.Tokens(value) {
 		switch {
 		case message.FoldEqual(coding, "identity"):
-			h.odd = true
+			h.nonstandard = true
 			continue
 		case !message.FoldEqual(coding, "chunked"):
-			h.odd, h.chunked, h.encoding = true, false, true
+			h.nonstandard, h.chunked, h.encoding = true, false, true
 		default:
-			h.odd = h.odd || h.chunked
+			h.nonstandard = h.nonstandard || h.chunked
 			h.chunked, h.encoding = true, false
 		}
 	}
 }
 
-// framingName says whether a line that is no field could be taken for one that says how long the message is: by who
-// overlooks what is wrong with its name.
+// framingName reports whether a lax parser could take a malformed line for a field that determines the message's
+// length.
 func framingName(line []byte) bool {
 	name := nameOf(line)
 	return message.NameIs(name, "content-length") || message.NameIs(name, "transfer-encoding")
 }
 
-// nameOf returns what is left of a line's name when all is left out that no name may hold; nil when the line has no
-// colon.
+// nameOf returns a line's name without the bytes that no name may contain; nil if the line has no colon.
 func nameOf(line []byte) []byte {
 	name, _, ok := bytes.Cut(line, []byte{':'})
 	if !ok {

@@ -4,11 +4,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/message"
 )
 
-// framing is how the end of an HTTP/1 message's body is found: RFC 9112, section 6.3.
+// framing finds the end of an HTTP/1 message's body: RFC 9112, section 6.3.
 type framing struct {
-	kind   framingKind
-	left   int64 // fixed: bytes still to come
-	chunks chunks
+	kind      framingKind
+	remaining int64 // fixed: bytes still to come
+	chunks    chunks
 }
 
 type framingKind uint8
@@ -20,18 +20,18 @@ const (
 	toEOF                    // ends with the connection
 )
 
-// requestFraming returns how the body of a request with head h is framed.
+// requestFraming returns the framing of the body of a request with head h.
 func requestFraming(h *head) framing {
 	switch {
 	case h.chunked:
 		return framing{kind: chunk}
 	case h.length > 0:
-		return framing{kind: fixed, left: h.length}
+		return framing{kind: fixed, remaining: h.length}
 	}
 	return framing{}
 }
 
-// answerFraming returns how the body of an answer with head h, to a request made by method, is framed.
+// answerFraming returns the framing of the body of a response with head h, to a HEAD request if toHEAD.
 func answerFraming(h *head, toHEAD bool) framing {
 	switch {
 	case toHEAD || h.status == 204 || h.status == 304:
@@ -41,7 +41,7 @@ func answerFraming(h *head, toHEAD bool) framing {
 	case h.chunked:
 		return framing{kind: chunk, chunks: chunks{lax: true}}
 	case h.length > 0:
-		return framing{kind: fixed, left: h.length}
+		return framing{kind: fixed, remaining: h.length}
 	case h.length == 0:
 		return framing{}
 	}
@@ -52,9 +52,9 @@ func answerFraming(h *head, toHEAD bool) framing {
 func (f *framing) take(b []byte) (n int, done bool, err error) {
 	switch f.kind {
 	case fixed:
-		n = int(min(int64(len(b)), f.left))
-		f.left -= int64(n)
-		return n, f.left == 0, nil
+		n = int(min(int64(len(b)), f.remaining))
+		f.remaining -= int64(n)
+		return n, f.remaining == 0, nil
 	case chunk:
 		return f.chunks.take(b)
 	case toEOF:
@@ -63,21 +63,20 @@ func (f *framing) take(b []byte) (n int, done bool, err error) {
 	return 0, true, nil
 }
 
-// Bounds of what is no data in a chunked body: chunk extensions and trailers can otherwise be made to cost far more
-// than the data they come with.
+// Bounds of chunk extensions and trailers in a chunked body: without them, these could cost far more than the data.
 const (
 	maxChunkLine = 1 << 10
 	maxTrailers  = 64 << 10
 )
 
-// chunks follows a chunked body (RFC 9112, section 7.1) as its bytes go by, and holds it to the letter.
+// chunks parses a chunked body (RFC 9112, section 7.1) incrementally and strictly.
 type chunks struct {
-	// lax is of an answer: LF alone ends a line, blanks pad sizes, and extensions and trailers are what they are.
-	lax   bool
-	state chunkState
-	left  int64 // data still to come in this chunk
-	line  int   // length so far of the chunk line, or of all trailers
-	digit int   // hexadecimal digits so far
+	// lax is set for responses: LF alone ends a line, spaces may pad sizes, and extensions and trailers are not checked.
+	lax       bool
+	state     chunkState
+	remaining int64 // data still to come in this chunk
+	line      int   // length so far of the chunk line, or of all trailers
+	digit     int   // hexadecimal digits so far
 }
 
 type chunkState uint8
@@ -100,9 +99,9 @@ const (
 func (c *chunks) take(b []byte) (n int, done bool, err error) {
 	for n < len(b) {
 		if c.state == inData {
-			k := int(min(int64(len(b)-n), c.left))
+			k := int(min(int64(len(b)-n), c.remaining))
 			n += k
-			if c.left -= int64(k); c.left == 0 {
+			if c.remaining -= int64(k); c.remaining == 0 {
 				c.state = dataCR
 			}
 			continue
@@ -119,10 +118,10 @@ func (c *chunks) take(b []byte) (n int, done bool, err error) {
 	return n, false, nil
 }
 
-// next takes in one byte that is no data.
+// next consumes one byte that is not data.
 func (c *chunks) next(b byte) (done bool, err error) {
 	c.line++
-	if c.lax && b == '\n' { // the CR that it needs not
+	if c.lax && b == '\n' { // without the CR before it
 		switch c.state {
 		case inSize:
 			if c.digit == 0 {
@@ -169,7 +168,7 @@ func (c *chunks) next(b byte) (done bool, err error) {
 			return false, message.Malformedf("malformed chunk line")
 		}
 		c.line, c.digit = 0, 0
-		if c.state = inData; c.left == 0 {
+		if c.state = inData; c.remaining == 0 {
 			c.state = trailerStart
 		}
 	case dataCR:
@@ -195,7 +194,7 @@ func (c *chunks) size(b byte) error {
 		if c.digit++; c.digit > 15 {
 			return message.Malformedf("chunk size is too large")
 		}
-		c.left = c.left<<4 | int64(d)
+		c.remaining = c.remaining<<4 | int64(d)
 	case c.digit == 0 && c.lax && (b == ' ' || b == '\t'): // before the size
 	case c.digit == 0:
 		return message.Malformedf("malformed chunk size")

@@ -16,11 +16,11 @@ import (
 // connection is a client connection that speaks HTTP/1. Two kinds of goroutines work on it:
 //
 //   - serve reads from the client and writes to backends: heads, bodies, the end of the client's half;
-//   - one loop for each backend connection reads from it and writes to the client, while an answer is due from there.
+//   - one loop for each backend connection reads from it and writes to the client, while a response is due from there.
 //
-// So both directions are live at any time: an answer may begin, and end, while its request is still being sent. There
-// is one exchange at a time: a pipelined request waits in the buffer until the exchange before is over. The client is
-// written to by the loop whose backend owes the answer, and by serve only between exchanges.
+// So both directions are always live: a response may start, and end, while its request is still being sent. There is
+// one exchange at a time: a pipelined request waits in the buffer until the exchange before it has ended. The loop
+// whose backend owes the response writes to the client; serve does so only between exchanges.
 type connection struct {
 	ctx     context.Context // of dialing
 	conn    net.Conn
@@ -33,8 +33,8 @@ type connection struct {
 	guarded guarded
 }
 
-// Serve serves a client that speaks HTTP/1. reopen serves what comes through a tunnel, beginning with what was read
-// already.
+// Serve serves a client that speaks HTTP/1. reopen serves what comes through a tunnel, starting with what was already
+// read.
 func Serve(engine *session.Shared, from *session.Client, reopen func(d engine.Decider, app net.Conn)) {
 	c := &connection{
 		ctx: from.Context, conn: from.Conn, engine: engine, in: from.In, decider: from.Decider, reopen: reopen,
@@ -42,7 +42,7 @@ func Serve(engine *session.Shared, from *session.Client, reopen func(d engine.De
 	c.guarded.state = state{c: c, ups: make(map[string]*upstream), ahead: true}
 	defer c.closeAll()
 	if from.App != nil {
-		c.guarded.lock().pin(&from.Backend, from.App).guarded.served = 1 // may be stale like one that was used
+		c.guarded.lock().pin(&from.Backend, from.App).guarded.served = 1 // it may be stale, like one that was used
 		c.guarded.unlock()
 	}
 	from.Serves(c)
@@ -67,8 +67,7 @@ func (c *connection) closeAll() {
 	}
 }
 
-// readHead reads the next request's head. The connection may be idle for as long as client, backend and IdleTimeout let
-// it.
+// readHead reads the next request's head. The connection may be idle as long as client, backend and IdleTimeout allow.
 func (c *connection) readHead() (*head, error) {
 	searched, slow := 0, false
 	c.in.Shrink()
@@ -94,11 +93,11 @@ func (c *connection) readHead() (*head, error) {
 			slow = true
 			_ = c.conn.SetReadDeadline(time.Now().Add(c.engine.HeadTimeout))
 		}
-		if searched == 0 && !c.rest() {
+		if searched == 0 && !c.park() {
 			return nil, session.ErrClientGone
 		}
 		err := c.in.Fill(c.engine.MaxHead + 1)
-		if searched == 0 && !c.wake() {
+		if searched == 0 && !c.unpark() {
 			return nil, session.ErrClientGone
 		}
 		switch {
@@ -113,8 +112,8 @@ func (c *connection) readHead() (*head, error) {
 	}
 }
 
-// rest notes that serve waits for the next request. False: it is not wanted any more.
-func (c *connection) rest() bool {
+// park marks the connection as idle before serve waits for a request. False: the connection is to end.
+func (c *connection) park() bool {
 	s := c.guarded.lock()
 	defer c.guarded.unlock()
 	s.ahead = false
@@ -122,8 +121,8 @@ func (c *connection) rest() bool {
 	return !s.closing && !c.engine.Draining.Load()
 }
 
-// wake notes that the client has sent something. False: it comes too late.
-func (c *connection) wake() bool {
+// unpark marks the connection as active when the client has sent something. False: the connection is closing.
+func (c *connection) unpark() bool {
 	s := c.guarded.lock()
 	defer c.guarded.unlock()
 	s.ahead = true
@@ -139,7 +138,7 @@ func (c *connection) closeIdle() {
 	}
 }
 
-// linger reads what the client still sends, until it ends or time is up, and drops it.
+// linger reads and drops what the client still sends, until it ends or time is up.
 func (c *connection) linger() {
 	const limit = 1 << 20
 	for n := 0; n < limit; n += c.in.Len() {
@@ -158,7 +157,7 @@ func (c *connection) Kill() {
 	defer c.guarded.unlock()
 	s.closing = true
 	if s.current != nil {
-		_ = s.current.under(s).up.conn.Close() // pinned no more, maybe
+		_ = s.current.under(s).up.conn.Close() // maybe pinned no more
 	}
 }
 
@@ -177,13 +176,13 @@ func (c *connection) Retire(gone func(string) bool) {
 	}
 }
 
-// refuseMalformed answers a request of which no sense can be made, or no further request, and ends the connection.
+// refuseMalformed responds to a request that cannot be parsed, and ends the connection.
 func (c *connection) refuseMalformed(err error) {
 	var m *message.Malformed
 	if !errors.As(err, &m) {
-		told := c.guarded.lock().closing
+		closing := c.guarded.lock().closing
 		c.guarded.unlock()
-		if told {
+		if closing {
 			c.linger()
 		}
 		return
@@ -192,7 +191,7 @@ func (c *connection) refuseMalformed(err error) {
 	c.answer(&engine.Refusal{Status: m.Status, Reason: m.Reason}, request{}, false)
 }
 
-// answer writes an answer of the engine's own, between exchanges. It returns whether the connection goes on.
+// answer writes a response of the engine's own, between exchanges. It reports whether the connection continues.
 func (c *connection) answer(r *engine.Refusal, to request, keep bool) bool {
 	keep = keep && !c.engine.Draining.Load()
 	if r.Status == 0 {
@@ -208,7 +207,7 @@ func (c *connection) answer(r *engine.Refusal, to request, keep bool) bool {
 	return err == nil && keep
 }
 
-// serveOne serves one request and returns whether the connection goes on.
+// serveOne serves one request and reports whether the connection continues.
 func (c *connection) serveOne(h *head) bool {
 	body := requestFraming(h)
 	ex := &exchange{
@@ -219,7 +218,7 @@ func (c *connection) serveOne(h *head) bool {
 		d.Observe(engine.Refused, nil)
 		return c.answer(d.Refusal, ex.request, ex.request.persists && ex.request.bodyless)
 	}
-	// The part of the body that is there already is looked at before anything of the request goes anywhere.
+	// Check the part of the body that is in the buffer before anything of the request is forwarded.
 	n, sent, err := body.take(c.in.Bytes())
 	if err != nil {
 		c.refuseMalformed(err)
@@ -240,7 +239,7 @@ func (c *connection) serveOne(h *head) bool {
 	_, err = u.conn.Write(out)
 	c.in.Skip(n)
 	switch {
-	case ex.request.bodyless: // if it did not get there, the answering loop finds out, and may send it again
+	case ex.request.bodyless: // if it was not received, the response loop finds out, and may send it again
 		err = nil
 	case err == nil && !sent:
 		err = c.sendBody(ex, u, &body)
@@ -248,7 +247,7 @@ func (c *connection) serveOne(h *head) bool {
 	return c.finish(ex, err == nil)
 }
 
-// unreachable answers a request for which no backend accepted a connection.
+// unreachable responds to a request for which no backend accepted a connection.
 func (c *connection) unreachable(ex *exchange, err error) bool {
 	ex.decision.Observe(engine.Refused, nil)
 	r := ex.decision.Failure
@@ -256,7 +255,7 @@ func (c *connection) unreachable(ex *exchange, err error) bool {
 	return c.answer(&r, ex.request, ex.request.persists && ex.request.bodyless)
 }
 
-// request returns the request's head, edited as it must be, and the first n bytes of its body.
+// request returns the request's head with its edits, and the first n bytes of its body.
 func (c *connection) request(h *head, d *engine.Decision, n int) []byte {
 	edits := withoutH2C(d.Edits, h)
 	if edits.Empty() {
@@ -272,8 +271,8 @@ func (c *connection) request(h *head, d *engine.Decision, n int) []byte {
 	return c.scratch
 }
 
-// attach finds a connection to one of the exchange's backends, the pinned one or a new one, and makes ex the exchange
-// that is answered there.
+// attach returns a connection to one of the exchange's backends, the pinned one or a new one, and makes ex its current
+// exchange.
 func (c *connection) attach(ex *exchange) (*upstream, error) {
 	err := errors.New("there is no backend")
 	for i := range ex.decision.Backends {
@@ -304,7 +303,7 @@ func (c *connection) attach(ex *exchange) (*upstream, error) {
 	return nil, err
 }
 
-// sendBody sends the rest of the request's body as it comes. An error means that it did not get there whole.
+// sendBody forwards the rest of the request's body. An error means that it was not forwarded completely.
 func (c *connection) sendBody(ex *exchange, u *upstream, body *framing) error {
 	for done := false; !done; {
 		if c.in.Len() == 0 {
@@ -319,18 +318,18 @@ func (c *connection) sendBody(ex *exchange, u *upstream, body *framing) error {
 			ex.under(c.guarded.lock()).fault = err
 			c.guarded.unlock()
 			c.engine.Stats.Malformed.Add(1)
-			session.Reset(u.conn) // what got there must not look whole
+			session.Reset(u.conn) // the backend must not see a complete request
 			return err
 		}
 		if _, err := u.conn.Write(c.in.Bytes()[:n]); err != nil {
-			return err // the answering loop finds out why
+			return err // the response loop finds out why
 		}
 		c.in.Skip(n)
 	}
 	return nil
 }
 
-// clientEnded passes on to the backend that the client has ended its half, or broken off.
+// clientEnded propagates to the backend that the client closed its sending half, or broke off.
 func (c *connection) clientEnded(ex *exchange, err error) {
 	s := c.guarded.lock()
 	defer c.guarded.unlock()
@@ -345,7 +344,8 @@ func (c *connection) clientEnded(ex *exchange, err error) {
 	}
 }
 
-// finish waits for the exchange's end and returns whether the connection goes on. whole says that the request is out.
+// finish waits for the exchange's end and reports whether the connection continues. whole means that the request was
+// forwarded completely.
 func (c *connection) finish(ex *exchange, whole bool) bool {
 	s := c.guarded.lock()
 	p := ex.under(s)
@@ -362,7 +362,7 @@ func (c *connection) finish(ex *exchange, whole bool) bool {
 	if !over && c.in.Len() == 0 {
 		// Watch the client meanwhile. What it sends ahead stays in the buffer.
 		err := c.in.Fill(session.LargeBuffer)
-		c.wake()
+		c.unpark()
 		if err != nil {
 			c.clientEnded(ex, err)
 			ended = true
@@ -389,7 +389,7 @@ func (c *connection) finish(ex *exchange, whole bool) bool {
 	return goesOn
 }
 
-// serveTunnel answers a CONNECT and serves what comes through the tunnel.
+// serveTunnel responds to a CONNECT and serves what comes through the tunnel.
 func (c *connection) serveTunnel(ex *exchange) bool {
 	err := errors.New("there is no backend")
 	for i := range ex.decision.Backends {

@@ -8,7 +8,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/message"
 )
 
-// appendEdited appends head h to dst as e changes it. What e does not touch stays byte for byte.
+// appendEdited appends head h to dst with the edits e. What e does not change stays byte for byte.
 func appendEdited(dst []byte, h *head, e *engine.Edits) []byte {
 	if e.Target != nil {
 		dst = append(dst, h.Method...)
@@ -36,8 +36,8 @@ func appendField(dst, name, value []byte) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// withoutH2C adds to e what takes an offer to upgrade to HTTP/2 (RFC 7540, section 3.2) out of h: the app would go on
-// with frames on a connection of which requests are routed one by one. The request is answered as HTTP/1.1, as the
+// withoutH2C adds edits to e that remove an offer to upgrade to HTTP/2 (RFC 7540, section 3.2) from h. Otherwise the
+// app would switch to frames on a connection whose requests are routed one by one. The response is HTTP/1.1, as the
 // offer allows.
 func withoutH2C(e engine.Edits, h *head) engine.Edits {
 	if h.upgrade == nil && h.Get("http2-settings") == nil {

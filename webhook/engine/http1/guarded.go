@@ -11,7 +11,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// guarded holds a client connection's state, which only who holds the lock has at hand.
+// guarded holds a client connection's state, which is only reachable while its lock is held.
 type guarded struct {
 	mu    sync.Mutex
 	state state
@@ -28,40 +28,40 @@ func (g *guarded) unlock() { g.mu.Unlock() }
 // state is what the goroutines of a client connection share. Whoever has a *state holds its lock.
 type state struct {
 	c       *connection
-	ups     map[string]*upstream // by Backend.ID: pinned connections, each for this client alone
-	uses    uint64               // counts attachments, to find the pin not used for longest
+	ups     map[string]*upstream // by Backend.ID: pinned connections, each for this client only
+	uses    uint64               // counts attachments, to find the least recently used pin
 	current *exchange            // the last one that reached a backend
 	ahead   bool                 // serve has bytes of a request that is not current yet
-	closing bool                 // the client was told that nothing more is answered
+	closing bool                 // the client was notified that no more responses follow
 }
 
-// maxPins bounds the backend connections that one client connection holds.
+// maxPins bounds the backend connections of one client connection.
 const maxPins = 32
 
-// exchange is one request and its answer.
+// exchange is one request and its response.
 type exchange struct {
 	request  request
 	decision engine.Decision
-	whole    []byte // the whole request, when it is small and idempotent; valid until it is out
+	whole    []byte // the whole request, if it is small and idempotent; valid until it is sent
 
 	guarded progress // reached by under
-	begun   bool     // the final answer's head is at the client. Of the answering loop
+	started bool     // the final response's head was sent to the client. Used by the response loop only
 
 	done    chan struct{} // closed when answered
 	outcome outcome       // valid once done is closed
 }
 
-// request is what is to be known of a request while it is answered.
+// request holds the properties of a request that its response depends on.
 type request struct {
 	method    method
 	version   version
 	upgrades  bool // the client offered to
-	persists  bool // the client wants to go on after it
+	persists  bool // the client wants to keep the connection
 	bodyless  bool
 	pipelined bool // more than this request was read
 }
 
-// method tells apart the methods whose answers are framed in ways of their own.
+// method distinguishes the methods whose responses are framed differently.
 type method uint8
 
 const (
@@ -70,7 +70,7 @@ const (
 	methodConnect
 )
 
-// version is that of a request.
+// version is the HTTP version of a request.
 type version uint8
 
 const (
@@ -78,7 +78,7 @@ const (
 	http10
 )
 
-// refusal returns the answer r to the request; keep says whether the connection goes on.
+// refusal formats a refusal of the request; keep means that the connection continues.
 func (r request) refusal(with *engine.Refusal, keep bool) []byte {
 	return FormatRefusal(with, r.method == methodHead, keep, r.version == http10)
 }
@@ -97,10 +97,10 @@ func requestOf(h *head, body *framing) request {
 	return r
 }
 
-// progress is how far an exchange is. It is guarded by the state of its connection.
+// progress is the state of an exchange. The state of its connection guards it.
 type progress struct {
 	up      *upstream
-	replay  []byte // a copy of the whole request, when it went out on a connection that may have been stale
+	replay  []byte // a copy of the whole request, if it was sent on a connection that may have been stale
 	request requestState
 	answer  answerState
 	client  clientHalf
@@ -111,17 +111,17 @@ type requestState uint8
 
 const (
 	requestSending requestState = iota // or cut off
-	requestSent                        // it is out whole
+	requestSent                        // sent completely
 )
 
 type answerState uint8
 
 const (
 	answerDue  answerState = iota
-	answerDone             // it is out whole
+	answerDone             // sent completely
 )
 
-// clientHalf is what became of the half of the connection that the client sends by.
+// clientHalf is the state of the client's sending half.
 type clientHalf uint8
 
 const (
@@ -129,16 +129,16 @@ const (
 	halfEnded
 )
 
-// under returns the progress of ex to who holds the lock.
+// under returns the progress of ex to the holder of the lock.
 func (ex *exchange) under(*state) *progress { return &ex.guarded }
 
-// outcome says what becomes of the client connection after an exchange.
+// outcome is what happens to the client connection after an exchange.
 type outcome struct {
-	keep   bool      // the connection goes on
-	tunnel *upstream // the connection is a tunnel to there now
+	keep   bool      // the connection continues
+	tunnel *upstream // the connection is now a tunnel to this backend
 }
 
-// idle says whether nothing is in flight.
+// idle reports whether nothing is in flight.
 func (s *state) idle() bool {
 	if s.ahead {
 		return false
@@ -157,8 +157,8 @@ func (s *state) boundIdle() {
 	}
 }
 
-// hangUp tells the client that nothing more comes, and bounds how long serve goes on reading from it, so that it can
-// read what it was sent before a reset could destroy it: RFC 9112, section 9.6.
+// hangUp ends the sending half to the client, and bounds how long serve still reads from it. So the client can read
+// what it was sent before a reset could destroy it: RFC 9112, section 9.6.
 func (s *state) hangUp() {
 	s.closing = true
 	session.CloseWrite(s.c.conn)
@@ -185,18 +185,18 @@ func (s *state) pin(b *engine.Backend, conn net.Conn) *upstream {
 	return u
 }
 
-// pinned is what is known of a connection to a backend. It is guarded by the state of the client's connection.
+// pinned is the state of a connection to a backend. The state of the client's connection guards it.
 type pinned struct {
-	ex     *exchange // that is answered here, until it is over on both sides
-	served int       // exchanges begun
-	used   uint64    // when last, in state.uses
-	last   bool      // no further exchange: gone from state.ups
+	ex     *exchange // the exchange here, until both its halves have ended
+	served int       // number of exchanges so far
+	used   uint64    // last use, in state.uses
+	last   bool      // no further exchange: removed from state.ups
 }
 
-// under returns what is known of u to who holds the lock.
+// under returns the pinned state of u to the holder of the lock.
 func (u *upstream) under(*state) *pinned { return &u.guarded }
 
-// start makes ex the exchange that is answered on u.
+// start makes ex the current exchange of u.
 func (s *state) start(u *upstream, ex *exchange) {
 	p, e := u.under(s), ex.under(s)
 	if e.replay = nil; p.served > 0 && ex.whole != nil {
@@ -212,7 +212,7 @@ func (s *state) start(u *upstream, ex *exchange) {
 	s.current, s.ahead = ex, ex.request.pipelined
 }
 
-// release ends the exchange on u, both of whose halves are over.
+// release ends the exchange on u, both of whose halves have ended.
 func (s *state) release(u *upstream) {
 	p := u.under(s)
 	if p.ex = nil; p.last {

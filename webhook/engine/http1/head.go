@@ -7,20 +7,20 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/message"
 )
 
-// head is the head of an HTTP/1 message, scanned in place: all its slices point into the buffer it was read into.
+// head is the head of an HTTP/1 message, parsed in place: all its slices point into the buffer it was read into.
 type head struct {
 	engine.Head
 	raw    []byte   // all of it, from the start line to the empty line
 	start  []byte   // start line with its line end
 	lines  [][]byte // of each field, with line ends
-	status int      // of an answer
+	status int      // of a response
 	minor  int      // of the version HTTP/1.minor
 
-	length   int64 // Content-Length; -1: none
-	chunked  bool
-	encoding bool // a Transfer-Encoding that does not end in chunked: an answer read to the end of the connection
-	listed   bool // Content-Length was a list, of one length said more than once
-	odd      bool // an answer that some clients read to the end of the connection
+	length      int64 // Content-Length; -1: none
+	chunked     bool
+	encoding    bool // a Transfer-Encoding that does not end in chunked: a response that ends with the connection
+	listed      bool // Content-Length was a list of equal lengths
+	nonstandard bool // a response that some clients read to the end of the connection: see parseAnswer
 
 	closes     bool // Connection: close
 	keepsAlive bool // Connection: keep-alive
@@ -30,12 +30,11 @@ type head struct {
 	hosts      int
 }
 
-// persists says whether the connection outlives the message, as RFC 9112, section 9.3, has it.
+// persists reports whether the connection outlives the message (RFC 9112, section 9.3).
 func (h *head) persists() bool { return !h.closes && (h.minor >= 1 || h.keepsAlive) }
 
-// headEnd returns the length of the head at the start of b, or 0 when its end is not there yet. from is the length of
-// what was searched before. A head whose lines end in bare LF ends too, so that it is refused at once instead of
-// awaited.
+// headEnd returns the length of the head at the start of b, or 0 if it is incomplete. The first from bytes were
+// searched before. A head whose lines end in bare LF is complete too, so that it is refused at once.
 func headEnd(b []byte, from int) int {
 	for i := max(0, from-3); ; {
 		j := bytes.IndexByte(b[i:], '\n')
@@ -52,8 +51,8 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// parseRequest reads a whole request head. It accepts what RFC 9112 lets a client send, and nothing that RFC 9112 only
-// suggests a server might tolerate.
+// parseRequest parses a complete request head. It accepts what RFC 9112 allows clients to send, and nothing that
+// servers only may tolerate.
 func parseRequest(raw []byte) (*head, error) {
 	h := &head{raw: raw, length: -1}
 	line, rest, err := cutLine(raw, true)
@@ -134,7 +133,7 @@ func (h *head) parseFields(b []byte) error {
 	}
 }
 
-// add adds a field, and takes in what it says of the connection.
+// add adds a field, and records what it says about the connection.
 func (h *head) add(name, value, raw []byte) {
 	h.Fields = append(h.Fields, engine.Field{Name: name, Value: value})
 	h.lines = append(h.lines, raw)
@@ -167,7 +166,7 @@ func (h *head) noteConnection(value []byte) {
 	}
 }
 
-// noteFraming takes in what a request's field says of its framing.
+// noteFraming records what a request's field says about its framing.
 func (h *head) noteFraming(name, value []byte) error {
 	switch {
 	case message.NameIs(name, "content-length"):
@@ -188,7 +187,7 @@ func (h *head) noteFraming(name, value []byte) error {
 	return nil
 }
 
-// cutLine cuts the first line off b, without its line end. Strict: the line end must be CRLF.
+// cutLine cuts the first line off b, without its line end. If strict, the line end must be CRLF.
 func cutLine(b []byte, strict bool) (line, rest []byte, err error) {
 	i := bytes.IndexByte(b, '\n')
 	if i < 0 {

@@ -6,11 +6,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
-// A bodyInserter makes an insertion into a body, however that is framed.
+// A bodyInserter makes an insertion into a body with any framing.
 type bodyInserter struct{ engine.Inserter }
 
-// startInsertion returns what makes the insertion of e into the body of an answer of HTTP/1, and adds to e what that
-// changes in the head. Nil: there is none.
+// startInsertion returns an inserter of e's insertion into the body of an HTTP/1 response, and adds its effect on the
+// head to e. Nil: there is no insertion.
 func startInsertion(e *engine.Edits, h *head, body *framing) *bodyInserter {
 	if e.Insert == nil || len(e.Insert.What) == 0 || body.kind == none || h.encoding {
 		return nil
@@ -21,7 +21,7 @@ func startInsertion(e *engine.Edits, h *head, body *framing) *bodyInserter {
 	return &bodyInserter{engine.Inserter{Insertion: *e.Insert}}
 }
 
-// take is framing.take, and adds what goes on instead of the bytes that belong to the body to dst.
+// take is like framing.take, and appends the body's bytes with the insertion to dst.
 func (w *bodyInserter) take(dst []byte, body *framing, b []byte) (out []byte, n int, done bool, err error) {
 	if body.kind == chunk {
 		return w.takeChunks(dst, &body.chunks, b)
@@ -34,7 +34,7 @@ func (w *bodyInserter) take(dst []byte, body *framing, b []byte) (out []byte, n 
 	return dst, n, done, err
 }
 
-// takeChunks makes chunks of its own until the insertion is made. From there on they go on as they come.
+// takeChunks writes its own chunks until the insertion is made. After that it forwards chunks as received.
 func (w *bodyInserter) takeChunks(dst []byte, c *chunks, b []byte) (out []byte, n int, done bool, err error) {
 	for n < len(b) && !w.Placed {
 		if c.state != inData {
@@ -46,16 +46,16 @@ func (w *bodyInserter) takeChunks(dst []byte, c *chunks, b []byte) (out []byte, 
 			}
 			continue
 		}
-		part := b[n : n+int(min(int64(len(b)-n), c.left))]
+		part := b[n : n+int(min(int64(len(b)-n), c.remaining))]
 		if at, ok := w.Place(part); ok { // into the rest of this chunk
-			dst = appendChunkSize(dst, c.left+int64(len(w.What)))
+			dst = appendChunkSize(dst, c.remaining+int64(len(w.What)))
 			part = part[:at]
 			dst = append(append(dst, part...), w.What...)
 		} else {
 			dst = appendChunk(dst, part)
 		}
 		n += len(part)
-		if c.left -= int64(len(part)); c.left == 0 {
+		if c.remaining -= int64(len(part)); c.remaining == 0 {
 			c.state = dataCR
 		}
 	}

@@ -29,7 +29,7 @@ func FuzzWeaver(f *testing.F) {
 		switch kind % 3 {
 		case 0:
 			in.Write(body)
-			framed = framing{kind: fixed, left: int64(len(body))}
+			framed = framing{kind: fixed, remaining: int64(len(body))}
 		case 1:
 			for rest := body; len(rest) > 0; {
 				n := 1 + random.IntN(len(rest))

@@ -6,7 +6,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
-// FormatRefusal returns the answer r in HTTP/1.1. keep says whether the connection goes on; old that the request was
+// FormatRefusal returns the response r in HTTP/1.1. keep means that the connection continues; old that the request was
 // HTTP/1.0.
 func FormatRefusal(r *engine.Refusal, toHEAD, keep, old bool) []byte {
 	body, mediaType := r.Content()

@@ -13,26 +13,26 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// upstream is a connection to a backend, pinned to one client connection, so that no answer can ever go to another
-// client.
+// upstream is a connection to a backend. It is pinned to one client connection, so that no response can ever reach
+// another client.
 type upstream struct {
 	c    *connection
 	conn net.Conn
 	in   session.Buffer
 	over chan struct{} // closed when loop has ended
 
-	tunnels bool // has become a tunnel: serve closes it. Of loop
-	odd     bool // the last answer was: see parseAnswer. Of loop
+	tunnels     bool // has become a tunnel: serve closes it. Used by loop only
+	nonstandard bool // the last response was: see parseAnswer. Used by loop only
 
-	// backend is as the exchange that is answered here, or was last, has it: changed by attach, while none is.
+	// backend is that of the current exchange, or of the last one. attach changes it while there is none.
 	backend engine.Backend
 	guarded pinned // reached by under
 }
 
-// drop closes the connection; loop ends by it.
+// drop closes the connection, which ends loop.
 func (u *upstream) drop() { _ = u.conn.Close() }
 
-// unpin makes u the backend's connection no more.
+// unpin removes u from the pinned connections.
 func (u *upstream) unpin() (ex *exchange) {
 	s := u.c.guarded.lock()
 	defer u.c.guarded.unlock()
@@ -44,7 +44,7 @@ func (u *upstream) unpin() (ex *exchange) {
 	return p.ex
 }
 
-// loop reads from the backend, and passes the answers on to the client, until the connection ends.
+// loop reads from the backend, and forwards the responses to the client, until the connection ends.
 func (u *upstream) loop() {
 	defer close(u.over)
 	defer func() {
@@ -59,7 +59,7 @@ func (u *upstream) loop() {
 		ex := u.under(s).ex
 		due := ex != nil && ex.under(s).answer == answerDue
 		if due && err == nil {
-			ex.under(s).replay = nil // the backend has seen it
+			ex.under(s).replay = nil // the backend has received it
 		}
 		u.c.guarded.unlock()
 		switch {
@@ -70,29 +70,28 @@ func (u *upstream) loop() {
 			if !u.pass(ex) {
 				return
 			}
-		default: // the end of an idle connection, or bytes that nobody asked for
+		default: // the end of an idle connection, or bytes without a request
 			u.endIdle(err)
 			return
 		}
 	}
 }
 
-// endIdle ends u while no answer is due on it: because it has ended, or, without an error, because more came than its
-// answers.
+// endIdle ends u while no response is due. err is nil if the backend sent bytes without a request.
 func (u *upstream) endIdle(err error) {
 	ex := u.unpin()
 	switch {
-	case ex != nil: // the answer is out, but the request is not: it has nowhere to go any more
+	case ex != nil: // the response is complete, but the request is not, and has no destination any more
 		if s := u.c.guarded.lock(); !s.closing {
 			s.hangUp()
 		}
 		u.c.guarded.unlock()
-	case err != nil && (u.backend.Anchor || u.odd):
+	case err != nil && (u.backend.Anchor || u.nonstandard):
 		u.c.closeIdle()
 	}
 }
 
-// pass passes one answer on. It returns whether the connection to the backend goes on.
+// pass forwards one response. It reports whether the connection to the backend continues.
 func (u *upstream) pass(ex *exchange) bool {
 	h, err := u.finalHead(ex)
 	if err != nil {
@@ -118,9 +117,9 @@ func (u *upstream) pass(ex *exchange) bool {
 		u.lost(err)
 		return false
 	}
-	ex.begun = true
+	ex.started = true
 	d.ObserveAnswer(h.status, &u.backend)
-	u.odd = h.odd
+	u.nonstandard = h.nonstandard
 	switch {
 	case h.chunked && h.status == http.StatusNoContent:
 		// RFC 9112, section 6.1: some clients wait for chunks.
@@ -159,7 +158,7 @@ func (u *upstream) pass(ex *exchange) bool {
 	return u.answered(ex, keep, body.kind == toEOF)
 }
 
-// finalHead reads answer heads, and passes on those that announce another, until the final one.
+// finalHead reads response heads, and forwards interim ones, until the final one.
 func (u *upstream) finalHead(ex *exchange) (*head, error) {
 	for {
 		n := 0
@@ -184,16 +183,16 @@ func (u *upstream) finalHead(ex *exchange) (*head, error) {
 			u.in.Skip(n)
 			return h, nil
 		}
-		ex.begun = true
+		ex.started = true
 		u.in.Skip(n)
 		if _, err := u.c.conn.Write(h.raw); err != nil {
 			return nil, session.ErrClientGone
 		}
-		ex.begun = false
+		ex.started = false
 	}
 }
 
-// passBody passes on the rest of an answer's body. False: the exchange has ended otherwise.
+// passBody forwards the rest of a response's body. False: the exchange has ended otherwise.
 func (u *upstream) passBody(ex *exchange, body *framing, w *bodyInserter) bool {
 	var woven []byte
 	for {
@@ -230,7 +229,7 @@ func (u *upstream) passBody(ex *exchange, body *framing, w *bodyInserter) bool {
 	}
 }
 
-// passLast passes on what is inserted after the last byte. False: the exchange has ended otherwise.
+// passLast forwards what is inserted after the last byte. False: the exchange has ended otherwise.
 func (u *upstream) passLast(ex *exchange, w *bodyInserter) bool {
 	if _, err := u.c.conn.Write(w.Last(nil)); err != nil {
 		u.clientGone(ex)
@@ -239,11 +238,12 @@ func (u *upstream) passLast(ex *exchange, w *bodyInserter) bool {
 	return true
 }
 
-// answered ends an exchange whose answer is out. Where the request is not, its body goes on being sent to a backend
-// that has not ended the connection: it may want all of it. It returns whether the connection to the backend goes on.
+// answered ends an exchange whose response is complete. If the request is not, its body is still forwarded while the
+// backend keeps the connection, since it may want all of it. It reports whether the connection to the backend
+// continues.
 func (u *upstream) answered(ex *exchange, keep, ended bool) bool {
 	c := u.c
-	if !keep || u.in.Len() > 0 { // not to be used again; bytes that nobody asked for must not meet the next request
+	if !keep || u.in.Len() > 0 { // not to be reused: bytes without a request must not meet the next one
 		u.unpin()
 	}
 	s := c.guarded.lock()
@@ -262,7 +262,7 @@ func (u *upstream) answered(ex *exchange, keep, ended bool) bool {
 	return !ended && (!u.under(s).last || !sent)
 }
 
-// tunnel passes on bytes after the backend has switched protocols. The other direction is serve's.
+// tunnel forwards bytes after the backend has switched protocols. serve forwards the other direction.
 func (u *upstream) tunnel(ex *exchange) {
 	u.unpin()
 	u.tunnels, ex.outcome.tunnel = true, u
@@ -270,7 +270,7 @@ func (u *upstream) tunnel(ex *exchange) {
 	session.CopyHalf(u.c.conn, u.conn, nil)
 }
 
-// clientGone ends an exchange whose client can't be written to any more.
+// clientGone ends an exchange whose client cannot be written to any more.
 func (u *upstream) clientGone(ex *exchange) {
 	u.unpin()
 	session.Reset(u.conn)
@@ -278,12 +278,11 @@ func (u *upstream) clientGone(ex *exchange) {
 	close(ex.done)
 }
 
-// lost ends the exchange of a connection that ended, or went wrong, before the answer was whole; or sends its request
-// again.
+// lost ends the exchange of a connection that failed before the response was complete, or sends its request again.
 func (u *upstream) lost(cause error) {
 	c, ex := u.c, u.unpin()
 	p := ex.under(c.guarded.lock())
-	replay, fault, left := p.replay, p.fault, p.client == halfEnded
+	replay, fault, clientClosed := p.replay, p.fault, p.client == halfEnded
 	p.replay = nil
 	c.guarded.unlock()
 	if errors.Is(cause, session.ErrClientGone) {
@@ -300,18 +299,18 @@ func (u *upstream) lost(cause error) {
 	case errors.As(fault, &m):
 		r = engine.Refusal{Status: m.Status, Reason: m.Reason}
 	default:
-		if left {
+		if clientClosed {
 			d.Observe(engine.Abandoned, &u.backend)
 		} else {
 			d.Observe(engine.Broken, &u.backend)
 		}
 		r = d.Failure
-		if r.Status == 0 && errors.As(cause, &m) { // a backend that broke off looks broken; this one can be told about
+		if r.Status == 0 && errors.As(cause, &m) { // a backend that broke off gets no response; this error can be reported
 			r.Status = http.StatusBadGateway
 		}
 		r.Reason += message.DescribeFailure(cause)
 	}
-	if ex.begun || r.Status == 0 {
+	if ex.started || r.Status == 0 {
 		if errors.Is(cause, io.EOF) {
 			_ = c.conn.Close()
 		} else {
@@ -336,13 +335,13 @@ func (u *upstream) lost(cause error) {
 	close(ex.done)
 }
 
-// again sends a request once more that met a stale connection. It returns whether another connection took it over.
+// again retries a request that met a stale connection. It reports whether another connection took it over.
 func (u *upstream) again(ex *exchange, request []byte) bool {
 	ex.whole = request
 	next, err := u.c.attach(ex)
 	if err != nil {
 		return false
 	}
-	_, _ = next.conn.Write(request) // if it fails, the loop over there finds out
+	_, _ = next.conn.Write(request) // if it fails, the loop of that connection finds out
 	return true
 }

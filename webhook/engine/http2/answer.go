@@ -13,7 +13,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/message"
 )
 
-// answerHead takes in HEADERS of the backend's.
+// answerHead processes HEADERS from the backend.
 func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	status := f.PseudoValue("status")
 	end := f.StreamEnded()
@@ -23,7 +23,7 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	case f.Truncated:
 		return malformed
-	case st.answered >= answerBegun: // trailers
+	case st.answered >= answerStarted: // trailers
 		if !end || len(f.PseudoFields()) > 0 {
 			return malformed
 		}
@@ -37,13 +37,13 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	case len(status) != 3 || status[0] < '1' || status[0] == '1' && end:
 		return malformed
 	}
-	st.answered = answerHeard
+	st.answered = answerReceived
 	if status[0] == '1' {
 		st.r.client.headers(st.id, f.Fields, false)
 		return nil
 	}
 	st.head = nil
-	st.answered = answerBegun
+	st.answered = answerStarted
 	st.decision.ObserveAnswer(statusOf(status), st.backend())
 	if end && status[0] < '5' {
 		st.observeGRPC(f.Fields)
@@ -63,7 +63,7 @@ func (st *stream) answerHead(f *http2.MetaHeadersFrame) error {
 	return nil
 }
 
-// observeGRPC looks for the status of gRPC in what ends an answer: trailers, or a head that is all of it.
+// observeGRPC looks for a gRPC status in the end of a response: trailers, or a head without a body.
 func (st *stream) observeGRPC(fields []hpack.HeaderField) {
 	if !st.grpc {
 		return
@@ -78,8 +78,8 @@ func (st *stream) observeGRPC(fields []hpack.HeaderField) {
 	}
 }
 
-// grpcFailed says whether a status of gRPC is the server's failure, and not the caller's: those that OpenTelemetry's
-// semantic conventions for gRPC have a server count as errors.
+// grpcFailed reports whether a gRPC status is the server's failure, not the caller's: those that OpenTelemetry's
+// semantic conventions for gRPC count as errors of a server.
 func grpcFailed(status string) bool {
 	switch status {
 	case "2", "4", "12", "13", "14", "15": // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
@@ -88,7 +88,7 @@ func grpcFailed(status string) bool {
 	return false
 }
 
-// statusOf reads a status of three digits; 0 where it is not.
+// statusOf parses a status of three digits; 0 if it is invalid.
 func statusOf(s string) int {
 	n, _ := strconv.Atoi(s)
 	return n
@@ -111,7 +111,7 @@ func shownFields(fields []hpack.HeaderField) []engine.Field {
 	return shown
 }
 
-// answerBody takes in DATA of the backend's, of n bytes with padding.
+// answerBody processes DATA from the backend, of n bytes with padding.
 func (st *stream) answerBody(f *http2.DataFrame, n int) error {
 	data := f.Data()
 	st.fromUp.may -= int64(n)
@@ -121,7 +121,7 @@ func (st *stream) answerBody(f *http2.DataFrame, n int) error {
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 	case st.fromUp.may < 0:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
-	case st.answered < answerBegun:
+	case st.answered < answerStarted:
 		err = http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	}
 	if err != nil {
@@ -139,8 +139,7 @@ func (st *stream) answerBody(f *http2.DataFrame, n int) error {
 	return nil
 }
 
-// startInsertion makes ready the insertion of e into the answer whose head is f, and adds to e what that changes in the
-// head.
+// startInsertion prepares e's insertion into the response with head f, and adds its effect on the head to e.
 func (st *stream) startInsertion(e *engine.Edits, f *http2.MetaHeadersFrame) {
 	if e.Insert == nil || len(e.Insert.What) == 0 {
 		return
@@ -158,7 +157,7 @@ func (st *stream) startInsertion(e *engine.Edits, f *http2.MetaHeadersFrame) {
 	st.insert = &engine.Inserter{Insertion: *e.Insert}
 }
 
-// weave adds a part of the answer's body to what goes to the client, with what is inserted.
+// weave appends a part of the response's body, with the insertion, to what is sent to the client.
 func (st *stream) weave(part []byte, last bool) {
 	w := st.insert
 	if w == nil {
@@ -176,7 +175,7 @@ func (st *stream) weave(part []byte, last bool) {
 	}
 }
 
-// answer answers by itself. What the client still sends is not wanted.
+// answer responds to the request itself. What the client still sends is dropped.
 func (st *stream) answer(r *engine.Refusal) {
 	st.closeUp()
 	st.up = nil
@@ -215,7 +214,7 @@ func (st *stream) answer(r *engine.Refusal) {
 	st.toClient.offer()
 }
 
-// wantNoMore has the client told, once it has its answer, that the rest of its request is not wanted: RFC 9113, section
+// wantNoMore tells the client, once it has its response, that the rest of its request is not wanted: RFC 9113, section
 // 8.1.
 func (st *stream) wantNoMore() {
 	if st.request != requestWhole {
@@ -224,8 +223,8 @@ func (st *stream) wantNoMore() {
 	}
 }
 
-// grpcStatus returns the status of gRPC for a refusal: those of who the caller is and what he asks for have their own.
-// All others are UNAVAILABLE, which callers take for one that may pass.
+// grpcStatus returns the gRPC status of a refusal. Authentication, permission and absence have their own. All others
+// are UNAVAILABLE, which callers treat as temporary.
 func grpcStatus(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
@@ -238,7 +237,7 @@ func grpcStatus(status int) string {
 	return "14" // UNAVAILABLE
 }
 
-// grpcFailure returns the head of an answer that is a failure by itself: the protocol's "Trailers-Only".
+// grpcFailure returns the head of a failure without a body: the protocol's "Trailers-Only".
 func grpcFailure(status, reason string) []hpack.HeaderField {
 	return []hpack.HeaderField{
 		{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"},
@@ -246,7 +245,7 @@ func grpcFailure(status, reason string) []hpack.HeaderField {
 	}
 }
 
-// grpcMessage encodes a message as the gRPC protocol has it: visible ASCII but '%' stands for itself.
+// grpcMessage encodes a message for the gRPC protocol: it escapes everything but visible ASCII, and '%'.
 func grpcMessage(s string) string {
 	var b strings.Builder
 	for i := range len(s) {

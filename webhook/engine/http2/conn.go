@@ -20,48 +20,47 @@ const (
 )
 
 const (
-	// maxControls bounds the frames that answer the peer's own (acknowledgements, resets) and wait for it to read them.
+	// maxControls bounds the queued frames that respond to the peer's (acknowledgements, resets).
 	maxControls = 10_000
-	// maxBatch is how much is written at once, in bytes.
+	// maxBatch is the most that is written at once, in bytes.
 	maxBatch = 64 << 10
-	// maxQueued is how much may wait to be read by a peer that does not read, in bytes, besides what windows bound:
-	// heads.
+	// maxQueued bounds what is queued for a peer that does not read, in bytes, beyond what windows bound: heads.
 	maxQueued = 1 << 20
-	// maxHeads is how much the heads of requests that wait for backends may take, in bytes, of one client connection.
+	// maxHeads bounds the heads of requests that wait for backends, in bytes, for one client connection.
 	maxHeads = 32 << 20
-	// stuckAfter is how long a backend may leave a write unread before it is said not to read.
+	// stuckAfter is how long a write to a backend may block before the backend is reported as not reading.
 	stuckAfter = 5 * time.Second
 )
 
-// frameConn is one HTTP/2 connection, to the client or to a backend. All of it but fr is guarded by the relay's mutex.
+// frameConn is one HTTP/2 connection, to the client or to a backend. The relay's mutex guards all of it but fr.
 type frameConn struct {
 	mu   *sync.Mutex // the relay's
 	conn net.Conn
-	fr   *http2.Framer // reads
+	fr   *http2.Framer // for reading
 
-	wr      *http2.Framer // writes to out
-	out     bytes.Buffer  // frames in the order in which they are to be sent
-	enc     *hpack.Encoder
-	block   bytes.Buffer // what enc writes to
-	wake    *sync.Cond   // there may be something to send
-	room    *sync.Cond   // out has been taken
-	ready   []*outgoing  // halves that have something to send and a window to send it in, as far as is known
-	control int          // controls in out
-	writing time.Time    // since when a write has been under way; zero: none is
-	taken   func()       // is called when out was taken, if not nil
-	state   connState
-	sent    chan struct{} // closed when writeLoop is over
+	wr       *http2.Framer // writes to out
+	out      bytes.Buffer  // frames in sending order
+	enc      *hpack.Encoder
+	block    bytes.Buffer // what enc writes to
+	sendable *sync.Cond   // signals that there may be something to send
+	room     *sync.Cond   // signals that out was taken
+	ready    []*outgoing  // halves that have data and, as far as known, a window to send it
+	control  int          // controls in out
+	writing  time.Time    // since when a write has been in progress; zero: none is
+	taken    func()       // called when out was taken, if not nil
+	state    connState
+	sent     chan struct{} // closed when writeLoop has ended
 
 	sendWindow int64 // of the connection
 	initial    int64 // the peer's initial stream window
 	frame      int   // the peer's largest frame
 	holding
-	settingsSent int // that the peer has not acknowledged yet
+	settingsSent int // SETTINGS that the peer has not acknowledged yet
 
 	streams map[uint32]*stream // by ID on this connection
 }
 
-// connState says what is still sent on a connection.
+// connState is what may still be sent on a connection.
 type connState uint8
 
 const (
@@ -70,24 +69,23 @@ const (
 	dead              // nothing is sent any more
 )
 
-// outgoing is one direction of a stream: what is to go out on one connection. Its fields are guarded by the relay's
-// mutex.
+// outgoing is the half of a stream that is sent on one connection. The relay's mutex guards it.
 type outgoing struct {
 	stream  *stream
 	conn    *frameConn // nil: not known yet
-	id      uint32     // the stream's on conn
-	window  int64      // what the peer still takes
+	id      uint32     // of the stream on conn
+	window  int64      // what the peer still accepts, in bytes
 	data    bytes.Buffer
 	trailer []hpack.HeaderField
 	end     bool           // nothing follows data and trailer
 	queued  bool           // in conn.ready
-	ended   bool           // the end is out, or the stream was reset
+	ended   bool           // the end was sent, or the stream was reset
 	reset   *http2.ErrCode // to be sent after the end
 }
 
 func newFrameConn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int, held holding) *frameConn {
 	c := &frameConn{
-		mu: mu, conn: conn, wake: sync.NewCond(mu), room: sync.NewCond(mu), streams: make(map[uint32]*stream),
+		mu: mu, conn: conn, sendable: sync.NewCond(mu), room: sync.NewCond(mu), streams: make(map[uint32]*stream),
 		sendWindow: 65535, initial: 65535, frame: maxFrame, holding: held, sent: make(chan struct{}),
 	}
 	c.recvWindow = connWindow
@@ -102,8 +100,8 @@ func newFrameConn(mu *sync.Mutex, conn net.Conn, r io.Reader, maxHead int, held 
 	return c
 }
 
-// writeLoop sends what there is to send, until the connection is dead. Readers never write: a peer that does not read
-// holds up nobody but itself.
+// writeLoop sends what is queued, until the connection is dead. Readers never write, so a peer that does not read
+// delays only itself.
 func (c *frameConn) writeLoop() {
 	defer close(c.sent)
 	var batch []byte
@@ -116,7 +114,7 @@ func (c *frameConn) writeLoop() {
 				session.CloseWrite(c.conn)
 				return
 			}
-			c.wake.Wait()
+			c.sendable.Wait()
 			continue
 		}
 		batch = append(batch[:0], c.out.Bytes()...)
@@ -140,27 +138,27 @@ func (c *frameConn) writeLoop() {
 	}
 }
 
-// kill ends the connection at once; who reads from it finds out.
+// kill ends the connection at once; its reader gets an error.
 func (c *frameConn) kill() {
 	if c.state != dead {
 		c.state = dead
 		_ = c.conn.Close()
-		c.wake.Signal()
+		c.sendable.Signal()
 		c.room.Broadcast()
 	}
 }
 
-// awaitRoom waits while the peer does not read what is queued for it: meanwhile nothing is read that could add to it.
+// awaitRoom waits while the peer does not read what is queued for it. Meanwhile nothing is read that could add to it.
 func (c *frameConn) awaitRoom() {
 	for c.out.Len() > maxQueued && c.state == sending {
 		c.room.Wait()
 	}
 }
 
-// stuck says that the peer has not read for long.
+// stuck reports whether the peer has not read for long.
 func (c *frameConn) stuck() bool { return !c.writing.IsZero() && time.Since(c.writing) > stuckAfter }
 
-// schedule moves data of the halves that are ready to out, one frame each in turn.
+// schedule moves data of the ready halves to out, one frame each in turn.
 func (c *frameConn) schedule() {
 	for c.out.Len() < maxBatch && len(c.ready) > 0 && c.state != ending {
 		h := c.ready[0]
@@ -182,7 +180,7 @@ func (c *frameConn) schedule() {
 	}
 }
 
-// someEnd brings a half to the front that needs no window of the connection's.
+// someEnd moves a half to the front that needs no connection window.
 func (c *frameConn) someEnd() bool {
 	for i, h := range c.ready {
 		if h.data.Len() == 0 {
@@ -216,7 +214,7 @@ func (c *frameConn) send(h *outgoing) {
 	}
 }
 
-// over notes that the end of h is in out.
+// over records that the end of h is in out.
 func (h *outgoing) over() {
 	h.end, h.ended = true, true
 	if h.reset != nil {
@@ -225,14 +223,14 @@ func (h *outgoing) over() {
 	h.stream.halfEnded(h)
 }
 
-// offer puts h among those that are ready, if it is.
+// offer adds h to the ready halves, if it is ready.
 func (h *outgoing) offer() {
 	switch {
 	case h.conn == nil || h.queued || h.ended || h.conn.state == dead:
 	case h.data.Len() > 0 && h.window > 0, h.data.Len() == 0 && h.end:
 		h.queued = true
 		h.conn.ready = append(h.conn.ready, h)
-		h.conn.wake.Signal()
+		h.conn.sendable.Signal()
 	}
 }
 
@@ -258,7 +256,7 @@ func (c *frameConn) headers(id uint32, fields []hpack.HeaderField, end bool) {
 			_ = c.wr.WriteContinuation(id, last, frag)
 		}
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
 // rst adds a RST_STREAM to out.
@@ -269,18 +267,18 @@ func (c *frameConn) rst(id uint32, code http2.ErrCode) {
 	}
 }
 
-// controlled notes a control frame in out, and gives up on a peer that does not read what it asks for.
+// controlled counts a control frame in out, and gives up on a peer that does not read the responses it causes.
 func (c *frameConn) controlled() {
 	if c.control++; c.control > maxControls {
 		c.kill()
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
 func (c *frameConn) goAway(last uint32, code http2.ErrCode, why string) {
 	if c.state == sending {
 		_ = c.wr.WriteGoAway(last, code, []byte(why))
-		c.wake.Signal()
+		c.sendable.Signal()
 	}
 }
 
@@ -289,11 +287,11 @@ func (c *frameConn) end() {
 	if c.state == sending {
 		c.state = ending
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 	c.room.Broadcast()
 }
 
-// settings takes in the peer's SETTINGS and acknowledges them. half returns a stream's half that goes out on c.
+// settings applies the peer's SETTINGS and acknowledges them. half returns the half of a stream that is sent on c.
 func (c *frameConn) settings(f *http2.SettingsFrame, half func(*stream) *outgoing) error {
 	if f.HasDuplicates() && f.NumSettings() > 100 {
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
@@ -330,8 +328,8 @@ func (c *frameConn) settings(f *http2.SettingsFrame, half func(*stream) *outgoin
 	return nil
 }
 
-// windowUpdate takes in the peer's WINDOW_UPDATE. half is the stream's half that goes out on c, nil when the stream is
-// over.
+// windowUpdate applies the peer's WINDOW_UPDATE. half is the half of the stream that is sent on c, nil if the stream
+// has ended.
 func (c *frameConn) windowUpdate(f *http2.WindowUpdateFrame, half *outgoing) error {
 	n := int64(f.Increment)
 	switch {
@@ -339,7 +337,7 @@ func (c *frameConn) windowUpdate(f *http2.WindowUpdateFrame, half *outgoing) err
 		if c.sendWindow += n; c.sendWindow > math.MaxInt32 {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		c.wake.Signal()
+		c.sendable.Signal()
 	case half != nil:
 		if half.window += n; half.window > math.MaxInt32 {
 			return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
@@ -349,7 +347,7 @@ func (c *frameConn) windowUpdate(f *http2.WindowUpdateFrame, half *outgoing) err
 	return nil
 }
 
-// ping answers a PING.
+// ping responds to a PING.
 func (c *frameConn) ping(f *http2.PingFrame) {
 	if !f.IsAck() && c.state == sending {
 		_ = c.wr.WritePing(true, f.Data)

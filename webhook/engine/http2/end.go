@@ -10,7 +10,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// used notes that n bytes that were to go out by h are gone, and grants who sent them as many anew.
+// used records that n bytes of h were sent or dropped, and grants their sender as much window.
 func (st *stream) used(h *outgoing, n int) {
 	if n == 0 {
 		return
@@ -24,7 +24,7 @@ func (st *stream) used(h *outgoing, n int) {
 		return
 	}
 	if st.up == nil {
-		return // an answer of the engine's own
+		return // a response of the engine's own
 	}
 	own := min(n, st.inserted)
 	st.inserted -= own
@@ -35,7 +35,7 @@ func (st *stream) used(h *outgoing, n int) {
 	st.grantUp()
 }
 
-// discard drops what was to go out by h.
+// discard drops what was to be sent by h.
 func (st *stream) discard(h *outgoing) {
 	n := h.data.Len()
 	h.data.Reset()
@@ -44,19 +44,19 @@ func (st *stream) discard(h *outgoing) {
 	st.used(h, n)
 }
 
-// halfEnded is called when the end of h is out.
+// halfEnded is called when the end of h was sent.
 func (st *stream) halfEnded(h *outgoing) {
 	if h == &st.toUp {
 		st.upMayBeDone()
 		return
 	}
 	if h.reset != nil {
-		st.request = requestWhole // nothing more is taken from the client
+		st.request = requestWhole // nothing more is accepted from the client
 	}
 	st.clientMayBeDone()
 }
 
-// clientMayBeDone closes the client's stream when both its halves are over.
+// clientMayBeDone closes the client's stream when both its halves have ended.
 func (st *stream) clientMayBeDone() {
 	if st.request == requestWhole && st.toClient.ended {
 		st.closeClient()
@@ -72,19 +72,19 @@ func (st *stream) closeClient() {
 	if st.r.client.tight {
 		st.dropRequest()
 	}
-	st.fromClient.giveBack()
-	st.fromUp.giveBack()
+	st.fromClient.endLoan()
+	st.fromUp.endLoan()
 	st.r.endIfOver()
 }
 
-// upMayBeDone closes the backend's stream when both its halves are over.
+// upMayBeDone closes the backend's stream when both its halves have ended.
 func (st *stream) upMayBeDone() {
 	if st.answered == answerWhole && st.toUp.ended {
 		st.closeUp()
 	}
 }
 
-// closeUp ends the stream at the backend, wherever it is there.
+// closeUp ends the stream at the backend, in whatever state it is.
 func (st *stream) closeUp() {
 	if st.upClosed || st.up == nil {
 		return
@@ -93,7 +93,7 @@ func (st *stream) closeUp() {
 	st.up.closed(st)
 }
 
-// abandon ends a stream that the client has ended, or that ended with it.
+// abandon ends a stream that the client has reset, or whose client has disconnected.
 func (st *stream) abandon(code http2.ErrCode) {
 	st.request = requestWhole
 	st.discard(&st.toClient)
@@ -105,7 +105,7 @@ func (st *stream) abandon(code http2.ErrCode) {
 	st.closeClient()
 }
 
-// refuse ends a stream that no backend answers. unseen says that none has seen the request.
+// refuse ends a stream that no backend responds to. unseen means that no backend received the request.
 func (st *stream) refuse(r engine.Refusal, unseen bool) {
 	if r.Status == 0 {
 		st.breakOff(unseen)
@@ -114,7 +114,7 @@ func (st *stream) refuse(r engine.Refusal, unseen bool) {
 	st.answer(&r)
 }
 
-// lost ends a stream whose backend broke off, or makes no sense. cause says how.
+// lost ends a stream whose backend failed or broke the protocol; cause is the error.
 func (st *stream) lost(cause error) {
 	st.decision.Observe(engine.Broken, st.backend())
 	st.discard(&st.toUp)
@@ -124,7 +124,7 @@ func (st *stream) lost(cause error) {
 	switch {
 	case st.answered == answerWhole: // only the request was cut, and nobody waits for it
 		st.wantNoMore()
-	case st.answered < answerBegun:
+	case st.answered < answerStarted:
 		st.refuse(r, false)
 	case st.grpc:
 		st.answered = answerWhole
@@ -137,12 +137,11 @@ func (st *stream) lost(cause error) {
 	}
 }
 
-// breakOff ends a stream the way it would end without the engine between: with the connection, unless other streams on
-// it go elsewhere. unseen says that the request reached nobody.
+// breakOff ends a stream as it would end without the engine: with the connection, unless other streams on it go
+// elsewhere. unseen means that no backend received the request.
 func (st *stream) breakOff(unseen bool) {
 	r := st.r
-	// A client that is being told to go elsewhere can have opened this stream before it heard of it: then it may try
-	// again.
+	// A client may have opened this stream before it read the GOAWAY; then it may retry.
 	alone := !unseen || !r.leaving
 	for _, other := range r.client.streams {
 		alone = alone && (other == st || other.up != nil && other.backend().ID == st.backendID())

@@ -59,7 +59,7 @@ func FuzzHTTP2(f *testing.F) {
 		_ = theirs.Close()
 		select {
 		case <-over:
-		case <-time.After(enginetest.Patience):
+		case <-time.After(enginetest.StepTimeout):
 			t.Fatal("the engine has not ended")
 		}
 		if n := e.Stats.Open.Load(); n != 0 {

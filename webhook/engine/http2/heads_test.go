@@ -17,7 +17,7 @@ func TestHTTP2_many_requests_at_once_do_not_make_a_fork_look_hung(t *testing.T) 
 	app := func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, len(r.Header.Get("x-long"))) }
 	besideDirect(t, app, func(t *testing.T) net.Listener { return roomy(t, app) }, func(t *testing.T, addr string) {
 		client := slowReader(t)
-		ctx, cancel := enginetest.ContextWithTimeout(t, 3*enginetest.Patience)
+		ctx, cancel := enginetest.ContextWithTimeout(t, 3*enginetest.StepTimeout)
 		defer cancel()
 		warm, err := client.Get("http://" + addr) // so that there is one connection
 		if err != nil {

@@ -17,12 +17,11 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// relay relays a client connection that speaks HTTP/2. Its streams are multiplexed again over one connection to each of
-// the backends they go to. Each direction of a stream has a window of its own on either side, and is buffered for as
-// long as the receiving side's is closed; so a slow backend holds up its own streams, and only what they may send is
-// held.
+// relay relays a client connection that speaks HTTP/2. It multiplexes the streams again, over one connection to each of
+// their backends. Each half of a stream has its own window on either side, and is buffered while the receiver's window
+// is closed. So a slow backend delays only its own streams, and the windows bound what is held.
 //
-// One goroutine reads each connection and one writes to it; what they share is a relay, under its lock: see guarded.
+// One goroutine reads each connection and one writes to it. They share the relay under its lock: see guarded.
 type relay struct {
 	ctx     context.Context // of dialing
 	engine  *session.Shared
@@ -31,20 +30,20 @@ type relay struct {
 	scratch []byte // for heads shown to the Decider
 
 	client     *frameConn
-	ups        map[string]*upstream // by Backend.ID: those that take new streams
+	ups        map[string]*upstream // by Backend.ID: those that accept new streams
 	all        map[*upstream]struct{}
 	held       int    // bytes of heads that wait for backends
 	last       uint32 // the client's last stream
 	maxStreams uint32 // that the client may have open
 	budget     budget
-	leaving    bool     // the client was asked to open no more streams
-	final      bool     // and was told which one was the last
-	gone       bool     // the client is
+	leaving    bool     // a first GOAWAY asked the client to open no more streams
+	final      bool     // a second GOAWAY named the last stream
+	gone       bool     // the client has disconnected
 	guard      *guarded // of this relay
 }
 
-// guarded holds a relay, its connections and their streams. Who has one of these holds the lock; goroutines and timers have
-// the guarded, and take it.
+// guarded holds a relay, its connections and their streams. Whoever has one of these holds the lock. Goroutines and
+// timers have the guarded, and lock it.
 type guarded struct {
 	mu    sync.Mutex
 	relay relay
@@ -60,19 +59,19 @@ func (g *guarded) lock() *relay {
 func (g *guarded) unlock() { g.mu.Unlock() }
 
 const (
-	// maxStreams bounds the streams of one connection when the default backend does not.
+	// maxStreams bounds the streams of one connection if the default backend does not.
 	maxStreams = 8 << 10
-	// settleWait is how long the client waits for its SETTINGS while the default backend owes its own.
+	// settleWait bounds how long the client waits for its SETTINGS until the default backend has sent its own.
 	settleWait = time.Second
-	// goAwayWait is how long a client may take to hear that it should open no more streams.
+	// goAwayWait is how long a client may take to read the first GOAWAY.
 	goAwayWait = time.Second
 )
 
-// drainPing is the payload of the PING that follows a GOAWAY: when it is answered, the GOAWAY was heard.
+// drainPing is the payload of the PING after a GOAWAY: a response to it means that the GOAWAY was read.
 const drainPing = "draining"
 
-// budget limits what costs the engine or a backend more than it costs a client, and no client does that keeps to the
-// protocol, such as making streams be reset (CVE-2025-8671): a burst, and a rate.
+// budget limits, by burst and rate, what costs the engine or a backend more than the client, such as causing resets of
+// streams (CVE-2025-8671). Clients that keep to the protocol do not exceed it.
 type budget struct {
 	spent float64
 	at    time.Time
@@ -114,7 +113,7 @@ func Serve(engine *session.Shared, c *session.Client) {
 	}
 	r = g.lock()
 	settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: r.maxStreams})
-	early := bytes.Clone(client.out.Bytes()) // of a default backend that is going away again
+	early := bytes.Clone(client.out.Bytes()) // of a default backend that is already closing
 	client.out.Reset()
 	_ = client.wr.WriteSettings(settings...)
 	_ = client.wr.WriteWindowUpdate(0, connWindow-65535)
@@ -129,8 +128,9 @@ func Serve(engine *session.Shared, c *session.Client) {
 	g.pool.Wait()
 }
 
-// settleDefault connects the default backend, and waits, not for ever, until it has sent its SETTINGS. Its limit of streams
-// is passed on: a client that may have a thousand open keeps that right. It returns whether extended CONNECT is taken.
+// settleDefault connects the default backend, and waits for its SETTINGS, at most settleWait. It adopts the backend's
+// limit of streams, so that a client may open as many as without the engine. It reports whether extended CONNECT is
+// supported.
 func (g *guarded) settleDefault(app net.Conn, spoke []byte) (extended bool) {
 	r := g.lock()
 	defer g.unlock()
@@ -149,7 +149,7 @@ func (g *guarded) settleDefault(app net.Conn, spoke []byte) (extended bool) {
 	return up.extended
 }
 
-// close ends all that belongs to the client, whose connection has ended.
+// close ends everything that belongs to the client, whose connection has ended.
 func (g *guarded) close(err error) {
 	r := g.lock()
 	defer g.unlock()
@@ -169,7 +169,7 @@ func (g *guarded) readClient(client *frameConn) error {
 		if client.state != sending {
 			g.unlock()
 			_, err := io.Copy(io.Discard, client.conn)
-			<-client.sent // a client that ends its half at once still gets what it is owed
+			<-client.sent // a client that closes its sending half at once still gets its responses
 			return err
 		}
 		if err == nil {
@@ -205,7 +205,7 @@ func (r *relay) refuseConn(code http2.ErrCode) {
 	r.endClient()
 }
 
-// endClient sends what the client is still to get, and then the end.
+// endClient sends what is queued for the client, and then the end.
 func (r *relay) endClient() {
 	r.client.end()
 	_ = r.client.conn.SetDeadline(time.Now().Add(r.engine.Linger))
@@ -224,7 +224,7 @@ func (r *relay) resetClient(se http2.StreamError) {
 	}
 }
 
-// fromClient takes in one frame of the client's.
+// fromClient processes one frame from the client.
 func (r *relay) fromClient(f http2.Frame, first bool) error {
 	id := f.Header().StreamID
 	if s, ok := f.(*http2.SettingsFrame); first && (!ok || s.IsAck()) {
@@ -260,10 +260,10 @@ func (r *relay) fromClient(f http2.Frame, first bool) error {
 		case st == nil:
 			return nil
 		}
-		st.abandon(f.ErrCode) // which is anybody's right: see unheard for what bounds it
+		st.abandon(f.ErrCode) // which the protocol allows: pendingResets bounds it
 	case *http2.PingFrame:
 		if f.IsAck() && string(f.Data[:]) == drainPing {
-			r.tellLast()
+			r.sendLastStreamID()
 		}
 		r.client.ping(f)
 	case *http2.PriorityFrame:
@@ -276,7 +276,7 @@ func (r *relay) fromClient(f http2.Frame, first bool) error {
 	return nil
 }
 
-// data takes in a DATA frame of the client's. st is nil when no such stream is open.
+// data processes a DATA frame from the client. st is nil if no such stream is open.
 func (r *relay) data(f *http2.DataFrame, st *stream, idle bool) error {
 	n := int(f.Length)
 	switch {
@@ -287,7 +287,7 @@ func (r *relay) data(f *http2.DataFrame, st *stream, idle bool) error {
 	case n == 0 && !f.StreamEnded() && !r.budget.spend():
 		return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	case st == nil:
-		// It may have been under way when the stream was reset, so the client is not blamed for it.
+		// It may have been sent before the client read the reset, so this is no error of the client.
 		r.client.usedUp(n)
 		r.client.rst(f.StreamID, http2.ErrCodeStreamClosed)
 		return nil
@@ -295,7 +295,7 @@ func (r *relay) data(f *http2.DataFrame, st *stream, idle bool) error {
 	return st.body(f, n)
 }
 
-// watchIdle ends the connection when no stream was opened since last for IdleTimeout, and none is open.
+// watchIdle ends the connection if no stream is open, and none was opened after last for IdleTimeout.
 func (r *relay) watchIdle(last uint32) {
 	if r.engine.IdleTimeout <= 0 {
 		return
@@ -314,7 +314,7 @@ func (r *relay) watchIdle(last uint32) {
 	})
 }
 
-// shutdown lets the client open no more streams, and ends the connection when those that are open are over: RFC 9113,
+// shutdown lets the client open no more streams, and ends the connection when the open ones have ended: RFC 9113,
 // section 6.8.
 func (r *relay) shutdown() {
 	if r.leaving || r.gone {
@@ -323,16 +323,16 @@ func (r *relay) shutdown() {
 	r.leaving = true
 	r.client.goAway(1<<31-1, http2.ErrCodeNo, "")
 	_ = r.client.wr.WritePing(false, [8]byte([]byte(drainPing)))
-	r.client.wake.Signal()
+	r.client.sendable.Signal()
 	g := r.guard
 	time.AfterFunc(goAwayWait, func() {
 		defer g.unlock()
-		g.lock().tellLast()
+		g.lock().sendLastStreamID()
 	})
 }
 
-// tellLast tells the client which of its streams was the last.
-func (r *relay) tellLast() {
+// sendLastStreamID sends the client the ID of its last stream.
+func (r *relay) sendLastStreamID() {
 	if !r.leaving || r.final || r.gone {
 		return
 	}
@@ -347,7 +347,7 @@ func (r *relay) endIfOver() {
 	}
 }
 
-// Drain lets the client open no more streams, and ends its connection when those that are open are over.
+// Drain lets the client open no more streams, and ends its connection when the open ones have ended.
 func (g *guarded) Drain() {
 	r := g.lock()
 	defer g.unlock()

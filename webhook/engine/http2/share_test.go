@@ -22,7 +22,7 @@ import (
 // few times.
 func bystander(t *testing.T, client *http.Client, addr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), enginetest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), enginetest.StepTimeout)
 	defer cancel()
 	for i := range 10 {
 		body := bytes.Repeat([]byte("b"), 10_000*i)
@@ -111,7 +111,7 @@ func TestHTTP2_uploads_to_a_fork_that_does_not_read_hold_up_nobody_else(t *testi
 				defer cancel()
 				sent := make(chan struct{}, c.calls)
 				for range c.calls {
-					body := &told{Reader: bytes.NewReader(make([]byte, c.size)), read: func() { sent <- struct{}{} }}
+					body := &notifyingReader{Reader: bytes.NewReader(make([]byte, c.size)), read: func() { sent <- struct{}{} }}
 					req, _ := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr, body)
 					req.ContentLength = int64(c.size)
 					req.Header.Set("x-to", "fork")
@@ -130,14 +130,14 @@ func TestHTTP2_uploads_to_a_fork_that_does_not_read_hold_up_nobody_else(t *testi
 	}
 }
 
-// told is a reader that tells of its first read.
-type told struct {
+// notifyingReader calls read at its first Read.
+type notifyingReader struct {
 	io.Reader
 	once sync.Once
 	read func()
 }
 
-func (r *told) Read(b []byte) (int, error) {
+func (r *notifyingReader) Read(b []byte) (int, error) {
 	r.once.Do(r.read)
 	return r.Reader.Read(b)
 }
@@ -154,7 +154,7 @@ func TestHTTP2_answers_that_nobody_reads_hold_up_no_others(t *testing.T) {
 		t.Run("from "+to, func(t *testing.T) {
 			besideDirect(t, app, func(t *testing.T) net.Listener { return roomy(t, app) }, func(t *testing.T, addr string) {
 				client := slowReader(t)
-				ctx, cancel := enginetest.ContextWithTimeout(t, 2*enginetest.Patience)
+				ctx, cancel := enginetest.ContextWithTimeout(t, 2*enginetest.StepTimeout)
 				defer cancel()
 				for range 100 {
 					req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr, nil)
@@ -181,7 +181,7 @@ func TestHTTP2_a_client_that_minds_no_window_of_streams_makes_no_more_held_than_
 		fork.NextHeaders()
 		streams = id
 	}
-	_ = c.SetDeadline(time.Now().Add(2 * enginetest.Patience))
+	_ = c.SetDeadline(time.Now().Add(2 * enginetest.StepTimeout))
 	settle := func() { // until the engine has taken in all that was sent
 		_ = c.WritePing(false, [8]byte{1})
 		for {

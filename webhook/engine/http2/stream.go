@@ -13,13 +13,13 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/message"
 )
 
-// stream is one request and its answer: a stream of the client's and one of a backend's. Guarded by the relay's mutex.
+// stream is one request and its response: a stream of the client and one of a backend. The relay's mutex guards it.
 type stream struct {
 	r        *relay
-	id       uint32 // the client's
+	id       uint32 // of the client's stream
 	decision engine.Decision
-	next     int                 // backend to try now
-	head     []hpack.HeaderField // the request's; kept after it is out while it may be sent again
+	next     int                 // index of the backend to try now
+	head     []hpack.HeaderField // of the request; kept after it was sent while it may be sent again
 	size     int                 // of head, in bytes
 	method   string
 	grpc     bool
@@ -29,41 +29,41 @@ type stream struct {
 	toUp     outgoing
 	toClient outgoing
 
-	request  requestState
-	left     int64 // of the request's declared length; -1: none declared
-	answered answerState
+	request   requestState
+	remaining int64 // bytes of the declared length still to come; -1: none declared
+	answered  answerState
 
-	insert   *engine.Inserter // into the answer's body, until it is made; nil: nothing
-	inserted int              // bytes that go out to the client and did not come from the backend
+	insert   *engine.Inserter // into the response's body, until it is made; nil: none
+	inserted int              // bytes queued for the client that did not come from the backend
 
 	fromClient, fromUp     granting
-	clientClosed, upClosed bool // nothing more comes from or goes to there
+	clientClosed, upClosed bool // nothing more is received from or sent to that side
 }
 
-// requestState is how much of a request is here.
+// requestState is how much of a request was received.
 type requestState uint8
 
 const (
-	requestBegun requestState = iota
+	requestStarted requestState = iota
 	requestWhole
 )
 
-// requestAfter returns the state after a frame that ended the stream, or did not.
+// requestAfter returns the state after a frame, which ended the stream or did not.
 func requestAfter(ended bool) requestState {
 	if ended {
 		return requestWhole
 	}
-	return requestBegun
+	return requestStarted
 }
 
-// answerState is how far an answer is, of the backend or of the engine's own. It never goes back.
+// answerState is the progress of a response, from the backend or from the engine. It never goes back.
 type answerState uint8
 
 const (
-	answerNone  answerState = iota
-	answerHeard             // the backend has answered anything
-	answerBegun             // the final answer's head is at the client
-	answerWhole             // it is here whole
+	answerNone     answerState = iota
+	answerReceived             // the backend has responded with anything
+	answerStarted              // the final response's head was sent to the client
+	answerWhole                // received completely
 )
 
 // request opens a stream for a request.
@@ -73,8 +73,7 @@ func (r *relay) request(f *http2.MetaHeadersFrame) error {
 	case id%2 == 0:
 		return http2.ConnectionError(http2.ErrCodeProtocol)
 	case id <= r.last:
-		// A stream that is over. If the client has not heard yet that it was reset, that is no error, but one can't
-		// know.
+		// The stream is closed. If the client has not read its reset yet, this is no error, but that is not known.
 		if !r.budget.spend() {
 			return http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 		}
@@ -92,7 +91,7 @@ func (r *relay) request(f *http2.MetaHeadersFrame) error {
 		return nil
 	}
 	st := &stream{
-		r: r, id: id, head: f.Fields, left: -1, request: requestAfter(f.StreamEnded()),
+		r: r, id: id, head: f.Fields, remaining: -1, request: requestAfter(f.StreamEnded()),
 		fromClient: granting{may: streamWindow}, fromUp: granting{may: streamWindow},
 	}
 	st.toClient = outgoing{stream: st, conn: r.client, id: id, window: r.client.initial}
@@ -127,7 +126,7 @@ func (r *relay) request(f *http2.MetaHeadersFrame) error {
 	return nil
 }
 
-// tooLarge says why a head is too large; empty: it is not.
+// tooLarge returns why a head is too large; empty if it is not.
 func tooLarge(f *http2.MetaHeadersFrame) string {
 	switch {
 	case f.Truncated:
@@ -138,7 +137,7 @@ func tooLarge(f *http2.MetaHeadersFrame) string {
 	return ""
 }
 
-// closedStream answers HEADERS on a stream that is over.
+// closedStream processes HEADERS on a closed stream.
 func (r *relay) closedStream(f *http2.MetaHeadersFrame) error {
 	if f.StreamEnded() && len(f.PseudoFields()) == 0 {
 		return http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed} // trailers that crossed with a reset
@@ -146,7 +145,7 @@ func (r *relay) closedStream(f *http2.MetaHeadersFrame) error {
 	return http2.ConnectionError(http2.ErrCodeStreamClosed)
 }
 
-// checkHead holds a request's head to RFC 9113, sections 8.2.2 and 8.3.1, as far as the framer does not.
+// checkHead checks a request's head against RFC 9113, sections 8.2.2 and 8.3.1, as far as the framer does not.
 func (st *stream) checkHead(f *http2.MetaHeadersFrame) error {
 	malformed := http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	method, scheme, path := f.PseudoValue("method"), f.PseudoValue("scheme"), f.PseudoValue("path")
@@ -174,19 +173,19 @@ func (st *stream) checkHead(f *http2.MetaHeadersFrame) error {
 			st.grpc = strings.HasPrefix(hf.Value, "application/grpc")
 		case "content-length":
 			n, err := message.ParseLength([]byte(hf.Value))
-			if err != nil || st.left >= 0 {
+			if err != nil || st.remaining >= 0 {
 				return malformed
 			}
-			st.left = n
+			st.remaining = n
 		}
 	}
-	if st.request == requestWhole && st.left > 0 {
+	if st.request == requestWhole && st.remaining > 0 {
 		return malformed
 	}
 	return nil
 }
 
-// shown returns the head as Deciders see it.
+// shown returns the head in the form that Deciders see.
 func (r *relay) shown(f *http2.MetaHeadersFrame) *engine.Head {
 	r.scratch = r.scratch[:0]
 	size := 0
@@ -212,7 +211,7 @@ func (r *relay) shown(f *http2.MetaHeadersFrame) *engine.Head {
 	return h
 }
 
-// editFields returns fields as e changes them.
+// editFields returns fields with the edits e.
 func editFields(fields []hpack.HeaderField, e *engine.Edits) []hpack.HeaderField {
 	if e.Empty() {
 		return fields
@@ -232,7 +231,7 @@ func editFields(fields []hpack.HeaderField, e *engine.Edits) []hpack.HeaderField
 	return edited
 }
 
-// place sends the request to the next backend there is to try. cause is why the one before did not take it.
+// place sends the request to the next backend. cause is why the previous one did not accept it.
 func (st *stream) place(cause error) {
 	d := &st.decision
 	if st.next >= len(d.Backends) {
@@ -256,10 +255,10 @@ func (st *stream) place(cause error) {
 	up.openWaiting()
 }
 
-// backend returns the one that the stream is placed at.
+// backend returns the backend of the stream.
 func (st *stream) backend() *engine.Backend { return &st.decision.Backends[st.next] }
 
-// body takes in DATA of the client's, of n bytes with padding.
+// body processes DATA from the client, of n bytes with padding.
 func (st *stream) body(f *http2.DataFrame, n int) error {
 	data := f.Data()
 	st.fromClient.may -= int64(n)
@@ -269,18 +268,18 @@ func (st *stream) body(f *http2.DataFrame, n int) error {
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
 	case st.fromClient.may < 0:
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeFlowControl}
-	case st.left >= 0 && (int64(len(data)) > st.left || f.StreamEnded() && int64(len(data)) != st.left):
+	case st.remaining >= 0 && (int64(len(data)) > st.remaining || f.StreamEnded() && int64(len(data)) != st.remaining):
 		err = http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
 	if err != nil {
 		st.r.client.usedUp(n)
 		return err
 	}
-	if st.left >= 0 {
-		st.left -= int64(len(data))
+	if st.remaining >= 0 {
+		st.remaining -= int64(len(data))
 	}
 	st.request = requestAfter(f.StreamEnded())
-	if st.toUp.ended { // the backend has heard enough
+	if st.toUp.ended { // the backend wants no more
 		st.r.client.usedUp(n)
 		st.clientMayBeDone()
 		return nil
@@ -293,12 +292,12 @@ func (st *stream) body(f *http2.DataFrame, n int) error {
 	return nil
 }
 
-// trailers takes in HEADERS of the client's on a stream that is open.
+// trailers processes HEADERS from the client on an open stream.
 func (st *stream) trailers(f *http2.MetaHeadersFrame) error {
 	switch {
 	case st.request == requestWhole:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeStreamClosed}
-	case !f.StreamEnded() || len(f.PseudoFields()) > 0 || f.Truncated || st.left > 0:
+	case !f.StreamEnded() || len(f.PseudoFields()) > 0 || f.Truncated || st.remaining > 0:
 		return http2.StreamError{StreamID: st.id, Code: http2.ErrCodeProtocol}
 	}
 	st.request = requestWhole

@@ -18,30 +18,30 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// upstream is a connection to a backend that speaks HTTP/2, for the streams of one client. Guarded by the relay's
-// mutex.
+// upstream is a connection to a backend that speaks HTTP/2, for the streams of one client. The relay's mutex guards it.
 type upstream struct {
 	*frameConn // nil until connected
 	r          *relay
 	backend    engine.Backend
 	waiting    []*stream     // for the backend's SETTINGS, or for it to allow more streams
 	held       int           // size of their heads, in bytes
-	settled    chan struct{} // closed when it has sent its SETTINGS, or can't, or takes too long
+	settled    chan struct{} // closed when it has sent its SETTINGS, or cannot, or takes too long
 	waited     bool          // settled is closed
 	ready      bool          // it has sent its SETTINGS
-	leaving    bool          // it takes no new streams
+	leaving    bool          // it accepts no new streams
 	over       bool          // it is closed
 
-	nextID     uint32
-	maxStreams uint32 // that it allows
-	extended   bool   // it takes CONNECT for other protocols
-	answered   int    // streams that it answered
-	unheard    unheard
-	cancel     context.CancelFunc
+	nextID        uint32
+	maxStreams    uint32 // that it allows
+	extended      bool   // it supports CONNECT for other protocols
+	answered      int    // streams that it responded to
+	pendingResets pendingResets
+	cancel        context.CancelFunc
 }
 
-// accept has st wait for a stream to be opened. An error says why it can't. What waits is bounded by bytes, and by what
-// others leave: no backend takes all that a client's connection may hold. One that reads is not accused of anything.
+// accept queues st until a stream can be opened. An error says why it cannot be queued. The bound is in bytes, and
+// depends on what other backends leave, so that no backend takes all that a client connection may hold. The error
+// blames only a backend that does not read.
 func (up *upstream) accept(st *stream) error {
 	switch held := up.held + st.size; {
 	case held > maxQueued && up.frameConn != nil && up.stuck():
@@ -54,7 +54,7 @@ func (up *upstream) accept(st *stream) error {
 	return nil
 }
 
-// hold notes that n bytes more of heads wait.
+// hold adds n bytes of waiting heads.
 func (up *upstream) hold(n int) {
 	up.held += n
 	up.r.held += n
@@ -62,7 +62,7 @@ func (up *upstream) hold(n int) {
 
 var errNotHTTP2 = errors.New("it does not speak HTTP/2")
 
-// connect begins a connection to b; or on conn, from which spoke was read, when that is not nil.
+// connect starts a connection to b. If conn is not nil, it uses that; spoke was read from it already.
 func (r *relay) connect(b *engine.Backend, conn net.Conn, spoke []byte) *upstream {
 	ctx, cancel := context.WithCancel(r.ctx)
 	up := &upstream{r: r, backend: *b, settled: make(chan struct{}), nextID: 1, maxStreams: math.MaxUint32, cancel: cancel}
@@ -72,7 +72,7 @@ func (r *relay) connect(b *engine.Backend, conn net.Conn, spoke []byte) *upstrea
 	return up
 }
 
-// run connects and reads until the connection is over.
+// run connects, and reads until the connection has ended.
 func (up *upstream) run(ctx context.Context, g *guarded, conn net.Conn, spoke []byte) {
 	defer up.cancel()
 	var err error
@@ -144,7 +144,7 @@ func (up *upstream) read(g *guarded) error {
 	}
 }
 
-// take takes in one frame of the backend's.
+// take processes one frame from the backend.
 func (up *upstream) take(f http2.Frame) error {
 	id := f.Header().StreamID
 	s, isSettings := f.(*http2.SettingsFrame)
@@ -154,7 +154,7 @@ func (up *upstream) take(f http2.Frame) error {
 	st := up.streams[id]
 	switch f := f.(type) {
 	case *http2.MetaHeadersFrame:
-		if up.unheard.answered(id, up.nextID) {
+		if up.pendingResets.answered(id, up.nextID) {
 			up.openWaiting()
 		}
 		if st == nil {
@@ -195,7 +195,7 @@ func (up *upstream) take(f http2.Frame) error {
 func (up *upstream) takeSettings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		up.settingsSent = max(up.settingsSent-1, 0)
-		if up.unheard.acknowledged(up.nextID) {
+		if up.pendingResets.acknowledged(up.nextID) {
 			up.openWaiting()
 		}
 		return nil
@@ -218,7 +218,7 @@ func (up *upstream) takeSettings(f *http2.SettingsFrame) error {
 	return nil
 }
 
-// settle lets who waits for the backend's SETTINGS go on.
+// settle releases those that wait for the backend's SETTINGS.
 func (up *upstream) settle() {
 	if !up.waited {
 		up.waited = true
@@ -226,7 +226,7 @@ func (up *upstream) settle() {
 	}
 }
 
-// openWaiting opens streams for the requests that wait, as far as the backend allows, and reads them.
+// openWaiting opens streams for waiting requests, as far as the backend allows and reads.
 func (up *upstream) openWaiting() {
 	for up.ready && !up.leaving && len(up.waiting) > 0 && up.mayOpen() {
 		st := up.waiting[0]
@@ -245,12 +245,12 @@ func (up *upstream) openWaiting() {
 	}
 }
 
-// mayOpen says whether the backend takes another stream now.
+// mayOpen reports whether the backend accepts another stream now.
 func (up *upstream) mayOpen() bool {
 	return uint64(len(up.streams)) < uint64(up.maxStreams) && up.out.Len() < maxBatch && up.mayCancel()
 }
 
-// moveWaiting places anew the requests that wait.
+// moveWaiting places the waiting requests again.
 func (up *upstream) moveWaiting() {
 	waiting := up.waiting
 	up.waiting = nil
@@ -271,7 +271,7 @@ func (up *upstream) open(st *stream) {
 	if bare {
 		h.ended = true
 	} else {
-		st.head = nil // of a request with a body no copy is kept, so it can't be sent again
+		st.head = nil // no copy of a body is kept, so a request with one cannot be sent again
 		h.offer()
 	}
 	if up.nextID > math.MaxInt32 {
@@ -279,7 +279,7 @@ func (up *upstream) open(st *stream) {
 	}
 }
 
-// closed forgets a stream that is over, or that waits no more.
+// closed forgets a stream that has ended, or that no longer waits.
 func (up *upstream) closed(st *stream) {
 	for i, w := range up.waiting {
 		if w == st {
@@ -297,7 +297,7 @@ func (up *upstream) closed(st *stream) {
 	up.endIfLeft()
 }
 
-// leave takes up out of use for new streams, and ends it when it has no more.
+// leave stops using up for new streams, and ends it when it has none left.
 func (up *upstream) leave() {
 	up.leaving = true
 	if up.r.ups[up.backend.ID] == up {
@@ -317,7 +317,7 @@ func (up *upstream) endIfLeft() {
 	}
 }
 
-// goneAway takes in a GOAWAY: streams that the backend will not look at go elsewhere.
+// goneAway processes a GOAWAY: streams that the backend will not process go elsewhere.
 func (up *upstream) goneAway(f *http2.GoAwayFrame) {
 	last, code := f.LastStreamID, f.ErrCode
 	up.leave()
@@ -339,9 +339,9 @@ func (up *upstream) goneAway(f *http2.GoAwayFrame) {
 	up.endIfLeft()
 }
 
-// again places anew a request that the backend did not look at. False: it is not there any more to be sent.
+// again places a request again that the backend did not process. False: it cannot be sent again.
 func (st *stream) again() bool {
-	if st.head == nil || st.answered >= answerHeard || st.clientClosed || st.request != requestWhole {
+	if st.head == nil || st.answered >= answerReceived || st.clientClosed || st.request != requestWhole {
 		return false
 	}
 	st.toUp = outgoing{stream: st, end: true}
@@ -350,7 +350,7 @@ func (st *stream) again() bool {
 	return true
 }
 
-// resetBy passes on that the backend has reset st.
+// resetBy propagates a reset of st by the backend.
 func (up *upstream) resetBy(st *stream, code http2.ErrCode) {
 	if st.answered < answerWhole {
 		st.decision.Observe(engine.Broken, &up.backend)
@@ -362,7 +362,7 @@ func (up *upstream) resetBy(st *stream, code http2.ErrCode) {
 		up.endIfLeft()
 		return
 	}
-	// The answer is whole, and the backend wants no more of the request.
+	// The response is complete, and the backend wants no more of the request.
 	st.discard(&st.toUp)
 	st.closeUp()
 	if st.request != requestWhole && !st.clientClosed {
@@ -425,7 +425,7 @@ func notHTTP2(cause error) error {
 	return fmt.Errorf("%w: %w", errNotHTTP2, cause)
 }
 
-// clientGone ends up, whose client has gone: the way that the client did.
+// clientGone ends up, whose client has disconnected, in the same way as the client did.
 func (up *upstream) clientGone(hard bool) {
 	up.cancel()
 	if up.frameConn == nil {

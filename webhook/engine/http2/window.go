@@ -6,52 +6,50 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// What this side grants its peers: RFC 9113, section 5.2. A connection's window is granted anew as soon as bytes are
-// received, not when they are sent on: so a stream that nobody reads stops itself, by its own window, and no other
-// stream.
+// Flow control of what peers send: RFC 9113, section 5.2. A connection's window is granted again as soon as bytes are
+// received, not when they are forwarded. So a stream that nobody reads stops itself, by its own window, and no other.
 //
-// What is held for streams that nobody reads is bounded all the same. Beyond looseHold, the connection is tight: each
-// stream may have little under way (SETTINGS_INITIAL_WINDOW_SIZE, which reaches the peer before any further window of
-// the connection's does), so little that all the streams there may be hold sharedHold at most. Those that are read at
-// once are lent a larger window, as long as there is something to lend, so that they don't crawl. A peer that keeps to
-// its windows so never makes the engine hold looseHold + connWindow (under way when the connection became tight) +
-// sharedHold + lentHold, and always has a window of the connection's. One that does not stops at maxHold.
+// What is held for such streams is bounded all the same. Beyond looseHold, the connection is tight: each stream gets a
+// small window (SETTINGS_INITIAL_WINDOW_SIZE, which reaches the peer before any further connection window). The window
+// is so small that all possible streams hold at most sharedHold. Streams whose data is forwarded at once borrow a
+// larger window, within lentHold, so that they stay fast. So a peer that keeps to its windows never makes the engine
+// hold more than looseHold + connWindow (in flight when the connection became tight) + sharedHold + lentHold, and
+// always has connection window. A peer that does not stops at maxHold.
 const (
 	streamWindow = 64 << 10 // of a stream, unless the connection is tight
-	connWindow   = 1 << 20  // of a connection: what may be under way
+	connWindow   = 1 << 20  // of a connection: what may be in flight
 
 	looseHold  = 2 << 20
 	sharedHold = 3 << 20
 	lentHold   = 1 << 20
 	maxHold    = looseHold + connWindow + sharedHold + lentHold + connWindow
 
-	minWindow = 256      // of a stream of a connection that is tight
-	loan      = 32 << 10 // what one stream is lent
+	minWindow = 256      // of a stream of a tight connection
+	loan      = 32 << 10 // what one stream borrows
 )
 
-// holding is what a connection's peer may send, and what of it is held because it was not sent on yet. Guarded by the
-// relay's mutex.
+// holding tracks what a connection's peer may send, and what is held of it until it is forwarded. The relay's mutex
+// guards it.
 type holding struct {
 	recvWindow int64 // what the peer may still send, over all streams
-	held       int64 // bytes that it sent and that were not sent on yet
-	tight      bool  // so many that streams have small windows
+	held       int64 // bytes received and not forwarded yet
+	tight      bool  // held is so large that streams have small windows
 
 	lent int64 // of lentHold
 
 	share     func() int64  // the window of a stream when the connection is tight
-	grant     func(*stream) // grants a stream's window anew, if it is time to
-	tightened func()        // is called when the connection has become tight
+	grant     func(*stream) // grants a stream's window again, if it is time to
+	tightened func()        // called when the connection has become tight
 }
 
-// granting is what one peer may send on a stream. Guarded by the relay's mutex.
+// granting tracks what one peer may send on a stream. The relay's mutex guards it.
 type granting struct {
 	may  int64      // what it may still send, if the connection is not tight
-	owed int64      // what it sent, and was used up, and was not granted anew
-	from *frameConn // lent a larger window; nil: none did
+	owed int64      // what it sent, and was forwarded, and was not granted again yet
+	from *frameConn // that lent a larger window; nil: none did
 }
 
-// lend gives who sends on the stream a larger window where the connection is tight, and what comes is sent on at once:
-// h is where to.
+// lend lends the sender a larger window if the connection is tight, and h forwards its data at once.
 func (g *granting) lend(c *frameConn, h *outgoing) {
 	if !c.tight || g.from != nil || c.lent+loan > lentHold || h.data.Len() > 0 || h.conn == nil || h.conn.sendWindow <= 0 {
 		return
@@ -61,15 +59,15 @@ func (g *granting) lend(c *frameConn, h *outgoing) {
 	g.owed += loan
 }
 
-// giveBack ends a loan.
-func (g *granting) giveBack() {
+// endLoan ends a loan.
+func (g *granting) endLoan() {
 	if g.from != nil {
 		g.from.lent -= loan
 		g.from = nil
 	}
 }
 
-// due takes what is to be granted anew, if it is worth telling.
+// due takes the amount to grant again, if it is large enough to announce.
 func (g *granting) due(c *frameConn) (n uint32, ok bool) {
 	window := c.streamWindow()
 	if g.from != nil {
@@ -81,7 +79,7 @@ func (g *granting) due(c *frameConn) (n uint32, ok bool) {
 	n = uint32(g.owed) //nolint:gosec // at most streamWindow and a loan
 	g.may += g.owed
 	g.owed = 0
-	c.wake.Signal()
+	c.sendable.Signal()
 	return n, true
 }
 
@@ -90,7 +88,7 @@ func (r *relay) tightWindow() int64 {
 	return max(minWindow, min(streamWindow, sharedHold/int64(max(r.maxStreams, 1))))
 }
 
-// streamWindow is what one stream of the connection may have under way and held.
+// streamWindow is what one stream of the connection may have in flight and held, in bytes.
 func (c *frameConn) streamWindow() int64 {
 	if c.tight {
 		return c.share()
@@ -98,7 +96,7 @@ func (c *frameConn) streamWindow() int64 {
 	return streamWindow
 }
 
-// received takes n bytes off the peer's connection window, and holds them. False: it sent more than it may.
+// received subtracts n bytes from the peer's connection window, and holds them. False: the peer exceeded its window.
 func (c *frameConn) received(n int) bool {
 	c.recvWindow -= int64(n)
 	c.held += int64(n)
@@ -109,13 +107,13 @@ func (c *frameConn) received(n int) bool {
 	return true
 }
 
-// usedUp notes that n bytes that were received are held no more.
+// usedUp records that n received bytes are no longer held.
 func (c *frameConn) usedUp(n int) {
 	c.held -= int64(n)
 	c.balance()
 }
 
-// balance grants windows by what is held.
+// balance grants windows according to what is held.
 func (c *frameConn) balance() {
 	if c.state != sending {
 		return
@@ -135,29 +133,29 @@ func (c *frameConn) balance() {
 	if n >= connWindow/4 {
 		_ = c.wr.WriteWindowUpdate(0, uint32(n)) //nolint:gosec // at most connWindow
 		c.recvWindow += n
-		c.wake.Signal()
+		c.sendable.Signal()
 	}
 }
 
-// resizeStreams tells the peer of another window of all streams. What a stream was not granted anew yet, because it had
-// enough, may be all of a smaller window.
+// resizeStreams announces a new window of all streams. What was not granted again to a stream, because it had enough,
+// may exceed a smaller window.
 func (c *frameConn) resizeStreams() {
 	c.writeWindowSetting()
 	for _, st := range c.streams {
 		c.grant(st)
 	}
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
-// writeWindowSetting tells the peer of the window of all streams.
+// writeWindowSetting announces the window of all streams.
 func (c *frameConn) writeWindowSetting() {
 	window := uint32(c.streamWindow()) //nolint:gosec // small
 	_ = c.wr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
 	c.settingsSent++
-	c.wake.Signal()
+	c.sendable.Signal()
 }
 
-// keptBuffer is how much memory a half keeps while it has nothing to send: what one frame takes, unless there are many.
+// keptBuffer is how much memory a half keeps while it is empty: one frame's, or less if there are many halves.
 func (c *frameConn) keptBuffer() int {
 	const many = 64
 	if len(c.streams) > many {
@@ -166,7 +164,7 @@ func (c *frameConn) keptBuffer() int {
 	return maxFrame
 }
 
-// grantClient lets the client send as much on the stream as was sent on. Small amounts wait for more.
+// grantClient lets the client send as much on the stream as was forwarded. Small amounts are collected first.
 func (st *stream) grantClient() {
 	if st.request == requestWhole || st.clientClosed {
 		return
@@ -176,7 +174,7 @@ func (st *stream) grantClient() {
 	}
 }
 
-// grantUp lets the backend send as much on the stream as was sent on. Small amounts wait for more.
+// grantUp lets the backend send as much on the stream as was forwarded. Small amounts are collected first.
 func (st *stream) grantUp() {
 	if st.answered == answerWhole || st.upClosed {
 		return
@@ -186,8 +184,8 @@ func (st *stream) grantUp() {
 	}
 }
 
-// dropLeftovers drops what is held of requests whose clients have their answers: it belongs to no stream of the
-// client's any more, so no limit of streams bounds it.
+// dropLeftovers drops what is held of requests whose clients have their responses. It belongs to no stream of the
+// client any more, so no limit of streams bounds it.
 func (r *relay) dropLeftovers() {
 	for up := range r.all {
 		if up.frameConn == nil {
@@ -201,7 +199,7 @@ func (r *relay) dropLeftovers() {
 	}
 }
 
-// dropRequest ends the rest of a request whose answer is out.
+// dropRequest ends the rest of a request whose response was sent.
 func (st *stream) dropRequest() {
 	if st.up == nil || st.upClosed || st.toUp.ended || st.toUp.id == 0 {
 		return

@@ -6,32 +6,32 @@ import (
 	"io"
 )
 
-// MaxFields bounds the fields of a head: each takes far more memory than the four bytes that it may come in. Of the
-// common servers that count, none takes more (Node.js: 2,000; Apache and Tomcat: 100).
+// MaxFields bounds the fields of a head: each takes far more memory than the four bytes that may encode it. No common
+// server with such a bound accepts more (Node.js: 2,000; Apache and Tomcat: 100).
 const MaxFields = 2000
 
-// A malformed error says what is wrong with a message.
+// A Malformed error describes what is wrong with a message.
 type Malformed struct {
 	Status int
 	Reason string
 }
 
-// Error says what is wrong.
+// Error returns the reason.
 func (m *Malformed) Error() string { return m.Reason }
 
-// What is wrong with a head that is read no further.
+// Errors of a head that is not read to its end.
 var (
 	ErrHeadFields = &Malformed{431, "request head has too many fields"}
 	ErrHeadSlow   = &Malformed{408, "request head took too long"}
 	ErrHeadLong   = &Malformed{431, "request head is too long"}
 )
 
-// Malformedf returns what is answered by 400.
+// Malformedf returns an error that is answered with 400.
 func Malformedf(format string, args ...any) error {
 	return &Malformed{400, fmt.Sprintf(format, args...)}
 }
 
-// DescribeFailure says what a backend did that broke off.
+// DescribeFailure describes how a backend failed during a response.
 func DescribeFailure(cause error) string {
 	var m *Malformed
 	switch {

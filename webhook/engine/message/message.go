@@ -1,5 +1,5 @@
-// Package message holds what all versions of HTTP share of messages: the rules of RFC 9110, and errors of those that
-// break them. Pure.
+// Package message holds what all versions of HTTP share: rules of RFC 9110, and errors of messages that break them. It
+// is pure.
 package message
 
 import (
@@ -8,7 +8,7 @@ import (
 	"net/http"
 )
 
-// NameIs compares a field name with one in lower case.
+// NameIs compares a field name with one in lower case, ignoring ASCII case.
 func NameIs(name []byte, lower string) bool {
 	if len(name) != len(lower) {
 		return false
@@ -24,7 +24,7 @@ func NameIs(name []byte, lower string) bool {
 	return true
 }
 
-// FoldEqual compares a value with one in lower case, ASCII case aside.
+// FoldEqual compares a value with one in lower case, ignoring ASCII case.
 func FoldEqual(v []byte, lower string) bool { return NameIs(v, lower) }
 
 // Tokens yields the elements of a comma-separated list.
@@ -38,7 +38,7 @@ func Tokens(list []byte) func(func([]byte) bool) {
 	}
 }
 
-// IsToken says whether b is a token as RFC 9110, section 5.6.2, has it.
+// IsToken reports whether b is a token (RFC 9110, section 5.6.2).
 func IsToken(b []byte) bool {
 	for _, c := range b {
 		if !TokenByte(c) {
@@ -48,7 +48,7 @@ func IsToken(b []byte) bool {
 	return len(b) > 0
 }
 
-// TokenByte says whether c may stand in a token.
+// TokenByte reports whether c may be part of a token.
 func TokenByte(c byte) bool {
 	return c < 128 && tokenTable[c]
 }
@@ -64,7 +64,7 @@ var tokenTable = func() (t [128]bool) {
 	return t
 }()
 
-// ValidTarget lets bytes above ASCII pass: clients send them, and apps take them.
+// ValidTarget accepts bytes above ASCII: clients send them, and apps accept them.
 func ValidTarget(b []byte) bool {
 	for _, c := range b {
 		if c <= ' ' || c == 0x7f {
@@ -74,7 +74,7 @@ func ValidTarget(b []byte) bool {
 	return true
 }
 
-// ValidValue says whether a field's value holds no control character.
+// ValidValue reports whether a field's value contains no control character.
 func ValidValue(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' && c != '\t' || c == 0x7f {
@@ -84,7 +84,7 @@ func ValidValue(b []byte) bool {
 	return true
 }
 
-// ParseLength reads a Content-Length: digits alone, within an int64.
+// ParseLength parses a Content-Length: digits only, within an int64.
 func ParseLength(v []byte) (int64, error) {
 	if len(v) == 0 {
 		return 0, Malformedf("malformed Content-Length")
@@ -99,7 +99,8 @@ func ParseLength(v []byte) (int64, error) {
 	return n, nil
 }
 
-// Idempotent says whether a request may be sent again when nobody knows what became of it: RFC 9110, section 9.2.2.
+// Idempotent reports whether a request with this method may be repeated if its outcome is unknown: RFC 9110, section
+// 9.2.2.
 func Idempotent(method []byte) bool {
 	switch string(method) {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:

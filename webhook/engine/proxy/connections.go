@@ -14,8 +14,7 @@ type openConn struct {
 	conn net.Conn
 }
 
-// connections are the client connections that are open, each with who serves it: nobody, until it is known what the
-// client speaks.
+// connections are the open client connections, each with its Speaker once its protocol is known.
 type connections struct {
 	mu    sync.Mutex
 	open  map[*openConn]session.Speaker
@@ -33,7 +32,7 @@ func (c *connections) add(s *openConn) {
 	c.open[s] = nil
 }
 
-// serves notes who serves a connection.
+// serves records the Speaker of a connection.
 func (c *connections) serves(s *openConn, by session.Speaker) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,7 +46,7 @@ func (c *connections) remove(s *openConn) {
 	c.checkEmpty()
 }
 
-// speakers returns who serves the connections whose protocol is known.
+// speakers returns the Speakers of the connections whose protocol is known.
 func (c *connections) speakers() []session.Speaker {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,7 +59,7 @@ func (c *connections) speakers() []session.Speaker {
 	return all
 }
 
-// finish closes the connections on which nothing was said yet, and has empty closed when the others are over.
+// finish closes the connections that have received nothing yet. empty is closed once the others have ended.
 func (c *connections) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -81,7 +80,7 @@ func (c *connections) closeAll() {
 	}
 }
 
-// checkEmpty closes empty when it is time to. The caller holds mu.
+// checkEmpty closes empty if final is set and no connection is open. The caller holds mu.
 func (c *connections) checkEmpty() {
 	if !c.final || len(c.open) > 0 {
 		return

@@ -9,7 +9,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine"
 )
 
-// Local returns a backend that is h, in this process: for answers that need a request's body.
+// Local returns a backend that is served by h in this process, for responses that need a request's body.
 func Local(id string, h http.Handler) engine.Backend {
 	return engine.Backend{ID: id, Addr: id, Dial: func(context.Context) (net.Conn, error) {
 		there, here := net.Pipe()

@@ -11,12 +11,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// open finds out what the client speaks, and serves it.
+// open detects the client's protocol, and serves it.
 func (e *Engine) open(s *openConn, d engine.Decider) {
 	e.openWith(s, d, &session.Buffer{Conn: s.conn}, nil)
 }
 
-// openWith is open for a connection of which in was read already, and whose default backend may be connected already.
+// openWith is like open, for a connection whose first bytes are in already, and whose default backend may be connected.
 func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app net.Conn) {
 	def, hasDefault := d.Default()
 	w := &watch{e: e, ctx: s.ctx, client: s.conn, backend: def, conn: app, over: make(chan struct{})}
@@ -35,14 +35,14 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 		case err == nil:
 			p = sniff(in.Bytes())
 		case w.tookOver():
-		case session.IsTimeout(err) && p == speaksMaybeHTTP: // passing it on could pass on a key that is still to come
+		case session.IsTimeout(err) && p == speaksMaybeHTTP: // forwarding it could forward a key that is still to come
 			e.giveUp(w, err)
 			slow := &engine.Refusal{Status: 408, Reason: "request head took too long"}
 			_, _ = s.conn.Write(http1.FormatRefusal(slow, false, false, true))
 			return
 		case session.IsTimeout(err), errors.Is(err, session.ErrFull), in.Len() > 0 && !session.IsReset(err):
 			p = speaksOther
-		default: // gone without a word
+		default: // closed without sending anything
 			e.giveUp(w, err)
 			return
 		}
@@ -50,7 +50,7 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 	app, spoke := w.end()
 	c := session.Client{
 		Context: s.ctx, Conn: s.conn, In: in, Decider: d, Backend: def, HasBackend: hasDefault, App: app, Spoke: spoke,
-		Serves: func(k session.Speaker) { e.became(s, k) },
+		Serves: func(k session.Speaker) { e.setSpeaker(s, k) },
 	}
 	if deadline || w.acted == actedTook {
 		_ = s.conn.SetReadDeadline(time.Time{})
@@ -64,7 +64,7 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 	case w.acted == actedTook:
 		e.passThrough(s, in, app, spoke)
 	case p == speaksHTTP1:
-		if len(spoke) > 0 { // speaks HTTP/2 alone, or too early: of no use
+		if len(spoke) > 0 { // it speaks only HTTP/2, or too early, and cannot be used
 			_ = app.Close()
 			c.App = nil
 		}
@@ -85,13 +85,13 @@ func (e *Engine) openWith(s *openConn, d engine.Decider, in *session.Buffer, app
 	}
 }
 
-// silence returns how long a client may be silent of which p is known, and of which anything was read or not. Zero: as
-// long as it likes, or as before.
-func (e *Engine) silence(p protocol, begun, hasDefault bool) time.Duration {
+// silence returns how long to wait for the client's next bytes, given the protocol p as far as it is known, and whether
+// anything was received. Zero: no new bound.
+func (e *Engine) silence(p protocol, received, hasDefault bool) time.Duration {
 	switch {
-	case p == speaksMaybeHTTP || begun && !hasDefault:
+	case p == speaksMaybeHTTP || received && !hasDefault:
 		return e.HeadTimeout
-	case begun:
+	case received:
 		return e.PrefixWait
 	case !hasDefault:
 		return e.IdleTimeout
@@ -99,7 +99,7 @@ func (e *Engine) silence(p protocol, begun, hasDefault bool) time.Duration {
 	return 0
 }
 
-// giveUp ends the connection to the default backend the way that the client's ended.
+// giveUp ends the connection to the default backend in the same way as the client ended its own.
 func (*Engine) giveUp(w *watch, err error) {
 	app, _ := w.end()
 	switch {

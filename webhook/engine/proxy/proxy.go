@@ -1,4 +1,4 @@
-// Package proxy serves client connections: it finds out what each speaks, and serves it by http1, by http2, or as
+// Package proxy serves client connections: it detects the protocol of each, and serves it by http1, by http2, or as
 // bytes.
 package proxy
 
@@ -13,12 +13,12 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// An Engine serves client connections. It is made by New.
+// An Engine serves client connections. Create it with New.
 type Engine struct {
 	session.Shared
 
-	// speaksFirst remembers that the default backend spoke before its client: the next connections need not wait to
-	// find out.
+	// speaksFirst remembers that the default backend spoke before its client: later connections need not wait to detect
+	// that.
 	speaksFirst atomic.Bool
 
 	conns *connections
@@ -29,8 +29,8 @@ func New(o engine.Options) *Engine {
 	return &Engine{Shared: session.Shared{Options: o.WithDefaults()}, conns: newConnections()}
 }
 
-// Serve accepts connections from l and serves each by the Decider that decide makes for it, until l is closed; then it
-// returns nil. Connections outlive it: see Drain. When ctx is done, no backend is dialed any more.
+// Serve accepts connections from l until l is closed, and then returns nil. It serves each by the Decider that decide
+// returns for it. Connections outlive Serve: see Drain. When ctx is done, no backend is dialed any more.
 func (e *Engine) Serve(ctx context.Context, l net.Listener, decide func(net.Conn) engine.Decider) error {
 	var pause time.Duration
 	for {
@@ -41,7 +41,7 @@ func (e *Engine) Serve(ctx context.Context, l net.Listener, decide func(net.Conn
 			go e.ServeConn(ctx, conn, decide(conn))
 		case errors.Is(err, net.ErrClosed):
 			return nil
-		default: // out of descriptors, or the client is gone already
+		default: // out of descriptors, or the client has disconnected already
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			e.Log.Warn("accept failed", "address", l.Addr(), "error", err, "pause", pause)
 			time.Sleep(pause)
@@ -49,7 +49,7 @@ func (e *Engine) Serve(ctx context.Context, l net.Listener, decide func(net.Conn
 	}
 }
 
-// ServeConn serves one connection by d, until it is over.
+// ServeConn serves one connection by d, until it ends.
 func (e *Engine) ServeConn(ctx context.Context, conn net.Conn, d engine.Decider) {
 	s := &openConn{ctx: ctx, conn: conn}
 	e.conns.add(s)
@@ -62,23 +62,23 @@ func (e *Engine) ServeConn(ctx context.Context, conn net.Conn, d engine.Decider)
 	e.open(s, d)
 }
 
-// became notes what the client of s speaks.
-func (e *Engine) became(s *openConn, k session.Speaker) {
+// setSpeaker records the Speaker of s once its protocol is known.
+func (e *Engine) setSpeaker(s *openConn, k session.Speaker) {
 	e.conns.serves(s, k)
 	if e.Draining.Load() {
 		k.Drain()
 	}
 }
 
-// Retire closes the idle connections to the backends whose ID is gone. What is in flight on others goes on.
+// Retire closes idle connections to the backends whose ID is gone. What is in flight on others completes.
 func (e *Engine) Retire(gone func(id string) bool) {
 	for _, s := range e.conns.speakers() {
 		s.Retire(gone)
 	}
 }
 
-// Drain ends idle connections at once, the others as soon as nothing is in flight on them, and all that are left when
-// ctx is done. It returns when no connection is left. The listeners must be closed before.
+// Drain ends idle connections at once, others as soon as nothing is in flight on them, and all that remain when ctx is
+// done. It returns when no connection is open. The listeners must be closed before.
 func (e *Engine) Drain(ctx context.Context) {
 	e.Draining.Store(true)
 	e.conns.finish()

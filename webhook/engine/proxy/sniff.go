@@ -6,19 +6,19 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// protocol is what a client speaks.
+// protocol is the protocol of a client.
 type protocol uint8
 
 const (
 	speaksYetUnknown protocol = iota
-	speaksMaybeHTTP           // speaksYetUnknown, but more than a method's letters are there: only HTTP looks so
+	speaksMaybeHTTP           // speaksYetUnknown, but with more than a method's letters: only HTTP looks like this
 	speaksHTTP1
 	speaksHTTP2
 	speaksOther
 )
 
-// sniff tells the protocol by a connection's first bytes. HTTP/1 is what has " HTTP/" in its first line, so that
-// malformed HTTP is refused, not passed on unread, and other protocols of text lines pass.
+// sniff detects the protocol from a connection's first bytes. A first line with " HTTP/" is HTTP/1. So malformed HTTP
+// is refused instead of forwarded unread, and other text protocols pass.
 func sniff(b []byte) protocol {
 	if n := min(len(b), len(http2.ClientPreface)); n > 0 && string(b[:n]) == http2.ClientPreface[:n] {
 		if n == len(http2.ClientPreface) {
@@ -47,11 +47,11 @@ func sniff(b []byte) protocol {
 	return speaksYetUnknown
 }
 
-// sniffLine goes on where a method of n letters and a blank were seen.
+// sniffLine continues after a method of n letters and a space.
 func sniffLine(b []byte, n int) protocol {
 	line, _, whole := bytes.Cut(b, []byte{'\n'})
 	switch {
-	case len(line) > n+1 && line[n+1] < ' ': // no target begins so, whatever comes after it
+	case len(line) > n+1 && line[n+1] < ' ': // no target begins like this, whatever follows
 		return speaksOther
 	case bytes.Contains(line[n:], []byte(" HTTP/")):
 		return speaksHTTP1
@@ -61,8 +61,8 @@ func sniffLine(b []byte, n int) protocol {
 	return speaksMaybeHTTP
 }
 
-// settingsFirst says whether b looks like a server that begins to speak HTTP/2: RFC 9113 lets it, before its client's
-// preface. It begins with a SETTINGS frame on stream 0.
+// settingsFirst reports whether b looks like a server that speaks HTTP/2 before its client's preface, which RFC 9113
+// allows. It begins with a SETTINGS frame on stream 0.
 func settingsFirst(b []byte) bool {
 	return len(b) >= 9 && b[0] == 0 && b[3] == 4 && b[4] == 0 && bytes.Equal(b[5:9], make([]byte, 4))
 }

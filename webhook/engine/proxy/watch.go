@@ -11,14 +11,14 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/engine/session"
 )
 
-// watch connects the default backend while its client is silent, and takes over when the backend speaks first, ends the
+// watch connects the default backend while its client is silent. It takes over if the backend speaks first, ends the
 // connection, or refuses it.
 type watch struct {
 	e       *Engine
 	client  net.Conn
 	backend engine.Backend
 	timer   *time.Timer
-	over    chan struct{} // closed when the watching goroutine is through
+	over    chan struct{} // closed when the watching goroutine has ended
 
 	cancel context.CancelFunc
 	ctx    context.Context
@@ -31,12 +31,12 @@ type watch struct {
 	acted   action   // what the backend did, if that decided
 }
 
-// action is what a backend did before its client said what it speaks.
+// action is what a backend did before its client sent anything.
 type action uint8
 
 const (
 	actedNot     action = iota
-	actedTook           // it spoke, or ended its half: bytes pass through
+	actedTook           // it sent bytes, or closed its sending half: bytes are forwarded
 	actedRefused        // it did not accept the connection, or reset it
 )
 
@@ -80,20 +80,20 @@ func (w *watch) run() {
 	w.spoke = b[:n]
 	w.mu.Unlock()
 	switch {
-	case n > 0 && settingsFirst(b[:n]): // the client is expected to speak HTTP/2: leave it to its preface
+	case n > 0 && settingsFirst(b[:n]): // the client is expected to speak HTTP/2: wait for its preface
 	case n > 0:
 		if dialed && !bytes.HasPrefix(b[:n], []byte("HTTP/")) {
 			w.e.speaksFirst.Store(true)
 		}
 		w.takeOver(actedTook)
-	case session.IsReset(err): // which is told once
+	case session.IsReset(err): // which is reported only once
 		w.takeOver(actedRefused)
 	case !session.IsTimeout(err):
 		w.takeOver(actedTook)
 	}
 }
 
-// takeOver decides, unless the client's bytes have, and wakes who waits for them.
+// takeOver decides, unless the client's bytes have, and wakes up the reader of these.
 func (w *watch) takeOver(did action) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -111,10 +111,10 @@ func (w *watch) tookOver() bool {
 	return w.acted != actedNot
 }
 
-// dialGrace is how long a client that has spoken waits for a connection to the default backend that is being made.
+// dialGrace is how long a client that has sent bytes waits for a pending connection to the default backend.
 const dialGrace = 50 * time.Millisecond
 
-// end stops watching and returns the connection to the backend, if there is one, and what came from there.
+// end stops watching. It returns the connection to the backend, if there is one, and the bytes read from it.
 func (w *watch) end() (app net.Conn, spoke []byte) {
 	if w.timer == nil {
 		return w.conn, nil
@@ -125,7 +125,7 @@ func (w *watch) end() (app net.Conn, spoke []byte) {
 	started, conn := w.started, w.conn
 	w.mu.Unlock()
 	if started {
-		if conn == nil { // an app beside the router answers at once: let it, and don't make it see a connection for nothing
+		if conn == nil { // an app beside the router accepts at once: wait, so that it sees no unused connection
 			select {
 			case <-w.over:
 			case <-time.After(dialGrace):

@@ -5,38 +5,38 @@ import (
 	"net"
 )
 
-// Sizes of buffers: SmallBuffer is what an idle connection holds, LargeBuffer what one is given when plenty comes.
+// Sizes of buffers, in bytes: SmallBuffer of an idle connection, LargeBuffer of one that receives much.
 const (
 	SmallBuffer = 4 << 10
 	LargeBuffer = 64 << 10
 )
 
-// ErrFull says that a buffer has grown to its limit.
+// ErrFull means that a buffer has reached its limit.
 var ErrFull = errors.New("buffer is full")
 
-// Buffer holds what was read from a connection and not yet used.
+// Buffer holds what was read from a connection and not used yet.
 type Buffer struct {
 	Conn net.Conn
 	b    []byte
 	r, w int
-	full bool // the last read filled all there was
+	full bool // the last read filled the whole buffer
 }
 
-// Bytes returns what was read and not yet used.
+// Bytes returns what was read and not used yet.
 func (b *Buffer) Bytes() []byte { return b.b[b.r:b.w] }
 
-// Len returns how much was read and not yet used.
+// Len returns how many bytes were read and not used yet.
 func (b *Buffer) Len() int { return b.w - b.r }
 
-// Skip drops n bytes from the front. Slices of bytes stay valid until the next fill.
+// Skip drops n bytes from the front. Slices of Bytes stay valid until the next Fill.
 func (b *Buffer) Skip(n int) {
 	if b.r += n; b.r == b.w {
 		b.r, b.w = 0, 0
 	}
 }
 
-// Since returns the bytes that were skipped last, as many as that, and n bytes that follow them, in one piece; nil when
-// they are not there any more. Of those skipped with the last that was there, nothing is left.
+// Since returns the last skipped bytes, and the n bytes after them, as one slice; nil if they are overwritten. Skipping
+// the last byte in the buffer drops all skipped bytes.
 func (b *Buffer) Since(skipped, n int) []byte {
 	if b.r < skipped {
 		return nil
@@ -44,11 +44,11 @@ func (b *Buffer) Since(skipped, n int) []byte {
 	return b.b[b.r-skipped : b.r+n]
 }
 
-// Fill reads once, and waits for it. The buffer grows up to limit bytes; errFull means that it holds that many. A read
-// that gives bytes and an error gives the bytes now and the error at the next call.
+// Fill waits for one read. The buffer grows up to limit bytes; ErrFull means that it holds that many. If a read returns
+// both bytes and an error, the next call returns the error.
 func (b *Buffer) Fill(limit int) error {
 	switch {
-	case b.w == 0 && b.full && len(b.b) < min(limit, LargeBuffer): // plenty comes
+	case b.w == 0 && b.full && len(b.b) < min(limit, LargeBuffer): // much is coming
 		b.b = make([]byte, min(limit, LargeBuffer))
 	case b.w < len(b.b):
 	case b.r > 0:
@@ -70,7 +70,7 @@ func (b *Buffer) Fill(limit int) error {
 	return err
 }
 
-// Shrink gives memory back while nothing is in the buffer.
+// Shrink releases memory while the buffer is empty.
 func (b *Buffer) Shrink() {
 	if b.Len() == 0 && len(b.b) > SmallBuffer {
 		b.b = make([]byte, SmallBuffer)

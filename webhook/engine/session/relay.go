@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Relay copies bytes both ways, beginning with what was read from either, until both have ended; each end of one half
-// is passed on by itself. A broken connection breaks the other. Both are closed when it returns.
+// Relay copies bytes in both directions, starting with what was already read from either, until both have ended. It
+// propagates the end of each half by itself. A broken connection breaks the other. Both are closed when it returns.
 func Relay(a net.Conn, fromA []byte, b net.Conn, fromB []byte) {
 	over := make(chan struct{})
 	go func() {
@@ -22,7 +22,7 @@ func Relay(a net.Conn, fromA []byte, b net.Conn, fromB []byte) {
 	_ = b.Close()
 }
 
-// CopyHalf sends first, and then all that comes from src, to dst, and then the end.
+// CopyHalf sends first to dst, then everything from src, and then the end.
 func CopyHalf(dst, src net.Conn, first []byte) {
 	if len(first) > 0 {
 		if _, err := dst.Write(first); err != nil {
@@ -38,7 +38,7 @@ func CopyHalf(dst, src net.Conn, first []byte) {
 	CloseWrite(dst)
 }
 
-// Reset ends a connection the way a refused or crashed one ends: with RST where that can be.
+// Reset ends a connection like a refused or crashed one: with RST if possible.
 func Reset(conn net.Conn) {
 	if c, ok := conn.(interface{ SetLinger(int) error }); ok {
 		_ = c.SetLinger(0)
@@ -46,7 +46,7 @@ func Reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// CloseWrite ends the sending half of a connection, where it has halves.
+// CloseWrite ends the sending half of a connection, if it has halves.
 func CloseWrite(conn net.Conn) {
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite()
@@ -55,8 +55,8 @@ func CloseWrite(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// IsReset says whether a connection was reset.
+// IsReset reports whether err means that a connection was reset.
 func IsReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
-// IsTimeout says whether a deadline was missed.
+// IsTimeout reports whether err means that a deadline was exceeded.
 func IsTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -1,5 +1,5 @@
-// Package session holds what the protocols share of connections: what the engine gives them for a client, how a backend
-// is dialed, what was read and not used, and how connections end.
+// Package session holds what the protocols share of connections: what the engine passes them for a client, dialing of
+// backends, read buffers, and how connections end.
 package session
 
 import (
@@ -19,29 +19,29 @@ type Shared struct {
 	Draining atomic.Bool // client connections end as soon as nothing is in flight on them
 }
 
-// Client is a client connection, as it is handed to the code of the protocol that it speaks.
+// Client is a client connection, as it is passed to the code of its protocol.
 type Client struct {
 	Context context.Context // of dialing
 	Conn    net.Conn
 	In      *Buffer // what was read from conn, and not used yet
 	Decider engine.Decider
-	// backend is the Decider's default, if hasBackend.
+	// Backend is the Decider's default, if HasBackend is set.
 	Backend    engine.Backend
 	HasBackend bool
-	App        net.Conn // a connection to backend that is made already. May be nil
-	Spoke      []byte   // what was read from app
-	// serves notes who serves the connection from now on.
+	App        net.Conn // an existing connection to Backend. May be nil
+	Spoke      []byte   // what was read from App
+	// Serves is called with the connection's Speaker.
 	Serves func(Speaker)
 }
 
-// A speaker serves a client connection whose protocol is known.
+// A Speaker serves a client connection whose protocol is known.
 type Speaker interface {
 	Drain()                           // end the connection as soon as nothing is in flight on it
 	Retire(gone func(id string) bool) // close idle connections to these backends
 	Kill()                            // end the connection at once
 }
 
-// ErrClientGone says that there is nobody any more to answer.
+// ErrClientGone means that the client has disconnected, so that there is nobody to respond to.
 var ErrClientGone = errors.New("client has ended the connection")
 
 // Dial connects to b.

@@ -1,5 +1,5 @@
-// Package env resolves the environment of a container as the kubelet does when it starts the container: from envFrom, env and the
-// Services of the namespace, with the references $(NAME) between them. It is pure: what variables are taken from is given to it.
+// Package env resolves the environment of a container as the kubelet does at its start: from envFrom, env and the
+// Services of the namespace, with references $(NAME) between them. It is pure: the caller provides the sources.
 package env
 
 import (
@@ -7,20 +7,20 @@ import (
 	"unicode/utf8"
 )
 
-// A token is a part of a text: a reference $(NAME), or what the kubelet makes of anything else.
+// A token is a part of a text: a reference $(NAME), or anything else as the kubelet reads it.
 type token struct {
-	raw  string // as it is written
-	text string // what the kubelet makes of it, unless it is a reference
+	raw  string // as written
+	text string // as the kubelet reads it, unless it is a reference
 	name string // of the variable that a reference names
 	ref  bool
 }
 
-// tokens splits s. The raw parts together are s.
+// tokens splits s. The raw parts joined are s.
 func tokens(s string) []token {
 	var all []token
 	for s != "" {
 		at := strings.IndexByte(s, '$')
-		if at < 0 || at == len(s)-1 { // a "$" at the end stands for itself
+		if at < 0 || at == len(s)-1 { // a "$" at the end is literal
 			return append(all, token{raw: s, text: s})
 		}
 		if at > 0 {
@@ -34,7 +34,7 @@ func tokens(s string) []token {
 	return all
 }
 
-// operator reads the token at the "$" that s begins with, after which something follows.
+// operator parses the token at the "$" at the start of s, which has more bytes.
 func operator(s string) token {
 	switch s[1] {
 	case '$':
@@ -45,13 +45,13 @@ func operator(s string) token {
 		}
 		return token{raw: s[:2], text: s[:2]}
 	}
-	// The kubelet reads a rune here, so that a byte which is none becomes the replacement character.
+	// The kubelet reads a rune here, so an invalid byte becomes the replacement character.
 	r, size := utf8.DecodeRuneInString(s[1:])
 	return token{raw: s[:1+size], text: "$" + string(r)}
 }
 
-// Expand returns s with its references replaced by what value returns for their names. As for the kubelet, "$$" is an escaped "$",
-// and a reference for which there is no value stays as it is written.
+// Expand replaces the references in s by what value returns for their names. As for the kubelet, "$$" is an escaped
+// "$", and a reference without a value stays as written.
 func Expand(s string, value func(name string) (string, bool)) string {
 	if !strings.Contains(s, "$") {
 		return s
@@ -70,7 +70,7 @@ func Expand(s string, value func(name string) (string, bool)) string {
 	return b.String()
 }
 
-// References returns the names of the variables that s refers to, in order, each once.
+// References returns the names of the variables that s refers to, in order, without duplicates.
 func References(s string) []string {
 	var names []string
 	seen := map[string]bool{}
@@ -83,8 +83,8 @@ func References(s string) []string {
 	return names
 }
 
-// Rewrite returns s with its references replaced by what text returns for their names; those for which it returns none, and
-// everything else, stay as they are written.
+// Rewrite replaces the references in s by what text returns for their names. References for which it returns none, and
+// everything else, stay as written.
 func Rewrite(s string, text func(name string) (string, bool)) string {
 	var b strings.Builder
 	for _, t := range tokens(s) {

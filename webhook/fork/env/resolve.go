@@ -8,51 +8,52 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// An Object is a ConfigMap or Secret that variables are taken from.
+// An Object is a ConfigMap or Secret that provides variables.
 type Object struct {
 	// Data holds its values by key.
 	Data map[string]string
-	// NamesOnly says that the keys are known and the values are not.
+	// NamesOnly means that the keys are known and the values are not.
 	NamesOnly bool
-	// Unread says that nothing is known of it.
+	// Unread means that nothing is known about it.
 	Unread bool
 }
 
-// Sources are what variables are taken from. A function that is nil knows nothing.
+// Sources provide the values of variables. A nil function knows nothing.
 type Sources struct {
-	// ConfigMap and Secret return the object of the name; false: there is none.
+	// ConfigMap and Secret return the object with a name; false if there is none.
 	ConfigMap, Secret func(name string) (Object, bool)
-	// Field returns the value of a field of the pod by its path, such as metadata.name; false: it is not known.
+	// Field returns the value of a field of the pod by its path, such as metadata.name; false if it is unknown.
 	Field func(path string) (string, bool)
-	// Services are the variables that the kubelet makes of the namespace's Services, and of the API server's.
+	// Services are the variables that the kubelet sets for the namespace's Services, and for the API server's.
 	Services map[string]string
 }
 
-// A Variable is one that a container's process has.
+// A Variable is one of a container's process.
 type Variable struct {
 	Name  string
 	Value string
-	// Known says that Value is the value. Without it the process has the variable, with another value.
+	// Known means that Value is the value. Otherwise the process has the variable with an unknown value.
 	Known bool
-	// Maybe says that whether the process has the variable is not known.
+	// Maybe means that it is not known whether the process has the variable.
 	Maybe bool
-	// Origin is where it comes from: "env", "configmap/NAME", "secret/NAME", "field PATH", "resource NAME", "file PATH" or "service".
+	// Origin is its source: "env", "configmap/NAME", "secret/NAME", "field PATH", "resource NAME", "file PATH" or
+	// "service".
 	Origin string
-	// Hidden says that the value is a Secret's, or is made of one.
+	// Hidden means that the value comes from a Secret, at least in part.
 	Hidden bool
 }
 
 // An Environment is that of one container.
 type Environment struct {
-	Variables []Variable // in the order of their names
-	// Unread are the objects of envFrom of which nothing is known, as "configmap/NAME" and "secret/NAME": the process may have
-	// further variables.
+	Variables []Variable // sorted by name
+	// Unread are the unknown objects of envFrom, as "configmap/NAME" and "secret/NAME": the process may have further
+	// variables.
 	Unread []string
-	// Missing are the objects and keys that are not there and not optional: the kubelet does not start the container.
+	// Missing are required objects and keys that do not exist: the kubelet does not start the container.
 	Missing []string
 }
 
-// Lookup returns the variable of that name.
+// Lookup returns the variable with a name.
 func (e *Environment) Lookup(name string) (Variable, bool) {
 	at, ok := slices.BinarySearchFunc(e.Variables, name, func(v Variable, name string) int { return strings.Compare(v.Name, name) })
 	if !ok {
@@ -61,7 +62,7 @@ func (e *Environment) Lookup(name string) (Variable, bool) {
 	return e.Variables[at], true
 }
 
-// Expand returns s, an argument or a word of the command, as the process gets it; false where a value in it is not known.
+// Expand returns s, an argument or a word of the command, as the process gets it; false if a value in it is unknown.
 func (e *Environment) Expand(s string) (string, bool) {
 	known := true
 	expanded := Expand(s, func(name string) (string, bool) {
@@ -72,15 +73,16 @@ func (e *Environment) Expand(s string) (string, bool) {
 	return expanded, known
 }
 
-// A resolution is an environment in the making.
+// A resolution builds an environment.
 type resolution struct {
 	sources Sources
 	vars    map[string]Variable
 	*Environment
 }
 
-// Resolve returns the environment of a container, as the kubelet makes it: envFrom first, of which later entries win; then env in
-// its order, each entry of which sees those before it, so that of several of one name the last counts; then the Services'.
+// Resolve returns the environment of a container as the kubelet builds it. envFrom comes first, and later entries win.
+// Then comes env in its order: each entry sees those before it, and the last of a name wins. A Service's
+// variable is set only if the name is free.
 func Resolve(c *corev1.Container, s Sources) *Environment {
 	r := &resolution{sources: s, vars: map[string]Variable{}, Environment: &Environment{}}
 	for i := range c.EnvFrom {
@@ -146,7 +148,7 @@ func (r *resolution) add(e *corev1.EnvVar) {
 	if e.Value == "" && e.ValueFrom != nil {
 		var there bool
 		if v, there = r.taken(e.Name, e.ValueFrom); !there {
-			return // optional, and not there: what the name had before stays
+			return // optional and missing: an earlier value of the name stays
 		}
 		if v.Maybe {
 			if before, ok := r.vars[e.Name]; ok {
@@ -169,7 +171,7 @@ func (r *resolution) add(e *corev1.EnvVar) {
 	r.vars[e.Name] = v
 }
 
-// taken returns a variable that is taken from elsewhere; not there where that is optional and missing.
+// taken returns a variable from another source; there is false if the source is optional and missing.
 func (r *resolution) taken(name string, from *corev1.EnvVarSource) (v Variable, there bool) {
 	v = Variable{Name: name}
 	switch {
@@ -194,7 +196,7 @@ func (r *resolution) taken(name string, from *corev1.EnvVarSource) (v Variable, 
 	return v, true
 }
 
-// keyed completes a variable that is taken from a key of an object.
+// keyed completes a variable from a key of an object.
 func (r *resolution) keyed(v Variable, read func(string) (Object, bool), name, key string, optional *bool) (Variable, bool) {
 	o, ok := object(read, name)
 	may := optional != nil && *optional

@@ -66,7 +66,7 @@ func changeBaseline(t *testing.T, c client.Client, baseline *appsv1.Deployment, 
 
 func TestFollower(t *testing.T) {
 	baseline, d := followScene(t)
-	b, ok := follows(d)
+	b, ok := followedBaseline(d)
 	if !ok || b.ref.String() != "deployment.apps/api" {
 		t.Fatalf("it follows %v, %t", b, ok)
 	}
@@ -85,11 +85,11 @@ func TestFollower(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorder := events.NewFakeRecorder(10)
-	f := &follower{
+	f := &rebaser{
 		api: c, client: c, events: recorder, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)), log: logr.Discard(),
 		kinds: BuiltInKinds(), done: map[types.UID]string{},
 	}
-	// look has the follower look at the fork, twice: the second look must write nothing.
+	// look reconciles the fork twice: the second time must write nothing.
 	look := func() (*appsv1.Deployment, sandbox.Followed, int) {
 		t.Helper()
 		first := 0
@@ -100,7 +100,7 @@ func TestFollower(t *testing.T) {
 			if err := c.Get(t.Context(), client.ObjectKeyFromObject(baseline), u); err != nil {
 				t.Fatal(err)
 			}
-			if again, err := f.follow(t.Context(), d, u); err != nil || again {
+			if again, err := f.rebase(t.Context(), d, u); err != nil || again {
 				t.Fatalf("again %t: %v", again, err)
 			}
 			if i == 0 {
@@ -170,11 +170,11 @@ func TestFollows(t *testing.T) {
 		"being deleted": func(d *appsv1.Deployment) { d.DeletionTimestamp = &metav1.Time{} },
 		"of nothing":    func(d *appsv1.Deployment) { delete(d.Labels, sandbox.LabelWorkload) },
 	} {
-		if b, ok := follows(with(d.DeepCopy(), change)); ok {
+		if b, ok := followedBaseline(with(d.DeepCopy(), change)); ok {
 			t.Errorf("%s, it follows %v", name, b)
 		}
 	}
-	f := &follower{kinds: BuiltInKinds()}
+	f := &rebaser{kinds: BuiltInKinds()}
 	if _, ok := f.kind(fork.Ref{APIVersion: "argoproj.io/v1alpha1", Kind: "rollout", Name: "web"}); ok {
 		t.Error("it may read a kind that nobody named")
 	}

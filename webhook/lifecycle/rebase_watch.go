@@ -29,7 +29,7 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/telemetry"
 )
 
-// BuiltInKinds are the kinds of baselines that are followed in every cluster.
+// BuiltInKinds are the kinds of baselines that forks can follow in every cluster.
 func BuiltInKinds() []schema.GroupVersionKind {
 	var kinds []schema.GroupVersionKind
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"} {
@@ -38,12 +38,12 @@ func BuiltInKinds() []schema.GroupVersionKind {
 	return kinds
 }
 
-func newFollower(o Options) (manager.Runnable, error) {
-	f := &follower{
+func newRebaser(o Options) (manager.Runnable, error) {
+	f := &rebaser{
 		forks: o.Cache, api: o.API, client: o.Client, events: o.Events, clock: o.Clock, log: o.Log.WithName("follow"),
 		kinds: append(BuiltInKinds(), o.FollowKinds...), done: map[types.UID]string{},
 	}
-	c, err := controller.NewTypedUnmanaged("follow", controller.TypedOptions[followed]{
+	c, err := controller.NewTypedUnmanaged("follow", controller.TypedOptions[baselineKey]{
 		Logger: o.Log, SkipNameValidation: ptr.To(true), MaxConcurrentReconciles: 4,
 		Reconciler: telemetry.Watch(o.Metrics, "follow", f),
 	})
@@ -60,22 +60,23 @@ func newFollower(o Options) (manager.Runnable, error) {
 			})
 		},
 	}
-	return f, c.Watch(source.TypedKind(o.Cache, &appsv1.Deployment{}, forksThatFollow(f)))
+	return f, c.Watch(source.TypedKind(o.Cache, &appsv1.Deployment{}, enqueueFollowed(f)))
 }
 
-type queue = workqueue.TypedRateLimitingInterface[followed]
+type queue = workqueue.TypedRateLimitingInterface[baselineKey]
 
-// forksThatFollow enqueues what a new or changed fork follows, and what one that ended or changed its mind did.
-func forksThatFollow(f *follower) handler.TypedFuncs[*appsv1.Deployment, followed] {
+// enqueueFollowed enqueues the baseline of a new, changed or deleted fork. On a change it enqueues the previous
+// baseline as well.
+func enqueueFollowed(f *rebaser) handler.TypedFuncs[*appsv1.Deployment, baselineKey] {
 	add := func(d *appsv1.Deployment, q queue) {
-		if b, ok := follows(d); ok {
+		if b, ok := followedBaseline(d); ok {
 			q.Add(b)
 		}
 	}
-	return handler.TypedFuncs[*appsv1.Deployment, followed]{
+	return handler.TypedFuncs[*appsv1.Deployment, baselineKey]{
 		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*appsv1.Deployment], q queue) { add(e.Object, q) },
 		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*appsv1.Deployment], q queue) {
-			if e.ObjectOld.Generation != e.ObjectNew.Generation || !maps.Equal(asked(e.ObjectOld), asked(e.ObjectNew)) {
+			if e.ObjectOld.Generation != e.ObjectNew.Generation || !maps.Equal(userAnnotations(e.ObjectOld), userAnnotations(e.ObjectNew)) {
 				add(e.ObjectOld, q)
 				add(e.ObjectNew, q)
 			}
@@ -89,20 +90,20 @@ func forksThatFollow(f *follower) handler.TypedFuncs[*appsv1.Deployment, followe
 	}
 }
 
-// asked returns the annotations of a fork that others than the controller write.
-func asked(d *appsv1.Deployment) map[string]string {
+// userAnnotations returns the annotations of a fork without those that the controller writes.
+func userAnnotations(d *appsv1.Deployment) map[string]string {
 	a := maps.Clone(d.Annotations)
 	delete(a, sandbox.AnnotationFollowed)
 	delete(a, sandbox.AnnotationRetriedAt)
 	return a
 }
 
-// watches are those of baselines' metadata, of one kind in one namespace each.
+// watches holds one metadata watch for each kind and namespace of followed baselines.
 type watches struct {
-	controller controller.TypedController[followed]
+	controller controller.TypedController[baselineKey]
 	newCache   func(schema.GroupVersionKind, string) (cache.Cache, error)
 	log        logr.Logger
-	ctx        context.Context // ends when the follower does
+	ctx        context.Context // ends when the rebaser does
 
 	mu   sync.Mutex
 	open map[watched]*watching
@@ -116,11 +117,11 @@ type watched struct {
 type watching struct {
 	cache.Cache
 	stop context.CancelFunc
-	of   map[followed]bool // the baselines that are followed
+	of   map[baselineKey]bool // the baselines that forks follow
 }
 
-// watch begins to watch a baseline, unless it is watched, and waits until it is.
-func (w *watches) watch(ctx context.Context, gvk schema.GroupVersionKind, b followed) error { //nolint:contextcheck // the watch outlives this call
+// watch starts the watch of a baseline if there is none, and waits until it is synced.
+func (w *watches) watch(ctx context.Context, gvk schema.GroupVersionKind, b baselineKey) error { //nolint:contextcheck // the watch outlives this call
 	at := watched{gvk, b.namespace}
 	w.mu.Lock()
 	open := w.open[at]
@@ -137,7 +138,7 @@ func (w *watches) watch(ctx context.Context, gvk schema.GroupVersionKind, b foll
 			return fmt.Errorf("watch %s of namespace %s: %w", gvk.Kind, b.namespace, err)
 		}
 		ctx, stop := context.WithCancel(w.ctx)
-		open = &watching{c, stop, map[followed]bool{}}
+		open = &watching{c, stop, map[baselineKey]bool{}}
 		w.open[at] = open
 		go func() {
 			if err := c.Start(ctx); err != nil {
@@ -153,8 +154,8 @@ func (w *watches) watch(ctx context.Context, gvk schema.GroupVersionKind, b foll
 	return nil
 }
 
-// release ends the watch of a baseline that is not followed any more, with the last of its kind and namespace.
-func (w *watches) release(gvk schema.GroupVersionKind, b followed) {
+// release ends the watch of a baseline's kind and namespace once no fork follows any baseline there.
+func (w *watches) release(gvk schema.GroupVersionKind, b baselineKey) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at := watched{gvk, b.namespace}
@@ -169,23 +170,23 @@ func (w *watches) release(gvk schema.GroupVersionKind, b followed) {
 	}
 }
 
-// A baselineSource is named in the logs.
+// A baselineSource is a source with a readable name in the logs.
 type baselineSource struct {
-	source.TypedSource[followed]
+	source.TypedSource[baselineKey]
 	watched
 }
 
-// MarshalText names the source.
+// MarshalText returns the name of the source.
 func (s baselineSource) MarshalText() ([]byte, error) {
 	return []byte("baselines of kind " + s.Kind + " in namespace " + s.namespace), nil
 }
 
-// baselines enqueues baselines that are new, or whose spec changed.
-func baselines() handler.TypedFuncs[*metav1.PartialObjectMetadata, followed] {
+// baselines enqueues baselines that are new, or whose generation or uid changed.
+func baselines() handler.TypedFuncs[*metav1.PartialObjectMetadata, baselineKey] {
 	add := func(m *metav1.PartialObjectMetadata, q queue) {
-		q.Add(followed{m.Namespace, fork.Ref{APIVersion: m.APIVersion, Kind: strings.ToLower(m.Kind), Name: m.Name}})
+		q.Add(baselineKey{m.Namespace, fork.Ref{APIVersion: m.APIVersion, Kind: strings.ToLower(m.Kind), Name: m.Name}})
 	}
-	return handler.TypedFuncs[*metav1.PartialObjectMetadata, followed]{
+	return handler.TypedFuncs[*metav1.PartialObjectMetadata, baselineKey]{
 		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[*metav1.PartialObjectMetadata], q queue) {
 			add(e.Object, q)
 		},
@@ -203,16 +204,16 @@ func metadataOf(gvk schema.GroupVersionKind) *metav1.PartialObjectMetadata {
 	return m
 }
 
-// notForks selects all but forks: the number of sandboxes makes no watch dearer.
+// notForks selects everything but forks, so that the cost of a watch does not grow with the number of sandboxes.
 func notForks() labels.Selector {
 	r, err := labels.NewRequirement(sandbox.LabelRole, selection.NotIn, []string{sandbox.RoleFork})
 	if err != nil {
-		panic(err) // constants that do not parse
+		panic(err) // only if the constants are invalid
 	}
 	return labels.NewSelector().Add(*r)
 }
 
-// stripBaseline keeps of a baseline's metadata what tells that it changed.
+// stripBaseline keeps the metadata that identifies a baseline and shows that it changed.
 func stripBaseline(o any) (any, error) {
 	m, ok := o.(*metav1.PartialObjectMetadata)
 	if !ok {

@@ -16,25 +16,26 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// timing is that of an election.
+// timing holds the durations of an election.
 type timing struct{ lease, renew, retry time.Duration }
 
-// standardTiming is that of Kubernetes' own controllers, but for the retry: a lease that was given up is taken within a second.
+// standardTiming is that of Kubernetes' own controllers, except for the retry: a released lease is taken within a
+// second.
 func standardTiming() timing {
 	return timing{lease: 15 * time.Second, renew: 10 * time.Second, retry: time.Second}
 }
 
 var errLeaseLost = errors.New("lease lost")
 
-// A lead runs its followers while this process holds the lease, once. It is a manager.Runnable of every replica, in place of the
-// manager's own election, which ends the process when the lease is lost.
-type lead struct {
-	lock      resourcelock.Interface
-	timing    timing
-	followers []manager.Runnable
+// An election runs its members while this process holds the lease, once. It is a manager.Runnable of every replica. It
+// replaces the manager's own election, which ends the process when the lease is lost.
+type election struct {
+	lock    resourcelock.Interface
+	timing  timing
+	members []manager.Runnable
 }
 
-func newLead(config *rest.Config, lease types.NamespacedName, identity string) (*lead, error) {
+func newElection(config *rest.Config, lease types.NamespacedName, identity string) (*election, error) {
 	timing := standardTiming()
 	config = rest.CopyConfig(config)
 	config.Timeout = timing.renew / 2 // one request that hangs must not cost the lease
@@ -42,7 +43,7 @@ func newLead(config *rest.Config, lease types.NamespacedName, identity string) (
 	if err != nil {
 		return nil, err
 	}
-	return &lead{lock: lock(client, lease, identity), timing: timing}, nil
+	return &election{lock: lock(client, lease, identity), timing: timing}, nil
 }
 
 func lock(client coordinationv1.LeasesGetter, lease types.NamespacedName, identity string) resourcelock.Interface {
@@ -53,12 +54,12 @@ func lock(client coordinationv1.LeasesGetter, lease types.NamespacedName, identi
 	}
 }
 
-// NeedLeaderElection is false: lead elects.
-func (*lead) NeedLeaderElection() bool { return false }
+// NeedLeaderElection returns false: the election itself takes the lease.
+func (*election) NeedLeaderElection() bool { return false }
 
-// Start stands for the lease until ctx ends. When the lease is lost, or a follower fails, all followers have ended before it
-// returns; the lease is given up after that, so that the next holder is alone.
-func (l *lead) Start(ctx context.Context) error {
+// Start competes for the lease until ctx ends. When the lease is lost, or a member fails, it stops all members, and
+// then releases the lease, so that the next holder is alone.
+func (l *election) Start(ctx context.Context) error {
 	elected, over := make(chan struct{}), make(chan struct{})
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: l.lock, LeaseDuration: l.timing.lease, RenewDeadline: l.timing.renew, RetryPeriod: l.timing.retry, ReleaseOnCancel: true,
@@ -93,7 +94,7 @@ func (l *lead) Start(ctx context.Context) error {
 			return nil
 		}
 	})
-	for _, f := range l.followers {
+	for _, f := range l.members {
 		g.Go(func() error { return f.Start(ctx) })
 	}
 	return g.Wait()

@@ -29,41 +29,41 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-// A follower lays the forks that ask for it on their baselines, whenever these change. It decides by what the API server says now, not
-// by a cache, and writes only where a fork is behind, or where what it has to say of one is new: nothing that it writes makes
-// it write again.
+// A rebaser rebases the forks that ask for it whenever their baselines change. It decides by reads from the API server,
+// not from a cache. It writes only if a fork is behind, or if its status is new, so its own writes cause no further
+// writes.
 //
-// Of the baselines it watches the metadata, of the kinds and in the namespaces that there are forks to follow in.
-type follower struct {
+// It watches only metadata of baselines, of the kinds and in the namespaces that have such forks.
+type rebaser struct {
 	forks   client.Reader // cached
 	api     client.Reader // not cached
 	client  client.Client
 	events  events.EventRecorder
 	clock   clock.PassiveClock
 	log     logr.Logger
-	kinds   []schema.GroupVersionKind // that may be read
+	kinds   []schema.GroupVersionKind // that the webhook may read
 	watches *watches
 
-	controller controller.TypedController[followed]
+	controller controller.TypedController[baselineKey]
 	mu         sync.Mutex
-	done       map[types.UID]string // what each fork was found in, so that a baseline that scales costs nothing more
+	done       map[types.UID]string // the last reconciled state of each fork, so that scaling costs no reads
 }
 
-// A followed is a baseline that forks follow.
-type followed struct {
+// A baselineKey identifies a baseline whose changes forks follow.
+type baselineKey struct {
 	namespace string
 	ref       fork.Ref
 }
 
-// Start runs the follower until ctx ends.
-func (f *follower) Start(ctx context.Context) error {
+// Start runs the rebaser until ctx ends.
+func (f *rebaser) Start(ctx context.Context) error {
 	f.watches.ctx = ctx
 	return f.controller.Start(ctx)
 }
 
-// Reconcile looks at one baseline.
-func (f *follower) Reconcile(ctx context.Context, b followed) (reconcile.Result, error) {
-	forks, err := f.following(ctx, b)
+// Reconcile rebases the forks of one baseline.
+func (f *rebaser) Reconcile(ctx context.Context, b baselineKey) (reconcile.Result, error) {
+	forks, err := f.forksFollowing(ctx, b)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -86,7 +86,7 @@ func (f *follower) Reconcile(ctx context.Context, b followed) (reconcile.Result,
 	err = f.api.Get(ctx, types.NamespacedName{Namespace: b.namespace, Name: b.ref.Name}, baseline)
 	switch {
 	case apierrors.IsNotFound(err):
-		return reconcile.Result{}, nil // its return is an event
+		return reconcile.Result{}, nil // an event follows when it is created again
 	case apierrors.IsForbidden(err):
 		return reconcile.Result{}, f.noteAll(ctx, forks, sandbox.Followed{Conflict: "the webhook may not read it: " + err.Error()})
 	case err != nil:
@@ -98,7 +98,7 @@ func (f *follower) Reconcile(ctx context.Context, b followed) (reconcile.Result,
 		if f.seen(d.UID, state) {
 			continue
 		}
-		again, err := f.follow(ctx, d, baseline)
+		again, err := f.rebase(ctx, d, baseline)
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("have fork %s/%s follow %s: %w", d.Namespace, d.Name, b.ref, err))
@@ -109,7 +109,7 @@ func (f *follower) Reconcile(ctx context.Context, b followed) (reconcile.Result,
 	return reconcile.Result{}, errors.Join(errs...)
 }
 
-// template returns what tells the states of a baseline's pod template apart.
+// template returns a string that changes whenever the baseline's pod template does.
 func template(baseline *unstructured.Unstructured, d *appsv1.Deployment) string {
 	o := fork.Options{TemplatePath: d.Annotations[sandbox.AnnotationTemplate]}
 	hash, err := fork.Hash(baseline, o)
@@ -120,29 +120,29 @@ func template(baseline *unstructured.Unstructured, d *appsv1.Deployment) string 
 	return hash + fmt.Sprint(t["metadata"])
 }
 
-func (f *follower) seen(uid types.UID, state string) bool {
+func (f *rebaser) seen(uid types.UID, state string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.done[uid] == state
 }
 
-func (f *follower) see(uid types.UID, state string) {
+func (f *rebaser) see(uid types.UID, state string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.done[uid] = state
 }
 
-// forget drops what is known of a fork that is gone.
-func (f *follower) forget(uid types.UID) {
+// forget drops the state of a deleted fork.
+func (f *rebaser) forget(uid types.UID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.done, uid)
 }
 
-// kind returns the kind of a baseline, where it may be read.
-func (f *follower) kind(ref fork.Ref) (schema.GroupVersionKind, bool) { return kindIn(f.kinds, ref) }
+// kind returns the kind of a baseline, if the webhook may read it.
+func (f *rebaser) kind(ref fork.Ref) (schema.GroupVersionKind, bool) { return kindIn(f.kinds, ref) }
 
-// kindIn returns the kind of a baseline, where it is one of those that may be read.
+// kindIn returns the kind of a baseline, if kinds contains it.
 func kindIn(kinds []schema.GroupVersionKind, ref fork.Ref) (schema.GroupVersionKind, bool) {
 	i := slices.IndexFunc(kinds, func(k schema.GroupVersionKind) bool {
 		return strings.ToLower(k.Kind) == ref.Kind && k.GroupVersion().String() == ref.APIVersion
@@ -153,29 +153,29 @@ func kindIn(kinds []schema.GroupVersionKind, ref fork.Ref) (schema.GroupVersionK
 	return kinds[i], true
 }
 
-// following returns the forks that follow a baseline, as the cache has them.
-func (f *follower) following(ctx context.Context, b followed) ([]*appsv1.Deployment, error) {
+// forksFollowing returns the cached forks that follow a baseline.
+func (f *rebaser) forksFollowing(ctx context.Context, b baselineKey) ([]*appsv1.Deployment, error) {
 	all, err := routes.Forks(ctx, f.forks, routes.Baseline{Namespace: b.namespace, Workload: sandbox.WorkloadLabel(b.ref.Kind, b.ref.Name)})
 	var forks []*appsv1.Deployment
 	for i := range all {
-		if of, ok := follows(&all[i]); ok && of == b {
+		if of, ok := followedBaseline(&all[i]); ok && of == b {
 			forks = append(forks, &all[i])
 		}
 	}
 	return forks, err
 }
 
-// follows returns what a fork follows, if it does.
-func follows(d *appsv1.Deployment) (followed, bool) {
+// followedBaseline returns the baseline that a fork follows; false if it follows none.
+func followedBaseline(d *appsv1.Deployment) (baselineKey, bool) {
 	if d.Annotations[sandbox.AnnotationFollow] != sandbox.FollowOn || d.DeletionTimestamp != nil {
-		return followed{}, false
+		return baselineKey{}, false
 	}
 	ref, err := fork.BaselineOf(d)
-	return followed{d.Namespace, ref}, err == nil
+	return baselineKey{d.Namespace, ref}, err == nil
 }
 
-// follow lays a fork on its baseline, where it is behind. It returns true where the fork is about to be looked at again.
-func (f *follower) follow(ctx context.Context, cached *appsv1.Deployment, baseline *unstructured.Unstructured) (again bool, err error) {
+// rebase rebases a fork if it is behind its baseline. It returns true if an event will enqueue the fork again.
+func (f *rebaser) rebase(ctx context.Context, cached *appsv1.Deployment, baseline *unstructured.Unstructured) (again bool, err error) {
 	d := &unstructured.Unstructured{}
 	d.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("Deployment"))
 	if err := f.api.Get(ctx, client.ObjectKeyFromObject(cached), d); err != nil {
@@ -185,16 +185,16 @@ func (f *follower) follow(ctx context.Context, cached *appsv1.Deployment, baseli
 	if d.GetUID() != cached.UID || d.GetDeletionTimestamp() != nil || a[sandbox.AnnotationFollow] != sandbox.FollowOn {
 		return true, nil
 	}
-	said := sandbox.Followed{Generation: baseline.GetGeneration()}
-	laid, err := Lay(d, baseline)
+	outcome := sandbox.Followed{Generation: baseline.GetGeneration()}
+	rebased, err := Rebase(d, baseline)
 	switch {
 	case err != nil:
-		said.Conflict = err.Error()
-	case laid == nil:
-		said.Baseline = a[sandbox.AnnotationBaseline]
+		outcome.Conflict = err.Error()
+	case rebased == nil:
+		outcome.Baseline = a[sandbox.AnnotationBaseline]
 	default:
-		said.Baseline = laid.GetAnnotations()[sandbox.AnnotationBaseline]
-		body, err := json.Marshal(laid.Object)
+		outcome.Baseline = rebased.GetAnnotations()[sandbox.AnnotationBaseline]
+		body, err := json.Marshal(rebased.Object)
 		if err != nil {
 			return false, err
 		}
@@ -202,21 +202,21 @@ func (f *follower) follow(ctx context.Context, cached *appsv1.Deployment, baseli
 		err = f.client.Patch(ctx, target, client.RawPatch(types.ApplyPatchType, body), client.FieldOwner(sandbox.FieldManager))
 		switch why := refused(err); {
 		case why != "":
-			said.Conflict, said.Baseline = why, ""
+			outcome.Conflict, outcome.Baseline = why, ""
 		case apierrors.IsConflict(err):
-			return true, err // it changed just now
+			return true, err // the fork changed meanwhile
 		case err != nil:
 			return true, client.IgnoreNotFound(err)
 		default:
-			f.log.Info("laid a fork on its baseline", "deployment", d.GetNamespace()+"/"+d.GetName(), "generation", said.Generation)
+			f.log.Info("laid a fork on its baseline", "deployment", d.GetNamespace()+"/"+d.GetName(), "generation", outcome.Generation)
 		}
 	}
-	return false, f.note(ctx, cached, a[sandbox.AnnotationFollowed], said)
+	return false, f.note(ctx, cached, a[sandbox.AnnotationFollowed], outcome)
 }
 
-// Lay returns the fork d as it is to be applied to follow its baseline; nil where it is not behind. Only what it was made from is applied,
-// and only to the object as it was read.
-func Lay(d, baseline *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+// Rebase returns the fork d as it is to be applied to match its baseline; nil if it is not behind. The result contains
+// only the fields that Deployment sets, and a resourceVersion, so that it applies only to the object that was read.
+func Rebase(d, baseline *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	if behind, err := fork.Behind(d, baseline); err != nil || !behind {
 		return nil, err
 	}
@@ -224,17 +224,18 @@ func Lay(d, baseline *unstructured.Unstructured) (*unstructured.Unstructured, er
 	if err != nil {
 		return nil, err
 	}
-	laid, err := fork.Lay(baseline, o)
+	rebased, err := fork.Rebase(baseline, o)
 	if err != nil {
 		return nil, err
 	}
-	laid.SetOwnerReferences(d.GetOwnerReferences())
-	laid.SetUID(d.GetUID())
-	laid.SetResourceVersion(d.GetResourceVersion())
-	return laid, nil
+	rebased.SetOwnerReferences(d.GetOwnerReferences())
+	rebased.SetUID(d.GetUID())
+	rebased.SetResourceVersion(d.GetResourceVersion())
+	return rebased, nil
 }
 
-// refused says why the API server does not take what was applied, if trying again will not help.
+// refused returns why the API server rejected an apply, if a retry cannot succeed; otherwise it returns an empty
+// string.
 func refused(err error) string {
 	var status apierrors.APIStatus
 	if err == nil || !errors.As(err, &status) {
@@ -259,33 +260,33 @@ func refused(err error) string {
 	return "fields of the fork were changed by others: " + strings.Join(fields, ", ")
 }
 
-// noteAll notes the same of all forks.
-func (f *follower) noteAll(ctx context.Context, forks []*appsv1.Deployment, said sandbox.Followed) error {
+// noteAll writes the same outcome to all forks.
+func (f *rebaser) noteAll(ctx context.Context, forks []*appsv1.Deployment, outcome sandbox.Followed) error {
 	var errs []error
 	for _, d := range forks {
-		errs = append(errs, f.note(ctx, d, d.Annotations[sandbox.AnnotationFollowed], said))
+		errs = append(errs, f.note(ctx, d, d.Annotations[sandbox.AnnotationFollowed], outcome))
 	}
 	return errors.Join(errs...)
 }
 
-// maxConflict bounds how much of what conflicts is noted on a fork, in bytes.
+// maxConflict bounds the description of conflicts on a fork, in bytes.
 const maxConflict = 1000
 
-// note writes what there is to say of a fork on it, and as an Event, unless that is there already.
-func (f *follower) note(ctx context.Context, d *appsv1.Deployment, before string, said sandbox.Followed) error {
-	said.Conflict = strings.ToValidUTF8(said.Conflict[:min(len(said.Conflict), maxConflict)], "")
+// note writes an outcome to a fork's annotation, and as an Event, unless it is there already.
+func (f *rebaser) note(ctx context.Context, d *appsv1.Deployment, before string, outcome sandbox.Followed) error {
+	outcome.Conflict = strings.ToValidUTF8(outcome.Conflict[:min(len(outcome.Conflict), maxConflict)], "")
 	was, err := sandbox.ParseFollowed(before)
 	known := err == nil
-	if said.Conflict == "" && known && was.Conflict == "" && was.Baseline == said.Baseline {
-		return nil // a baseline that only scales makes no news
+	if outcome.Conflict == "" && known && was.Conflict == "" && was.Baseline == outcome.Baseline {
+		return nil // scaling a baseline is no news
 	}
-	if said.Conflict != "" && known && was.Conflict == said.Conflict && was.Generation == said.Generation {
+	if outcome.Conflict != "" && known && was.Conflict == outcome.Conflict && was.Generation == outcome.Generation {
 		return nil
 	}
-	said.Time = f.clock.Now().UTC().Format(time.RFC3339)
+	outcome.Time = f.clock.Now().UTC().Format(time.RFC3339)
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid":         d.UID,
-		"annotations": map[string]string{sandbox.AnnotationFollowed: sandbox.FormatFollowed(said)},
+		"annotations": map[string]string{sandbox.AnnotationFollowed: sandbox.FormatFollowed(outcome)},
 	}})
 	if err != nil {
 		return err
@@ -293,15 +294,15 @@ func (f *follower) note(ctx context.Context, d *appsv1.Deployment, before string
 	target := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name}}
 	err = f.client.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch))
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // deleted, or deleted and made anew
+		return nil // deleted, or deleted and recreated
 	}
 	if err != nil {
 		return err
 	}
-	if said.Conflict != "" {
-		f.events.Eventf(d, nil, corev1.EventTypeWarning, "FollowConflict", "Follow", "can't be laid on generation %d of its baseline: %s", said.Generation, said.Conflict)
+	if outcome.Conflict != "" {
+		f.events.Eventf(d, nil, corev1.EventTypeWarning, "FollowConflict", "Follow", "can't be laid on generation %d of its baseline: %s", outcome.Generation, outcome.Conflict)
 	} else if known {
-		f.events.Eventf(d, nil, corev1.EventTypeNormal, "Followed", "Follow", "laid on generation %d of its baseline", said.Generation)
+		f.events.Eventf(d, nil, corev1.EventTypeNormal, "Followed", "Follow", "laid on generation %d of its baseline", outcome.Generation)
 	}
 	return nil
 }

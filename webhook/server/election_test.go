@@ -36,15 +36,15 @@ func (f *follower) Start(ctx context.Context) error {
 	}
 }
 
-func newTestLead(client *fake.Clientset, identity string) (*lead, *follower) {
+func newTestLead(client *fake.Clientset, identity string) (*election, *follower) {
 	f := &follower{err: make(chan error)}
-	return &lead{
-		lock: lock(client.CoordinationV1(), testLease, identity), followers: []manager.Runnable{f},
+	return &election{
+		lock: lock(client.CoordinationV1(), testLease, identity), members: []manager.Runnable{f},
 		timing: timing{lease: 30 * time.Second, renew: 20 * time.Second, retry: 20 * time.Millisecond},
 	}, f
 }
 
-func run(t *testing.T, l *lead) (stop func(), done <-chan error) {
+func run(t *testing.T, l *election) (stop func(), done <-chan error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- l.Start(ctx) }()
