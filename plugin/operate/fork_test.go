@@ -85,11 +85,11 @@ func stale(t *testing.T) error {
 	return err
 }
 
-// runFork runs a fork whose plan has a number of forks. It returns how often it was planned.
-func runFork(ctx context.Context, f *Fork, o waitOptions, forked int) (done *Forked, plans int, err error) {
+// runFork runs a fork of one workload. It returns how often it was planned.
+func runFork(ctx context.Context, f *Fork, o waitOptions) (done *Forked, plans int, err error) {
 	done, err = f.run(ctx, o, func() (*forks.Plan, error) {
 		plans++
-		return &forks.Plan{Sandbox: "pr-42", Forks: make([]forks.Fork, forked), Warnings: []string{"a warning"}}, nil
+		return &forks.Plan{Sandbox: "pr-42", Forks: make([]forks.Fork, 1), Warnings: []string{"a warning"}}, nil
 	}, func(p *forks.Plan) (*apply.Applied, error) {
 		return f.Write.ApplyFork(ctx, p, o.dryRun == DryRunServer)
 	})
@@ -111,7 +111,7 @@ func TestFork_IsPlannedAgainWhenTheSandboxAppearsMeanwhile(t *testing.T) {
 			for range tt.stale {
 				w.errs = append(w.errs, stale(t))
 			}
-			done, plans, err := runFork(t.Context(), &Fork{Write: w, Report: report}, waitOptions{}, 1)
+			done, plans, err := runFork(t.Context(), &Fork{Write: w, Report: report}, waitOptions{})
 			if plans != tt.plans || apply.IsStale(err) != tt.fails || (done == nil) != tt.fails {
 				t.Errorf("planned %d times, got %v, error %v", plans, done, err)
 			}
@@ -124,7 +124,7 @@ func TestFork_IsPlannedAgainWhenTheSandboxAppearsMeanwhile(t *testing.T) {
 
 func TestFork_IsNotPlannedAgainAfterAnotherFailure(t *testing.T) {
 	w := &fakeForkWriter{errs: []error{errors.New("no")}}
-	done, plans, err := runFork(t.Context(), &Fork{Write: w, Report: &reported{}}, waitOptions{}, 1)
+	done, plans, err := runFork(t.Context(), &Fork{Write: w, Report: &reported{}}, waitOptions{})
 	if done != nil || plans != 1 || err == nil {
 		t.Errorf("planned %d times, got %v, error %v", plans, done, err)
 	}
@@ -132,12 +132,7 @@ func TestFork_IsNotPlannedAgainAfterAnotherFailure(t *testing.T) {
 
 func TestFork_WritesNothingInADryRunOfTheClient(t *testing.T) {
 	w := &fakeForkWriter{}
-	done, _, err := runFork(
-		t.Context(),
-		&Fork{Write: w, Report: &reported{}},
-		waitOptions{dryRun: DryRunClient, wait: true},
-		1,
-	)
+	done, _, err := runFork(t.Context(), &Fork{Write: w, Report: &reported{}}, waitOptions{dryRun: DryRunClient, wait: true})
 	if err != nil || done.Applied != nil || len(w.runs) > 0 {
 		t.Errorf("got %v, %d writes, error %v", done, len(w.runs), err)
 	}
@@ -146,12 +141,8 @@ func TestFork_WritesNothingInADryRunOfTheClient(t *testing.T) {
 func TestFork_WaitsForTheGenerationThatItWrote(t *testing.T) {
 	waiter, report := &fakeForkWaiter{status: sandboxes.ForkStatus{Ready: true}}, &reported{}
 	waiter.status.Causes = []health.Cause{{Code: health.ScaledToZero, Message: "it has no replicas"}}
-	done, _, err := runFork(
-		t.Context(),
-		&Fork{Write: &fakeForkWriter{}, Wait: waiter, Report: report},
-		waitOptions{wait: true},
-		1,
-	)
+	f := &Fork{Write: &fakeForkWriter{}, Wait: waiter, Report: report}
+	done, _, err := runFork(t.Context(), f, waitOptions{wait: true})
 	if err != nil || len(done.Statuses) != 1 || len(waiter.targets) != 1 ||
 		waiter.targets[0] != (wait.Target{Name: "api-pr-42", Generation: 3}) {
 		t.Errorf("got %v, targets %v, error %v", done, waiter.targets, err)
@@ -180,7 +171,7 @@ func TestFork_StaysWhenItsWaitEnds(t *testing.T) {
 					Write: &fakeForkWriter{}, Report: &reported{},
 					Wait: &fakeForkWaiter{status: sandboxes.ForkStatus{Waiting: "its image is being pulled"}},
 				}
-				done, _, err := runFork(ctx, f, waitOptions{wait: true, timeout: 2 * time.Minute}, 1)
+				done, _, err := runFork(ctx, f, waitOptions{wait: true, timeout: 2 * time.Minute})
 				if p := wantProblem(t, err, tt.want); p.Code != tt.code || done == nil {
 					t.Errorf("got %v, code %s", done, p.Code)
 				}

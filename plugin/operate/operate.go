@@ -29,6 +29,11 @@ type Reporter interface {
 // Silent is a Reporter for use cases that run inside another.
 type Silent struct{}
 
-func (Silent) Warn(string)                  {}
+// Warn implements Reporter.
+func (Silent) Warn(string) {}
+
+// RollsOut implements Reporter.
 func (Silent) RollsOut(*plan.Workload, int) {}
-func (Silent) Waiting(string)               {}
+
+// Waiting implements Reporter.
+func (Silent) Waiting(string) {}

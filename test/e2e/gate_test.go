@@ -283,6 +283,8 @@ func failover(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("no pod in %s is %s, which holds the lease", shared.release, old)
 	}
+	// A pod's token ends with the pod, which is gone at once, and its process a moment later.
+	shared.expectErrorsAnywhere(t, `Unauthorized`, "the token of a pod that is deleted without grace ends before its process")
 	err = shared.client.CoreV1().Pods(shared.release).Delete(t.Context(), pods.Items[i].Name, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))})
 	if err != nil {
 		t.Fatal(err)

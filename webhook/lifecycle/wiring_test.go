@@ -158,11 +158,11 @@ func (w *wired) options() Options {
 	}
 }
 
-// opens returns the cache of a namespace that the controller opened; nil: it opened none.
-func (w *wired) opens(namespace string) *fakeCache {
+// opens returns the cache of namespace shop that the controller opened; nil: it opened none.
+func (w *wired) opens() *fakeCache {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.opened[namespace]
+	return w.opened["shop"]
 }
 
 // tell sends events to the watches of object o's kind in c, until ok. It repeats them, because an event before a
@@ -268,11 +268,11 @@ func TestGuard_watchesThePodsOfASwitchedServicesNamespace(t *testing.T) {
 		now := s.DeepCopy()
 		return w.get(now) && now.Spec.Ports[1].TargetPort.IntValue() == 8080
 	}
-	w.added(s.DeepCopy(), "the pods of the namespace are watched", func() bool { return w.opens("shop") != nil })
+	w.added(s.DeepCopy(), "the pods of the namespace are watched", func() bool { return w.opens() != nil })
 	if number() {
 		t.Fatal("the port is a number though all pods have the name")
 	}
-	pods := w.opens("shop")
+	pods := w.opens()
 	nameless := ofAPI("nameless")
 	if err := w.client.Create(t.Context(), nameless.DeepCopy()); err != nil {
 		t.Fatal(err)
@@ -296,10 +296,10 @@ func TestGuard_watchesThePodsOfASwitchedServicesNamespace(t *testing.T) {
 func TestGuard_isToldOfWorkloadsThatAreDeleted(t *testing.T) {
 	s := switched()
 	w := wire(t, newGuard, s)
-	w.added(s.DeepCopy(), "the pods of the namespace are watched", func() bool { return w.opens("shop") != nil })
+	w.added(s.DeepCopy(), "the pods of the namespace are watched", func() bool { return w.opens() != nil })
 	gone := metadataOf(appsv1.SchemeGroupVersion.WithKind("Deployment"))
 	gone.Namespace, gone.Name = "shop", "api"
-	w.tell(w.opens("shop"), gone, func(f *feed) { f.Delete(gone.DeepCopy()) }, "the Service is released", func() bool {
+	w.tell(w.opens(), gone, func(f *feed) { f.Delete(gone.DeepCopy()) }, "the Service is released", func() bool {
 		now := s.DeepCopy()
 		return w.get(now) && now.Annotations[sandbox.AnnotationTargetPorts] == ""
 	})
@@ -316,7 +316,7 @@ func TestFollower_watchesWhatForksFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.get(d)
-	w.added(d.DeepCopy(), "the baseline is watched", func() bool { return w.opens("shop") != nil })
+	w.added(d.DeepCopy(), "the baseline is watched", func() bool { return w.opens() != nil })
 
 	var now appsv1.Deployment
 	now.Namespace, now.Name = baseline.Namespace, baseline.Name
@@ -328,7 +328,7 @@ func TestFollower_watchesWhatForksFollow(t *testing.T) {
 	}
 	was, is := metadataOf(appsv1.SchemeGroupVersion.WithKind("Deployment")), metadataOf(appsv1.SchemeGroupVersion.WithKind("Deployment"))
 	was.ObjectMeta, is.ObjectMeta = baseline.ObjectMeta, now.ObjectMeta
-	watch := w.opens("shop")
+	watch := w.opens()
 	w.tell(watch, is, func(f *feed) { f.Update(was.DeepCopy(), is.DeepCopy()) }, "the fork follows", func() bool {
 		rebased := d.DeepCopy()
 		return w.get(rebased) && rebased.Spec.Template.Spec.ServiceAccountName == "other"

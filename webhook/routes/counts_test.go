@@ -20,8 +20,6 @@ import (
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
-const web = "deployment.web"
-
 // newCluster returns a client that holds what the counter reads and writes: a sandbox, its fork, and baseline pods.
 func newCluster(t *testing.T, pods ...string) client.Client {
 	t.Helper()

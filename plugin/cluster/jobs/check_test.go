@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment"
+	"github.com/kubectl-sandbox/kubectl-sandbox/plugin/experiment/suite"
 	"github.com/kubectl-sandbox/kubectl-sandbox/webhook/sandbox"
 )
 
@@ -108,7 +109,7 @@ func newScene(t *testing.T, observed ...string) *scene {
 	s.x = x
 	s.job = CheckJob{
 		Job:    checkJob(),
-		Limits: experiment.Limits{Test: time.Minute, By: "--timeout", Start: time.Minute, Admission: time.Minute},
+		Limits: suite.Limits{Test: time.Minute, By: "--timeout", Start: time.Minute, Admission: time.Minute},
 		Waits:  func(what string) { s.waited = append(s.waited, what) },
 	}
 	last := ""
@@ -123,7 +124,7 @@ func newScene(t *testing.T, observed ...string) *scene {
 
 func (s *scene) check(ctx context.Context) (*experiment.Evidence, []string, error) {
 	defer time.Sleep(2 * time.Second) // until the last watch has ended
-	return s.c.Check(ctx, s.x, &experiment.Variant{Name: "a", Sandbox: "a", Key: "a"}, s.job)
+	return s.c.Check(ctx, s.x, &suite.Variant{Name: "a", Sandbox: "a", Key: "a"}, s.job)
 }
 
 func TestCheck_CollectsTheEvidence(t *testing.T) {
@@ -339,7 +340,7 @@ func TestCompare_ReadsWhatTheProbePrinted(t *testing.T) {
 					end(t, s.kube, batchv1.JobComplete, "")
 				})
 				defer time.Sleep(2 * time.Second)
-				variants := []experiment.Variant{{Name: "a", Sandbox: "a", Key: "a"}, {Name: "b", Sandbox: "gone", Key: "b"}}
+				variants := []suite.Variant{{Name: "a", Sandbox: "a", Key: "a"}, {Name: "b", Sandbox: "gone", Key: "b"}}
 				all, printed, log, err := s.c.Compare(t.Context(), s.x, variants, "base", s.job)
 				if tt.what != "" {
 					explains(t, err, tt.what, "")

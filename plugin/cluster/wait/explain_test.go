@@ -90,7 +90,7 @@ func TestWithLog_AddsTheLogThatExplainsIt(t *testing.T) {
 func TestWaitForks_ReportsAPassingProblemOnceItHasLasted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kube := fake.NewClientset()
-		d := fork(1)
+		d := fork()
 		d.Status.ObservedGeneration = 1
 		var all []*watch.RaceFreeFakeWatcher
 		kube.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
@@ -121,7 +121,7 @@ func TestWaitForks_ReportsAPassingProblemOnceItHasLasted(t *testing.T) {
 func TestWaitDeleted_EndsOnceAllIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kube := fake.NewClientset(
-			fork(1), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-1", Labels: labelled(sandbox.RoleFork)}},
+			fork(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-1", Labels: labelled(sandbox.RoleFork)}},
 		)
 		time.AfterFunc(3*time.Second, func() {
 			_ = kube.Tracker().Delete(corev1.SchemeGroupVersion.WithResource("pods"), "shop", "api-1")

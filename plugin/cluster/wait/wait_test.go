@@ -43,15 +43,15 @@ func watched(kube *fake.Clientset, events ...watch.Event) {
 	})
 }
 
-func fork(generation int64) *appsv1.Deployment {
+func fork() *appsv1.Deployment {
 	return &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "shop", Name: "api-pr-42", Generation: generation, Labels: labelled(sandbox.RoleFork),
+		Namespace: "shop", Name: "api-pr-42", Generation: 1, Labels: labelled(sandbox.RoleFork),
 	}}
 }
 
 func TestWaitForks_EndsWhenAForkIsDeleted(t *testing.T) {
 	kube := fake.NewClientset()
-	watched(kube, watch.Event{Type: watch.Added, Object: fork(1)}, watch.Event{Type: watch.Deleted, Object: fork(1)})
+	watched(kube, watch.Event{Type: watch.Added, Object: fork()}, watch.Event{Type: watch.Deleted, Object: fork()})
 	_, err := waiter(kube).WaitForks(t.Context(), "pr-42", []Target{{Name: "api-pr-42", Generation: 1}}, nil)
 	var p *plan.Problem
 	if !errors.As(err, &p) || !strings.Contains(p.What, "deployment.apps/api-pr-42 was deleted") {
@@ -74,7 +74,7 @@ func TestWaitForks_EndsWhenItMayNotWatch(t *testing.T) {
 // An older generation may be ready, and is not what was written.
 func TestWaitForks_SaysNothingOfAnOlderGeneration(t *testing.T) {
 	kube := fake.NewClientset()
-	watched(kube, watch.Event{Type: watch.Added, Object: fork(1)})
+	watched(kube, watch.Event{Type: watch.Added, Object: fork()})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	statuses, err := waiter(kube).WaitForks(ctx, "pr-42", []Target{{Name: "api-pr-42", Generation: 2}}, nil)
@@ -85,7 +85,7 @@ func TestWaitForks_SaysNothingOfAnOlderGeneration(t *testing.T) {
 
 func TestWaitForks_ReportsWhatItWaitsFor(t *testing.T) {
 	kube := fake.NewClientset()
-	watched(kube, watch.Event{Type: watch.Added, Object: fork(1)})
+	watched(kube, watch.Event{Type: watch.Added, Object: fork()})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	targets := []Target{{Name: "api-pr-42", Generation: 1}}
@@ -111,7 +111,7 @@ func TestWaitDeleted_NamesWhatIsLeft(t *testing.T) {
 	}{
 		{"nothing", nil, nil},
 		{"pods of checks, which go with their experiment", []runtime.Object{pod("test", sandbox.RoleCheck)}, nil},
-		{"pods and forks", []runtime.Object{fork(1), pod("api-1", sandbox.RoleFork)},
+		{"pods and forks", []runtime.Object{fork(), pod("api-1", sandbox.RoleFork)},
 			[]string{"deployment.apps/api-pr-42", "pod/api-1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
