@@ -45,8 +45,8 @@ func object(apiVersion, kind, name string) *unstructured.Unstructured {
 	return u
 }
 
-func workload(name string) *plan.Workload {
-	u := object("apps/v1", "Deployment", name)
+func workload() *plan.Workload {
+	u := object("apps/v1", "Deployment", "api")
 	return &plan.Workload{Object: u, Resource: schema.GroupResource{Group: "apps", Resource: "deployments"}}
 }
 
@@ -135,7 +135,7 @@ func TestExplain_NamesAllRightsThatAreMissing(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			kube := fake.NewClientset()
 			lack(kube, tt.lacks...)
-			err := routing(kube, dynamicServer(), workload("api")).Explain(t.Context(), tt.err)
+			err := routing(kube, dynamicServer(), workload()).Explain(t.Context(), tt.err)
 			if err.Error() != tt.want {
 				t.Errorf("got %q, want %q", err, tt.want)
 			}
@@ -144,7 +144,7 @@ func TestExplain_NamesAllRightsThatAreMissing(t *testing.T) {
 }
 
 func TestView_ReadsTheNamespace(t *testing.T) {
-	api, other := workload("api"), object("apps/v1", "StatefulSet", "db")
+	api, other := workload(), object("apps/v1", "StatefulSet", "db")
 	api.Object.SetUID("api")
 	other.SetUID("db")
 	isController := true
@@ -174,7 +174,7 @@ func TestView_SaysWhichRightsAreMissing(t *testing.T) {
 		kube.PrependReactor("list", resource, func(clienttesting.Action) (bool, runtime.Object, error) {
 			return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no"))
 		})
-		api := workload("api")
+		api := workload()
 		_, err := routing(kube, dynamicServer(api.Object), api).View(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "not allowed in namespace shop: list services, list pods") {
 			t.Errorf("%s: got %v", resource, err)
@@ -200,7 +200,7 @@ func TestAdmission(t *testing.T) {
 				}
 				return true, create.Object, tt.refused
 			})
-			api := workload("api")
+			api := workload()
 			err := routing(fake.NewClientset(), dynamic, api).Admission(t.Context(), &routes.View{Targets: []*plan.Workload{api}})
 			var p *plan.Problem
 			if (err != nil) != tt.fails || tt.fails && !errors.As(err, &p) {
