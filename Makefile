@@ -115,10 +115,10 @@ test: lint unit check-cluster check-chart check-krew e2e ## Run all tests (CI=tr
 modules := . test test/cluster/programs/node test/cluster/programs/pause test/appliers/flux test/appliers/argocd
 
 .PHONY: lint
-lint: bin/golangci-lint ## Format, vet and lint every module
+lint: bin/golangci-lint ## Format, vet and lint every module, and hold its go.mod tidy
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs ls -d 2>/dev/null | xargs gofmt -l); \
 		[ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
-	@for module in $(modules); do echo "lint $$module"; (cd $$module && go vet ./... && golangci-lint run --allow-parallel-runners ./...); done
+	@for module in $(modules); do echo "lint $$module"; (cd $$module && go mod tidy -diff && go vet ./... && golangci-lint run --allow-parallel-runners ./...); done
 
 bin/golangci-lint: test/tools/go.mod
 	go -C test/tools build -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -170,12 +170,15 @@ func say(r *ordinary.Record, reason, message string, from, to float64) {
 	}
 }
 
-func TestJudge(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		change func(*ordinary.Record)
-		want   []ordinary.Rule
-	}{
+// A judged is a change of a record in which all is well, and the promises that are broken then.
+type judged struct {
+	name   string
+	change func(*ordinary.Record)
+	want   []ordinary.Rule
+}
+
+func TestJudge_OperationsAndRequestsWithoutAKey(t *testing.T) {
+	judge(t, []judged{
 		{"all is well", func(*ordinary.Record) {}, nil},
 		{"an operation fails on ours alone", func(r *ordinary.Record) { r.Steps[0].Err = "conflict" }, []ordinary.Rule{ordinary.DeployFailed}},
 		{"an operation fails on both", func(r *ordinary.Record) { r.Steps[0].Err, r.Steps[0].TwinErr = "conflict", "conflict" }, nil},
@@ -184,6 +187,18 @@ func TestJudge(t *testing.T) {
 		}, []ordinary.Rule{ordinary.CommandFailed}},
 		{"a command of the product fails where it must", func(r *ordinary.Record) {
 			r.Steps[0].Operation.Kind, r.Steps[0].Err = ordinary.Unroute, "there are forks"
+		}, nil},
+		{"a fork of what was made anew fails, and its command helps", func(r *ordinary.Record) {
+			st := &r.Steps[0]
+			st.Operation.Kind, st.Err, st.After.Remade, st.Fix = ordinary.Fork, "no", true, &ordinary.Fix{Command: "x", Worked: true}
+		}, nil},
+		{"a fork of what was made anew fails, and its command does not help", func(r *ordinary.Record) {
+			st := &r.Steps[0]
+			st.Operation.Kind, st.Err, st.After.Remade, st.Fix = ordinary.Fork, "no", true, &ordinary.Fix{Command: "x"}
+		}, []ordinary.Rule{ordinary.NotFixed}},
+		{"a failed apply left the two applications with other ports", func(r *ordinary.Record) {
+			r.Steps[0].Err, r.Steps[0].TwinErr, r.Steps[0].Diverged = "conflict", "conflict", true
+			become(r.Unkeyed, ordinary.Failed, 3, 9)
 		}, nil},
 		{"a fork of an image that crashes succeeds", func(r *ordinary.Record) { r.Steps[0].Operation.Kind = ordinary.ForkCrash }, []ordinary.Rule{ordinary.CommandFailed}},
 		{"one request without a key fails", func(r *ordinary.Record) { become(r.Unkeyed, ordinary.Failed, 3, 3.5) }, []ordinary.Rule{ordinary.UnkeyedFailed}},
@@ -199,7 +214,11 @@ func TestJudge(t *testing.T) {
 			become(r.Twin, ordinary.Failed, 3, 6)
 			become(r.Unkeyed, ordinary.Stray, 4, 5)
 		}, []ordinary.Rule{ordinary.UnkeyedFailed}},
+	})
+}
 
+func TestJudge_RequestsWithAKeyAndStatus(t *testing.T) {
+	judge(t, []judged{
 		{"the baseline answers keyed requests, and status says Routed", func(r *ordinary.Record) { become(r.Keyed, ordinary.Baseline, 3, 4) }, []ordinary.Rule{ordinary.KeyedToBaseline}},
 		{"and status says in time that they pass by", func(r *ordinary.Record) {
 			become(r.Keyed, ordinary.Baseline, 3, 40)
@@ -259,7 +278,12 @@ func TestJudge(t *testing.T) {
 		{"the printed command fixes it", func(r *ordinary.Record) { r.Steps[0].Fix = &ordinary.Fix{Command: "x", Worked: true} }, nil},
 		{"the printed command does not fix it", func(r *ordinary.Record) { r.Steps[0].Fix = &ordinary.Fix{Command: "x"} }, []ordinary.Rule{ordinary.NotFixed}},
 		{"no command is printed", func(r *ordinary.Record) { r.Steps[0].Fix = &ordinary.Fix{} }, []ordinary.Rule{ordinary.NotFixed}},
-	} {
+	})
+}
+
+func judge(t *testing.T, all []judged) {
+	t.Helper()
+	for _, tt := range all {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []ordinary.Rule
 			violations := ordinary.Judge(scene(tt.change))
