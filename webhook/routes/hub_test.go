@@ -176,6 +176,8 @@ func TestHub_SlowReaderHoldsUpNobody(t *testing.T) {
 	slow := newRouter(t, api, "slow")
 	go func() { _ = slow.run(route.NewReader(resp.Body), io.Discard) }()
 	slow.waitFor(last)
+	slow.mu.Lock()
+	defer slow.mu.Unlock()
 	if slow.frames > changes*9/10 {
 		t.Errorf("%d frames for %d changes: nothing was coalesced", slow.frames, changes)
 	}

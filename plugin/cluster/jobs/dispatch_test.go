@@ -172,7 +172,7 @@ func TestWaitExperiment_CountsNoOutageAsSilence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(time.Second, func() { refuse(kube, "get", "*", 30, apierrors.NewServiceUnavailable("down")) })
+		refuseAfter(kube, time.Second, "get", "*", 30, apierrors.NewServiceUnavailable("down"))
 		time.AfterFunc(40*time.Second, func() {
 			e.Report.Window.Ended = time.Now()
 			if err := experiments(kube).SaveReport(t.Context(), e); err != nil {

@@ -3,6 +3,7 @@ package jobs
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,12 +81,18 @@ func countRequests(kube *fake.Clientset, observed func() string) {
 }
 
 // refuse answers calls with an error, as often as times says, or always if that is negative.
-func refuse(kube *fake.Clientset, verb, resource string, times int, err error) {
+func refuse(kube *fake.Clientset, verb, resource string, times int64, err error) {
+	refuseAfter(kube, 0, verb, resource, times, err)
+}
+
+// refuseAfter is refuse for calls after a time. Reactors can't be added while calls are made.
+func refuseAfter(kube *fake.Clientset, after time.Duration, verb, resource string, times int64, err error) {
+	from, left := time.Now().Add(after), new(atomic.Int64)
+	left.Store(times)
 	kube.PrependReactor(verb, resource, func(clienttesting.Action) (bool, runtime.Object, error) {
-		if times == 0 {
+		if time.Now().Before(from) || times >= 0 && left.Add(-1) < 0 {
 			return false, nil, nil
 		}
-		times--
 		return true, nil, err
 	})
 }

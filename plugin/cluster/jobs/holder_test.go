@@ -60,9 +60,7 @@ func TestStartExperiment_TakesOverOnlyFromAHolderThatIsGone(t *testing.T) {
 			time.AfterFunc(heartbeatInterval, func() { change(t, kube, map[string]string{dataHolder: ""}) })
 		}, heartbeatInterval, ""},
 		{"one that is silent after an outage", func(_ *testing.T, kube *fake.Clientset, _ *Experiment) {
-			time.AfterFunc(holderTimeout/2+time.Second/2, func() {
-				refuse(kube, "get", "configmaps", 1, apierrors.NewServiceUnavailable("down"))
-			})
+			refuseAfter(kube, holderTimeout/2+time.Second/2, "get", "configmaps", 1, apierrors.NewServiceUnavailable("down"))
 		}, holderTimeout + holderTimeout/2 + time.Second, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
