@@ -44,7 +44,9 @@ func TestNothingIsTooLarge(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	function := func(name string, lines int) string { return "func " + name + "() {\n" + strings.Repeat("\n", lines-2) + "}\n" }
+	function := func(name string, lines int) string {
+		return "func " + name + "() {\n" + strings.Repeat("\n", lines-2) + "}\n"
+	}
 	methods := func(n int) string {
 		var b strings.Builder
 		for i := range n {
