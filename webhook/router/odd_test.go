@@ -173,6 +173,13 @@ func TestRouter_odd_answers_that_clients_read_they_read_through_it(t *testing.T)
 				continue
 			}
 			compared++
+			if client == "python" && strings.HasPrefix(answers[i].answer, "HTTP/1.1 103") {
+				// It takes an informational response but 100 for the response. What it reads next depends on whether both came in
+				// one segment.
+				for way := range got {
+					got[way], _, _ = strings.Cut(got[way], " then ")
+				}
+			}
 			for _, way := range []string{"router", "fork"} {
 				if got[way] != got["direct"] {
 					t.Errorf("%s, %s: directly %.100q, by %s %.200q", client, answers[i].name, got["direct"], way, got[way])

@@ -167,6 +167,7 @@ type testRouter struct {
 	up     io.Writer
 	trust  string
 	frames int
+	tables int           // of the frames: snapshots and deltas
 	change chan struct{} // closed and replaced at each frame
 }
 
@@ -270,12 +271,14 @@ func (r *testRouter) take(f *route.ToRouter) (reply []route.ToControl, err error
 			return nil, errors.New("refused an older table")
 		}
 		r.table = f.Snapshot
+		r.tables++
 	case f.Delta != nil:
 		next, ok := r.table.Apply(f.Delta)
 		if !ok {
 			return nil, errors.New("delta does not build on the table")
 		}
 		r.table = next
+		r.tables++
 	case f.Ping != nil:
 		r.pings++
 		return nil, nil

@@ -60,14 +60,14 @@ func TestHub_RouterGetsItsOwnBaselineOnly(t *testing.T) {
 	r.dial(hub)
 	r.waitFor(web)
 	r.mu.Lock()
-	before := r.frames // the snapshot, and what came to be beside the dialling
+	before := r.tables
 	r.mu.Unlock()
 	hub.change(t, c, api, fork("pr-3", "c"))
 	r.waitFor(hub.change(t, c, other, fork("pr-4", "d")))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.frames != before+1 {
-		t.Errorf("got %d frames, want one delta", r.frames-before)
+	if r.tables != before+1 {
+		t.Errorf("got %d tables, want one delta", r.tables-before)
 	}
 }
 
