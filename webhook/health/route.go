@@ -92,13 +92,14 @@ const (
 	sayRemove        = "remove the sandbox"
 )
 
-// unmarked returns the pods of the workload from its template before `route` that may answer requests: those that are
-// ready, and those that are terminating, which complete requests on open connections.
+// unmarked are the pods of the workload without a router that may answer requests although no pod is ready that has one: those that
+// its pod template from before `route` created, and those that are ending, which finish what comes on open connections.
 func (f Facts) unmarked() (names []string) {
-	if f.Baseline.Others == nil {
-		return nil
+	all := f.Baseline.Pods
+	if f.Baseline.Others != nil {
+		all = slices.Concat(all, *f.Baseline.Others)
 	}
-	for _, p := range *f.Baseline.Others {
+	for _, p := range all {
 		ending := p.DeletionTimestamp != nil && p.Status.Phase == corev1.PodRunning
 		if (ending || serving(p)) && !HasRouter(p) && owner(p) == f.workload() {
 			names = append(names, p.Name)
